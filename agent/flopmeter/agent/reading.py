@@ -1,0 +1,105 @@
+"""What a source hands to the meter: readings and happenings, frozen, exactly as the driver gave them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from flopmeter.contract.usage import Device, Workload
+
+# GPM metric ids as our own constants, so that an old binding is not a crash (reference/metering.md 1.1, 1.3).
+SM_CYCLES_ELAPSED = 248
+SM_CYCLES_ACTIVE = 249
+MMA_CYCLES_ACTIVE = 250  # any tensor pipe
+DMMA_CYCLES_ACTIVE = 251
+HMMA_CYCLES_ACTIVE = 252
+IMMA_CYCLES_ACTIVE = 253
+DFMA_CYCLES_ACTIVE = 254
+INTEGER_CYCLES_ACTIVE = 257
+FP64_CYCLES_ACTIVE = 258
+FP32_CYCLES_ACTIVE = 259
+FP16_CYCLES_ACTIVE = 260
+CYCLE_IDS = (248, 249, 250, 251, 252, 253, 254, 257, 258, 259, 260)
+
+SM_UTIL = 2
+INTEGER_UTIL = 4
+ANY_TENSOR_UTIL = 5
+DFMA_TENSOR_UTIL = 6
+HMMA_TENSOR_UTIL = 7
+DMMA_TENSOR_UTIL = 8
+IMMA_TENSOR_UTIL = 9
+FP64_UTIL = 11
+FP32_UTIL = 12
+FP16_UTIL = 13
+PERCENT_IDS = (2, 4, 5, 6, 7, 8, 9, 11, 12, 13)
+
+#: Percentages above this are a failed read (reference/metering.md 7.2, item 4).
+MAX_PERCENT = 100.5
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process that holds the entity. (pid, start_ticks) names it; pids alone are reused."""
+
+    pid: int
+    start_ticks: int = 0  # field 22 of /proc/PID/stat; 0 = not known
+    sm_util_pct: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Raw counters of one entity at one instant. None or an absent key = not read, never zero.
+
+    `cycles` holds GPM ids 248-260 as integers, since boot. `percent` holds GPM ids 1-13 as the average
+    over the time since the previous reading of the same entity. `sm_clock_mhz` holds the samples since
+    then, or the one clock at the reading. `workload` None = the source does not say (the agent attributes).
+    """
+
+    entity: str
+    t_boot_ns: int
+    t_unix_ns: int
+    cycles: Mapping[int, int] = field(default_factory=dict)
+    percent: Mapping[int, float] = field(default_factory=dict)
+    sm_clock_mhz: tuple[float, ...] = ()
+    energy_mj: int | None = None
+    power_mw: int | None = None
+    utilization_gpu_pct: float | None = None
+    memory_used_bytes: int | None = None
+    processes: tuple[Process, ...] | None = None
+    workload: Workload | None = None
+    error: str | None = None  # the read failed: NVML's error name; then no values follow
+
+
+class HappeningKind(StrEnum):
+    """Events of a trace (docs/trace-format.md), also raised by live sources."""
+
+    GPU_RESET = "gpu-reset"
+    DRIVER_RELOAD = "driver-reload"
+    REBOOT = "reboot"
+    MIG_CHANGE = "mig-change"
+    AGENT_STOP = "agent-stop"
+    AGENT_START = "agent-start"
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """One thing that happened on the node, between readings."""
+
+    kind: HappeningKind
+    t_boot_ns: int
+    t_unix_ns: int
+    entity: str = ""  # "" = the node
+    boot_id: bytes = b""  # the new one, for REBOOT
+    devices: tuple[Device, ...] = ()  # the new ones, for MIG_CHANGE
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What a source knows of its node when it is opened."""
+
+    node: str
+    boot_id: bytes  # 16 bytes
+    driver: str
+    nvml: str
+    source: str  # nvml, dcgm, trace, sim
+    devices: tuple[Device, ...]
+    cluster: str = ""

@@ -1,0 +1,1 @@
+"""Sources of readings, behind one Protocol (base.py)."""

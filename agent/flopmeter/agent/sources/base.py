@@ -1,0 +1,35 @@
+"""What a source of readings is. Four exist: nvml, dcgm, trace, sim."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from ..reading import Happening, NodeFacts, Reading
+
+
+class Source(Protocol):
+    """Reads entities one by one. Opened by its own constructor, which raises SourceError if it cannot."""
+
+    def facts(self) -> NodeFacts:
+        """The node as it is now; asked again after a Happening or a device was lost or came."""
+        ...
+
+    def read(self, entity: str) -> Reading:
+        """One reading, now. May block for as long as the driver does: the loop puts a deadline on it.
+
+        A failed read is a Reading with `error` set; an exception other than AgentError is a defect.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class Recording(Protocol):
+    """A source whose readings carry their own times and come as fast as they are taken (a trace)."""
+
+    def facts(self) -> NodeFacts: ...
+
+    def items(self) -> Iterator[Reading | Happening]:
+        """In the order recorded. Raises TraceError at the first bad line."""
+        ...
+
+    def close(self) -> None: ...

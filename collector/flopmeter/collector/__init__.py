@@ -1,0 +1,1 @@
+"""The collector: ingests, totals, rules, events, log."""

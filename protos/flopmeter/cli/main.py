@@ -1,0 +1,81 @@
+"""Entry point of `flopmeter`: names the commands, imports the one that is asked for, maps errors to exits.
+
+Logic-free. Exit codes: 0 done, 1 the answer is no, 2 usage, 3 cannot reach or read what was asked for.
+"""
+
+import importlib
+import sys
+
+import click
+
+#: command -> (module that holds it, attribute, one line of help). Import happens only on use: any command
+#: starts in under 0.25 s (tests/cli/test_start.py holds it to the modules it may load).
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "demo": ("flopmeter.play.cli", "demo", "A simulated cluster, metered live on this machine."),
+    "agent": ("flopmeter.agent.cli", "agent", "Meter the GPUs of this node."),
+    "collector": ("flopmeter.collector.cli", "collector", "Take in what agents ship; check the books."),
+    "replay": ("flopmeter.play.cli", "replay", "Play a recorded trace through the real agent path."),
+    "runs": ("flopmeter.collector.cli_books", "runs", "Training runs and their totals."),
+    "regimes": ("flopmeter.collector.cli_books", "regimes", "Legal thresholds, as data."),
+    "events": ("flopmeter.collector.cli_books", "events", "What an operator must know or do."),
+    "fleet": ("flopmeter.collector.cli_books", "fleet", "Nodes and GPUs, and what is missing."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that lists every command and imports only the one that runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        try:
+            command: click.Command = getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as e:
+            if e.name and e.name.startswith("flopmeter"):
+                raise
+            raise click.ClickException(
+                f"{cmd_name} needs the package {e.name!r}, which is not installed here; "
+                "install flopmeter[agent] on a GPU node, flopmeter[collector] where the books are kept"
+            ) from e
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "FLOPMETER"})
+@click.version_option(package_name="flopmeter")
+def flopmeter() -> None:
+    """An odometer for AI compute: what GPUs really executed, per training run.
+
+    Start with `flopmeter demo`. On a GPU node: `flopmeter agent doctor`, then `flopmeter agent run`.
+    """
+
+
+def main() -> None:
+    """Run the command line; print one error line with its hint, never a traceback of a known error."""
+    try:
+        flopmeter(standalone_mode=False)
+    except click.exceptions.Exit as e:
+        sys.exit(e.exit_code)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.UsageError as e:
+        e.show()
+        sys.exit(2)
+    except click.ClickException as e:
+        e.show()
+        sys.exit(3)
+    except BrokenPipeError:
+        sys.exit(0)
+    except Exception as e:
+        hint = getattr(e, "hint", None)
+        if hint is None:  # not one of our error families: a defect, shown whole
+            raise
+        click.echo(f"Error: {e}" + (f"\nHint: {hint}" if hint else ""), err=True)
+        sys.exit(getattr(e, "exit_code", 3))
