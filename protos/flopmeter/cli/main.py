@@ -48,7 +48,9 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "FLOPMETER"})
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "FLOPMETER"}
+)
 @click.version_option(package_name="flopmeter")
 def flopmeter() -> None:
     """An odometer for AI compute: what GPUs really executed, per training run.

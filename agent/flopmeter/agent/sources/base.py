@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Protocol
 
-from ..reading import Happening, NodeFacts, Reading
+from flopmeter.agent.reading import Happening, NodeFacts, Reading
 
 
 class Source(Protocol):

@@ -1,0 +1,27 @@
+"""The collector's error family. Each carries a hint: what an operator can do about it."""
+
+
+class CollectorError(Exception):
+    """Something the collector cannot do. `str()` says what was expected and got; `hint` what to do."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class StoreError(CollectorError):
+    """The store cannot be opened, read or committed to."""
+
+
+class RegimeError(CollectorError):
+    """A regime file is not one; the message names file and key."""
+
+    exit_code = 1
+
+
+class SettingsError(CollectorError):
+    """A setting is unknown or out of range."""
+
+    exit_code = 2

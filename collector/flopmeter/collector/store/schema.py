@@ -1,0 +1,74 @@
+"""The tables, as numbered migrations. A migration and the note that it ran commit in one transaction.
+
+Sums are decimal TEXT: an hour of 16,384 GPUs is 1.5e19 SM-cycles, past SQLite's 64-bit integers.
+"""
+
+SUM_COLUMNS = """
+    duration_ns TEXT NOT NULL, sm_elapsed_cycles TEXT NOT NULL, sm_active_cycles TEXT NOT NULL,
+    hmma_cycles TEXT NOT NULL, imma_cycles TEXT NOT NULL, dmma_cycles TEXT NOT NULL,
+    tensor_other_cycles TEXT NOT NULL, fp64_cycles TEXT NOT NULL, fp32_cycles TEXT NOT NULL,
+    fp16_cycles TEXT NOT NULL, int_cycles TEXT NOT NULL, energy_mj TEXT NOT NULL"""
+
+GROUP_COLUMNS = """
+    workload_no INTEGER NOT NULL, model_no INTEGER NOT NULL, evidence_class INTEGER NOT NULL,
+    measured INTEGER NOT NULL, spread_ppm INTEGER NOT NULL, gap_reason INTEGER NOT NULL"""
+
+_GROUP_KEY = "workload_no, model_no, evidence_class, measured, spread_ppm, gap_reason"
+
+MIGRATIONS: tuple[tuple[str, str], ...] = (
+    (
+        "0001-books",
+        f"""
+        CREATE TABLE agents (
+            agent_no INTEGER PRIMARY KEY, agent_id BLOB NOT NULL UNIQUE, public_key BLOB NOT NULL,
+            node TEXT NOT NULL, version TEXT NOT NULL, admitted_how TEXT NOT NULL,
+            admitted_unix_ns INTEGER NOT NULL,
+            -- head of the agent's chain; last_seq 0 = no record yet
+            last_seq INTEGER NOT NULL DEFAULT 0, last_hash BLOB, boot_id BLOB,
+            window_end_boot_ns INTEGER NOT NULL DEFAULT 0, window_end_unix_ns INTEGER NOT NULL DEFAULT 0,
+            inventory_digest BLOB, received_unix_ns INTEGER NOT NULL DEFAULT 0);
+        CREATE TABLE inventories (
+            digest BLOB PRIMARY KEY, agent_no INTEGER NOT NULL, bytes BLOB NOT NULL,
+            received_unix_ns INTEGER NOT NULL) WITHOUT ROWID;
+        -- Received bytes, as they came. The unique index starts with the window, not the agent, so that
+        -- inserts stay at its right edge (reference/performance.md section 4).
+        CREATE TABLE records (
+            position INTEGER PRIMARY KEY, window_start_s INTEGER NOT NULL, agent_no INTEGER NOT NULL,
+            seq INTEGER NOT NULL, hash BLOB NOT NULL, record BLOB NOT NULL);
+        CREATE UNIQUE INDEX records_once ON records (window_start_s, agent_no, seq);
+        CREATE TABLE models (
+            model_no INTEGER PRIMARY KEY, name TEXT NOT NULL, compute_capability TEXT NOT NULL,
+            UNIQUE (name, compute_capability));
+        CREATE TABLE workloads (
+            workload_no INTEGER PRIMARY KEY, scope TEXT NOT NULL, kind INTEGER NOT NULL, job TEXT NOT NULL,
+            step TEXT NOT NULL, run_label TEXT NOT NULL, user TEXT NOT NULL, dtype TEXT NOT NULL,
+            restart INTEGER NOT NULL,
+            run TEXT NOT NULL,        -- the run it belongs to; '' for idle and unattributed
+            run_rule TEXT NOT NULL,   -- which rule chose: label, job, none
+            first_unix_ns INTEGER NOT NULL, last_unix_ns INTEGER NOT NULL,
+            UNIQUE (scope, kind, job, step, run_label, user, dtype, restart));
+        CREATE INDEX workloads_by_run ON workloads (run);
+        CREATE TABLE totals ({GROUP_COLUMNS}, {SUM_COLUMNS}, PRIMARY KEY ({_GROUP_KEY})) WITHOUT ROWID;
+        CREATE TABLE hourly (hour INTEGER NOT NULL, {GROUP_COLUMNS}, {SUM_COLUMNS},
+            PRIMARY KEY (hour, {_GROUP_KEY})) WITHOUT ROWID;
+        CREATE INDEX hourly_by_workload ON hourly (workload_no, hour);
+        -- Raised once: `key` says what must not be raised twice.
+        CREATE TABLE events (
+            event_no INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, key TEXT NOT NULL UNIQUE,
+            type TEXT NOT NULL, subject TEXT NOT NULL, time_unix_ns INTEGER NOT NULL,
+            -- the totals it rests on: false at position since_position - 1, true at position
+            since_position INTEGER NOT NULL, position INTEGER NOT NULL, data TEXT NOT NULL);
+        CREATE TABLE outbox (
+            event_no INTEGER NOT NULL, sink TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0,
+            delivered_unix_ns INTEGER, PRIMARY KEY (event_no, sink)) WITHOUT ROWID;
+        -- Numbers that an agent no longer had when the collector needed them: named, never skipped.
+        CREATE TABLE losses (
+            loss_no INTEGER PRIMARY KEY, agent_no INTEGER NOT NULL, from_seq INTEGER NOT NULL,
+            to_seq INTEGER NOT NULL, noticed_unix_ns INTEGER NOT NULL, reason TEXT NOT NULL);
+        -- Refused records that prove a clone or a fork: same number, other bytes.
+        CREATE TABLE conflicts (
+            agent_no INTEGER NOT NULL, seq INTEGER NOT NULL, hash BLOB NOT NULL, record BLOB NOT NULL,
+            received_unix_ns INTEGER NOT NULL, PRIMARY KEY (agent_no, seq, hash)) WITHOUT ROWID;
+        """,
+    ),
+)
