@@ -5,6 +5,7 @@
     upper = cycles x (1 + e) x W_hi        tensor and vector pipes, plus what was not measured
 
 e is the evidence class's half-width plus the row's clock spread. lower is rounded down, upper up.
+A residual that may hide integer work (IMMA not read, on a device that has it) has no lower bound but 0.
 Integer operations (imma) are kept apart, so that either reading of a law can be computed.
 """
 
@@ -65,32 +66,36 @@ def flop(c: Cycles, arch: Arch, dtype: str = "") -> Figure:
     low, high = arch.tensor_span()
     fp64_tensor = rates.get("fp64_tensor", 0)
     ceiling = max(high, fp64_tensor)
-    if c.evidence_class in UPPER_ONLY:
-        most = c.active if Measured.SM_ACTIVE in c.measured else c.elapsed
-        return Figure(0, 0, most * (ceiling + _vector_rate(arch)))
-
     error = CYCLE_ERROR_PPM[c.evidence_class] + c.spread_ppm
+    if c.evidence_class in UPPER_ONLY:
+        return Figure(0, 0, _scaled(_most(c) * (ceiling + _vector_rate(arch)), _MILLION + error, up=True))
+
     declared = point_rate(arch, dtype)
     # Where HMMA is measured, the residual is what HMMA did not see: FP8 and narrower (metering.md 4.2).
     rest = rates.get("fp8", declared) if Measured.HMMA in c.measured else declared
-    lower = (c.hmma + c.tensor_other) * low + c.dmma * fp64_tensor
+    lower = c.hmma * low + c.tensor_other * _residual_low(c, arch, low) + c.dmma * fp64_tensor
     point = c.hmma * declared + c.tensor_other * rest + c.dmma * fp64_tensor
-    upper = (c.hmma + c.tensor_other) * high + c.dmma * fp64_tensor
+    upper = c.hmma * high + c.tensor_other * ceiling + c.dmma * fp64_tensor
     upper += c.fp64 * rates["fp64"] + c.fp32 * rates["fp32"] + c.fp16 * rates["fp16_vector"]
-    upper = _scaled(upper, _MILLION + error, up=True) + _unmeasured(c, arch, ceiling)
+    upper = _scaled(upper + _unmeasured(c, arch, ceiling), _MILLION + error, up=True)
     lower = _scaled(lower, max(0, _MILLION - error), up=False)
     return Figure(min(lower, point), point, max(upper, point))
 
 
 def integer_ops(c: Cycles, arch: Arch) -> Figure:
     """Integer tensor operations (imma), counted apart from FLOP; the INT pipe enters the upper bound."""
-    if c.evidence_class in UPPER_ONLY:
-        most = c.active if Measured.SM_ACTIVE in c.measured else c.elapsed
-        return Figure(0, 0, most * max(arch.rates.get("int8", 0), arch.rates.get("int32", 0)))
+    int8, int32 = arch.rates.get("int8", 0), arch.rates.get("int32", 0)
     error = CYCLE_ERROR_PPM[c.evidence_class] + c.spread_ppm
-    point = c.imma * arch.rates.get("int8", 0)
-    upper = _scaled(point + c.int * arch.rates.get("int32", 0), _MILLION + error, up=True)
-    return Figure(_scaled(point, max(0, _MILLION - error), up=False), point, upper)
+    if c.evidence_class in UPPER_ONLY:
+        return Figure(0, 0, _scaled(_most(c) * (int8 + int32), _MILLION + error, up=True))
+    point = upper = c.imma * int8
+    if Measured.IMMA not in c.measured:
+        other = Measured.TENSOR_OTHER in c.measured
+        upper = (c.tensor_other if other else max(0, _most(c) - c.hmma - c.dmma)) * int8
+    upper += (c.int if Measured.INT in c.measured else _most(c)) * int32
+    return Figure(
+        _scaled(point, max(0, _MILLION - error), up=False), point, _scaled(upper, _MILLION + error, up=True)
+    )
 
 
 def total(figures: Iterable[Figure]) -> Figure:
@@ -104,9 +109,23 @@ def _vector_rate(arch: Arch) -> int:
     return arch.rates["fp64"] + arch.rates["fp32"] + arch.rates["fp16_vector"]
 
 
+def _most(c: Cycles) -> int:
+    """The most cycles that any one pipe can have been active."""
+    return c.active if Measured.SM_ACTIVE in c.measured else c.elapsed
+
+
+def _residual_low(c: Cycles, arch: Arch, low: int) -> int:
+    """Least FLOP per residual cycle: it may hide integer or FP64 work of a pipe that nobody read."""
+    if Measured.IMMA not in c.measured and "int8" in arch.rates:
+        return 0
+    if Measured.DMMA not in c.measured and "fp64_tensor" in arch.rates:
+        return min(low, arch.rates["fp64_tensor"])
+    return low
+
+
 def _unmeasured(c: Cycles, arch: Arch, ceiling: int) -> int:
     """Upper bound of pipes nobody read: each may have been active whenever the SMs were."""
-    most = c.active if Measured.SM_ACTIVE in c.measured else c.elapsed
+    most = _most(c)
     vector = ((Measured.FP64, "fp64"), (Measured.FP32, "fp32"), (Measured.FP16, "fp16_vector"))
     result = sum(most * arch.rates[rate] for bit, rate in vector if bit not in c.measured)
     if Measured.TENSOR_OTHER not in c.measured:
