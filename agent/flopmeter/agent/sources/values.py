@@ -1,0 +1,45 @@
+"""Which numbers a driver can have meant: blanks, NaN and the impossible become "not read", never zero.
+
+A number that fails is a failed read of that value alone (docs/trace-format.md, reference/metering.md 2.2).
+A value that is no number at all raises TypeError: then the input is not what it says it is.
+"""
+
+from flopmeter.agent.reading import MAX_PERCENT
+from flopmeter.contract.limits import MAX_SM_CLOCK_MHZ
+
+#: DCGM's int64 blanks start here: blank, not found, not supported, not permissioned (metering.md 2.2).
+INT64_BLANK = 9_223_372_036_854_775_792
+#: DCGM's float blank and the three that follow it. Compared exactly: real cycle totals pass 1.4e14.
+FP64_BLANKS = frozenset(140_737_488_355_328 + i for i in range(4))
+#: DCGM's int32 blanks, which exporters print for fields such as memory (dcgm_structs.h: 0x7ffffff0 …).
+INT32_BLANKS = frozenset(0x7FFF_FFF0 + i for i in range(4))
+
+
+def counter(value: object) -> int | None:
+    """A since-boot counter or an amount: a whole number from 0; a double is cut to its whole part."""
+    if type(value) is int or type(value) is float:
+        # NaN fails both comparisons, infinity the second.
+        if 0 <= value < INT64_BLANK and value not in FP64_BLANKS:
+            return int(value)
+        return None
+    if value is None:
+        return None
+    raise TypeError(f"expected a number, got {type(value).__name__}")
+
+
+def percent(value: object) -> float | None:
+    """A percentage from 0 to 100.5 (rounding of the driver), else None."""
+    if type(value) is int or type(value) is float:
+        return float(value) if 0 <= value <= MAX_PERCENT else None
+    if value is None:
+        return None
+    raise TypeError(f"expected a number, got {type(value).__name__}")
+
+
+def clock_mhz(value: object) -> float | None:
+    """A running SM clock. 0 is refused: cycles priced with it would make work look like idleness."""
+    if type(value) is int or type(value) is float:
+        return float(value) if 0 < value <= MAX_SM_CLOCK_MHZ else None
+    if value is None:
+        return None
+    raise TypeError(f"expected a number, got {type(value).__name__}")
