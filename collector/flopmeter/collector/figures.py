@@ -1,0 +1,142 @@
+"""From the books' sums to one run's FLOP with bounds (run_figures.py has what its report adds). Pure.
+
+A `Tally` adds a run's groups into the few that share all that the derivation depends on (device model,
+evidence class, what was measured, clock spread, dtype); the derivation is linear in each, so it costs the
+same after a year as after a minute, and rounding happens once per merged group, not once per row.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from flopmeter.contract.evidence_class import EvidenceClass
+from flopmeter.contract.flop import ZERO, Cycles, Figure, flop, integer_ops
+from flopmeter.contract.usage import Measured
+from flopmeter.contract.w_table import WTable
+
+from .books import GroupKey, Sums
+
+
+class Model(NamedTuple):
+    """A device model as inventories name it: what the W table is asked for."""
+
+    name: str
+    compute_capability: str
+
+
+class PriceKey(NamedTuple):
+    """What a price depends on. Workloads, MIG cuts and gap reasons are merged under it."""
+
+    model_no: int
+    evidence_class: int
+    measured: int
+    spread_ppm: int
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """One merged group, priced."""
+
+    key: PriceKey
+    sums: tuple[int, ...]  # books.SUM_FIELDS order
+    flop: Figure
+    integer_ops: Figure
+    has_table: bool  # False: no W table for the model; lower and point are 0
+
+
+class Tally:
+    """One run's sums, merged for pricing; add rows as they come, price when asked."""
+
+    __slots__ = ("_sums",)
+
+    def __init__(self) -> None:
+        self._sums: dict[PriceKey, Sums] = {}
+
+    def add(self, key: GroupKey, dtype: str, numbers: Iterable[int]) -> None:
+        """Add numbers (books.SUM_FIELDS order) of a group whose workload declared `dtype`."""
+        price_key = PriceKey(key.model_no, key.evidence_class, key.measured, key.spread_ppm, dtype)
+        sums = self._sums.get(price_key)
+        if sums is None:
+            self._sums[price_key] = list(numbers)
+        else:
+            for i, number in enumerate(numbers):
+                sums[i] += number
+
+    def copy(self) -> "Tally":
+        """An independent copy, for a writer that may have to roll back."""
+        other = Tally()
+        other._sums = {key: list(sums) for key, sums in self._sums.items()}
+        return other
+
+    def priced(self, models: Mapping[int, Model], table: WTable) -> list[Priced]:
+        return [_price(key, sums, models[key.model_no], table) for key, sums in sorted(self._sums.items())]
+
+    def figures(self, models: Mapping[int, Model], table: WTable) -> tuple[Figure, Figure]:
+        """(FLOP executed, integer operations executed)."""
+        flops, ops = ZERO, ZERO
+        for group in self.priced(models, table):
+            flops += group.flop
+            ops += group.integer_ops
+        return flops, ops
+
+
+def tally(groups: Mapping[GroupKey, Iterable[int]], dtypes: Mapping[int, str]) -> Tally:
+    """The tally of one run's groups; `dtypes` by workload number, absent = none declared."""
+    result = Tally()
+    for key, numbers in groups.items():
+        result.add(key, dtypes.get(key.workload_no, ""), numbers)
+    return result
+
+
+def run_flop(
+    groups: Mapping[GroupKey, Sums],
+    models: Mapping[int, Model],
+    dtypes: Mapping[int, str],
+    table: WTable,
+) -> Figure:
+    """Floating-point operations that one run executed, from all its groups."""
+    return tally(groups, dtypes).figures(models, table)[0]
+
+
+def cycles(key: PriceKey, sums: Iterable[int]) -> Cycles:
+    """The contract's Cycles of one merged group."""
+    _, elapsed, active, hmma, imma, dmma, other, fp64, fp32, fp16, int_, _ = sums
+    return Cycles(
+        evidence_class=EvidenceClass(key.evidence_class),
+        measured=Measured(key.measured),
+        spread_ppm=key.spread_ppm,
+        elapsed=elapsed,
+        active=active,
+        hmma=hmma,
+        imma=imma,
+        dmma=dmma,
+        tensor_other=other,
+        fp64=fp64,
+        fp32=fp32,
+        fp16=fp16,
+        int=int_,
+    )
+
+
+def _price(key: PriceKey, sums: Sums, model: Model, table: WTable) -> Priced:
+    arch = table.arch(model.compute_capability, model.name)
+    c = cycles(key, sums)
+    if arch is None:
+        return Priced(key, tuple(sums), *_without_table(c, table), has_table=False)
+    return Priced(key, tuple(sums), flop(c, arch, key.dtype), integer_ops(c, arch), has_table=True)
+
+
+def _without_table(c: Cycles, table: WTable) -> tuple[Figure, Figure]:
+    """A model that the table lacks: nothing is claimed done, and nothing up to the table's best ruled out.
+
+    Like a gap (DESIGN.md principle 2): from 0 to the highest rate of any listed architecture, so that an
+    unknown device can make a threshold undetermined but can never make it look met, or safely below.
+    """
+    most = c.active if Measured.SM_ACTIVE in c.measured else c.elapsed
+    bound = Cycles(EvidenceClass.GAP, Measured(0), 0, elapsed=most)
+    archs = [arch for arch in table.archs if arch.rates]
+    return (
+        Figure(0, 0, max((flop(bound, arch).upper for arch in archs), default=0)),
+        Figure(0, 0, max((integer_ops(bound, arch).upper for arch in archs), default=0)),
+    )
