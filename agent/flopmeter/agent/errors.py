@@ -31,6 +31,10 @@ class SpoolError(AgentError):
     """The spool cannot be opened or written: in use, no space, damaged."""
 
 
+class SpoolFullError(SpoolError):
+    """No room: the spool's size limit is reached or its disk is full. Nothing was kept; it may pass."""
+
+
 class SettingsError(AgentError):
     """A setting is unknown or out of range."""
 
