@@ -1,0 +1,33 @@
+"""From what a user types (`--source`) to an opened source. Sources are imported when they are asked for."""
+
+from flopmeter.agent.errors import SettingsError
+from flopmeter.contract.clock import Clock
+
+from .base import Recording, Source
+
+FORMS = "nvml, dcgm:URL, sim, trace:FILE"
+
+
+def open_source(spec: str, clock: Clock) -> Source | Recording:
+    """Open `nvml`, `dcgm[:URL]`, `sim` or `trace:FILE`. Raises SettingsError for anything else, SourceError.
+
+    Only `trace:` gives a Recording (it has `items`); the others are Sources (they have `read`).
+    """
+    kind, _, rest = spec.partition(":")
+    if kind == "nvml" and not rest:
+        from .nvml import NvmlSource
+
+        return NvmlSource(clock)
+    if kind == "dcgm":
+        from .dcgm import DEFAULT_URL, DcgmSource
+
+        return DcgmSource(rest or DEFAULT_URL, clock)
+    if kind == "sim" and not rest:
+        from .sim import SimSource, default_script
+
+        return SimSource(default_script(), clock)
+    if kind == "trace" and rest:
+        from .trace import TraceFile
+
+        return TraceFile(rest)
+    raise SettingsError(f"source: expected one of {FORMS}, got {spec!r}", "for example --source nvml")
