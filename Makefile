@@ -1,36 +1,56 @@
 # Each target sets up what it needs. Debian 12: apt-get install -y python3-venv ca-certificates make git
 PYTHON ?= python3
-VENV   := .venv
-BIN    := $(VENV)/bin
 ARGS   ?=
-PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+VENV   := .venv
+LOWEST := .venv-lowest
+BIN    := $(VENV)/bin
+PIP    := -m pip --disable-pip-version-check -qq
+LOCKED := $(PIP) install --require-hashes -r
 
-.PHONY: help demo test lint bench proto lock clean test-lowest
+.PHONY: help demo test test-lowest lint bench proto lock images clean
 help: ## what there is
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
-# Two levels of set-up in one environment: `run` (what is deployed) and `dev` (everything). Stamped by
-# the content of the lock files and pyproject.toml, so that an upgrade of either installs again.
-$(BIN)/python:
-	@$(PYTHON) -m venv $(VENV) || { echo "cannot make a virtual environment: install python3-venv (Debian: apt-get install -y python3-venv)" >&2; rm -rf $(VENV); exit 3; }
+%/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "expected Python 3.11 or newer, got $$($(PYTHON) -V 2>&1); try make PYTHON=python3.12" >&2; exit 3; }
+	@$(PYTHON) -m venv $* || { rm -rf $*; \
+	  echo "cannot make a virtual environment; Debian: apt-get install -y python3-venv" >&2; exit 3; }
 
-$(VENV)/.run: requirements/run.lock pyproject.toml | $(BIN)/python
+# Two levels of set-up in one environment: `run` (what is deployed) and `dev` (everything). A stamp each:
+# once its lock file or pyproject.toml is newer, the level is installed again.
+$(VENV)/.run: requirements/run.lock requirements/build.lock pyproject.toml | $(BIN)/python
 	@echo "setting up .venv (about 20 s, once)" >&2
-	@$(PIP) install --require-hashes -r requirements/build.lock
-	@$(PIP) install --require-hashes -r requirements/run.lock
-	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@$(BIN)/python $(LOCKED) requirements/build.lock
+	@$(BIN)/python $(LOCKED) requirements/run.lock
+	@$(BIN)/python $(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.lock $(VENV)/.run
 	@echo "setting up the development tools (about 40 s, once)" >&2
-	@$(PIP) install --require-hashes -r requirements/dev.lock
+	@$(BIN)/python $(LOCKED) requirements/dev.lock
+	@touch $@
+
+$(VENV)/.bench: requirements/bench.lock $(VENV)/.dev
+	@echo "setting up the peers that the benchmark measures (once)" >&2
+	@$(BIN)/python $(LOCKED) requirements/bench.lock
+	@touch $@
+
+$(LOWEST)/.run: requirements/lowest.lock requirements/build.lock pyproject.toml | $(LOWEST)/bin/python
+	@echo "setting up .venv-lowest (about 30 s, once)" >&2
+	@$(LOWEST)/bin/python $(LOCKED) requirements/build.lock
+	@$(LOWEST)/bin/python $(LOCKED) requirements/lowest.lock
+	@$(LOWEST)/bin/python $(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: $(VENV)/.run ## a whole metered cluster on this machine, no GPU needed; ARGS=--once for one pass
 	@$(BIN)/flopmeter demo $(ARGS)
 
 test: $(VENV)/.dev ## every test that needs no GPU
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+test-lowest: $(LOWEST)/.run ## the unit tests on the lowest versions that pyproject.toml admits
+	@$(LOWEST)/bin/python -m pytest -q tests/contract tests/agent tests/collector tests/store $(ARGS)
 
 lint: $(VENV)/.dev ## ruff, mypy strict, import walls, generated stubs unchanged
 	$(BIN)/ruff check .
@@ -39,9 +59,8 @@ lint: $(VENV)/.dev ## ruff, mypy strict, import walls, generated stubs unchanged
 	$(BIN)/lint-imports
 	tests/stubs_unchanged.sh
 
-bench: $(VENV)/.dev ## ratios of our speed to peers and floors, measured side by side
-	@$(PIP) install --require-hashes -r requirements/bench.lock
-	$(BIN)/python tests/bench/run.py $(ARGS)
+bench: $(VENV)/.bench ## ratios of our speed to peers and floors, measured side by side
+	@$(BIN)/python tests/bench/run.py $(ARGS)
 
 proto: $(VENV)/.dev ## generate protos/flopmeter/wire/v1/*_pb2* again
 	$(BIN)/python -m grpc_tools.protoc -I protos --python_out=protos --mypy_out=protos protos/flopmeter/wire/v1/*.proto
@@ -49,6 +68,9 @@ proto: $(VENV)/.dev ## generate protos/flopmeter/wire/v1/*_pb2* again
 lock: $(VENV)/.dev ## resolve the lock files again (needs uv on the PATH or in .venv)
 	requirements/lock.sh
 
+images: $(VENV)/.run ## both container images, by podman, buildah or docker; ARGS="--base IMAGE" for another base
+	deploy/docker/build.sh $(ARGS)
+
 clean: ## remove everything that was generated here
-	rm -rf $(VENV) out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(LOWEST) out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

