@@ -1,0 +1,120 @@
+"""Ingest: node batches per server CPU-second, saturated, beside Prometheus remote write and the floor.
+
+Server on one core, load program on the other. Each round: ours, Prometheus, the floor, in turn, each from an empty
+store on the same records or samples; a ratio is the median of the rounds' ratios.
+"""
+
+from pathlib import Path
+
+import corpus
+import ours
+import remote_write
+from harness import HERE, CannotRun, Figure, calibrate, cores, median, pinned, progress, run_json
+
+NODES, RECORDS_EACH, DEPTH, ROUNDS, SECONDS = 500, 90, 4, 3, 6.0
+SATURATED = (
+    0.9  # of the server's core: below this the load program was the limit, and the figure says nothing
+)
+
+
+def run(folder: Path) -> list[Figure]:
+    server, client = cores()
+    progress(f"ingest: signing {NODES * RECORDS_EACH:,} records of {NODES} nodes")
+    load = corpus.save(corpus.build(NODES, RECORDS_EACH), folder / "load.pickle")
+    rounds = []
+    for number in range(1, ROUNDS + 1):
+        progress(f"ingest: round {number} of {ROUNDS}: flopmeter, Prometheus, floor")
+        here = folder / f"round-{number}"
+        here.mkdir()
+        with pinned(server):
+            calibration = calibrate()
+        mine = _ours(here, load, server, client)
+        peer = _prometheus(here, server, client)
+        floor = run_json(
+            [HERE / "floor.py", "--corpus", load, "--folder", here / "floor"],
+            core=server,
+            timeout_s=60,
+            what="floor",
+        )
+        rounds.append({"calibration_us": calibration, "ours": mine, "prometheus": peer, "floor": floor})
+    return _figures(rounds)
+
+
+def _ours(folder: Path, load: Path, server: int, client: int) -> dict:
+    with ours.collector(folder / "ours", core=server) as (process, address):
+        result = run_json(
+            [HERE / "load.py", "saturate", "--address", address, "--corpus", load, "--server-pid", process.pid,
+             "--depth", DEPTH, "--seconds", SECONDS],
+            core=client, timeout_s=90, what="load on flopmeter",
+        )  # fmt: skip
+        if result["troubles"]:
+            raise CannotRun(
+                f"ingest: the collector refused good records: {result['troubles'][0]}\n{process.tail()}"
+            )
+        return result
+
+
+def _prometheus(folder: Path, server: int, client: int) -> dict | None:
+    try:
+        process, port = remote_write.start(folder / "prometheus", core=server)
+    except CannotRun as e:
+        progress(f"ingest: {e}")
+        return None
+    with process:
+        result = run_json(
+            [HERE / "remote_write.py", "--port", port, "--server-pid", process.pid, "--nodes", NODES,
+             "--seconds", SECONDS],
+            core=client, timeout_s=90, what="load on Prometheus",
+        )  # fmt: skip
+        if result["troubles"]:
+            raise CannotRun(f"ingest: Prometheus refused the samples: {result['troubles'][0]}")
+        return result
+
+
+def _figures(rounds: list[dict]) -> list[Figure]:
+    us = median([r["ours"]["us_per_batch"] for r in rounds])
+    calibration = median([r["calibration_us"] for r in rounds])
+    busy = min(r["ours"]["server_cores"] for r in rounds)
+    saturated = busy >= SATURATED
+    figures = []
+    if all(r["prometheus"] for r in rounds):
+        ratio = median([r["prometheus"]["us_per_batch"] / r["ours"]["us_per_batch"] for r in rounds])
+        peer = median([r["prometheus"]["us_per_batch"] for r in rounds])
+        rate = f"{1e6 / peer:,.0f} ({peer:.0f} us) Prometheus"
+    else:
+        ratio, rate = None, "not measured: apt-get install -y prometheus"
+    figures.append(
+        Figure(
+            "ingest", "node batches per server CPU-second", f"{1e6 / us:,.0f} ({us:.0f} us)", rate,
+            f"{ratio:.2f}x" if ratio else "", ">= 2.5x",
+            (ratio >= 2.5) if ratio and saturated else None, calibration, {"rounds": rounds},
+        )
+    )  # fmt: skip
+    floors = [r["floor"] for r in rounds]
+    over = median([r["ours"]["us_per_batch"] / r["floor"]["us_per_record"] for r in rounds])
+    parts = {p: median([f["parts_us"][p] for f in floors]) for p in floors[0]["parts_us"]}
+    text = " + ".join(f"{name} {value:.1f}" for name, value in parts.items())
+    figures.append(
+        Figure(
+            "ingest", "CPU us per record against the floor", f"{us:.0f} us",
+            f"{median([f['us_per_record'] for f in floors]):.0f} us = {text}",
+            f"{over:.2f}x", "<= 2.2x", (over <= 2.2) if saturated else None, calibration, {"parts_us": parts},
+        )
+    )  # fmt: skip
+    figures.append(
+        Figure(
+            "ingest", "server core in use, least of the rounds", f"{busy:.2f}",
+            goal=f">= {SATURATED}", met=saturated, calibration_us=calibration,
+            detail={"wall_batches_per_s": [r["ours"]["acks"] / r["ours"]["wall_s"] for r in rounds]},
+        )
+    )  # fmt: skip
+    memory = [r["ours"]["rss_kib"] for r in rounds]
+    peers = [r["prometheus"]["rss_kib"] for r in rounds if r["prometheus"]]
+    figures.append(
+        Figure(
+            "ingest", f"RSS at {NODES} streams", f"{median(memory) / 1024:.0f} MiB",
+            f"{median(peers) / 1024:.0f} MiB Prometheus" if peers else "",
+            f"{median(memory) / median(peers):.2f}x" if peers else "", calibration_us=calibration,
+        )
+    )  # fmt: skip
+    return figures
