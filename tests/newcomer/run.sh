@@ -32,7 +32,8 @@ find /etc/apt -name '*.list' -o -name '*.sources' | grep -E '/sources.list(\.d/[
 mapfile -t sources <"$work/sources"
 mmdebstrap --quiet --variant=minbase --aptopt="$work/apt.conf" bookworm "$root" "${sources[@]}" \
   || fail "mmdebstrap could not make a Debian root"
-say "bare Debian $(cat "$root/etc/debian_version") in $((SECONDS - began)) s: $(chroot "$root" sh -c 'command -v python3 make git' | tr '\n' ' ' || true)(no more)"
+say "bare Debian $(cat "$root/etc/debian_version") in $((SECONDS - began)) s"
+for tool in python3 make git; do [ ! -e "$root/usr/bin/$tool" ] || fail "expected a bare root, got $tool in it"; done
 
 # 2. What package clients need to reach the outside, and nothing else of ours.
 for file in /etc/resolv.conf /etc/hosts /etc/pip.conf; do [ ! -e "$file" ] || install -m 644 "$file" "$root$file"; done
@@ -99,10 +100,10 @@ bind() { mkdir -p "$2"; mount --rbind "$1" "$2"; mount -o remount,bind,ro "$2"; 
 bind "$shared" "$root/home/newcomer/shared"
 while read -r folder; do bind "$folder" "$root$folder"; done <"$work/folders"
 mapfile -t settings <"$work/env"
-env -i "${settings[@]}" chroot "$root" bash /as-root.sh
+env -i "${settings[@]}" PATH="$PATH" chroot "$root" bash /as-root.sh
 exec env -i "${settings[@]}" HOME=/home/newcomer USER=newcomer LOGNAME=newcomer LANG=C.UTF-8 TERM=dumb SHELL=/bin/bash \
   PATH=/usr/local/bin:/usr/bin:/bin NEWCOMER_PYTEST="$NEWCOMER_PYTEST" \
-  chroot --userspec=newcomer:newcomer "$root" bash /as-newcomer.sh
+  "$(command -v chroot)" --userspec=newcomer:newcomer "$root" bash /as-newcomer.sh
 EOS
 export NEWCOMER_PYTEST=${NEWCOMER_PYTEST:-}
 unshare --mount --pid --ipc --uts --fork --kill-child --propagation private bash "$work/enter.sh" "$work" "$root" "$shared" \
