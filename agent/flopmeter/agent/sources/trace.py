@@ -173,7 +173,11 @@ class TraceWriter:
         except OSError as e:
             raise SourceError(f"cannot write {self.path}: {e.strerror}", "choose a writable place") from e
         self._pending += trace_text.header_line(facts)
-        self.flush()
+        try:
+            self.flush()
+        except SourceError:
+            self._file.close()
+            raise
 
     def write(self, item: Reading | Happening) -> None:
         self._pending += trace_text.item_line(item)
