@@ -46,11 +46,12 @@ for file in "${XDG_CONFIG_HOME:-$HOME/.config}/pip/pip.conf" "$HOME/.pip/pip.con
   cat "$file" >>"$root/home/newcomer/.config/pip/pip.conf"
 done
 env | grep -iE '^(PIP_[A-Z_]+|https?_proxy|no_proxy|all_proxy|SSL_CERT_FILE|SSL_CERT_DIR)=' >"$work/env" || true
-# Folders that pip's settings name (a wheel folder, a mirror on disk) appear at the same place, read-only.
+# Folders that pip's settings name appear at the same place, read-only: a wheel folder itself, of an index
+# on disk (a file: address) the folder above it, for its pages link to files beside them.
 { cat "$root/etc/pip.conf" "$root/home/newcomer/.config/pip/pip.conf" 2>/dev/null || true; grep '^PIP_' "$work/env" || true; } |
-  grep -oE '(file://)?/[A-Za-z0-9._/-]+' | sed 's,^file://,,' | sort -u | while read -r folder; do
-  if [ -d "$folder" ] && [ "$folder" != / ]; then echo "$folder"; fi
-done >"$work/folders"
+  grep -oE '(file://)?/[A-Za-z0-9._/-]+' | sed -E 's,^file://(.*[^/])/*$,\1/..,' | while read -r folder; do
+  if [ -d "$folder" ] && [ "$(realpath "$folder")" != / ]; then realpath "$folder"; fi
+done | sort -u >"$work/folders"
 
 # 3. A clean clone, and the data beside it.
 home=$root/home/newcomer
