@@ -1,0 +1,388 @@
+"""Documents for people: tables, log-scale bars, sparklines. Pure: a document in, text out.
+
+Figures are rounded down and bars drawn from logarithms; both are for the eye only. Verdicts come from the
+exact integers in the document.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import click
+
+from flopmeter.cli.output import flop_text, seconds_text
+
+SPARKS = "▁▂▃▄▅▆▇█"
+_STATUS = {
+    "running": ("●", "green"),
+    "live": ("●", "green"),
+    "silent": ("◌", "red"),
+    "stopped": ("○", None),
+    "never": ("·", "yellow"),
+}
+_VERDICT = {"crossed": "red", "undetermined": "yellow", "below": "green"}
+_Row = Sequence[tuple[str, dict[str, Any]]]  # cells: text and its style
+_MAX_SHARE_SHOWN = 10  # times the line; beyond, "over 10 x"
+
+
+class Paint:
+    """Styles text, or leaves it plain where colour is unwanted or could not be shown."""
+
+    def __init__(self, *, colour: bool, width: int) -> None:
+        self.colour = colour
+        self.width = max(60, width)
+
+    def __call__(self, text: str, fg: str | None = None, *, bold: bool = False, dim: bool = False) -> str:
+        return click.style(text, fg=fg, bold=bold or None, dim=dim or None) if self.colour else text
+
+
+def run_view(document: Mapping[str, Any], paint: Paint) -> str:
+    """`runs show`: what a run did, against which lines, how well that is known, and why not better."""
+    flop = document["executed"]["flop"]
+    mark, fg = _STATUS[document["status"]]
+    models = ", ".join(document["by_model"]) or "nothing metered yet"
+    span = f"{_minute(document['first_seen'])} to {_minute(document['last_seen'])} UTC"
+    jobs = f"{_counted(document['job_count'], 'job')}, named by {document['rule']}"
+    point = paint(flop_text(int(flop["point"])) + " FLOP", bold=True)
+    bounds = f"between {flop_text(int(flop['lower']))} and {flop_text(int(flop['upper']))}"
+    lines = [
+        f"{paint(document['run'], bold=True)}  {paint(mark + ' ' + document['status'], fg)}",
+        paint(f"{models} · {span} · {jobs}", dim=True),
+        "",
+        f"  executed   {point}   {bounds}",
+    ]
+    ops = document["executed"]["integer_ops"]
+    if int(ops["point"]):
+        lines.append(f"  integer    {flop_text(int(ops['point']))} operations on tensor cores, counted apart")
+    if document.get("hourly"):
+        lines.append(_hourly(document["hourly"], paint))
+    lines += ["", *thresholds_view(document, paint), ""]
+    lines += _coverage(document, paint)
+    if document["reasons"]:
+        lines += ["", paint("  Why the bounds are as wide as they are", bold=True)]
+        for reason in document["reasons"]:
+            lines += _wrapped(reason, paint.width, "    ", "  ")
+    lines += ["", *(paint(text, dim=True) for text in _small_print(document, paint.width))]
+    return "\n".join(lines)
+
+
+def thresholds_view(document: Mapping[str, Any], paint: Paint) -> list[str]:
+    """One line per regime, on one logarithmic axis: lower ━━◆━━ upper, ┃ the threshold."""
+    flop = document["executed"]["flop"]
+    rows = document["thresholds"]
+    if not rows:
+        return [paint("  no regimes", dim=True)]
+    first = max(0, math.floor(_log(int(flop["lower"]) or int(flop["point"]) or 10**20)) - 1)
+    last = max(_log(int(r["threshold_flop"])) for r in rows) + 0.5
+    last = max(last, _log(int(flop["upper"])) + 0.2)
+    first = min(first, math.floor(last) - 3)
+    name_width = max(len(r["regime"]) for r in rows)
+    cells = max(16, min(48, paint.width - name_width - 40))
+    out = [paint(f"  {'':{name_width}}  {'':9}{_axis(first, last, cells)}", dim=True)]
+    for r in rows:
+        basis = document["countable"][r["regime"]]["flop"]
+        line = f"{r['comparison']} {_power(r['threshold_flop'])}"
+        bar = _bar(basis, int(r["threshold_flop"]), first, last, cells)
+        share = _share(r["fraction"])
+        said = r["verdict"] if r["in_force"] else f"{r['verdict']}; binds from {r['effective']}"
+        if not r["in_force"] and r["status"] not in ("in-force", "enacted"):
+            said = f"{r['verdict']}; {r['status']}"
+        fg = _VERDICT[r["verdict"]] if r["in_force"] else None
+        out.append(
+            f"  {r['regime']:{name_width}}  {line:8} {bar}  {share:>9}  "
+            + paint(said, fg, bold=r["verdict"] == "crossed" and r["in_force"], dim=not r["in_force"])
+        )
+    return out
+
+
+def _axis(first: float, last: float, cells: int) -> str:
+    """Decades over the bars, as many as there is room for."""
+    row = [" "] * (cells + 5)
+    step = max(1, math.ceil((last - first) * 6 / cells))
+    for decade in range(math.ceil(first), math.floor(last) + 1):
+        if (math.floor(last) - decade) % step == 0:
+            at = _cell(decade, first, last, cells)
+            row[at : at + len(f"10^{decade}")] = f"10^{decade}"
+    return "".join(row).rstrip()
+
+
+def _bar(basis: Mapping[str, str], threshold: int, first: float, last: float, cells: int) -> str:
+    low, point, high = (int(basis[k]) for k in ("lower", "point", "upper"))
+    row = ["─"] * cells
+    if high:
+        left = _cell(_log(low), first, last, cells) if low else 0
+        for i in range(left, _cell(_log(high), first, last, cells) + 1):
+            row[i] = "━" if low else "╍"
+    row[_cell(_log(threshold), first, last, cells)] = "┃"
+    if point:
+        row[_cell(_log(point), first, last, cells)] = "◆"
+    return "".join(row)
+
+
+def _cell(log: float, first: float, last: float, cells: int) -> int:
+    return min(cells - 1, max(0, int((log - first) / (last - first) * cells)))
+
+
+def _log(value: int) -> float:
+    return math.log10(value) if value > 0 else 0.0
+
+
+def _power(threshold: str) -> str:
+    return f"10^{len(threshold) - 1}" if threshold.strip("0") == "1" else flop_text(int(threshold))
+
+
+def _share(fraction: float) -> str:
+    if fraction >= _MAX_SHARE_SHOWN:
+        return f"{fraction:.0f} ×"
+    if 0 < fraction < 0.001:
+        return "under 0.1 %"
+    return f"{math.floor(fraction * 1000) / 10:.1f} %"
+
+
+def _hourly(hourly: Sequence[Mapping[str, Any]], paint: Paint) -> str:
+    by_hour = {_hour(h["hour"]): int(h["flop"]["point"]) for h in hourly}
+    first, last = min(by_hour), max(by_hour)
+    series = [by_hour.get(h, 0) for h in range(first, last + 1)]
+    cells = min(72, paint.width - 40)
+    per_cell = -(-len(series) // cells)
+    span = "hour" if per_cell == 1 else f"{per_cell} h"
+    return (
+        f"  curve      {paint(sparkline(series, cells), 'cyan')}  "
+        f"{seconds_text(len(series) * 3600.0)}, a block per {span}, peak {flop_text(max(series))} FLOP/h"
+    )
+
+
+def sparkline(series: Sequence[int], cells: int) -> str:
+    """The series as blocks, at most `cells` of them; a blank is an hour in which nothing was done."""
+    per_cell = max(1, -(-len(series) // cells))
+    sums = [sum(series[max(0, end - per_cell) : end]) for end in range(len(series), 0, -per_cell)][::-1]
+    top = max(sums, default=0) or 1
+    return "".join(SPARKS[min(7, value * 8 // top)] if value > 0 else " " for value in sums)
+
+
+def _hour(text: str) -> int:
+    return int(datetime.fromisoformat(text).timestamp()) // 3600
+
+
+def _coverage(document: Mapping[str, Any], paint: Paint) -> list[str]:
+    c = document["coverage"]
+    expected, gap = c["expected_device_seconds"], c["gap_device_seconds"]
+    classes = ", ".join(
+        f"{k} {_hours(v['device_seconds'])}" for k, v in document["by_evidence_class"].items()
+    )
+    energy = document["energy_joules"] / 3.6e6
+    unread = document["energy_unmeasured_device_seconds"]
+    share = "" if not expected else f" ({math.floor((1 - gap / expected) * 1000) / 10:.1f} % observed)"
+    gaps = ", ".join(f"{name} {_hours(s)}" for name, s in c["gaps"].items())
+    lines = [
+        f"  coverage   {_hours(expected)} of device time{share}",
+        f"  gaps       {paint(gaps, 'yellow')}" if gaps else "  gaps       none",
+        f"  evidence   {classes or 'none'}",
+        f"  energy     {_energy(energy)}" + (f", {_hours(unread)} unread" if unread else ""),
+    ]
+    if document["no_w_table"]:
+        names = ", ".join(document["no_w_table"])
+        lines.append(paint(f"  no W table for {names}: metered in cycles, FLOP not known", "red"))
+    return lines
+
+
+def _small_print(document: Mapping[str, Any], width: int) -> list[str]:
+    return _wrapped(
+        "Compared is the executed total: every operation the hardware did, recomputation included. What each law "
+        f"counts may be less, or span several runs (flopmeter regimes show ID). {document['note']} "
+        f"FLOP from SM-cycles by table {document['w_table']}.",
+        width,
+        "  ",
+        "",
+    )
+
+
+def runs_view(documents: Sequence[Mapping[str, Any]], paint: Paint) -> str:
+    """`runs list`: one line a run, the largest first."""
+    if not documents:
+        return "no runs yet: a run appears with the first batch of a job (flopmeter agent run)"
+    head = ("run", "", "FLOP", "lower", "upper", "nearest line", "observed", "last seen (UTC)")
+    rows: list[_Row] = []
+    for d in documents:
+        flop, c = d["executed"]["flop"], d["coverage"]
+        mark, fg = _STATUS[d["status"]]
+        expected = c["expected_device_seconds"]
+        observed = math.floor(c["observed_device_seconds"] / expected * 1000) / 10 if expected else 0.0
+        rows.append(
+            (
+                (d["run"], {"bold": True}),
+                (f"{mark} {d['status']}", {"fg": fg}),
+                (flop_text(int(flop["point"])), {"bold": True}),
+                (flop_text(int(flop["lower"])), {}),
+                (flop_text(int(flop["upper"])), {}),
+                _nearest(d),
+                (f"{observed:.1f} %", {"fg": "yellow" if observed < 99 else None}),
+                (_minute(d["last_seen"]), {"dim": True}),
+            )
+        )
+    return _table(head, rows, paint)
+
+
+def _nearest(document: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The highest line in force that was crossed or may have been; else the next one."""
+    binding = [t for t in document["thresholds"] if t["in_force"]]
+    if not binding:
+        return "none in force", {"dim": True}
+    past = [t for t in binding if t["verdict"] != "below"]
+    t = past[-1] if past else binding[0]
+    return f"{t['verdict']} {t['regime']} {_share(t['fraction'])}", {"fg": _VERDICT[t["verdict"]]}
+
+
+def watch_line(document: Mapping[str, Any], now_text: str) -> str:
+    """One run on one line, where there is no terminal to draw on."""
+    flop = document["executed"]["flop"]
+    text, _ = _nearest(document)
+    return (
+        f"{now_text} {document['run']} {document['status']} point={flop['point']} lower={flop['lower']} "
+        f"upper={flop['upper']} {text}"
+    )
+
+
+def events_view(events: Sequence[Mapping[str, Any]], paint: Paint) -> str:
+    """`events list`: what was raised, oldest first."""
+    if not events:
+        return "no events: nothing was crossed, lost or forked"
+    lines = []
+    for e in events:
+        fg = "yellow" if e["type"].endswith(("undetermined", "silent")) else "red"
+        lines.append(
+            f"{_minute(e['time'])}  {paint(e['type'], fg, bold=True)}  {paint(e['subject'], bold=True)}"
+        )
+        lines += _wrapped(e["data"]["message"], paint.width, "    ", "")
+        due = e["data"].get("due")
+        if due:
+            lines.append(f"    {paint('due ' + _minute(due) + ' UTC', 'red')} to {e['data']['recipient']}")
+    return "\n".join(lines)
+
+
+def fleet_view(fleet: Mapping[str, Any], paint: Paint) -> str:
+    """`fleet list`: one line a node; what is wrong stands out."""
+    if not fleet["nodes"]:
+        return "no nodes yet: start an agent (flopmeter agent run) and admit its key"
+    states = ", ".join(f"{count} {name}" for name, count in sorted(fleet["nodes_by_status"].items()))
+    share = math.floor(fleet["unattributed_share"] * 1000) / 10
+    head = ("node", "", "GPUs", "model", "class", "lag", "gap", "unattributed", "trouble")
+    rows: list[_Row] = []
+    for n in fleet["nodes"]:
+        mark, fg = _STATUS[n["status"]]
+        window = n["last_window"]
+        whole = window["device_seconds"] or 1.0
+        trouble = [
+            f"{n[key]} {word}"
+            for key, word in (
+                ("conflicts", "conflicts"),
+                ("lost_records", "lost"),
+                ("refused_records", "refused"),
+            )
+            if n[key]
+        ]
+        if n["fault"]:
+            trouble.append(n["fault"])
+        gap, unowned = window["gap_seconds"] / whole, window["unattributed_seconds"] / whole
+        rows.append(
+            (
+                (n["node"], {"bold": True}),
+                (f"{mark} {n['status']}", {"fg": fg}),
+                (_devices(n), {}),
+                (", ".join(n["models"]), {}),
+                (" ".join(n["last_window"]["classes"]), {}),
+                (seconds_text(n["lag_seconds"]) if n["lag_seconds"] is not None else "-", {}),
+                (f"{gap:.0%}" if gap else "", {"fg": "yellow"}),
+                (f"{unowned:.0%}" if unowned else "", {"fg": "yellow"}),
+                ("; ".join(trouble), {"fg": "red"}),
+            )
+        )
+    summary = (
+        f"{fleet['nodes_total']} nodes ({states}), {fleet['gpus']} GPUs · {_hours(fleet['device_seconds'])} metered, "
+        f"{_hours(fleet['idle_device_seconds'])} idle, {share:.1f} % unattributed"
+    )
+    return f"{paint(summary, bold=True)}\n{_table(head, rows, paint)}"
+
+
+def regimes_view(regimes: Sequence[Mapping[str, Any]], paint: Paint) -> str:
+    """`regimes list`."""
+    head = ("regime", "line (FLOP)", "status", "effective", "what follows", "title")
+    rows = [
+        (
+            (r["id"], {"bold": True}),
+            (f"{r['comparison']} {_power(r['threshold_flop'])}", {}),
+            ("binds now" if r["in_force"] else r["status"], {"fg": "green" if r["in_force"] else "yellow"}),
+            (r["effective"], {}),
+            (r["act"], {}),
+            (r["title"], {"dim": True}),
+        )
+        for r in regimes
+    ]
+    return _table(head, rows, paint)
+
+
+def regime_view(r: Mapping[str, Any], paint: Paint) -> str:
+    """`regimes show`: the whole file, in words."""
+    lines = [
+        f"{paint(r['id'], bold=True)}  {r['title']}",
+        paint(r["citation"], dim=True),
+        "",
+        f"  line        {r['comparison']} {r['threshold_flop']} {r['unit'].replace('-', ' ')} operations",
+        f"  status      {r['status']} as of {r['status_as_of']}, effective {r['effective']}"
+        + (f", ends {r['ends']}" if r["ends"] else "")
+        + ("" if r["in_force"] else paint("  (not in force now: raises nothing)", "yellow")),
+    ]
+    texts = (
+        ("counted", f"{r['counting']} total. {r['counting_note']}"),
+        ("when met", r["when_met"]),
+        ("recipient", r["recipient"]),
+        ("deadline", r["deadline"]),
+        ("also needed", "; ".join(r["conditions"]) or "nothing else"),
+        ("open", "; ".join(r["open_questions"]) or "no open question recorded"),
+        ("source", r["source"]),
+        ("file", f"version {r['version']}, sha256 {r['digest']}"),
+    )
+    for name, text in texts:
+        first, *rest = _wrapped(text, paint.width, " " * 14, "")
+        lines += [f"  {name:12}{first.strip()}", *rest]
+    return "\n".join(lines)
+
+
+def _table(head: Sequence[str], rows: Sequence[_Row], paint: Paint) -> str:
+    used = [i for i in range(len(head)) if head[i] == "" or any(row[i][0] for row in rows)]
+    widths = {i: max(len(head[i]), *(len(row[i][0]) for row in rows)) for i in used}
+    lines = ["  ".join(paint(f"{head[i]:{widths[i]}}", dim=True) for i in used).rstrip()]
+    for row in rows:
+        cells = []
+        for i in used:
+            text, style = row[i]
+            cells.append(paint(text, **style) + " " * (widths[i] - len(text)))
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _wrapped(text: str, width: int, indent: str, first_mark: str) -> list[str]:
+    wrapped: str = click.wrap_text(text, min(width, 110) - len(first_mark), indent, indent)
+    return [line.rstrip() for line in wrapped.splitlines()]
+
+
+def _devices(node: Mapping[str, Any]) -> str:
+    cut = node["entities"] - node["gpus"]
+    return str(node["gpus"]) if cut <= 0 else f"{node['gpus']} ({node['entities']} MIG)"
+
+
+def _counted(n: int, word: str) -> str:
+    return f"{n} {word}" if n == 1 else f"{n} {word}s"
+
+
+def _minute(time: str) -> str:
+    return time[:16].replace("T", " ")
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:,.0f} GPU-h" if seconds >= 36_000 else f"{seconds / 3600:.2f} GPU-h"
+
+
+def _energy(kwh: float) -> str:
+    return f"{kwh / 1000:,.2f} MWh" if kwh >= 1000 else f"{kwh:.2f} kWh"
