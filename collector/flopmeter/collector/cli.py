@@ -1,0 +1,115 @@
+"""`flopmeter collector`: serve, fsck. Imports what it runs only when it runs."""
+
+import importlib
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+_LAZY = {"fsck": ("flopmeter.collector.cli_books", "fsck", "Derive every total again from the stored bytes.")}
+
+
+class _Group(click.Group):
+    """`serve` stands here; the rest is imported when asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *_LAZY]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _LAZY:
+            return super().get_command(ctx, cmd_name)
+        module, attribute, _ = _LAZY[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        lines = [
+            (name, c.get_short_help_str(80))
+            for name in super().list_commands(ctx)
+            if (c := self.commands[name])
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(lines + [(name, text) for name, (_, _, text) in _LAZY.items()])
+
+
+@click.group(cls=_Group)
+def collector() -> None:
+    """Take in what agents ship, keep the books, raise events."""
+
+
+def _load_config(ctx: click.Context, _param: click.Parameter, value: Path | None) -> Path | None:
+    from .settings import check_environment, read_config
+
+    check_environment(
+        os.environ,
+        [p.envvar for p in ctx.command.params if isinstance(p, click.Option) and isinstance(p.envvar, str)],
+    )
+    if value is not None:
+        ctx.default_map = {**(ctx.default_map or {}), **read_config(value)}
+    return value
+
+
+def _env(name: str) -> str:
+    return f"FLOPMETER_COLLECTOR_{name}"
+
+
+_FILE = click.Path(path_type=Path)
+
+
+@collector.command()
+@click.option(
+    "--config",
+    type=_FILE,
+    is_eager=True,
+    expose_value=False,
+    callback=_load_config,
+    envvar=_env("CONFIG"),
+    help="TOML file of these settings; flags and FLOPMETER_COLLECTOR_* win over it.",
+)
+@click.option(
+    "--store", type=_FILE, required=True, envvar=_env("STORE"), help="SQLite file that holds the books."
+)
+@click.option(
+    "--listen",
+    default="127.0.0.1:9840",
+    show_default=True,
+    envvar=_env("LISTEN"),
+    help="Address for agents. Plain text, so loopback only.",
+)
+@click.option(
+    "--http",
+    default="127.0.0.1:9841",
+    show_default=True,
+    envvar=_env("HTTP"),
+    help="Address of /healthz, /readyz, /metrics; empty = none.",
+)
+@click.option(
+    "--admit", type=_FILE, envvar=_env("ADMIT"), help="File of agents' public keys (hex, node) to admit."
+)
+@click.option(
+    "--admit-new", is_flag=True, envvar=_env("ADMIT_NEW"), help="Admit any new key: trust on first use."
+)
+@click.option(
+    "--linger-ms",
+    type=int,
+    default=100,
+    show_default=True,
+    envvar=_env("LINGER_MS"),
+    help="How long a group of records waits for more before it is committed.",
+)
+@click.option(
+    "--regimes", type=_FILE, envvar=_env("REGIMES"), help="Directory of your own regime files (*.toml)."
+)
+@click.option(
+    "--event-log", type=_FILE, envvar=_env("EVENT_LOG"), help="Write every event to this file, as JSON Lines."
+)
+def serve(**values: Any) -> None:
+    """Serve agents until SIGTERM. Acknowledges a record only when it is verified, booked and fsynced."""
+    import logging
+
+    from .running import serve_forever
+    from .settings import CollectorSettings
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    serve_forever(CollectorSettings(**values))

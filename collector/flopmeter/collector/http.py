@@ -1,0 +1,127 @@
+"""The collector's HTTP edge: /healthz, /readyz, /metrics on the standard library's threading server."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from .metrics import COMMIT_BUCKETS, Counters
+
+log = logging.getLogger(__name__)
+#: A request that takes longer to arrive is cut off.
+REQUEST_TIMEOUT_S = 10
+
+
+class CollectorMetrics(Collector):
+    """Reads the counters at each scrape; the hot path knows nothing of it."""
+
+    def __init__(self, counters: Counters, streams: Callable[[], int], ready: Callable[[], bool]) -> None:
+        self._counters, self._streams, self._ready = counters, streams, ready
+
+    def collect(self) -> Iterator[Any]:
+        c = self._counters
+        prefix = "flopmeter_collector_"
+        yield CounterMetricFamily(prefix + "records", "Records taken, committed and fsynced.", c.records)
+        yield CounterMetricFamily(
+            prefix + "duplicate_records", "Records that came again and were counted once.", c.duplicates
+        )
+        yield CounterMetricFamily(
+            prefix + "commit_failures", "Groups that could not be committed.", c.commit_failures
+        )
+        for name, help_text, label, counts in (
+            ("refusals", "Records and streams refused for good.", "code", c.refusals),
+            ("pushbacks", "Agents told to come again.", "reason", c.pushbacks),
+            ("events", "Events raised.", "type", c.events),
+        ):
+            family = CounterMetricFamily(prefix + name, help_text, labels=[label])
+            for value, count in sorted(counts.copy().items()):
+                family.add_metric([value], count)
+            yield family
+        buckets, total = [], 0
+        for limit, count in zip(COMMIT_BUCKETS, c.commit_buckets, strict=True):
+            total += count
+            buckets.append((str(limit), float(total)))
+        buckets.append(("+Inf", float(c.groups)))
+        yield HistogramMetricFamily(
+            prefix + "commit_seconds",
+            "Time of one group commit, fsync included.",
+            buckets=buckets,
+            sum_value=c.commit_seconds,
+        )
+        yield GaugeMetricFamily(prefix + "streams", "Agent streams open now.", self._streams())
+        yield GaugeMetricFamily(prefix + "ready", "1 while records are taken.", float(self._ready()))
+
+
+class HttpServer:
+    """Serves in a daemon thread of its own until `stop`."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        metrics: CollectorMetrics,
+        alive: Callable[[], bool],
+        ready: Callable[[], bool],
+    ) -> None:
+        """Bind and serve. Raises OSError. `alive` and `ready` are asked in the request's own thread."""
+        registry = CollectorRegistry()
+        registry.register(metrics)
+        for standard in (ProcessCollector, PlatformCollector, GCCollector):
+            standard(registry=registry)
+
+        def answer(path: str) -> tuple[int, str, bytes]:
+            if path == "/healthz":
+                good = alive()
+                return (200 if good else 503), "text/plain", b"ok\n" if good else b"the event loop is stuck\n"
+            if path == "/readyz":
+                good = ready()
+                return (
+                    (200 if good else 503),
+                    "text/plain",
+                    b"ok\n" if good else b"records are not being committed\n",
+                )
+            if path == "/metrics":
+                return 200, CONTENT_TYPE_LATEST, generate_latest(registry)
+            return 404, "text/plain", b"expected /healthz, /readyz or /metrics\n"
+
+        class Handler(BaseHTTPRequestHandler):
+            timeout = REQUEST_TIMEOUT_S
+            server_version = "flopmeter"
+            sys_version = ""
+
+            def do_GET(self) -> None:
+                status, kind, body = answer(self.path.partition("?")[0])
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+                log.debug(format, *args)
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            allow_reuse_address = True
+
+        self._server = Server((host, port), Handler)
+        self.port: int = self._server.server_address[1]
+        self._thread = threading.Thread(
+            target=self._server.serve_forever,
+            kwargs={"poll_interval": 0.1},
+            name="flopmeter-http",
+            daemon=True,
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

@@ -1,0 +1,289 @@
+"""The event loop's side of ingest: agents, verification, decisions, and the group that is being filled.
+
+Synchronous and without a transport, so that a model test can drive it record by record. One thread only.
+"""
+
+import hashlib
+
+from nacl.bindings import crypto_sign_open
+from nacl.exceptions import CryptoError
+
+from flopmeter.contract.errors import ContractError
+from flopmeter.contract.ids import agent_id as id_of_key
+from flopmeter.contract.ids import check_label
+from flopmeter.contract.limits import MAX_RECORD_BYTES
+from flopmeter.contract.record import (
+    DOMAIN,
+    HEADER_BYTES,
+    HELLO_DOMAIN,
+    MAX_SEQ,
+    SIGNATURE_BYTES,
+    Record,
+    parse_record,
+    record_hash,
+)
+
+from . import ingest
+from .admission import Admission
+from .books import GroupKey
+from .encode import BatchView, Implausible
+from .group import Agent, Conflict, Group, Loss, TakenRecord
+from .ingest import DUPLICATE, TAKEN, Outcome, PushbackReason, PushedBack, RefusalCode, Refused
+from .names import Names
+from .store.base import Catalogue
+
+#: Forks kept per agent; each is an event, and a clone must not be able to fill the store with them.
+MAX_CONFLICTS_PER_AGENT = 1_000
+_SECOND_NS = 1_000_000_000
+
+
+def verified(message: bytes, signature: bytes, public_key: bytes) -> bool:
+    """Whether `signature` (Ed25519) by `public_key` covers `message`."""
+    try:
+        crypto_sign_open(signature + message, public_key)
+    except CryptoError:
+        return False
+    return True
+
+
+class Intake:
+    """Judges what agents say and fills `group`. `reset` after a failed commit; `committed` after a good one."""
+
+    def __init__(self, catalogue: Catalogue, admission: Admission) -> None:
+        self._catalogue = catalogue
+        self._admission = admission
+        self._agents: dict[bytes, Agent] = {}
+        self._conflicts: dict[int, set[tuple[int, bytes]]] = {}
+        self.group = Group()
+        self.names: Names
+        self._next_agent_no = 1
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything not committed and read the store again. Raises StoreError.
+
+        Agent objects that streams hold stay valid: they are set back to their committed heads. An agent
+        whose admission was not committed is gone, and must say Hello again.
+        """
+        self.group = Group()
+        self._conflicts.clear()
+        self.names = Names(self._catalogue)
+        self._next_agent_no = self._catalogue.next_numbers().agent_no
+        known = self._agents
+        self._agents = {}
+        for stored in self._catalogue.agents():
+            agent = known.get(stored.agent_id)
+            if agent is None:
+                agent = stored
+            else:
+                agent.agent_no = stored.agent_no
+                agent.head, agent.durable_seq = stored.head, stored.durable_seq
+                agent.uncommitted.clear()
+            self._agents[agent.agent_id] = agent
+
+    @property
+    def agent_count(self) -> int:
+        return len(self._agents)
+
+    def take_group(self) -> Group:
+        """The filled group, to be committed; a new one is opened."""
+        group, self.group = self.group, Group()
+        return group
+
+    def committed(self, group: Group) -> dict[int, Agent]:
+        """Note that `group` is durable; the agents whose records were in it, by agent_no."""
+        by_no: dict[int, Agent] = {}
+        agents = self._agents
+        for record in group.records:
+            agent = by_no.get(record.agent_no)
+            if agent is None:
+                agent = by_no[record.agent_no] = agents[record.raw[:16]]
+            agent.uncommitted.pop(record.seq, None)
+            agent.durable_seq = record.seq
+        self.names.trim(self.group)
+        return by_no
+
+    # --- who speaks ---
+
+    def hello(
+        self,
+        *,
+        public_key: bytes,
+        node: str,
+        version: str,
+        oldest_seq: int,
+        newest_seq: int,
+        now_unix_ns: int,
+    ) -> Agent | Refused:
+        """Judge a Hello whose signature was verified: the agent, or why not.
+
+        Admits a new key if the operator allows it; names records that the agent no longer has. Both are
+        in `group` and only true once it is committed.
+        """
+        try:
+            agent_id = id_of_key(public_key)
+            check_label("node", node)
+            check_label("agent_version", version)
+        except ContractError as e:
+            return Refused(RefusalCode.MALFORMED, str(e))
+        if not 0 <= oldest_seq <= newest_seq <= MAX_SEQ:
+            return Refused(
+                RefusalCode.MALFORMED,
+                f"hello: expected 0 <= oldest_seq <= newest_seq < 2^63, got {oldest_seq}, {newest_seq}",
+            )
+        agent = self._agents.get(agent_id)
+        if agent is None:
+            how = self._admission.admit(public_key)
+            if not how:
+                return Refused(
+                    RefusalCode.UNKNOWN_AGENT,
+                    f"agent {agent_id.hex()} ({node}) was not admitted; add its public key "
+                    f"{public_key.hex()} to the collector's --admit file",
+                )
+            agent = Agent(self._next_agent_no, agent_id, public_key, node, version, how, now_unix_ns)
+            self._next_agent_no += 1
+            self._agents[agent_id] = agent
+            self.group.new_agents.append(agent)
+        elif (agent.node, agent.version) != (node, version):
+            agent.node, agent.version = node, version
+            self.group.seen_agents.append((node, version, agent.agent_no))
+        gone = ingest.loss(agent.head, oldest_seq)
+        if gone is not None:
+            first, last = gone
+            agent.head.lost.append(gone)
+            self.group.losses.append(
+                Loss(agent, first, last, now_unix_ns, f"the agent's oldest record is {oldest_seq}")
+            )
+        return agent
+
+    def inventory(self, agent: Agent, raw: bytes, now_unix_ns: int) -> Refused | None:
+        """Take an inventory in; None = good (or known already)."""
+        try:
+            self.names.add_inventory(
+                raw, hashlib.sha256(raw).digest(), agent.agent_no, now_unix_ns, self.group
+            )
+        except ContractError as e:
+            return Refused(RefusalCode.MALFORMED, str(e))
+        return None
+
+    # --- what is said ---
+
+    def offer(self, agent: Agent, raw: bytes, now_unix_ns: int) -> tuple[Outcome, int]:
+        """Judge one record; (outcome, its number, 0 where it has none). Taken records are in `group`."""
+        if len(raw) > MAX_RECORD_BYTES:
+            return (
+                Refused(
+                    RefusalCode.TOO_LARGE,
+                    f"record: expected at most {MAX_RECORD_BYTES} bytes, got {len(raw)}",
+                ),
+                agent.head.next_seq,
+            )
+        try:
+            record = parse_record(raw)
+        except ContractError as e:
+            return Refused(RefusalCode.MALFORMED, str(e)), agent.head.next_seq
+        return self._judge(agent, record, now_unix_ns), record.seq
+
+    def _judge(self, agent: Agent, record: Record, now_unix_ns: int) -> Outcome:
+        head, raw = agent.head, record.raw
+        if record.agent_id != agent.agent_id:
+            return Refused(
+                RefusalCode.WRONG_AGENT,
+                f"record {record.seq}: expected agent {agent.agent_id.hex()}, got {record.agent_id.hex()}; "
+                "a stream carries one agent's records",
+            )
+        next_seq = head.next_seq
+        if record.seq > next_seq:
+            out = ingest.sequence(head, record)
+            assert out is not None
+            return out
+        if not verified(DOMAIN + raw[:-SIGNATURE_BYTES], raw[-SIGNATURE_BYTES:], agent.public_key):
+            return Refused(
+                RefusalCode.BAD_SIGNATURE,
+                f"record {record.seq}: the signature does not verify under the key of {agent.agent_id.hex()}",
+            )
+        digest = record_hash(raw)
+        if record.seq < next_seq:
+            return self._behind(agent, record, digest, now_unix_ns)
+        out = ingest.sequence(head, record)
+        if out is not None:
+            return out
+        try:
+            view = BatchView(raw[HEADER_BYTES:-SIGNATURE_BYTES])
+            out = ingest.window(head, record, view.window_start_boot_ns, view.window_end_unix_ns, now_unix_ns)
+            if out is not None:
+                return out
+            known = self.names.inventory(view.inventory_digest)
+            if known is None:
+                return PushedBack(
+                    PushbackReason.INVENTORY_UNKNOWN,
+                    f"record {record.seq} names inventory {view.inventory_digest.hex()}, which was not sent",
+                )
+            local = view.groups(known.bounds)
+            keys = view.workload_keys()
+            numbers = [known.workload_nos.get(key, 0) for key in keys]
+            if 0 in numbers:
+                # All are checked before any gets a number, so that a refused batch leaves no trace.
+                workloads = [view.workload(i) for i in range(len(keys))]
+                span = (view.window_start_unix_ns, view.window_end_unix_ns)
+                numbers = [
+                    self.names.workload_no(known, key, workload, span, self.group)
+                    for key, workload in zip(keys, workloads, strict=True)
+                ]
+        except Implausible as e:
+            return Refused(RefusalCode.IMPLAUSIBLE, f"record {record.seq}: {e}")
+        except ContractError as e:
+            return Refused(RefusalCode.MALFORMED, f"record {record.seq}: {e}")
+        groups = [(GroupKey(numbers[key[0]], *key[1:]), sums) for key, sums in local.items()]
+        self.group.records.append(
+            TakenRecord(
+                agent.agent_no,
+                record.seq,
+                digest,
+                raw,
+                record.boot_id,
+                view.inventory_digest,
+                view.window_start_unix_ns,
+                view.window_end_boot_ns,
+                view.window_end_unix_ns,
+                now_unix_ns,
+                groups,
+            )
+        )
+        self.group.record_bytes += len(raw)
+        agent.uncommitted[record.seq] = digest
+        head.last_seq, head.last_hash, head.boot_id = record.seq, digest, record.boot_id
+        head.window_end_boot_ns, head.window_end_unix_ns = view.window_end_boot_ns, view.window_end_unix_ns
+        return TAKEN
+
+    def _behind(self, agent: Agent, record: Record, digest: bytes, now_unix_ns: int) -> Outcome:
+        known = agent.uncommitted.get(record.seq)
+        if known is None and record.seq == agent.head.last_seq:
+            known = agent.head.last_hash
+        if known is None:
+            known = self._stored_hash(agent, record)
+        outcome = ingest.behind(agent.head, record, digest, known)
+        if outcome is DUPLICATE or not isinstance(outcome, Refused) or outcome.code != RefusalCode.CONFLICT:
+            return outcome
+        seen = self._conflicts.setdefault(agent.agent_no, set())
+        if (record.seq, digest) not in seen and len(seen) < MAX_CONFLICTS_PER_AGENT:
+            seen.add((record.seq, digest))
+            self.group.conflicts.append(Conflict(agent, record.seq, digest, known, record.raw, now_unix_ns))
+        return outcome
+
+    def _stored_hash(self, agent: Agent, record: Record) -> bytes | None:
+        """The stored record's hash. Found by its window: the same bytes name the same window."""
+        try:
+            view = BatchView(record.payload)
+        except ContractError:
+            return None
+        return self._catalogue.record_hash(
+            view.window_start_unix_ns // _SECOND_NS, agent.agent_no, record.seq
+        )
+
+
+def hello_verified(nonce: bytes, body: bytes, signature: bytes, public_key: bytes) -> bool:
+    """Whether a Hello's signature covers this stream's nonce and its body."""
+    if len(public_key) != 32 or len(signature) != SIGNATURE_BYTES:
+        return False
+    return verified(HELLO_DOMAIN + nonce + body, signature, public_key)

@@ -1,0 +1,220 @@
+"""Putting the collector together and running it: as this process, or in a thread of it."""
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+from .admission import Admission, read_admit_file
+from .errors import CollectorError
+from .http import CollectorMetrics, HttpServer
+from .intake import Intake
+from .metrics import Counters
+from .regimes import with_site
+from .server import MAX_STREAMS, IngestServer
+from .settings import CollectorSettings, split_address
+from .store.sqlite import SqliteStore
+from .writer import Writer
+
+log = logging.getLogger(__name__)
+START_TIMEOUT_S = 30.0
+#: /healthz answers no when the event loop did not turn within this time.
+ALIVE_TIMEOUT_S = 2.0
+#: Descriptors that are not agent streams: store, logs, HTTP.
+OTHER_DESCRIPTORS = 100
+#: Below this many, a cluster of ordinary size cannot connect; said at start.
+WANTED_DESCRIPTORS = 16_384
+EVENT_LOG_SINK = "event-log"
+
+
+class Collector:
+    """All parts of one collector, opened in `start` and closed in `stop`, both on the event loop."""
+
+    def __init__(self, settings: CollectorSettings, unix_ns: Callable[[], int] = time.time_ns) -> None:
+        self.settings = settings
+        self._unix_ns = unix_ns
+        self.address = self.http_address = ""
+        self._http: HttpServer | None = None
+        self._sink: Any = None
+
+    async def start(self) -> None:
+        """Open the store and serve. Raises CollectorError; then nothing is left open."""
+        s = self.settings
+        admission = Admission(read_admit_file(s.admit) if s.admit else {}, s.admit_new)
+        regimes = with_site(s.regimes)
+        self._loop = asyncio.get_running_loop()
+        self.store = SqliteStore(s.store)
+        try:
+            sinks = [EVENT_LOG_SINK] if s.event_log else []
+            writer = Writer(self.store.books, regimes, sinks=sinks, unix_ns=self._unix_ns)
+            intake = Intake(self.store.catalogue, admission)
+            self.server = IngestServer(
+                intake,
+                writer,
+                probe=self.store.books.probe,
+                linger_s=s.linger_ms / 1_000,
+                counters=Counters(),
+                unix_ns=self._unix_ns,
+            )
+            host, _ = split_address("--listen", s.listen)
+            try:
+                port = await self.server.start(s.listen)
+                self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+                self._start_http()
+            except OSError as e:
+                raise CollectorError(str(e), "is another collector running on this address?") from e
+        except BaseException:
+            self.store.close()
+            raise
+
+    def _start_http(self) -> None:
+        if not self.settings.http:
+            return
+        host, port = split_address("--http", self.settings.http)
+        server = self.server
+        metrics = CollectorMetrics(server.counters, lambda: server.stream_count, lambda: server.ready)
+        self._http = HttpServer(host, port, metrics=metrics, alive=self._alive, ready=lambda: server.ready)
+        self.http_address = f"{host}:{self._http.port}"
+
+    def _alive(self) -> bool:
+        turned = threading.Event()
+        self._loop.call_soon_threadsafe(turned.set)
+        return turned.wait(ALIVE_TIMEOUT_S)
+
+    async def stop(self) -> None:
+        """Commit and acknowledge what was taken, then close everything."""
+        await self.server.stop()
+        if self._http is not None:
+            await asyncio.to_thread(self._http.stop)
+        self.store.close()
+
+
+class RunningCollector:
+    """A collector in a thread of this process: for replay, the demo and tests."""
+
+    def __init__(self, settings: CollectorSettings, unix_ns: Callable[[], int] = time.time_ns) -> None:
+        """Returns when it serves. Raises CollectorError if it cannot."""
+        self._collector = Collector(settings, unix_ns)
+        self._started = threading.Event()
+        self._failed: BaseException | None = None
+        self._stop_asked: asyncio.Event
+        self._loop: asyncio.AbstractEventLoop
+        self._thread = threading.Thread(target=self._run, name="flopmeter-collector", daemon=True)
+        self._thread.start()
+        if not self._started.wait(START_TIMEOUT_S):
+            raise CollectorError(f"the collector did not start within {START_TIMEOUT_S:.0f} s")
+        self._raise_failure()
+        self.store_path = settings.store
+        self.address = self._collector.address
+        self.http_address = self._collector.http_address
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except BaseException as e:  # noqa: BLE001 - handed to the thread that started us
+            self._failed = e
+            self._started.set()
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop_asked = asyncio.Event()
+        await self._collector.start()
+        self._started.set()
+        await self._stop_asked.wait()
+        await self._collector.stop()
+
+    @property
+    def counters(self) -> Counters:
+        return self._collector.server.counters
+
+    def stop(self) -> None:
+        """Stop gracefully: what was taken is committed and acknowledged. Raises what went wrong meanwhile."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop_asked.set)
+            self._thread.join()
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
+        if self._failed is not None:
+            self._thread.join()
+            raise self._failed
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def run_collector(settings: CollectorSettings, unix_ns: Callable[[], int] = time.time_ns) -> RunningCollector:
+    """Start a collector in a thread; use as a context manager. Raises CollectorError."""
+    return RunningCollector(settings, unix_ns)
+
+
+def serve_forever(settings: CollectorSettings) -> None:
+    """Serve until SIGTERM or SIGINT, then stop gracefully. Raises CollectorError if it cannot start."""
+    for line in settings.shown():
+        log.info("setting: %s", line)
+    _raise_descriptor_limit()
+    asyncio.run(_serve(settings))
+
+
+async def _serve(settings: CollectorSettings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    collector = Collector(settings)
+    await collector.start()
+    log.info("listening on %s, store %s", collector.address, settings.store)
+    if collector.http_address:
+        log.info("health and metrics on http://%s", collector.http_address)
+    sd_notify("READY=1")
+    await stop.wait()
+    log.info("stopping: committing what was taken")
+    sd_notify("STOPPING=1")
+    await collector.stop()
+    log.info("stopped")
+
+
+def sd_notify(state: str) -> None:
+    """Tell systemd (NOTIFY_SOCKET) how we are, if it asked. Never fails: the service runs without it."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as s:
+            s.sendto(state.encode(), address)
+    except OSError as e:
+        log.warning("cannot notify systemd at %s: %s", address, e)
+
+
+def _raise_descriptor_limit() -> None:
+    """Each agent is a descriptor: take what the hard limit allows, and say when that is little."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_STREAMS + OTHER_DESCRIPTORS
+    reachable = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+    if soft != resource.RLIM_INFINITY and soft < reachable:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (reachable, hard))
+            soft = reachable
+        except (ValueError, OSError) as e:
+            log.warning("cannot raise the descriptor limit from %d: %s", soft, e)
+    if soft != resource.RLIM_INFINITY and soft < WANTED_DESCRIPTORS:
+        log.warning(
+            "descriptor limit is %d: at most about %d agents can connect; set LimitNOFILE=%d",
+            soft,
+            max(0, soft - OTHER_DESCRIPTORS),
+            wanted,
+        )

@@ -1,0 +1,525 @@
+"""The gRPC edge: one bidirectional stream per agent, raw bytes in and out. Runs on one event loop.
+
+A stream reads, judges (`intake`) and goes on reading; nothing waits per record. Once per group the writer
+commits, and each stream that had records in it gets one Ack of its highest number. Verification stands in
+the loop, because libsodium is cheaper than handing bytes to a thread (reference/performance.md 7).
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from flopmeter.contract.limits import (
+    MAX_IN_FLIGHT_RECORDS,
+    MAX_MESSAGE_BYTES,
+    MAX_RECORD_BYTES,
+    MAX_RECORDS_PER_MESSAGE,
+)
+from flopmeter.wire.v1 import ingest_pb2
+
+from .errors import StoreError
+from .group import Agent, Group
+from .ingest import DUPLICATE, TAKEN, PushbackReason, PushedBack, RefusalCode, Refused
+from .intake import Intake, hello_verified
+from .metrics import Counters
+from .writer import Committed, Writer
+
+SERVICE = "flopmeter.wire.v1.IngestService"
+METHOD = f"/{SERVICE}/Stream"
+
+MAX_STREAMS = 65_536
+#: Records taken and not yet committed, all agents together; past either, agents are told to wait.
+MAX_QUEUED_RECORDS = 32_768
+MAX_QUEUED_BYTES = 256 << 20
+#: A group is handed over before its linger is up when it holds this many records (30-100 ms of commit).
+FULL_GROUP_RECORDS = 1_000
+HELLO_TIMEOUT_S = 30.0
+#: A stream that said nothing for so long is closed; agents send a heartbeat every minute or so.
+IDLE_TIMEOUT_S = 900.0
+SWEEP_S = 5.0
+#: Replies that a stream has not read; a peer that sends and never reads is cut off.
+MAX_UNREAD_REPLIES = 64
+RETRY_STORE_MS = 2_000
+RETRY_OVERLOADED_MS = 1_000
+RETRY_SHUTDOWN_MS = 1_000
+RECOVERY_PAUSE_S = 1.0
+#: After a half-close: how long the last acks may take.
+LAST_ACKS_S = 10.0
+
+OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.so_reuseport", 0),  # a second collector on the address must fail, not share it
+    # gRPC drops new calls at random beyond these (reference/performance.md 3, the trap); a restart storm
+    # of every agent at once must be let in, and jitter is the agents' part.
+    ("grpc.server.max_pending_requests", MAX_STREAMS),
+    ("grpc.server.max_pending_requests_hard_limit", MAX_STREAMS),
+    # Half-open connections (a node that lost power) are found by pings.
+    ("grpc.keepalive_time_ms", 300_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+)
+
+log = logging.getLogger(__name__)
+_Request = ingest_pb2.StreamRequest
+_Response = ingest_pb2.StreamResponse
+
+
+def _collector_version() -> str:
+    try:
+        return version("flopmeter")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+@dataclass(slots=True, eq=False)
+class _Stream:
+    """One open stream.
+
+    `awaiting` is set after a pushback or refusal: what comes with a higher number was on the way before the
+    agent could know, and is not worth a reply each.
+    """
+
+    context: Any  # grpc.aio.ServicerContext
+    nonce: bytes
+    heard: float  # loop time of the last message
+    agent: Agent | None = None
+    awaiting: int = 0
+    unread: list[bytes] | None = None  # replies waiting behind one being written; None = none is
+    closing: bool = False
+
+
+class IngestServer:
+    """Serves IngestService.Stream on an event loop, with one writer thread beside it."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        writer: Writer,
+        *,
+        probe: Callable[[], None],
+        linger_s: float,
+        counters: Counters,
+        unix_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """`probe` (run on the writer's thread) raises StoreError while commits cannot work."""
+        self._intake = intake
+        self._writer = writer
+        self._probe = probe
+        self._linger_s = linger_s
+        self._unix_ns = unix_ns
+        self.counters = counters
+        self._streams: set[_Stream] = set()
+        self._by_agent: dict[int, _Stream] = {}
+        self._executor: Executor = ThreadPoolExecutor(1, "flopmeter-writer")
+        self._waiting: list[asyncio.Future[bool]] = []
+        self._stopping = False
+        self._recovering = False
+        self._committing_records = 0
+        self._committing_bytes = 0
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._version = _collector_version()
+
+    # --- life ---
+
+    async def start(self, address: str) -> int:
+        """Bind `address` and serve; the port. Raises OSError if it cannot be bound."""
+        self._loop = asyncio.get_running_loop()
+        self._work = asyncio.Event()
+        self._full = asyncio.Event()
+        self._server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=None)
+        handler: Any = grpc.stream_stream_rpc_method_handler(self._serve)  # no deserialiser: raw bytes
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(SERVICE, {"Stream": handler}),)
+        )
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as e:
+            raise OSError(f"cannot listen on {address}: {e}") from e
+        if port == 0:
+            raise OSError(f"cannot listen on {address}")
+        await self._server.start()
+        self._committer = self._loop.create_task(self._commit_groups())
+        self._sweeper = self._loop.create_task(self._sweep())
+        return port
+
+    async def stop(self, grace_s: float = 5.0) -> None:
+        """Take nothing more, commit what was taken, acknowledge it, say goodbye, close."""
+        self._stopping = True
+        self._sweeper.cancel()
+        self._work.set()
+        self._full.set()
+        await self._committer
+        for stream in list(self._streams):
+            if stream.agent is not None:
+                self._push_back(
+                    stream,
+                    PushedBack(PushbackReason.SHUTTING_DOWN, "the collector stops", RETRY_SHUTDOWN_MS),
+                    stream.agent.head.next_seq,
+                )
+        await self._read_out(list(self._streams), grace_s)
+        await self._server.stop(0)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(self._sweeper, *self._tasks, return_exceptions=True)
+        self._executor.shutdown(wait=True)
+
+    @property
+    def ready(self) -> bool:
+        """Whether records are being taken and committed."""
+        return not (self._recovering or self._stopping)
+
+    @property
+    def stream_count(self) -> int:
+        return len(self._streams)
+
+    # --- one stream ---
+
+    async def _serve(self, _requests: Any, context: Any) -> None:
+        if len(self._streams) >= MAX_STREAMS:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_STREAMS} streams are open")
+        stream = _Stream(context, os.urandom(32), self._loop.time())
+        self._streams.add(stream)
+        try:
+            challenge = _Response(challenge=ingest_pb2.Challenge(nonce=stream.nonce))
+            await context.write(challenge.SerializeToString())
+            first = await context.read()
+            if first is grpc.aio.EOF or not await self._hello(stream, first):
+                return
+            while (data := await context.read()) is not grpc.aio.EOF:
+                stream.heard = self._loop.time()
+                self._message(stream, data)
+                if stream.closing:
+                    break
+            await self._finish(stream)
+        finally:
+            self._streams.discard(stream)
+            if stream.agent is not None and self._by_agent.get(stream.agent.agent_no) is stream:
+                del self._by_agent[stream.agent.agent_no]
+
+    async def _hello(self, stream: _Stream, data: bytes) -> bool:
+        stream.heard = self._loop.time()
+        try:
+            request = _Request.FromString(data)
+            hello = request.hello
+            body = ingest_pb2.HelloBody.FromString(hello.body)
+        except DecodeError as e:
+            return await self._turn_away(stream, Refused(RefusalCode.MALFORMED, f"expected a Hello: {e}"))
+        if request.WhichOneof("kind") != "hello":
+            return await self._turn_away(stream, Refused(RefusalCode.MALFORMED, "expected a Hello first"))
+        if not hello_verified(stream.nonce, hello.body, hello.signature, body.public_key):
+            return await self._turn_away(
+                stream,
+                Refused(RefusalCode.BAD_SIGNATURE, "hello: the signature does not cover this stream's nonce"),
+            )
+        if self._recovering or self._stopping:
+            return await self._not_now(stream)
+        agent = self._intake.hello(
+            public_key=body.public_key,
+            node=body.node,
+            version=body.agent_version,
+            oldest_seq=body.oldest_seq,
+            newest_seq=body.newest_seq,
+            now_unix_ns=self._unix_ns(),
+        )
+        if isinstance(agent, Refused):
+            return await self._turn_away(stream, agent)
+        # What the Welcome says must be durable: a new agent, a loss, and records of a stream before this.
+        if (self._intake.group or agent.uncommitted) and not await self._settled():
+            return await self._not_now(stream)
+        older = self._by_agent.get(agent.agent_no)
+        if older is not None:
+            self._close(older, grpc.StatusCode.ABORTED, "a newer stream of this agent took over")
+        stream.agent = agent
+        self._by_agent[agent.agent_no] = stream
+        head = agent.head
+        welcome = ingest_pb2.Welcome(
+            resume_seq=head.next_seq,
+            head_hash=head.last_hash if head.last_seq else b"",
+            head_boot_id=head.boot_id,
+            head_window_end_boot_ns=head.window_end_boot_ns,
+            t_unix_ns=self._unix_ns(),
+            collector_version=self._version,
+            max_record_bytes=MAX_RECORD_BYTES,
+            max_in_flight_records=MAX_IN_FLIGHT_RECORDS,
+        )
+        await stream.context.write(_Response(welcome=welcome).SerializeToString())
+        return True
+
+    async def _turn_away(self, stream: _Stream, refused: Refused) -> bool:
+        """Refuse the whole stream (seq 0)."""
+        self.counters.refused(refused.code)
+        refusal = ingest_pb2.Refusal(code=int(refused.code), message=refused.message)  # type: ignore[arg-type]
+        await stream.context.write(_Response(refusal=refusal).SerializeToString())
+        return False
+
+    async def _not_now(self, stream: _Stream) -> bool:
+        reason = PushbackReason.SHUTTING_DOWN if self._stopping else PushbackReason.STORE_UNAVAILABLE
+        self.counters.pushed_back(reason)
+        pushback = ingest_pb2.Pushback(
+            reason=int(reason),  # type: ignore[arg-type]
+            retry_after_ms=RETRY_STORE_MS,
+            message="the store cannot commit now",
+        )
+        await stream.context.write(_Response(pushback=pushback).SerializeToString())
+        return False
+
+    def _message(self, stream: _Stream, data: bytes) -> None:
+        try:
+            request = _Request.FromString(data)
+        except DecodeError as e:
+            self._refuse_stream(stream, f"expected a StreamRequest: {e}")
+            return
+        kind = request.WhichOneof("kind")
+        if kind == "records":
+            records = request.records.records
+            if len(records) > MAX_RECORDS_PER_MESSAGE:
+                self._refuse_stream(
+                    stream,
+                    f"expected at most {MAX_RECORDS_PER_MESSAGE} records a message, got {len(records)}",
+                )
+                return
+            for raw in records:
+                self._record(stream, raw)
+        elif kind == "inventory":
+            self._inventory(stream, request.inventory)
+        elif kind == "heartbeat":
+            pass
+        elif kind == "hello":
+            self._refuse_stream(stream, "expected one Hello per stream")
+        # None: a message kind of a newer agent. Not understood, and nothing is owed for it.
+
+    def _inventory(self, stream: _Stream, raw: bytes) -> None:
+        if self._recovering or self._stopping:
+            return
+        agent = stream.agent
+        assert agent is not None
+        refused = self._intake.inventory(agent, raw, self._unix_ns())
+        if refused is not None:
+            self.counters.refused(refused.code)
+            self._refuse_stream(stream, refused.message)
+        elif self._intake.group:
+            self._work.set()
+
+    def _record(self, stream: _Stream, raw: bytes) -> None:
+        agent = stream.agent
+        assert agent is not None
+        if stream.awaiting:
+            if int.from_bytes(raw[32:40], "big") > stream.awaiting and len(raw) >= 40:
+                return
+            stream.awaiting = 0
+        if not self.ready:
+            reason = PushbackReason.SHUTTING_DOWN if self._stopping else PushbackReason.STORE_UNAVAILABLE
+            self._push_back(
+                stream, PushedBack(reason, "commits do not work now", RETRY_STORE_MS), agent.durable_seq + 1
+            )
+            return
+        group = self._intake.group
+        if (
+            len(group.records) + self._committing_records >= MAX_QUEUED_RECORDS
+            or group.record_bytes + self._committing_bytes >= MAX_QUEUED_BYTES
+        ):
+            self._push_back(
+                stream,
+                PushedBack(PushbackReason.OVERLOADED, "too many records wait", RETRY_OVERLOADED_MS),
+                agent.head.next_seq,
+            )
+            return
+        outcome, seq = self._intake.offer(agent, raw, self._unix_ns())
+        if outcome is TAKEN:
+            self._work.set()
+            if len(group.records) >= FULL_GROUP_RECORDS:
+                self._full.set()
+        elif outcome is DUPLICATE:
+            self.counters.duplicates += 1
+            if seq <= agent.durable_seq:
+                self._ack(stream, agent.durable_seq)
+        elif isinstance(outcome, PushedBack):
+            self._push_back(stream, outcome, agent.head.next_seq)
+        elif isinstance(outcome, Refused):
+            self.counters.refused(outcome.code)
+            if group.conflicts:
+                self._work.set()
+            stream.awaiting = agent.head.next_seq
+            refusal = ingest_pb2.Refusal(
+                code=int(outcome.code),  # type: ignore[arg-type]
+                seq=seq,
+                resume_seq=agent.head.next_seq,
+                message=outcome.message,
+            )
+            self._send(stream, _Response(refusal=refusal).SerializeToString())
+
+    def _refuse_stream(self, stream: _Stream, message: str) -> None:
+        refusal = ingest_pb2.Refusal(code=ingest_pb2.Refusal.CODE_MALFORMED, message=message)
+        self._send(stream, _Response(refusal=refusal).SerializeToString())
+        stream.closing = True
+
+    async def _finish(self, stream: _Stream) -> None:
+        """The agent has said all: let its last acks out before the stream ends."""
+        agent = stream.agent
+        if agent is not None and agent.uncommitted and self.ready:
+            await self._settled()
+        await self._read_out([stream], LAST_ACKS_S)
+
+    # --- replies ---
+
+    def _ack(self, stream: _Stream, seq: int) -> None:
+        self._send(stream, _Response(ack=ingest_pb2.Ack(seq=seq)).SerializeToString())
+
+    def _push_back(self, stream: _Stream, pushed: PushedBack, resume_seq: int) -> None:
+        self.counters.pushed_back(pushed.reason)
+        stream.awaiting = resume_seq
+        pushback = ingest_pb2.Pushback(
+            reason=int(pushed.reason),  # type: ignore[arg-type]
+            retry_after_ms=pushed.retry_after_ms,
+            resume_seq=resume_seq,
+            message=pushed.message,
+        )
+        self._send(stream, _Response(pushback=pushback).SerializeToString())
+
+    def _send(self, stream: _Stream, reply: bytes) -> None:
+        """Write now, or behind what is being written: gRPC allows one write at a time per stream."""
+        if stream.unread is None:
+            stream.unread = []
+            self._spawn(self._write(stream, reply))
+        elif len(stream.unread) < MAX_UNREAD_REPLIES:
+            stream.unread.append(reply)
+        else:
+            self._close(stream, grpc.StatusCode.RESOURCE_EXHAUSTED, "replies are not being read")
+
+    async def _write(self, stream: _Stream, reply: bytes) -> None:
+        try:
+            while True:
+                await stream.context.write(reply)
+                if not stream.unread:
+                    break
+                reply = stream.unread.pop(0)
+        except (grpc.RpcError, asyncio.InvalidStateError, RuntimeError):
+            pass  # the stream is gone; what it was told, it learns from the next Welcome
+        finally:
+            stream.unread = None
+
+    async def _read_out(self, streams: list[_Stream], limit_s: float) -> None:
+        """Wait until no reply is being written, at most `limit_s`: a peer may never read."""
+        deadline = self._loop.time() + limit_s
+        while any(s.unread is not None for s in streams) and self._loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+    def _close(self, stream: _Stream, code: grpc.StatusCode, why: str) -> None:
+        if not stream.closing:
+            stream.closing = True
+            self._spawn(self._abort(stream, code, why))
+
+    async def _abort(self, stream: _Stream, code: grpc.StatusCode, why: str) -> None:
+        try:
+            await stream.context.abort(code, why)
+        except Exception:  # noqa: BLE001 - abort always raises, in its caller's task; the RPC is what ends
+            log.debug("closed a stream: %s", why)
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- groups ---
+
+    async def _settled(self) -> bool:
+        """Wait until all that was taken before now is committed; False if a commit failed."""
+        future: asyncio.Future[bool] = self._loop.create_future()
+        self._waiting.append(future)
+        self._work.set()
+        return await future
+
+    async def _commit_groups(self) -> None:
+        while not (self._stopping and not self._intake.group and not self._waiting):
+            await self._work.wait()
+            if self._linger_s and not self._stopping:
+                try:
+                    async with asyncio.timeout(self._linger_s):
+                        await self._full.wait()
+                except TimeoutError:
+                    pass
+            self._work.clear()
+            self._full.clear()
+            if self._stopping:
+                self._work.set()
+            waiting, self._waiting = self._waiting, []
+            group = self._intake.take_group()
+            good = await self._commit(group) if group else True
+            for future in waiting:
+                if not future.done():
+                    future.set_result(good)
+
+    async def _commit(self, group: Group) -> bool:
+        self._committing_records, self._committing_bytes = len(group.records), group.record_bytes
+        try:
+            done: Committed = await self._loop.run_in_executor(self._executor, self._writer.commit, group)
+        except StoreError as e:
+            log.error("commit of %d records failed: %s (%s)", len(group.records), e, e.hint)  # noqa: TRY400
+            self.counters.commit_failures += 1
+            await self._recover()
+            return False
+        finally:
+            self._committing_records = self._committing_bytes = 0
+        self.counters.committed(done)
+        for agent_no, agent in self._intake.committed(group).items():
+            stream = self._by_agent.get(agent_no)
+            if stream is not None:
+                self._ack(stream, agent.durable_seq)
+        return True
+
+    async def _recover(self) -> None:
+        """Nothing is known after a failed commit: forget what is not durable, and take no record until one works.
+
+        The agents concerned are told to come again behind what is durable.
+        """
+        self._recovering = True
+        told = [s for s in self._streams if s.agent is not None and s.agent.uncommitted]
+        for stream in told:
+            assert stream.agent is not None
+            self._push_back(
+                stream,
+                PushedBack(
+                    PushbackReason.STORE_UNAVAILABLE,
+                    "the store could not commit; nothing was lost",
+                    RETRY_STORE_MS,
+                ),
+                stream.agent.durable_seq + 1,
+            )
+        while True:
+            try:
+                await self._loop.run_in_executor(self._executor, self._probe)
+                await self._loop.run_in_executor(self._executor, self._writer.reset)
+                self._intake.reset()
+            except StoreError as e:
+                log.warning("the store still cannot commit: %s", e)
+                if self._stopping:
+                    break
+                await asyncio.sleep(RECOVERY_PAUSE_S)
+            else:
+                break
+        for future in self._waiting:
+            if not future.done():
+                future.set_result(False)
+        self._waiting.clear()
+        self._recovering = False
+
+    async def _sweep(self) -> None:
+        """Close streams that never said Hello, or have said nothing for long."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now = self._loop.time()
+            for stream in list(self._streams):
+                limit = HELLO_TIMEOUT_S if stream.agent is None else IDLE_TIMEOUT_S
+                if now - stream.heard > limit:
+                    self._close(stream, grpc.StatusCode.DEADLINE_EXCEEDED, f"nothing heard for {limit:.0f} s")

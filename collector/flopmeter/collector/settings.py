@@ -1,0 +1,99 @@
+"""The collector's settings: flag > FLOPMETER_COLLECTOR_* > TOML file > default. Unknown keys are refused."""
+
+import ipaddress
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from .errors import SettingsError
+
+ENV_PREFIX = "FLOPMETER_COLLECTOR_"
+#: Set by Kubernetes and Docker links for a service named flopmeter-collector; not ours.
+_FOREIGN_ENV = re.compile(ENV_PREFIX + r"(SERVICE_|PORT(_|$))")
+MAX_LINGER_MS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class CollectorSettings:
+    """What `flopmeter collector serve` runs with. Defaults here are the documented ones."""
+
+    store: Path  # SQLite file; made if absent
+    listen: str = "127.0.0.1:9840"  # gRPC; loopback only, since it is plain text
+    http: str = "127.0.0.1:9841"  # /healthz /readyz /metrics; "" = none
+    admit: Path | None = None  # file of public keys that may speak
+    admit_new: bool = False  # trust any key on first use
+    linger_ms: int = 100  # how long a group waits for more records before it is committed
+    regimes: Path | None = None  # a site's own regime files, beside the shipped ones
+    event_log: Path | None = None  # JSON Lines file that every event is written to
+
+    def __post_init__(self) -> None:
+        """Raises SettingsError for a value out of range."""
+        if not 0 <= self.linger_ms <= MAX_LINGER_MS:
+            raise SettingsError(f"--linger-ms: expected 0 to {MAX_LINGER_MS}, got {self.linger_ms}")
+        host, _ = split_address("--listen", self.listen)
+        if not is_loopback(host):
+            raise SettingsError(
+                f"--listen: expected a loopback address, got {self.listen}: the collector speaks plain text",
+                "listen on 127.0.0.1 and put a TLS proxy or tunnel in front until mTLS is set up",
+            )
+        if self.http:
+            split_address("--http", self.http)
+
+    def shown(self) -> list[str]:
+        """One `name = value` line per setting, for the log at start."""
+        return [f"{f.name} = {getattr(self, f.name)}" for f in fields(self)]
+
+
+def split_address(what: str, address: str) -> tuple[str, int]:
+    """("host", port) of "host:port" or "[v6]:port". Raises SettingsError; `what` names the setting."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65_535:
+        raise SettingsError(f"{what}: expected HOST:PORT, got {address!r}", "port 0 picks a free one")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` can only be this machine: a loopback address, or the name localhost."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The settings in a TOML file (keys as the flags, `-` or `_`). Raises SettingsError."""
+    try:
+        with path.open("rb") as f:
+            data = tomllib.load(f)
+    except OSError as e:
+        raise SettingsError(f"--config {path}: cannot read: {e.strerror}") from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise SettingsError(f"--config {path}: expected TOML, got {e}") from e
+    known = {f.name: f.type for f in fields(CollectorSettings)}
+    found: dict[str, Any] = {}
+    for key, value in data.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            raise SettingsError(
+                f"--config {path}: unknown key {key!r}", "known keys: " + ", ".join(sorted(known))
+            )
+        expected: type = {"linger_ms": int, "admit_new": bool}.get(name, str)
+        if type(value) is not expected:
+            raise SettingsError(f"--config {path}: {key}: expected {expected.__name__}, got {value!r}")
+        found[name] = value
+    return found
+
+
+def check_environment(environ: Mapping[str, str], known: Iterable[str]) -> None:
+    """Raises SettingsError for a FLOPMETER_COLLECTOR_* variable that names no setting."""
+    allowed = set(known)
+    for name in sorted(environ):
+        if name.startswith(ENV_PREFIX) and name not in allowed and not _FOREIGN_ENV.match(name):
+            raise SettingsError(
+                f"environment: unknown variable {name}", "known ones: " + ", ".join(sorted(allowed))
+            )

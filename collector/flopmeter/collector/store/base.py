@@ -1,0 +1,110 @@
+"""What ingest asks of a store, with the promises it relies on. Drivers are native; tests are shared.
+
+Two sides, because two threads use it: the event loop looks names up (`Catalogue`), the one writer thread
+reads and writes sums (`Books`). Neither may see the other's half-done work, so each has its own connection.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from flopmeter.collector.books import GroupKey, HourKey, Sums
+from flopmeter.collector.group import Agent
+
+
+class NextNumbers(NamedTuple):
+    """The next free number of each counted table."""
+
+    agent_no: int
+    workload_no: int
+    model_no: int
+
+
+class RunTotal(NamedTuple):
+    """One group of a run's totals, with the dtype that its workload declared."""
+
+    key: GroupKey
+    dtype: str
+    sums: Sums
+
+
+@dataclass(slots=True)
+class Transaction:
+    """Rows to write together, each in the column order of the driver's statement of that name."""
+
+    new_agents: list[tuple[Any, ...]] = field(default_factory=list)
+    seen_agents: list[tuple[Any, ...]] = field(default_factory=list)
+    inventories: list[tuple[Any, ...]] = field(default_factory=list)
+    models: list[tuple[Any, ...]] = field(default_factory=list)
+    workloads: list[tuple[Any, ...]] = field(default_factory=list)
+    records: list[tuple[Any, ...]] = field(default_factory=list)
+    heads: list[tuple[Any, ...]] = field(default_factory=list)
+    spans: list[tuple[Any, ...]] = field(default_factory=list)
+    totals: list[tuple[Any, ...]] = field(default_factory=list)
+    hourly: list[tuple[Any, ...]] = field(default_factory=list)
+    losses: list[tuple[Any, ...]] = field(default_factory=list)
+    conflicts: list[tuple[Any, ...]] = field(default_factory=list)
+    events: list[tuple[Any, ...]] = field(default_factory=list)
+    outbox: list[tuple[Any, ...]] = field(default_factory=list)
+
+
+class Catalogue(Protocol):
+    """Look-ups by the event loop. Sees committed rows only; never blocks on a writer. Raises StoreError."""
+
+    def agents(self) -> list[Agent]:
+        """Every admitted agent with its committed head and losses."""
+        ...
+
+    def next_numbers(self) -> NextNumbers: ...
+
+    def models(self) -> dict[tuple[str, str], int]:
+        """(name, compute capability) -> model_no."""
+        ...
+
+    def inventory(self, digest: bytes) -> bytes | None:
+        """The inventory's received bytes, or None."""
+        ...
+
+    def workload_no(self, identity: tuple[Any, ...]) -> int | None:
+        """By (scope, kind, job, step, run_label, user, dtype, restart)."""
+        ...
+
+    def record_hash(self, window_start_s: int, agent_no: int, seq: int) -> bytes | None:
+        """Hash of the stored record of that number and window, or None."""
+        ...
+
+
+class Books(Protocol):
+    """Reads and writes of the one writer thread. Raises StoreError."""
+
+    def next_position(self) -> int: ...
+
+    def next_event_no(self) -> int: ...
+
+    def models(self) -> dict[int, tuple[str, str]]: ...
+
+    def workload_runs(self, workload_nos: Iterable[int]) -> dict[int, tuple[str, str]]:
+        """workload_no -> (run, dtype)."""
+        ...
+
+    def totals(self, keys: Iterable[GroupKey]) -> dict[GroupKey, Sums]: ...
+
+    def hourly(self, keys: Iterable[HourKey]) -> dict[HourKey, Sums]: ...
+
+    def run_totals(self, run: str) -> list[RunTotal]: ...
+
+    def event_keys(self, subject: str) -> set[str]: ...
+
+    def has_loss(self, agent_no: int, from_seq: int, to_seq: int) -> bool: ...
+
+    def write(self, transaction: Transaction) -> None:
+        """All rows or none. On return they are durable: they survive power loss (synchronous=FULL).
+
+        On StoreError nothing is known to be durable: the caller must forget what it computed and read
+        the store again before it writes or acknowledges anything.
+        """
+        ...
+
+    def probe(self) -> None:
+        """Write and commit something harmless, to learn whether commits work again. Raises StoreError."""
+        ...

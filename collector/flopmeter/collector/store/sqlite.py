@@ -1,0 +1,307 @@
+"""The SQLite driver: WAL, synchronous=FULL, one writer, plain executemany (reference/performance.md 4)."""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from flopmeter.collector.books import SUM_FIELDS, GroupKey, HourKey, Sums
+from flopmeter.collector.errors import StoreError
+from flopmeter.collector.group import Agent
+from flopmeter.collector.ingest import Head
+from flopmeter.contract.record import ZERO_HASH
+
+from .base import NextNumbers, RunTotal, Transaction
+from .migrate import check, migrate
+
+#: How long a commit waits for another process's lock (an fsck or a backup that checkpoints).
+BUSY_TIMEOUT_S = 5.0
+#: Pages of WAL before a commit also checkpoints: 16 MiB, so that the fsync of the main file is rare.
+WAL_AUTOCHECKPOINT_PAGES = 4_000
+
+_KEY = ", ".join(GroupKey._fields)
+_SUMS = ", ".join(SUM_FIELDS)
+_KEY_IS = " AND ".join(f"{name} = ?" for name in GroupKey._fields)
+
+
+def _insert(table: str, columns: str, verb: str = "INSERT") -> str:
+    marks = ", ".join("?" * (columns.count(",") + 1))
+    return f"{verb} INTO {table} ({columns}) VALUES ({marks})"
+
+
+_NEW_AGENT = "agent_no, agent_id, public_key, node, version, admitted_how, admitted_unix_ns"
+_INVENTORY = "digest, agent_no, bytes, received_unix_ns"
+_WORKLOAD = (
+    "workload_no, scope, kind, job, step, run_label, user, dtype, restart, run, run_rule, "
+    "first_unix_ns, last_unix_ns"
+)
+_HEAD = (
+    "last_seq = ?, last_hash = ?, boot_id = ?, window_end_boot_ns = ?, window_end_unix_ns = ?, "
+    "inventory_digest = ?, received_unix_ns = ?"
+)
+_STORED_HEAD = "last_seq, last_hash, boot_id, window_end_boot_ns, window_end_unix_ns"
+_SPAN = "first_unix_ns = min(first_unix_ns, ?), last_unix_ns = max(last_unix_ns, ?)"
+_EVENT = "event_no, id, key, type, subject, time_unix_ns, since_position, position, data"
+
+#: Transaction field -> statement, in the order they run. Names come before what uses them.
+WRITES: tuple[tuple[str, str], ...] = (
+    ("new_agents", _insert("agents", _NEW_AGENT)),
+    ("seen_agents", "UPDATE agents SET node = ?, version = ? WHERE agent_no = ?"),
+    ("inventories", _insert("inventories", _INVENTORY, "INSERT OR IGNORE")),
+    ("models", _insert("models", "model_no, name, compute_capability")),
+    ("workloads", _insert("workloads", _WORKLOAD)),
+    ("records", _insert("records", "position, window_start_s, agent_no, seq, hash, record")),
+    ("heads", f"UPDATE agents SET {_HEAD} WHERE agent_no = ?"),  # noqa: S608
+    ("spans", f"UPDATE workloads SET {_SPAN} WHERE workload_no = ?"),  # noqa: S608
+    ("totals", _insert("totals", f"{_KEY}, {_SUMS}", "INSERT OR REPLACE")),
+    ("hourly", _insert("hourly", f"hour, {_KEY}, {_SUMS}", "INSERT OR REPLACE")),
+    ("losses", _insert("losses", "agent_no, from_seq, to_seq, noticed_unix_ns, reason")),
+    ("conflicts", _insert("conflicts", "agent_no, seq, hash, record, received_unix_ns", "INSERT OR IGNORE")),
+    ("events", _insert("events", _EVENT)),
+    ("outbox", _insert("outbox", "event_no, sink")),
+)
+_TOTALS = f"SELECT {_SUMS} FROM totals WHERE {_KEY_IS}"  # noqa: S608
+_HOURLY = f"SELECT {_SUMS} FROM hourly WHERE hour = ? AND {_KEY_IS}"  # noqa: S608
+_RUN_TOTALS = f"SELECT dtype, {_KEY}, {_SUMS} FROM workloads JOIN totals USING (workload_no) WHERE run = ?"  # noqa: S608
+
+
+@contextmanager
+def _told(path: str, what: str) -> Iterator[None]:
+    """Translate sqlite3's errors into ours, with what to do."""
+    try:
+        yield
+    except sqlite3.Error as e:
+        raise StoreError(f"{path}: cannot {what}: {e}", _hint(e)) from e
+
+
+def _hint(e: sqlite3.Error) -> str:
+    text = str(e)
+    if "full" in text:
+        return "free space on the store's file system; agents keep their records meanwhile"
+    if "locked" in text:
+        return "another program holds the store for writing; close it"
+    if "malformed" in text or "not a database" in text:
+        return "restore the store from a backup; agents send again what they still hold"
+    return "check the store's file system and permissions"
+
+
+class SqliteStore:
+    """An opened store, held by an exclusive lock until `close`."""
+
+    def __init__(self, path: Path, *, connect: Callable[..., sqlite3.Connection] = sqlite3.connect) -> None:
+        """Open, migrate and lock `path`. Raises StoreError, also if another collector has it.
+
+        `connect` is sqlite3.connect, or a test's that fails where it is told to.
+        """
+        self.path = path
+        self._lock = _lock(path)
+        try:
+            with _told(str(path), "open"):
+                self._writer = self._open(connect)
+                migrate(self._writer, str(path))
+                self._reader = self._open(connect)
+                self._reader.execute("PRAGMA query_only = 1")
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self.books = SqliteBooks(self._writer, str(path))
+        self.catalogue = SqliteCatalogue(self._reader, str(path))
+
+    def _open(self, connect: Callable[..., sqlite3.Connection]) -> sqlite3.Connection:
+        connection = connect(
+            self.path,
+            timeout=BUSY_TIMEOUT_S,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=64,
+        )
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_AUTOCHECKPOINT_PAGES}")
+        return connection
+
+    def close(self) -> None:
+        """Close both connections (the last one checkpoints) and give the lock back."""
+        self._reader.close()
+        self._writer.close()
+        os.close(self._lock)
+
+
+def open_for_reading(path: Path) -> sqlite3.Connection:
+    """A read-only connection to a store that a collector may be writing. Raises StoreError."""
+    if not path.is_file():
+        raise StoreError(f"{path}: expected a store, found no such file", "name the collector's --store file")
+    with _told(str(path), "read"):
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)
+        check(connection, str(path))
+        return connection
+
+
+def _lock(path: Path) -> int:
+    """An exclusive flock beside the store. A second collector on one store would break both's memory."""
+    name = f"{path}.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as e:
+        raise StoreError(
+            f"{name}: cannot open: {e.strerror}", "check the directory and its permissions"
+        ) from e
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as e:
+        holder = os.read(handle, 32).decode(errors="replace").strip()
+        os.close(handle)
+        raise StoreError(
+            f"{path}: another collector{f' (pid {holder})' if holder else ''} has this store open",
+            "stop it first, or name another file with --store",
+        ) from e
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+    return handle
+
+
+class SqliteCatalogue:
+    """store.base.Catalogue on a read-only connection."""
+
+    def __init__(self, connection: sqlite3.Connection, path: str) -> None:
+        self._connection = connection
+        self._path = path
+
+    def _all(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        with _told(self._path, "read"):
+            return self._connection.execute(sql, values).fetchall()
+
+    def _one(self, sql: str, values: tuple[Any, ...]) -> Any:
+        rows = self._all(sql, values)
+        return rows[0][0] if rows else None
+
+    def agents(self) -> list[Agent]:
+        lost: dict[int, list[tuple[int, int]]] = {}
+        for agent_no, first, last in self._all(
+            "SELECT agent_no, from_seq, to_seq FROM losses ORDER BY agent_no, from_seq"
+        ):
+            lost.setdefault(agent_no, []).append((first, last))
+        rows = self._all(f"SELECT {_NEW_AGENT}, {_STORED_HEAD} FROM agents")  # noqa: S608
+        found = []
+        for no, agent_id, key, node, version, how, admitted, seq, digest, boot, boot_ns, unix_ns in rows:
+            head = Head(seq, digest or ZERO_HASH, boot or b"", boot_ns, unix_ns, lost.get(no, []))
+            found.append(Agent(no, agent_id, key, node, version, how, admitted, head, seq))
+        return found
+
+    def next_numbers(self) -> NextNumbers:
+        row = self._all(
+            "SELECT (SELECT coalesce(max(agent_no), 0) + 1 FROM agents), "
+            "(SELECT coalesce(max(workload_no), 0) + 1 FROM workloads), "
+            "(SELECT coalesce(max(model_no), 0) + 1 FROM models)"
+        )[0]
+        return NextNumbers(*row)
+
+    def models(self) -> dict[tuple[str, str], int]:
+        rows = self._all("SELECT name, compute_capability, model_no FROM models")
+        return {(name, capability): no for name, capability, no in rows}
+
+    def inventory(self, digest: bytes) -> bytes | None:
+        found: bytes | None = self._one("SELECT bytes FROM inventories WHERE digest = ?", (digest,))
+        return found
+
+    def workload_no(self, identity: tuple[Any, ...]) -> int | None:
+        found: int | None = self._one(
+            "SELECT workload_no FROM workloads WHERE scope = ? AND kind = ? AND job = ? AND step = ? "
+            "AND run_label = ? AND user = ? AND dtype = ? AND restart = ?",
+            identity,
+        )
+        return found
+
+    def record_hash(self, window_start_s: int, agent_no: int, seq: int) -> bytes | None:
+        found: bytes | None = self._one(
+            "SELECT hash FROM records WHERE window_start_s = ? AND agent_no = ? AND seq = ?",
+            (window_start_s, agent_no, seq),
+        )
+        return found
+
+
+class SqliteBooks:
+    """store.base.Books on the writing connection."""
+
+    def __init__(self, connection: sqlite3.Connection, path: str) -> None:
+        self._connection = connection
+        self._path = path
+
+    def _all(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        with _told(self._path, "read"):
+            return self._connection.execute(sql, values).fetchall()
+
+    def next_position(self) -> int:
+        return int(self._all("SELECT coalesce(max(position), 0) + 1 FROM records")[0][0])
+
+    def next_event_no(self) -> int:
+        return int(self._all("SELECT coalesce(max(event_no), 0) + 1 FROM events")[0][0])
+
+    def models(self) -> dict[int, tuple[str, str]]:
+        rows = self._all("SELECT model_no, name, compute_capability FROM models")
+        return {no: (name, capability) for no, name, capability in rows}
+
+    def workload_runs(self, workload_nos: Iterable[int]) -> dict[int, tuple[str, str]]:
+        found = {}
+        for number in workload_nos:
+            for run, dtype in self._all("SELECT run, dtype FROM workloads WHERE workload_no = ?", (number,)):
+                found[number] = (run, dtype)
+        return found
+
+    def totals(self, keys: Iterable[GroupKey]) -> dict[GroupKey, Sums]:
+        found = {}
+        for key in keys:
+            for row in self._all(_TOTALS, key):
+                found[key] = [int(text) for text in row]
+        return found
+
+    def hourly(self, keys: Iterable[HourKey]) -> dict[HourKey, Sums]:
+        found = {}
+        for key in keys:
+            for row in self._all(_HOURLY, (key.hour, *key.group)):
+                found[key] = [int(text) for text in row]
+        return found
+
+    def run_totals(self, run: str) -> list[RunTotal]:
+        rows = self._all(_RUN_TOTALS, (run,))
+        return [RunTotal(GroupKey(*r[1:7]), r[0], [int(text) for text in r[7:]]) for r in rows]
+
+    def event_keys(self, subject: str) -> set[str]:
+        return {key for (key,) in self._all("SELECT key FROM events WHERE subject = ?", (subject,))}
+
+    def has_loss(self, agent_no: int, from_seq: int, to_seq: int) -> bool:
+        return bool(
+            self._all(
+                "SELECT 1 FROM losses WHERE agent_no = ? AND from_seq = ? AND to_seq = ?",
+                (agent_no, from_seq, to_seq),
+            )
+        )
+
+    def write(self, transaction: Transaction) -> None:
+        connection = self._connection
+        with _told(self._path, "commit"):
+            if connection.in_transaction:  # a rollback that failed too
+                connection.execute("ROLLBACK")
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                for name, sql in WRITES:
+                    rows = getattr(transaction, name)
+                    if rows:
+                        connection.executemany(sql, rows)
+                connection.execute("COMMIT")
+                # D2: durable from here. A crash before this line leaves nothing of the group, and every
+                # agent still has its records; a crash after it leaves all of it, and the records come
+                # again and are recognised by number and hash.
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def probe(self) -> None:
+        with _told(self._path, "commit"):
+            version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+            self._connection.execute(f"PRAGMA user_version = {int(version)}")

@@ -1,0 +1,292 @@
+"""The one writer: a group in, one transaction out, with totals and the events they cause.
+
+Sums in memory change only after the store said that they are durable. After any failure nothing is known,
+so everything here is dropped and read again (`reset`).
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from flopmeter.contract.w_table import WTable, current
+
+from .books import NO_SUMS, GroupKey, HourKey, Sums
+from .events import NewEvent, fork_event, loss_event, threshold_events
+from .figures import Model, Tally
+from .group import Group, TakenRecord
+from .ingest import hour_of
+from .regimes import Regime
+from .store.base import Books, Transaction
+
+#: Sums kept in memory; past this they are read from the store again.
+MAX_CACHED_SUMS = 200_000
+_SECOND_NS = 1_000_000_000
+
+
+@dataclass(slots=True)
+class _Run:
+    """One run's sums merged for pricing, and what it has raised."""
+
+    tally: Tally
+    cycles: int  # all cycles of all groups: bounds its FLOP from above, cheaply
+    raised: set[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a commit did, for metrics and sinks."""
+
+    records: int
+    events: tuple[NewEvent, ...]
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Cache:
+    totals: dict[GroupKey, Sums] = field(default_factory=dict)
+    hourly: dict[HourKey, Sums] = field(default_factory=dict)
+    workloads: dict[int, tuple[str, str]] = field(default_factory=dict)  # workload_no -> (run, dtype)
+    runs: dict[str, _Run] = field(default_factory=dict)
+
+
+class Writer:
+    """Commits groups. Every method runs on the writer's thread."""
+
+    def __init__(
+        self,
+        books: Books,
+        regimes: Sequence[Regime],
+        *,
+        sinks: Sequence[str] = (),
+        unix_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._books = books
+        self._regimes = tuple(regimes)
+        self._sinks = tuple(sinks)
+        self._unix_ns = unix_ns
+        self._table: WTable = current()
+        # A run below this many cycles, all counted together, cannot have reached any line: FLOP is at
+        # most eight pipes x the best rate x (1 + the widest half-widths), each over the same cycles.
+        best = max((max(a.rates.values()) for a in self._table.archs if a.rates), default=1)
+        lowest = min((r.threshold_flop for r in self._regimes), default=0)
+        self._harmless_cycles = lowest // (best * 40)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all sums and read numbers again from the store. Raises StoreError."""
+        self._cache = _Cache()
+        self._position = self._books.next_position()
+        self._event_no = self._books.next_event_no()
+        self._models = {no: Model(*model) for no, model in self._books.models().items()}
+
+    def commit(self, group: Group) -> Committed:
+        """Make `group` durable, whole. Raises StoreError; then `reset` before the next commit."""
+        begun = time.perf_counter()
+        now = self._unix_ns()
+        tx = Transaction()
+        _names(group, tx)
+        for model_no, name, capability in group.models:
+            self._models[model_no] = Model(name, capability)
+        for w in group.workloads:
+            self._cache.workloads[w.workload_no] = (w.run, w.dtype)
+
+        first_position = self._position
+        position = self._records(group.records, tx)
+        delta = _delta(group.records)
+        totals, hourly = self._sums(delta, tx)
+        self._spans(group.records, tx)
+        runs, events = self._runs(delta, now, first_position, position - 1)
+        events += self._asides(group, tx, now, position - 1)
+        self._write_events(events, tx)
+
+        self._books.write(tx)
+
+        self._cache.totals.update(totals)
+        self._cache.hourly.update(hourly)
+        self._cache.runs.update(runs)
+        self._position = position
+        self._event_no += len(events)
+        cache = self._cache
+        kept = len(cache.totals) + len(cache.hourly) + len(cache.workloads) + len(cache.runs)
+        if kept > MAX_CACHED_SUMS:
+            self._cache = _Cache()
+        return Committed(len(group.records), tuple(events), time.perf_counter() - begun)
+
+    def _records(self, records: Iterable[TakenRecord], tx: Transaction) -> int:
+        position = self._position
+        heads: dict[int, TakenRecord] = {}
+        for r in records:
+            tx.records.append(
+                (position, r.window_start_unix_ns // _SECOND_NS, r.agent_no, r.seq, r.hash, r.raw)
+            )
+            heads[r.agent_no] = r
+            position += 1
+        tx.heads = [
+            (
+                r.seq,
+                r.hash,
+                r.boot_id,
+                r.window_end_boot_ns,
+                r.window_end_unix_ns,
+                r.inventory_digest,
+                r.received_unix_ns,
+                r.agent_no,
+            )
+            for r in heads.values()
+        ]
+        return position
+
+    def _sums(
+        self, delta: dict[HourKey, Sums], tx: Transaction
+    ) -> tuple[dict[GroupKey, Sums], dict[HourKey, Sums]]:
+        """New totals and hours: what was, plus `delta`. What was stays untouched until it is durable."""
+        cache = self._cache
+        by_group: dict[GroupKey, Sums] = {}
+        for (_hour, group_key), numbers in delta.items():
+            sums = by_group.get(group_key)
+            by_group[group_key] = numbers if sums is None else _plus(sums, numbers)
+        cache.totals.update(self._books.totals(key for key in by_group if key not in cache.totals))
+        cache.hourly.update(self._books.hourly(key for key in delta if key not in cache.hourly))
+        totals = {key: _plus(cache.totals.get(key, NO_SUMS), more) for key, more in by_group.items()}
+        hours = {key: _plus(cache.hourly.get(key, NO_SUMS), more) for key, more in delta.items()}
+        tx.totals = [(*key, *map(str, numbers)) for key, numbers in totals.items()]
+        tx.hourly = [(key.hour, *key.group, *map(str, numbers)) for key, numbers in hours.items()]
+        return totals, hours
+
+    def _spans(self, records: Iterable[TakenRecord], tx: Transaction) -> None:
+        spans: dict[int, tuple[int, int]] = {}
+        for r in records:
+            first, last = r.window_start_unix_ns, r.window_end_unix_ns
+            for key, _ in r.groups:
+                known = spans.get(key.workload_no)
+                if known is not None:
+                    spans[key.workload_no] = (min(known[0], first), max(known[1], last))
+                else:
+                    spans[key.workload_no] = (first, last)
+        tx.spans = [(first, last, number) for number, (first, last) in spans.items()]
+
+    def _runs(
+        self, delta: dict[HourKey, Sums], now: int, since_position: int, position: int
+    ) -> tuple[dict[str, _Run], list[NewEvent]]:
+        """The touched runs with `delta` added, and what each must raise now."""
+        if not self._regimes:
+            return {}, []
+        touched: dict[str, list[tuple[GroupKey, str, Sums]]] = {}
+        workloads = self._cache.workloads
+        missing = {key.group.workload_no for key in delta if key.group.workload_no not in workloads}
+        workloads.update(self._books.workload_runs(missing))
+        for key, numbers in delta.items():
+            run, dtype = workloads[key.group.workload_no]
+            if run:
+                touched.setdefault(run, []).append((key.group, dtype, numbers))
+        runs: dict[str, _Run] = {}
+        events: list[NewEvent] = []
+        for name, rows in touched.items():
+            run_state = runs[name] = self._run(name)
+            for group_key, dtype, numbers in rows:
+                run_state.tally.add(group_key, dtype, numbers)
+                run_state.cycles += sum(numbers[1:11])
+            if run_state.cycles < self._harmless_cycles:
+                continue
+            flop, integer_ops = run_state.tally.figures(self._models, self._table)
+            found = threshold_events(
+                name,
+                flop,
+                self._regimes,
+                run_state.raised,
+                at_unix_ns=now,
+                since_position=since_position,
+                position=position,
+                integer_ops=integer_ops,
+            )
+            run_state.raised.update(event.key for event in found)
+            events += found
+        return runs, events
+
+    def _run(self, name: str) -> _Run:
+        """A copy of the run's state, to be kept only if the commit succeeds."""
+        known = self._cache.runs.get(name)
+        if known is not None:
+            return _Run(known.tally.copy(), known.cycles, set(known.raised))
+        tally, cycles = Tally(), 0
+        for total in self._books.run_totals(name):
+            tally.add(total.key, total.dtype, total.sums)
+            cycles += sum(total.sums[1:11])
+        return _Run(tally, cycles, self._books.event_keys(name))
+
+    def _asides(self, group: Group, tx: Transaction, now: int, position: int) -> list[NewEvent]:
+        """Losses and forks: rows and events, each once."""
+        events: list[NewEvent] = []
+        for loss in group.losses:
+            tx.losses.append(
+                (loss.agent.agent_no, loss.from_seq, loss.to_seq, loss.noticed_unix_ns, loss.reason)
+            )
+            events.append(
+                loss_event(
+                    loss.agent.agent_id,
+                    loss.agent.node,
+                    loss.from_seq,
+                    loss.to_seq,
+                    loss.reason,
+                    at_unix_ns=now,
+                    position=position,
+                )
+            )
+        for c in group.conflicts:
+            tx.conflicts.append((c.agent.agent_no, c.seq, c.hash, c.raw, c.received_unix_ns))
+            event = fork_event(
+                c.agent.agent_id,
+                c.agent.node,
+                c.seq,
+                stored_hash=c.stored_hash,
+                refused_hash=c.hash,
+                at_unix_ns=now,
+                position=position,
+            )
+            if event.key not in self._books.event_keys(event.subject):
+                events.append(event)
+        return events
+
+    def _write_events(self, events: Iterable[NewEvent], tx: Transaction) -> None:
+        for number, e in enumerate(events, self._event_no):
+            tx.events.append(
+                (
+                    number,
+                    e.id,
+                    e.key,
+                    e.type,
+                    e.subject,
+                    e.time_unix_ns,
+                    e.since_position,
+                    e.position,
+                    e.data_json,
+                )
+            )
+            tx.outbox += [(number, sink) for sink in self._sinks]
+
+
+def _names(group: Group, tx: Transaction) -> None:
+    tx.new_agents = [
+        (a.agent_no, a.agent_id, a.public_key, a.node, a.version, a.admitted_how, a.admitted_unix_ns)
+        for a in group.new_agents
+    ]
+    tx.seen_agents = list(group.seen_agents)
+    tx.inventories = list(group.inventories)
+    tx.models = list(group.models)
+    tx.workloads = list(group.workloads)
+
+
+def _delta(records: Iterable[TakenRecord]) -> dict[HourKey, Sums]:
+    """What the group adds, per hour and books group: each dirty key is then written once."""
+    delta: dict[HourKey, Sums] = {}
+    for r in records:
+        hour = hour_of(r.window_end_unix_ns)
+        for group_key, numbers in r.groups:
+            key = HourKey(hour, group_key)
+            sums = delta.get(key)
+            delta[key] = list(numbers) if sums is None else _plus(sums, numbers)
+    return delta
+
+
+def _plus(a: Iterable[int], b: Iterable[int]) -> Sums:
+    return [x + y for x, y in zip(a, b, strict=True)]
