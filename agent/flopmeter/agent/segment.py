@@ -104,7 +104,7 @@ class Segment:
     number: int
     head: Head
     size: int  # bytes of valid frames = where the next frame goes
-    _ends: array[int] = field(default_factory=lambda: array("Q"))  # offset behind each entry
+    _ends: "array[int]" = field(default_factory=lambda: array("Q"))  # offset behind each entry
     _base: int = 0  # offset behind the head
 
     @property

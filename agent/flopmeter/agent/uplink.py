@@ -283,7 +283,7 @@ class _Session:
 
     async def _expect(self, kind: str) -> pb.StreamResponse:
         seconds = self._up.timing.handshake_s
-        response = await within(self._read(), seconds, f"no {kind}")
+        response: pb.StreamResponse = await within(self._read(), seconds, f"no {kind}")
         got = response.WhichOneof("kind")
         if got == "refusal":
             raise _SessionError(

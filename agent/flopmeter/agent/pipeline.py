@@ -1,0 +1,328 @@
+"""The pipeline: reading → meter → sealed window ─D1▶ spool → uplink. One function for live and replay.
+
+What is fed in is metered; what the meter closes is sealed and made durable before anything else sees it.
+When the spool has no room the meter goes back to its last durable state, so that the windows that found
+no room become one bridge: exact from cycle counters, a gap without them, never nothing.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random, SystemRandom
+from typing import Protocol
+
+from flopmeter.contract.usage import NoticeKind
+
+from .chain import Chain, SealedWindow
+from .errors import AgentError, SpoolFullError
+from .keys import load_or_create_key
+from .reading import Happening, HappeningKind, NodeFacts, Reading
+from .seal import RecordTooLargeError
+from .sources.base import Recording
+from .spool import DEFAULT_KEEP_ACKED_BYTES, DEFAULT_LIMIT_BYTES, Spool
+from .uplink import Identity, Status, Timing, Uplink
+
+log = logging.getLogger(__name__)
+
+#: Windows of a recording that share one write and one fsync.
+GROUP_WINDOWS = 64
+#: While a recording waits for room it looks again this often; acks wake it sooner.
+_ROOM_RETRY_S = 1.0
+
+
+class PipelineMeter(Protocol):
+    """What the pipeline needs of meter.Meter."""
+
+    def observe(self, item: Reading | Happening) -> Sequence[SealedWindow]: ...
+    def advance(self, t_boot_ns: int, t_unix_ns: int) -> Sequence[SealedWindow]: ...
+    def flush(self) -> SealedWindow | None: ...
+    def refacts(self, facts: NodeFacts) -> None: ...
+    def skip_to(self, boot_id: bytes, t_boot_ns: int) -> None: ...
+    def note(self, kind: NoticeKind, detail: str) -> None: ...
+
+
+#: Makes a meter that goes on from a journal (b"" = from nothing).
+MeterFactory = Callable[[NodeFacts, bytes], PipelineMeter]
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineSettings:
+    """Where the pipeline keeps its state and where it ships to."""
+
+    state: Path
+    collector: str = ""  # HOST:PORT; "" = keep everything in the spool
+    spool_limit_bytes: int = DEFAULT_LIMIT_BYTES
+    keep_acked_bytes: int = DEFAULT_KEEP_ACKED_BYTES
+    timing: Timing = field(default_factory=Timing)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the pipeline did since its start, for metrics and summaries."""
+
+    readings: int = 0
+    failed_readings: int = 0
+    happenings: int = 0
+    windows: int = 0  # sealed and durable
+    given_up: int = 0  # times that detail was given up for want of room
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a recording came to."""
+
+    items: int
+    windows: int
+    first_seq: int
+    last_seq: int
+    acked_seq: int
+
+
+class Pipeline:
+    """Feed it from one thread. `open` makes one; `stop` or `close` ends it."""
+
+    def __init__(
+        self,
+        facts: NodeFacts,
+        make_meter: MeterFactory,
+        chain: Chain,
+        uplink: Uplink | None,
+    ) -> None:
+        self.chain = chain
+        self.uplink = uplink
+        self.counts = Counts()
+        self.facts = facts
+        self._make_meter = make_meter
+        self._boot_id = facts.boot_id
+        self._meter = make_meter(facts, chain.spool.tip.journal)
+        self._group: list[tuple[bytes, SealedWindow]] = []
+        self._group_limit = 1
+        self._wait_for_room = False
+        if uplink is not None:
+            uplink.start()
+
+    @classmethod
+    def open(
+        cls,
+        facts: NodeFacts,
+        make_meter: MeterFactory,
+        settings: PipelineSettings,
+        *,
+        agent_version: str,
+        rng: Random | None = None,
+    ) -> "Pipeline":
+        """Take the state directory (one agent at a time), go on where it ends, connect if asked to."""
+        key = load_or_create_key(settings.state)
+        spool = Spool.open(
+            settings.state / "spool",
+            limit_bytes=settings.spool_limit_bytes,
+            keep_acked_bytes=settings.keep_acked_bytes,
+        )
+        try:
+            if spool.newest_seq and spool.entry(spool.newest_seq).record[:16] != key.agent_id:
+                raise AgentError(
+                    f"state {settings.state}: its spool was written with another record key",
+                    "restore the key that belongs to it, or move the spool away",
+                )
+            chain = Chain(spool, key)
+            uplink = None
+            if settings.collector:
+                identity = Identity(facts.node, agent_version, facts.boot_id)
+                uplink = Uplink(
+                    settings.collector, chain, identity, rng=rng or SystemRandom(), timing=settings.timing
+                )
+            return cls(facts, make_meter, chain, uplink)
+        except BaseException:
+            spool.close()
+            raise
+
+    # Feeding.
+
+    def observe(self, item: Reading | Happening) -> None:
+        """Meter one item; windows that it closes are durable on return."""
+        self._before()
+        if isinstance(item, Reading):
+            self.counts.readings += 1
+            self.counts.failed_readings += item.error is not None
+            self._take(self._meter.observe(item))
+            return
+        self.counts.happenings += 1
+        # A window that a reboot closes belongs to the boot before it.
+        self._take(self._meter.observe(item))
+        if item.kind is HappeningKind.REBOOT and item.boot_id:
+            self._flush_group()
+            self._boot_id = item.boot_id
+
+    def advance(self, t_boot_ns: int, t_unix_ns: int) -> None:
+        """Tell the time, so that windows close although nothing was read."""
+        self._before()
+        self._take(self._meter.advance(t_boot_ns, t_unix_ns))
+
+    def note(self, kind: NoticeKind, detail: str) -> None:
+        """Write a notice into the window that is open."""
+        self._meter.note(kind, detail)
+
+    def refacts(self, facts: NodeFacts) -> None:
+        """The node's devices have changed."""
+        self.facts = facts
+        self._meter.refacts(facts)
+
+    def stop(self, deadline_s: float) -> bool:
+        """Seal what is open, give the collector `deadline_s` to take it, close. True: all was acknowledged."""
+        try:
+            last = self._meter.flush()
+            if last is not None:
+                self._take([last])
+            self._flush_group()
+            if self.uplink is None:
+                return False
+            newest = self.chain.spool.newest_seq
+            done = self.uplink.wait_acked(newest, deadline_s)
+            if not done:
+                log.warning("stopping with %d records not acknowledged; they stay", self.chain.spool.pending)
+            return done
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of everything at once, as a crash would, but tidily."""
+        if self.uplink is not None:
+            self.uplink.stop()
+        self.chain.spool.close()
+
+    @property
+    def status(self) -> Status | None:
+        return self.uplink.status if self.uplink is not None else None
+
+    # Inside.
+
+    def _before(self) -> None:
+        if self.uplink is not None and self.uplink.status.fatal is not None:
+            raise self.uplink.status.fatal
+        remarks, skip = self.chain.take_remarks()
+        if skip is not None:
+            self._meter.skip_to(*skip)
+        for remark in remarks:
+            self._meter.note(remark.kind, remark.detail)
+
+    def _take(self, sealed: Sequence[SealedWindow]) -> None:
+        if not sealed:
+            return
+        self._group.extend((self._boot_id, window) for window in sealed)
+        if len(self._group) >= self._group_limit:
+            self._flush_group()
+
+    def _flush_group(self) -> None:
+        if not self._group:
+            return
+        group, self._group = self._group, []
+        while True:
+            try:
+                self.chain.append(group)  # D1: durable from here, and only now may the uplink send them
+                self.counts.windows += len(group)
+                return
+            except SpoolFullError as e:
+                if not self._wait_for_room:
+                    self._give_up_detail(e)
+                    return
+                self._await_room(e)
+            except RecordTooLargeError as e:
+                self._give_up_detail(e)
+                return
+
+    def _give_up_detail(self, why: AgentError) -> None:
+        """Back to the last durable state: the next window that finds room bridges the time from there."""
+        if not self.counts.given_up:
+            log.error("%s (%s); detail is given up until there is room", why, why.hint)
+        self.counts.given_up += 1
+        self._meter = self._make_meter(self.facts, self.chain.spool.tip.journal)
+        self._meter.note(NoticeKind.SPOOL_FULL, str(why))
+
+    def _await_room(self, why: SpoolFullError) -> None:
+        """A recording can wait: until acks make room, or somebody does on the disk."""
+        if self.uplink is None:
+            raise why
+        log.info("waiting for room: %s", why)
+        acked = self.chain.spool.acked_seq
+        self.uplink.wait_for(lambda: self.chain.spool.acked_seq > acked, _ROOM_RETRY_S)
+        if self.uplink.status.fatal is not None:
+            raise self.uplink.status.fatal
+
+    # Recordings.
+
+    def play(
+        self,
+        recording: Recording,
+        *,
+        progress: Callable[[int, int, int], None] | None = None,
+        group_windows: int = GROUP_WINDOWS,
+    ) -> Summary:
+        """Feed a whole recording as fast as it goes. Call `stop` or `wait_acked` behind it.
+
+        `progress(items done, CLOCK_BOOTTIME reached, acknowledged number)` after each group. Waits for room
+        where the spool is full. Played again over the same state, it goes on where that ends.
+        """
+        self._group_limit = group_windows
+        self._wait_for_room = True
+        first_seq = self.chain.spool.tip.next_seq
+        done, windows = 0, self.counts.windows
+        for item in recording.items():
+            self.observe(item)
+            done += 1
+            if progress is not None and self.counts.windows != windows:
+                windows = self.counts.windows
+                progress(done, item.t_boot_ns, self.chain.spool.acked_seq)
+        last = self._meter.flush()
+        if last is not None:
+            self._take([last])
+        self._flush_group()
+        spool = self.chain.spool
+        return Summary(done, self.counts.windows, first_seq, spool.newest_seq, spool.acked_seq)
+
+    def wait_acked(self, timeout_s: float) -> bool:
+        """Wait until all that was sealed is acknowledged; raises what made the uplink give up."""
+        if self.uplink is None:
+            return False
+        newest = self.chain.spool.newest_seq
+        until = time.monotonic() + timeout_s
+        done = self.uplink.wait_acked(newest, max(0.0, until - time.monotonic()))
+        if not done and self.uplink.status.fatal is not None:
+            raise self.uplink.status.fatal
+        return done
+
+
+def run_recording(
+    recording: Recording,
+    make_meter: MeterFactory,
+    settings: PipelineSettings,
+    *,
+    agent_version: str,
+    rng: Random | None = None,
+    progress: Callable[[int, int, int], None] | None = None,
+    ack_timeout_s: float = 600.0,
+) -> Summary:
+    """Play a recording through a pipeline of its own, and wait until the collector has all of it.
+
+    Raises AgentError if the collector has not acknowledged everything within `ack_timeout_s` of the end.
+    """
+    pipeline = Pipeline.open(recording.facts(), make_meter, settings, agent_version=agent_version, rng=rng)
+    try:
+        summary = pipeline.play(recording, progress=progress)
+        if pipeline.uplink is not None and not pipeline.wait_acked(ack_timeout_s):
+            status = pipeline.uplink.status
+            raise AgentError(
+                f"collector {status.target}: acknowledged records up to {status.acked_seq} of "
+                f"{summary.last_seq} within {ack_timeout_s:g} s ({status.last_error or 'no error seen'})",
+                "the rest is safe in the state directory; run the same command again",
+            )
+        return Summary(
+            summary.items,
+            summary.windows,
+            summary.first_seq,
+            summary.last_seq,
+            pipeline.chain.spool.acked_seq,
+        )
+    finally:
+        pipeline.close()
