@@ -1,0 +1,398 @@
+"""What lies between two readings of one entity: counter deltas, or a gap. Pure, integers throughout.
+
+Two ways lead to SM-cycles (reference/metering.md 3.1), and where both are open the counters win:
+
+    counters      cycles = (value now - value before) x multiplier          exact, to the cycle
+    percentages   cycles = SMs x mean clock x time x percent                each number rounded down
+
+The multiplier is 1 where id 248 is a sum over SMs and the SM count where it is an average (calibrate.py).
+Percentages and clocks come as floats from the driver; they are turned into integers at once, in units of
+10^-6 percent and of 1 kHz, so that the same reading gives the same cycles on every machine.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from operator import itemgetter, sub
+from typing import NamedTuple
+
+from flopmeter.agent.reading import (
+    ANY_TENSOR_UTIL,
+    CYCLE_IDS,
+    DFMA_TENSOR_UTIL,
+    DMMA_TENSOR_UTIL,
+    FP16_UTIL,
+    FP32_UTIL,
+    FP64_UTIL,
+    HMMA_TENSOR_UTIL,
+    IMMA_TENSOR_UTIL,
+    INTEGER_UTIL,
+    MAX_PERCENT,
+    PERCENT_IDS,
+    SM_UTIL,
+    Reading,
+)
+from flopmeter.contract.evidence_class import EvidenceClass, spread_step
+from flopmeter.contract.limits import MAX_SM_CLOCK_MHZ
+from flopmeter.contract.usage import Device, GapReason, Measured
+from flopmeter.contract.w_table import WTable
+
+#: What is added up, in this order: contract.usage.Usage's numbers with `tensor_any` in the place of
+#: tensor_other, which is derived once per row when the window is sealed (contract.pipes.residual).
+NUMBERS = (
+    "duration_ns",
+    "sm_elapsed_cycles",
+    "sm_active_cycles",
+    "hmma_cycles",
+    "imma_cycles",
+    "dmma_cycles",
+    "tensor_any_cycles",
+    "fp64_cycles",
+    "fp32_cycles",
+    "fp16_cycles",
+    "int_cycles",
+    "energy_mj",
+)
+Numbers = tuple[int, ...]
+
+SM_ACTIVE = int(Measured.SM_ACTIVE)
+HMMA = int(Measured.HMMA)
+IMMA = int(Measured.IMMA)
+DMMA = int(Measured.DMMA)
+TENSOR = int(Measured.TENSOR_OTHER)
+FP64 = int(Measured.FP64)
+FP32 = int(Measured.FP32)
+FP16 = int(Measured.FP16)
+INT = int(Measured.INT)
+ENERGY = int(Measured.ENERGY)
+ALL_CYCLES = SM_ACTIVE | HMMA | IMMA | DMMA | TENSOR | FP64 | FP32 | FP16 | INT
+
+#: A pipe may read this much above the elapsed cycles before it is refused: DCGM's own acceptance limit of
+#: a ratio (reference/metering.md 2.2, "ratios outside [0, 1.005] are blanks or errors").
+PIPE_TOLERANCE_PERMILLE = 1_005
+#: Elapsed cycles may exceed SMs x highest clock x time by this: the reading's two timestamps are taken
+#: beside the driver's sample, not in it; 2 % of the shortest tick (250 ms) is 5 ms.
+ELAPSED_TOLERANCE_PERCENT = 102
+#: More SMs than any listed GPU has (188, reference/metering.md 3.3): prices the gap of a device that does
+#: not say how many it has. Never used to meter.
+MOST_SMS = 192
+_KHZ_NS = 1_000_000  # kHz x ns / this = cycles
+_PERCENT_UNITS = 1_000_000  # percentages are held in 10^-6 percent
+_HUNDRED_PERCENT = 100 * _PERCENT_UNITS
+
+#: Where each GPM cycle id stands in CYCLE_IDS order: elapsed, active, any, dmma, hmma, imma, dfma, int,
+#: fp64, fp32, fp16.
+_MASK_OF_ID = (0, SM_ACTIVE, TENSOR, DMMA, HMMA, IMMA, DMMA, INT, FP64, FP32, FP16)
+_all_ids = itemgetter(*CYCLE_IDS)
+
+Counters = tuple[int | None, ...]  # in CYCLE_IDS order; None = not read
+NO_COUNTERS: Counters = (None,) * len(CYCLE_IDS)
+
+
+class Point(NamedTuple):
+    """What an interval needs of a reading: one end of it."""
+
+    t_boot_ns: int
+    t_unix_ns: int
+    counters: Counters
+    energy_mj: int | None
+    clock_khz: int  # the last sample; 0 = not read
+
+    @property
+    def has_counters(self) -> bool:
+        return self.counters[0] is not None
+
+
+class Interval(NamedTuple):
+    """Cycles of one entity between two readings; `measured` is contract.usage.Measured as an int."""
+
+    evidence_class: EvidenceClass
+    measured: int
+    spread_ppm: int
+    numbers: Numbers
+
+
+class Why(Enum):
+    """Why two points give no interval."""
+
+    RESET = "counters restarted"
+    REFUSED = "a pipe was active for longer than time passed"
+    TOO_FAST = "more cycles than the SMs can run"
+
+
+class NoInterval(NamedTuple):
+    why: Why
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """A device with what the arithmetic needs of it, worked out once."""
+
+    device: Device
+    sm_count: int
+    ceiling_khz: int  # no SM of it runs faster
+    cycles_class: EvidenceClass
+    percent_class: EvidenceClass
+    from_dcgm: bool
+    energy_only: bool  # a GPU cut into MIG instances: its SMs are metered there
+
+    @property
+    def gap_rate(self) -> int:
+        """The most SM-cycles per millisecond: what a gap is priced with."""
+        return (self.sm_count or MOST_SMS) * self.ceiling_khz
+
+
+def describe(device: Device, table: WTable, *, source: str, parents: frozenset[str] = frozenset()) -> Entity:
+    """Prepare `device`, read by `source`; `parents` are the UUIDs of GPUs that are cut into instances.
+
+    On compute capability 10 and later the driver's maximum clock is not believed where it is below
+    MAX_SM_CLOCK_MHZ: it can lie below the real boost (reference/metering.md 1.5).
+    """
+    major = device.compute_capability.partition(".")[0]
+    believed = major.isdigit() and int(major) < 10 and device.max_sm_clock_mhz > 0
+    mhz = device.max_sm_clock_mhz if believed else max(device.max_sm_clock_mhz, MAX_SM_CLOCK_MHZ)
+    confirmed = table.confirmed(device.compute_capability, device.name)
+    return Entity(
+        device=device,
+        sm_count=max(0, device.sm_count),
+        ceiling_khz=mhz * 1_000,
+        cycles_class=EvidenceClass.A1 if confirmed else EvidenceClass.A3,
+        percent_class=EvidenceClass.A2 if confirmed else EvidenceClass.A3,
+        from_dcgm=source == "dcgm",
+        energy_only=device.entity in parents,
+    )
+
+
+def counters_of(cycles: Mapping[int, int]) -> Counters:
+    """The since-boot counters in CYCLE_IDS order; a value that no counter can have is not read."""
+    if not cycles:
+        return NO_COUNTERS
+    try:
+        found: Counters = _all_ids(cycles)
+    except KeyError:
+        found = tuple(map(cycles.get, CYCLE_IDS))
+        return tuple(v if v is not None and v >= 0 else None for v in found)
+    return found if min(found) >= 0 else tuple(v if v >= 0 else None for v in found)  # type: ignore[operator,type-var]
+
+
+def point(reading: Reading) -> Point:
+    clocks = reading.sm_clock_mhz
+    energy = reading.energy_mj
+    return Point(
+        reading.t_boot_ns,
+        reading.t_unix_ns,
+        counters_of(reading.cycles),
+        energy if energy is not None and energy >= 0 else None,
+        _khz(clocks[-1]) if clocks else 0,
+    )
+
+
+def energy_between(before: Point | None, now: Point) -> int | None:
+    """Millijoules, or None where an end was not read or the counter restarted (driver reload)."""
+    if before is None or before.energy_mj is None or now.energy_mj is None:
+        return None
+    delta = now.energy_mj - before.energy_mj
+    return delta if delta >= 0 else None
+
+
+def by_counters(before: Point, now: Point, entity: Entity, multiplier: int) -> Interval | NoInterval:
+    """The exact way. `multiplier` 0: the scale is not known yet; the cycles are then raw counter deltas.
+
+    Ids that either end lacks are not measured. RESET if any counter is lower than before; REFUSED if a
+    pipe was active for longer than time passed; TOO_FAST if more cycles passed than the SMs can run.
+    """
+    duration = now.t_boot_ns - before.t_boot_ns
+    measured = ALL_CYCLES
+    try:
+        deltas: list[int] = list(map(sub, now.counters, before.counters))
+    except TypeError:
+        pairs = list(zip(now.counters, before.counters, strict=True))
+        deltas = [0 if a is None or b is None else a - b for a, b in pairs]
+        measured = 0
+        for (a, b), bit in zip(pairs, _MASK_OF_ID, strict=True):
+            if a is not None and b is not None:
+                measured |= bit
+    if min(deltas) < 0:
+        at = deltas.index(min(deltas))
+        return NoInterval(
+            Why.RESET, f"counter {CYCLE_IDS[at]} went from {before.counters[at]} to {now.counters[at]}"
+        )
+    elapsed = deltas[0]
+    if max(deltas) * 1_000 > elapsed * PIPE_TOLERANCE_PERMILLE:
+        at = deltas.index(max(deltas))
+        return NoInterval(
+            Why.REFUSED, f"counter {CYCLE_IDS[at]}: {deltas[at]} active of {elapsed} elapsed cycles"
+        )
+    most = (entity.sm_count or MOST_SMS) * entity.ceiling_khz * duration
+    if elapsed * (multiplier or 1) * _KHZ_NS * 100 > most * ELAPSED_TOLERANCE_PERCENT:
+        return NoInterval(
+            Why.TOO_FAST,
+            f"counter 248: {elapsed * (multiplier or 1)} SM-cycles in {duration} ns, at most {most // _KHZ_NS}",
+        )
+    if multiplier > 1:
+        deltas = [d * multiplier for d in deltas]
+    energy = energy_between(before, now)
+    if energy is None:
+        energy = 0
+    else:
+        measured |= ENERGY
+    elapsed, active, tensor, dmma, hmma, imma, dfma, whole, fp64, fp32, fp16 = deltas
+    # DFMA and DMMA are two names of the FP64 tensor pipe: the larger counts (metering.md 4.2).
+    dmma = max(dmma, dfma)
+    return Interval(
+        entity.cycles_class,
+        measured,
+        0,
+        (duration, elapsed, active, hmma, imma, dmma, tensor, fp64, fp32, fp16, whole, energy),
+    )
+
+
+def clock(before_khz: int, reading: Reading) -> tuple[int, int, int, int] | None:
+    """(sum in kHz, number, lowest, highest) of the clock samples of the interval, or None if none is usable.
+
+    One sample alone says nothing of the time before it, so the sample at the interval's start joins it.
+    A sample outside (0, MAX_SM_CLOCK_MHZ] is not one.
+    """
+    samples = [_khz(mhz) for mhz in reading.sm_clock_mhz if 0 < mhz <= MAX_SM_CLOCK_MHZ]
+    if not samples:
+        return None
+    if len(samples) == 1 and before_khz:
+        samples.append(before_khz)
+    return sum(samples), len(samples), min(samples), max(samples)
+
+
+def by_percent(
+    since_ns: int, before: Point | None, reading: Reading, now: Point, entity: Entity
+) -> tuple[Interval | None, str]:
+    """The sampled way: (interval or None, what was refused).
+
+    `since_ns` is where the percentages start (the reading before); `before` its values, where it had any.
+    Percentages and a clock give A2, A3, B1 or B2; utilisation alone, or percentages without a clock, give
+    class C, an upper bound; neither gives None: a gap.
+    """
+    duration = now.t_boot_ns - since_ns
+    fractions, refused = _clean(reading)
+    clocks = clock(before.clock_khz if before else 0, reading)
+    energy = energy_between(before, now)
+    bits = 0 if energy is None else ENERGY
+    if entity.sm_count == 0:
+        return None, refused or "SM count not known"
+    if clocks is None or not (ANY_TENSOR_UTIL in fractions or HMMA_TENSOR_UTIL in fractions):
+        return _by_utilisation(duration, fractions, clocks, energy, entity), refused
+    total, count, low, high = clocks
+    unit = entity.sm_count * total * duration  # SM x kHz x ns x samples
+    elapsed = unit // (count * _KHZ_NS)
+    whole = count * _KHZ_NS * _HUNDRED_PERCENT
+    cycles = {key: unit * part // whole for key, part in fractions.items()}
+    for key, bit in _PERCENT_BITS:
+        if key in cycles:
+            bits |= bit
+    get = cycles.get
+    if entity.from_dcgm:
+        grade = EvidenceClass.B1 if HMMA_TENSOR_UTIL in cycles else EvidenceClass.B2
+    else:
+        grade = entity.percent_class
+    # Half-range over mean of the clock samples (metering.md 3.1), rounded up, in parts per million.
+    spread = -(-(high - low) * count * 1_000_000 // (2 * total))
+    return Interval(
+        grade,
+        bits,
+        spread_step(spread),
+        (
+            duration,
+            elapsed,
+            get(SM_UTIL, 0),
+            get(HMMA_TENSOR_UTIL, 0),
+            get(IMMA_TENSOR_UTIL, 0),
+            max(get(DFMA_TENSOR_UTIL, 0), get(DMMA_TENSOR_UTIL, 0)),
+            get(ANY_TENSOR_UTIL, 0),
+            get(FP64_UTIL, 0),
+            get(FP32_UTIL, 0),
+            get(FP16_UTIL, 0),
+            get(INTEGER_UTIL, 0),
+            energy or 0,
+        ),
+    ), refused
+
+
+def energy_only(since_ns: int, before: Point | None, now: Point) -> Interval:
+    """A GPU whose SMs are metered in its MIG instances: time and energy, no cycles, nothing twice."""
+    energy = energy_between(before, now)
+    numbers = (now.t_boot_ns - since_ns, *(0,) * 10, energy or 0)
+    return Interval(EvidenceClass.C, 0 if energy is None else ENERGY, 0, numbers)
+
+
+def gap_numbers(entity: Entity, duration_ns: int) -> Numbers:
+    """A gap's price: the most SM-cycles that can have passed, rounded up; nothing else."""
+    most = 0 if entity.energy_only else -(-entity.gap_rate * duration_ns // _KHZ_NS)
+    return (duration_ns, most, *(0,) * 10)
+
+
+def failure_reason(code: str) -> GapReason:
+    """Which gap an error code means: NVML's names, and our own of a read that did not come back."""
+    if "TIMEOUT" in code or "HUNG" in code:
+        return GapReason.READ_HUNG
+    if any(word in code for word in ("LOST", "RESET_REQUIRED", "NOT_FOUND")):
+        return GapReason.LOST
+    return GapReason.READ_FAILED
+
+
+_PERCENT_BITS = (
+    (SM_UTIL, SM_ACTIVE),
+    (HMMA_TENSOR_UTIL, HMMA),
+    (IMMA_TENSOR_UTIL, IMMA),
+    (DFMA_TENSOR_UTIL, DMMA),
+    (DMMA_TENSOR_UTIL, DMMA),
+    (ANY_TENSOR_UTIL, TENSOR),
+    (FP64_UTIL, FP64),
+    (FP32_UTIL, FP32),
+    (FP16_UTIL, FP16),
+    (INTEGER_UTIL, INT),
+)
+
+
+def _khz(mhz: float) -> int:
+    return round(mhz * 1_000) if 0 < mhz <= MAX_SM_CLOCK_MHZ else 0
+
+
+def _clean(reading: Reading) -> tuple[dict[int, int], str]:
+    """Usable percentages in units of 10^-6 percent, at most 100 %, and what was refused."""
+    fractions: dict[int, int] = {}
+    refused = ""
+    percent = reading.percent
+    for key in PERCENT_IDS:
+        value = percent.get(key)
+        if value is None:
+            continue
+        if 0 <= value <= MAX_PERCENT:  # false for NaN
+            fractions[key] = min(round(value * _PERCENT_UNITS), _HUNDRED_PERCENT)
+        else:
+            refused = refused or f"percentage {key}: expected 0 to {MAX_PERCENT}, got {value}"
+    if SM_UTIL not in fractions:
+        value = reading.utilization_gpu_pct
+        if value is not None and not (math.isfinite(value) and 0 <= value <= MAX_PERCENT):
+            refused = refused or f"utilisation: expected 0 to {MAX_PERCENT}, got {value}"
+        elif value is not None and not (fractions.keys() & {ANY_TENSOR_UTIL, HMMA_TENSOR_UTIL}):
+            fractions[SM_UTIL] = min(round(value * _PERCENT_UNITS), _HUNDRED_PERCENT)
+    return fractions, refused
+
+
+def _by_utilisation(
+    duration: int,
+    fractions: Mapping[int, int],
+    clocks: tuple[int, int, int, int] | None,
+    energy: int | None,
+    entity: Entity,
+) -> Interval | None:
+    """Class C: the SMs may have been busy for as long as any kernel ran, at the highest clock seen."""
+    busy = fractions.get(SM_UTIL)
+    if busy is None:
+        return None
+    highest = clocks[3] if clocks else entity.ceiling_khz
+    unit = entity.sm_count * highest * duration
+    elapsed = -(-unit // _KHZ_NS)
+    active = min(elapsed, -(-unit * busy // (_KHZ_NS * _HUNDRED_PERCENT)))
+    bits = SM_ACTIVE | (0 if energy is None else ENERGY)
+    return Interval(EvidenceClass.C, bits, 0, (duration, elapsed, active, *(0,) * 8, energy or 0))
