@@ -404,7 +404,7 @@ class IngestServer:
                 if not stream.unread:
                     break
                 reply = stream.unread.pop(0)
-        except (grpc.RpcError, asyncio.InvalidStateError, RuntimeError):
+        except (grpc.aio.BaseError, grpc.RpcError, asyncio.InvalidStateError):
             pass  # the stream is gone; what it was told, it learns from the next Welcome
         finally:
             stream.unread = None
