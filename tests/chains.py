@@ -29,15 +29,16 @@ class Window:
 
     batch: Batch
     journal: bytes
+    boot_id: bytes = BOOT
     inventory: Inventory = INVENTORY
 
 
-def window(n: int, hmma: int = 7) -> Window:
+def window(n: int, hmma: int = 7, boot: bytes = BOOT) -> Window:
     """The n-th window of a boot, counting from 0; its journal says that it is."""
     start, end = n * WINDOW_NS, (n + 1) * WINDOW_NS
     usage = Usage(0, 0, EvidenceClass.A1, Measured.HMMA, 0, WINDOW_NS, 1_000, hmma_cycles=hmma)
     batch = Batch("0.1.0", DIGEST, start, end, 10**18 + start, 10**18 + end, (IDLE,), (usage,))
-    return Window(batch, struct.pack("<Q", n))
+    return Window(batch, struct.pack("<Q", n), boot)
 
 
 def entries(key: RecordKey, tip: Tip, count: int, *, payload: int = 100, boot: bytes = BOOT) -> list[Entry]:
@@ -65,4 +66,4 @@ def open_chain(state: Path, **limits: int) -> Chain:
 
 def append(chain: Chain, first: int, count: int, boot: bytes = BOOT) -> None:
     """Windows first … first+count-1 into the chain, one write."""
-    chain.append([(boot, window(n)) for n in range(first, first + count)])
+    chain.append([window(n, boot=boot) for n in range(first, first + count)])

@@ -6,6 +6,7 @@ what is in the books and moves what is not behind the collector's head.
 
 import logging
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -31,6 +32,8 @@ class SealedWindow(Protocol):
     def inventory(self) -> Inventory: ...
     @property
     def journal(self) -> bytes: ...
+    @property
+    def boot_id(self) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,23 +70,35 @@ class Chain:
 
     # The pipeline's side.
 
-    def append(self, windows: Sequence[tuple[bytes, SealedWindow]]) -> None:
-        """Seal and make durable (D1), one write for all. `windows` are (boot id, sealed window).
+    @property
+    def journal(self) -> bytes | None:
+        """The meter's state behind the newest record; None = start from nothing."""
+        packed = self.spool.tip.journal
+        if not packed:
+            return None
+        try:
+            return zlib.decompress(packed)
+        except zlib.error as e:  # under a good checksum: written by something else
+            log.warning("journal of record %d does not unpack: %s", self.spool.tip.next_seq - 1, e)
+            return b""  # the meter says that it starts anew
+
+    def append(self, windows: Sequence[SealedWindow]) -> None:
+        """Seal and make durable (D1), one write for all.
 
         Raises SpoolFullError (nothing kept, go on later), RecordTooLargeError, or SpoolError (stop).
         """
-        payloads = [encode_batch(window.batch) for _, window in windows]
+        payloads = [encode_batch(window.batch) for window in windows]
         with self._lock:
             tip = self.spool.tip
             entries: list[Entry] = []
-            for (boot_id, window), payload in zip(windows, payloads, strict=True):
+            for window, payload in zip(windows, payloads, strict=True):
                 digest = window.batch.inventory_digest
                 if digest != self._kept_digest:
                     self.spool.keep_inventory(digest, encode_inventory(window.inventory))
                     self._kept_digest = digest
                 entry = Entry(
-                    record=seal_record(self.key, boot_id, tip, payload),
-                    journal=window.journal,
+                    record=seal_record(self.key, window.boot_id, tip, payload),
+                    journal=zlib.compress(window.journal, 1),  # larger than its record, and much alike
                     inventory_digest=digest,
                     window_start_boot_ns=window.batch.window_start_boot_ns,
                     window_end_boot_ns=window.batch.window_end_boot_ns,

@@ -15,10 +15,12 @@ from typing import Protocol
 
 from flopmeter.contract.usage import NoticeKind
 
+from .attribution import WorkloadFinder
 from .chain import Chain, SealedWindow
 from .errors import AgentError, SpoolFullError
 from .keys import load_or_create_key
-from .reading import Happening, HappeningKind, NodeFacts, Reading
+from .meter import Meter, MeterSettings
+from .reading import Happening, NodeFacts, Reading
 from .seal import RecordTooLargeError
 from .sources.base import Recording
 from .spool import DEFAULT_KEEP_ACKED_BYTES, DEFAULT_LIMIT_BYTES, Spool
@@ -37,14 +39,28 @@ class PipelineMeter(Protocol):
 
     def observe(self, item: Reading | Happening) -> Sequence[SealedWindow]: ...
     def advance(self, t_boot_ns: int, t_unix_ns: int) -> Sequence[SealedWindow]: ...
-    def flush(self) -> SealedWindow | None: ...
+    def flush(self, *, final: bool = False) -> SealedWindow | None: ...
     def refacts(self, facts: NodeFacts) -> None: ...
     def skip_to(self, boot_id: bytes, t_boot_ns: int) -> None: ...
     def note(self, kind: NoticeKind, detail: str) -> None: ...
 
 
-#: Makes a meter that goes on from a journal (b"" = from nothing).
-MeterFactory = Callable[[NodeFacts, bytes], PipelineMeter]
+#: Makes a meter that goes on from a journal (None = from nothing).
+MeterFactory = Callable[[NodeFacts, bytes | None], PipelineMeter]
+
+
+def meter_factory(
+    settings: MeterSettings,
+    *,
+    agent_version: str,
+    finder: WorkloadFinder | None = None,
+) -> MeterFactory:
+    """The real meter. `finder` tells what processes belong to, where the source does not say."""
+
+    def make(facts: NodeFacts, journal: bytes | None) -> PipelineMeter:
+        return Meter(facts, settings, agent_version=agent_version, journal=journal, finder=finder)
+
+    return make
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +111,8 @@ class Pipeline:
         self.counts = Counts()
         self.facts = facts
         self._make_meter = make_meter
-        self._boot_id = facts.boot_id
-        self._meter = make_meter(facts, chain.spool.tip.journal)
-        self._group: list[tuple[bytes, SealedWindow]] = []
+        self._meter = make_meter(facts, chain.journal)
+        self._group: list[SealedWindow] = []
         self._group_limit = 1
         self._wait_for_room = False
         if uplink is not None:
@@ -146,14 +161,9 @@ class Pipeline:
         if isinstance(item, Reading):
             self.counts.readings += 1
             self.counts.failed_readings += item.error is not None
-            self._take(self._meter.observe(item))
-            return
-        self.counts.happenings += 1
-        # A window that a reboot closes belongs to the boot before it.
+        else:
+            self.counts.happenings += 1
         self._take(self._meter.observe(item))
-        if item.kind is HappeningKind.REBOOT and item.boot_id:
-            self._flush_group()
-            self._boot_id = item.boot_id
 
     def advance(self, t_boot_ns: int, t_unix_ns: int) -> None:
         """Tell the time, so that windows close although nothing was read."""
@@ -210,7 +220,7 @@ class Pipeline:
     def _take(self, sealed: Sequence[SealedWindow]) -> None:
         if not sealed:
             return
-        self._group.extend((self._boot_id, window) for window in sealed)
+        self._group.extend(sealed)
         if len(self._group) >= self._group_limit:
             self._flush_group()
 
@@ -237,7 +247,7 @@ class Pipeline:
         if not self.counts.given_up:
             log.error("%s (%s); detail is given up until there is room", why, why.hint)
         self.counts.given_up += 1
-        self._meter = self._make_meter(self.facts, self.chain.spool.tip.journal)
+        self._meter = self._make_meter(self.facts, self.chain.journal)
         self._meter.note(NoticeKind.SPOOL_FULL, str(why))
 
     def _await_room(self, why: SpoolFullError) -> None:
@@ -274,7 +284,7 @@ class Pipeline:
             if progress is not None and self.counts.windows != windows:
                 windows = self.counts.windows
                 progress(done, item.t_boot_ns, self.chain.spool.acked_seq)
-        last = self._meter.flush()
+        last = self._meter.flush(final=True)
         if last is not None:
             self._take([last])
         self._flush_group()

@@ -20,7 +20,7 @@ _MAGIC = b"FMSPOOL1"
 _FRAME = struct.Struct("<II")  # length of the body, crc32 over length and body
 _HEAD = struct.Struct("<8sQ32sQ")  # magic, first number, prev_hash, voids_from; then the journal
 _ENTRY = struct.Struct("<QQ32sI")  # window start, window end, inventory digest, record length
-#: A journal is the counters of at most MAX_ENTITIES entities: some 300 KiB. Larger is damage.
+#: A packed journal is the counters of at most MAX_ENTITIES entities: some 300 KiB. Larger is damage.
 MAX_JOURNAL_BYTES = 4 << 20
 _MAX_BODY = _ENTRY.size + MAX_RECORD_BYTES + MAX_JOURNAL_BYTES
 _WRITE_BYTES = 1 << 20
@@ -38,7 +38,7 @@ class Entry:
     """One record with what must become durable in the same write."""
 
     record: bytes
-    journal: bytes  # the meter's state after this record's window
+    journal: bytes  # the meter's state after this record's window, packed
     inventory_digest: bytes  # 32 bytes
     window_start_boot_ns: int
     window_end_boot_ns: int
