@@ -187,7 +187,7 @@ def lines(run: Run, form: str, seconds: int | None = None) -> Iterator[dict[str,
                 line["sm_clock_mhz"] = _samples(before.get(gpu), t_s, gpu)
             line["workload"] = (
                 {"kind": "slurm", "job": "4711", "step": "0", "run": RUN, "user": "keller", "dtype": "bf16"}
-                if 0 <= ms <= end_ms
+                if 0 < ms <= end_ms  # who has held it since the reading before
                 else None
             )
             before[gpu] = (t_s, per_sm, hmma)

@@ -7,7 +7,7 @@ from flopmeter.contract.flop import Cycles, flop
 from flopmeter.contract.usage import ALL_MEASURED
 from flopmeter.contract.w_table import current
 from flopmeter.play import scenario
-from flopmeter.play.node import SimNode
+from flopmeter.play.node import BEFORE_EDGE_NS, UPTIME_HOURS, SimNode
 from flopmeter.play.scenario import FINETUNE, HOUR_NS, PRETRAIN, Scenario
 
 START = 1_790_000_000_000_000_000
@@ -74,13 +74,6 @@ def test_boot_clock_restarts_with_the_node(small: Scenario) -> None:
     node = next(n for n in small.nodes if n.reboots)
     sim = SimNode(small, node, START)
     hour = node.reboots[0]
-    assert sim.boot_ns(hour * HOUR_NS) == (scenario_uptime() + hour) * HOUR_NS
-    assert sim.boot_ns((hour + 1) * HOUR_NS) == HOUR_NS
-    assert sim.reboot((hour + 1) * HOUR_NS).boot_id == sim.facts((hour + 1) * HOUR_NS).boot_id
+    assert sim.boot_ns(hour * HOUR_NS) == (UPTIME_HOURS + hour) * HOUR_NS - BEFORE_EDGE_NS
+    assert sim.boot_ns((hour + 1) * HOUR_NS) == HOUR_NS - BEFORE_EDGE_NS
     assert sim.facts(hour * HOUR_NS).boot_id != sim.facts((hour + 1) * HOUR_NS).boot_id
-
-
-def scenario_uptime() -> int:
-    from flopmeter.play.node import UPTIME_HOURS
-
-    return UPTIME_HOURS

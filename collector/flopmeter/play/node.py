@@ -4,8 +4,8 @@ import hashlib
 import uuid
 from collections.abc import Iterator
 
-from flopmeter.agent.reading import Happening, HappeningKind, NodeFacts, Reading
-from flopmeter.contract.usage import Device, Workload
+from flopmeter.agent.reading import NodeFacts, Reading
+from flopmeter.contract.usage import Device
 
 from .scenario import (
     CLOCK_MHZ,
@@ -23,6 +23,9 @@ DRIVER = "595.58.03"
 NVML = "13.595.58"
 #: The node has been up this long when its history begins: counters do not start at 0.
 UPTIME_HOURS = 24 * 11
+#: Full hours of the history lie this long before the node's own full hours since boot, where windows end:
+#: so an hour's readings are in the window that closes right behind them.
+BEFORE_EDGE_NS = 1_000_000_000
 #: Of HMMA-active cycles: SMs are active a fifth longer, vector and integer pipes a share.
 _ACTIVE_PPM = 1_200_000
 _FP32_PPM = 140_000
@@ -110,24 +113,12 @@ class SimNode:
             workload=span.workload,
         )
 
-    def reboot(self, ns: int) -> Happening:
-        """The happening that precedes the first reading of a new boot, at `ns`."""
-        return Happening(
-            HappeningKind.REBOOT,
-            t_boot_ns=self.boot_ns(ns),
-            t_unix_ns=self.unix_ns(ns),
-            boot_id=self.facts(ns).boot_id,
-        )
-
-    def workload(self, ns: int) -> Workload:
-        return self._span(ns)[1].workload
-
     def _boot(self, ns: int) -> tuple[int, int]:
         """(number of the boot, when it began)."""
-        number, began = 0, -UPTIME_HOURS * HOUR_NS
+        number, began = 0, BEFORE_EDGE_NS - UPTIME_HOURS * HOUR_NS
         for hour in self.node.reboots:
             if ns > hour * HOUR_NS:
-                number, began = number + 1, hour * HOUR_NS
+                number, began = number + 1, hour * HOUR_NS + BEFORE_EDGE_NS
         return number, began
 
     def _span(self, ns: int) -> tuple[int, Span]:

@@ -1,0 +1,178 @@
+"""A simulated cluster on the real path: meters, spools, uplinks, one collector; all in this process.
+
+The script's hours are fed in lock-step, some at a time, and the collector's clock is the script's: so what
+the history caused, an event for example, is dated when it happened there and not when it was played.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from random import Random
+from types import TracebackType
+from typing import Self
+
+from flopmeter.agent.errors import AgentError
+from flopmeter.agent.meter import Meter, MeterSettings
+from flopmeter.agent.pipeline import Pipeline, PipelineSettings
+from flopmeter.agent.reading import NodeFacts
+from flopmeter.collector.queries import STORE_NAME
+from flopmeter.collector.running import RunningCollector, run_collector
+from flopmeter.collector.settings import CollectorSettings
+from flopmeter.contract.usage import NoticeKind
+
+from .node import BEFORE_EDGE_NS, SimNode
+from .scenario import HOUR_NS, Node, Scenario
+
+HISTORY = MeterSettings(window_ns=HOUR_NS, tick_ns=HOUR_NS)
+LIVE = MeterSettings(window_ns=5_000_000_000, tick_ns=1_000_000_000)
+#: How much history goes by between two looks at the acknowledgements, and so how exactly events are dated.
+CHUNK_HOURS = 6
+_LINGER_MS = 5  # the agents come in lock-step: there is nothing to wait for
+_ACK_DEADLINE_S = 60.0
+
+
+class Agent:
+    """One node's agent: as `flopmeter agent run` would be, but told the time."""
+
+    def __init__(self, sim: SimNode, state: Path, collector: str) -> None:
+        self.sim = sim
+        self._settings = PipelineSettings(state=state, collector=collector)
+        self._pipeline: Pipeline | None = None
+
+    @property
+    def running(self) -> bool:
+        return self._pipeline is not None
+
+    def start(self, ns: int, settings: MeterSettings) -> None:
+        def make_meter(facts: NodeFacts, journal: bytes | None) -> Meter:
+            return Meter(facts, settings, agent_version=version("flopmeter"), journal=journal)
+
+        facts = self.sim.facts(ns)
+        rng = Random(self.sim.node.name)
+        self._pipeline = Pipeline.open(
+            facts, make_meter, self._settings, agent_version=version("flopmeter"), rng=rng
+        )
+        self._pipeline.note(NoticeKind.AGENT_STARTED, f"simulated node {facts.node}")
+
+    def tick(self, ns: int) -> int:
+        """Read every GPU at `ns`; how many readings that were."""
+        assert self._pipeline is not None
+        count = 0
+        for reading in self.sim.readings(ns):
+            self._pipeline.observe(reading)
+            count += 1
+        return count
+
+    def close_window(self, ns: int) -> None:
+        """Tell the time of the window's edge, which the history's readings lie just before."""
+        assert self._pipeline is not None
+        edge = ns + BEFORE_EDGE_NS
+        self._pipeline.advance(self.sim.boot_ns(ns) + BEFORE_EDGE_NS, self.sim.unix_ns(edge))
+
+    def wait_acked(self) -> None:
+        if self._pipeline is not None and not self._pipeline.wait_acked(_ACK_DEADLINE_S):
+            status = self._pipeline.status
+            raise AgentError(
+                f"{self.sim.node.name}: the collector did not acknowledge within {_ACK_DEADLINE_S:.0f} s "
+                f"({status.last_error if status else 'no uplink'})",
+                "is the disk full, or the machine very busy?",
+            )
+
+    def stop(self) -> None:
+        """End as a restart would: what was sealed is shipped, nothing else is said."""
+        if self._pipeline is not None:
+            self._pipeline.close()
+            self._pipeline = None
+
+
+class Cluster:
+    """`with Cluster(...) as cluster: cluster.history(...)`, then `cluster.live(...)` again and again.
+
+    `end_unix_ns` is when the history ends: the present, so that laws in force now are in force there.
+    """
+
+    def __init__(self, scenario: Scenario, directory: Path, end_unix_ns: int) -> None:
+        self.scenario = scenario
+        self.start_unix_ns = end_unix_ns - scenario.hours * HOUR_NS
+        self.now_unix_ns = self.start_unix_ns  # the collector's clock, too
+        self.readings = 0
+        self._directory = directory
+        self._collector: RunningCollector | None = None
+        self._agents: list[Agent] = []
+
+    @property
+    def store(self) -> Path:
+        return self._directory / STORE_NAME
+
+    def __enter__(self) -> Self:
+        settings = CollectorSettings(
+            store=self.store,
+            listen="127.0.0.1:0",
+            http="",
+            admit_new=True,
+            linger_ms=_LINGER_MS,
+        )
+        self._collector = run_collector(settings, lambda: self.now_unix_ns)
+        for node in self.scenario.nodes:
+            sim = SimNode(self.scenario, node, self.start_unix_ns)
+            state = self._directory / "agents" / node.name
+            state.mkdir(parents=True, exist_ok=True)
+            self._agents.append(Agent(sim, state, self._collector.address))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for agent in self._agents:
+            with suppress(AgentError):  # nothing of a simulated agent is wanted after its books are closed
+                agent.stop()
+        if self._collector is not None:
+            self._collector.stop()
+
+    def history(self, progress: Callable[[int], None], chunk_hours: int = CHUNK_HOURS) -> None:
+        """Play the whole history; `progress(readings so far)` after each chunk, when all is in the books."""
+        hour = 0
+        while hour <= self.scenario.hours:
+            chunk = range(hour, min(hour + chunk_hours, self.scenario.hours + 1))
+            self.now_unix_ns = self.start_unix_ns + chunk[-1] * HOUR_NS
+            for agent in self._agents:
+                self._play(agent, chunk)
+            for agent in self._agents:
+                agent.wait_acked()
+            progress(self.readings)
+            hour = chunk[-1] + 1
+
+    def _play(self, agent: Agent, chunk: range) -> None:
+        node = agent.sim.node
+        for hour in chunk:
+            if hour > agent.sim.last_hour:
+                if agent.running:
+                    agent.wait_acked()
+                    agent.stop()
+                return
+            if hour == 0 or _restarts_before(node, hour):
+                agent.stop()
+                agent.start(hour * HOUR_NS, HISTORY)
+            self.readings += agent.tick(hour * HOUR_NS)
+            agent.close_window(hour * HOUR_NS)
+
+    def go_live(self) -> None:
+        """From here on a reading every second: the agents restart with the live settings."""
+        for agent in self._agents:
+            if agent.running:
+                agent.stop()
+                agent.start(self.scenario.hours * HOUR_NS, LIVE)
+
+    def live(self, unix_ns: int) -> None:
+        """One tick of every agent that lives."""
+        self.now_unix_ns = max(self.now_unix_ns, unix_ns)
+        ns = unix_ns - self.start_unix_ns
+        for agent in self._agents:
+            if agent.running:
+                self.readings += agent.tick(ns)
+
+
+def _restarts_before(node: Node, hour: int) -> bool:
+    """Whether the agent that reads at `hour` is not the one that read the hour before."""
+    return hour - 1 in node.reboots or hour - 1 in node.agent_restarts

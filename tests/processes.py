@@ -1,0 +1,30 @@
+"""Real processes for tests: the installed `flopmeter` command, run or started, always with a deadline."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+COMMAND = Path(sys.executable).with_name("flopmeter")
+
+
+def flopmeter(*args: str | Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """Run to its end and return what it printed."""
+    return subprocess.run(
+        [COMMAND, *map(str, args)], capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+def start(*args: str | Path, log: Path) -> subprocess.Popen[bytes]:
+    """Start and return at once; both outputs go to the end of `log`."""
+    with log.open("ab") as f:
+        return subprocess.Popen([COMMAND, *map(str, args)], stdout=f, stderr=f)
+
+
+def wait_for(what: str, condition: Callable[[], object], timeout: float = 30.0) -> None:
+    """Poll until `condition` holds; fail with `what` at the deadline."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
+        time.sleep(0.01)
