@@ -115,6 +115,12 @@ class Reader:
         self._db = connection
         self._path = path
 
+    def rows(self, sql: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
+        """Rows as plain tuples, one after the other (for fsck, which reads everything)."""
+        cursor = self._db.cursor()
+        cursor.row_factory = None
+        return cursor.execute(sql, values)
+
     def runs(self, question: Asked, only: str | None = None, *, series: bool = False) -> list[dict[str, Any]]:
         """Run documents, the largest first; `only` one run, `series` with its hourly curve."""
         models = self.models()

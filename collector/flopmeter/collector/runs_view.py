@@ -5,7 +5,7 @@ exact integers in the document.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -308,7 +308,7 @@ def fleet_view(fleet: Mapping[str, Any], paint: Paint) -> str:
 def regimes_view(regimes: Sequence[Mapping[str, Any]], paint: Paint) -> str:
     """`regimes list`."""
     head = ("regime", "line (FLOP)", "status", "effective", "what follows", "title")
-    rows = [
+    rows: list[_Row] = [
         (
             (r["id"], {"bold": True}),
             (f"{r['comparison']} {_power(r['threshold_flop'])}", {}),
