@@ -1,0 +1,103 @@
+"""The package's shape: one namespace over three roots, data files shipped, no code in __init__.py, file sizes."""
+
+import ast
+import statistics
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import flopmeter
+
+ROOT = Path(__file__).parents[2]
+SOURCES = (ROOT / "agent", ROOT / "collector", ROOT / "protos")
+PORTIONS = ("agent", "collector", "play", "cli", "contract", "wire/v1")
+#: A file past 500 lines must earn it: name it here and say why.
+LONG_FILES: dict[str, str] = {}
+
+
+def tracked(*patterns: str) -> list[Path]:
+    """Files of the repository that git would keep (tracked, or new and not ignored)."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *patterns]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    return [p for line in listed.stdout.splitlines() if (p := ROOT / line).is_file()]
+
+
+def source_files() -> list[Path]:
+    return [p for root in SOURCES for p in sorted(root.rglob("*.py")) if "_pb2" not in p.name]
+
+
+def test_flopmeter_is_a_namespace_over_three_roots() -> None:
+    assert getattr(flopmeter, "__file__", None) is None
+    assert {Path(p).resolve() for p in flopmeter.__path__} >= {(s / "flopmeter").resolve() for s in SOURCES}
+
+
+def test_no_stray_init_hides_the_other_roots() -> None:
+    for root in SOURCES:
+        assert not (root / "__init__.py").exists()
+        assert not (root / "flopmeter" / "__init__.py").exists()
+    assert not list((ROOT / "tests").rglob("__init__.py"))
+
+
+@pytest.mark.parametrize("portion", PORTIONS)
+def test_each_portion_is_a_typed_package_without_code_in_its_init(portion: str) -> None:
+    (folder,) = [s / "flopmeter" / portion for s in SOURCES if (s / "flopmeter" / portion).is_dir()]
+    assert (folder / "py.typed").exists()
+    for init in folder.rglob("__init__.py"):
+        body = ast.parse(init.read_text()).body
+        assert len(body) <= 1, f"{init}: code"
+        assert all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body)
+
+
+def test_files_are_short() -> None:
+    sizes = {p: len(p.read_text().splitlines()) for p in source_files() if p.name != "__init__.py"}
+    assert statistics.median(sizes.values()) < 200
+    long = {str(p.relative_to(ROOT)) for p, n in sizes.items() if n > 500}
+    assert long == set(LONG_FILES)
+
+
+def test_wheel_holds_every_source_and_data_file(tmp_path: Path) -> None:
+    """Built offline from what is checked out; data files are where importlib.resources looks for them."""
+    built = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "-q",
+            "--no-deps",
+            "--no-build-isolation",
+            "-w",
+            tmp_path,
+            ROOT,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("flopmeter-*.whl")
+    with zipfile.ZipFile(wheel) as z:
+        shipped = {n for n in z.namelist() if n.startswith("flopmeter/")}
+        meta = next(n for n in z.namelist() if n.endswith("METADATA"))
+        entry_points = z.read(next(n for n in z.namelist() if n.endswith("entry_points.txt"))).decode()
+        metadata = z.read(meta).decode()
+        assert any(n.endswith("licenses/LICENSE") for n in z.namelist())
+    here = {
+        str(p.relative_to(root))
+        for root in SOURCES
+        for p in root.rglob("*")
+        if p.is_file() and "__pycache__" not in p.parts and p.suffix != ".pyc"
+    }
+    assert shipped == here
+    for kind in (".proto", ".toml", "py.typed", "_pb2.py", "_pb2.pyi"):
+        assert any(n.endswith(kind) for n in shipped), kind
+    assert "flopmeter/__init__.py" not in shipped
+    assert "flopmeter = flopmeter.cli.main:main" in entry_points
+    assert "Requires-Python: >=3.11" in metadata
+    for extra in ("agent", "collector"):
+        assert f"Provides-Extra: {extra}" in metadata
