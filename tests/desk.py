@@ -1,0 +1,89 @@
+"""A collector without a transport: intake and writer on a store, driven record by record."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from builders import UNIX_NS, Chain
+
+from flopmeter.collector.admission import Admission
+from flopmeter.collector.books import GroupKey, Sums
+from flopmeter.collector.group import Agent
+from flopmeter.collector.ingest import Outcome, Refused
+from flopmeter.collector.intake import Intake
+from flopmeter.collector.regimes import Regime
+from flopmeter.collector.store.sqlite import SqliteStore
+from flopmeter.collector.writer import Committed, Writer
+
+DAY_NS = 86_400_000_000_000
+
+
+class Desk:
+    """Opens the store at `path`; `now` is the collector's clock and moves only when told."""
+
+    def __init__(
+        self,
+        path: Path,
+        regimes: Iterable[Regime] = (),
+        *,
+        admission: Admission | None = None,
+        sinks: tuple[str, ...] = (),
+        connect: Callable[..., Any] | None = None,
+    ) -> None:
+        self.now = UNIX_NS + DAY_NS
+        self.store = SqliteStore(path, **({"connect": connect} if connect else {}))
+        self.writer = Writer(self.store.books, tuple(regimes), sinks=sinks, unix_ns=lambda: self.now)
+        self.intake = Intake(self.store.catalogue, admission or Admission(admit_new=True))
+
+    def hello(self, chain: Chain, *, oldest_seq: int | None = None) -> Agent | Refused:
+        """Introduce the agent, with its inventory; not committed yet."""
+        oldest = (1 if chain.seq else 0) if oldest_seq is None else oldest_seq
+        agent = self.intake.hello(
+            public_key=chain.public_key,
+            node=chain.node,
+            version="0.1.0",
+            oldest_seq=oldest,
+            newest_seq=max(chain.seq, oldest),
+            now_unix_ns=self.now,
+        )
+        if isinstance(agent, Agent):
+            assert self.intake.inventory(agent, chain.inventory, self.now) is None
+        return agent
+
+    def agent(self, chain: Chain, *, oldest_seq: int | None = None) -> Agent:
+        agent = self.hello(chain, oldest_seq=oldest_seq)
+        assert isinstance(agent, Agent), agent
+        return agent
+
+    def offer(self, agent: Agent, raw: bytes) -> Outcome:
+        return self.intake.offer(agent, raw, self.now)[0]
+
+    def commit(self) -> Committed:
+        """Commit what was taken, as the server does."""
+        group = self.intake.take_group()
+        done = self.writer.commit(group)
+        self.intake.committed(group)
+        return done
+
+    def recover(self) -> None:
+        """After a failed commit, as the server does."""
+        self.writer.reset()
+        self.intake.reset()
+
+    def close(self) -> None:
+        self.store.close()
+
+    def __enter__(self) -> "Desk":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- what is in the store ---
+
+    def rows(self, sql: str, *values: Any) -> list[Any]:
+        return self.store.catalogue._all(sql, values)
+
+    def totals(self) -> dict[GroupKey, Sums]:
+        """The totals table."""
+        return {GroupKey(*r[:6]): [int(x) for x in r[6:]] for r in self.rows("SELECT * FROM totals")}
