@@ -116,6 +116,11 @@ class Held:
                 sums[1][i] += number
         self.held_ns += raw.numbers[0]
 
+    def clear(self) -> None:
+        """Forget what was held back: it is in the books already."""
+        self.sums.clear()
+        self.held_ns = 0
+
     def release(self, entity: Entity, scale: Scale | None) -> Iterator[tuple[Workload, Interval | int]]:
         """Everything held back, priced: an Interval each, or the duration in ns of a gap. Empties itself.
 

@@ -74,9 +74,14 @@ PIPE_TOLERANCE_PERMILLE = 1_005
 #: Elapsed cycles may exceed SMs x highest clock x time by this: the reading's two timestamps are taken
 #: beside the driver's sample, not in it; 2 % of the shortest tick (250 ms) is 5 ms.
 ELAPSED_TOLERANCE_PERCENT = 102
-#: More SMs than any listed GPU has (188, reference/metering.md 3.3): prices the gap of a device that does
-#: not say how many it has. Never used to meter.
-MOST_SMS = 192
+#: More SMs than this no GPU has (the largest listed has 188, reference/metering.md 3.3): not believed, "not
+#: known". Without an SM count no cycle is metered and no gap priced (contract.usage.Device.sm_count).
+MOST_SMS = 1_024
+#: Far above any GPU (1.4 kW): an energy counter that ran faster was not read. The slack is for exporters
+#: whose energy gauge is as old as their collect interval (30 s, reference/metering.md 2.2).
+MAX_DEVICE_WATTS = 10_000
+ENERGY_SLACK_NS = 30_000_000_000
+NJ_PER_MJ = 1_000_000
 _KHZ_NS = 1_000_000  # kHz x ns / this = cycles
 _PERCENT_UNITS = 1_000_000  # percentages are held in 10^-6 percent
 _HUNDRED_PERCENT = 100 * _PERCENT_UNITS
@@ -84,6 +89,7 @@ _HUNDRED_PERCENT = 100 * _PERCENT_UNITS
 #: Where each GPM cycle id stands in CYCLE_IDS order: elapsed, active, any, dmma, hmma, imma, dfma, int,
 #: fp64, fp32, fp16.
 _MASK_OF_ID = (0, SM_ACTIVE, TENSOR, DMMA, HMMA, IMMA, DMMA, INT, FP64, FP32, FP16)
+_MAX_COUNTER = (1 << 63) - 1
 _all_ids = itemgetter(*CYCLE_IDS)
 
 Counters = tuple[int | None, ...]  # in CYCLE_IDS order; None = not read
@@ -138,11 +144,6 @@ class Entity:
     from_dcgm: bool
     energy_only: bool  # a GPU cut into MIG instances: its SMs are metered there
 
-    @property
-    def gap_rate(self) -> int:
-        """The most SM-cycles per millisecond: what a gap is priced with."""
-        return (self.sm_count or MOST_SMS) * self.ceiling_khz
-
 
 def describe(device: Device, table: WTable, *, source: str, parents: frozenset[str] = frozenset()) -> Entity:
     """Prepare `device`, read by `source`; `parents` are the UUIDs of GPUs that are cut into instances.
@@ -152,11 +153,11 @@ def describe(device: Device, table: WTable, *, source: str, parents: frozenset[s
     """
     major = device.compute_capability.partition(".")[0]
     believed = major.isdigit() and int(major) < 10 and device.max_sm_clock_mhz > 0
-    mhz = device.max_sm_clock_mhz if believed else max(device.max_sm_clock_mhz, MAX_SM_CLOCK_MHZ)
+    mhz = min(device.max_sm_clock_mhz, MAX_SM_CLOCK_MHZ) if believed else MAX_SM_CLOCK_MHZ
     confirmed = table.confirmed(device.compute_capability, device.name)
     return Entity(
         device=device,
-        sm_count=max(0, device.sm_count),
+        sm_count=device.sm_count if 0 < device.sm_count <= MOST_SMS else 0,
         ceiling_khz=mhz * 1_000,
         cycles_class=EvidenceClass.A1 if confirmed else EvidenceClass.A3,
         percent_class=EvidenceClass.A2 if confirmed else EvidenceClass.A3,
@@ -170,31 +171,35 @@ def counters_of(cycles: Mapping[int, int]) -> Counters:
     if not cycles:
         return NO_COUNTERS
     try:
-        found: Counters = _all_ids(cycles)
-    except KeyError:
-        found = tuple(map(cycles.get, CYCLE_IDS))
-        return tuple(v if v is not None and v >= 0 else None for v in found)
-    return found if min(found) >= 0 else tuple(v if v >= 0 else None for v in found)  # type: ignore[operator,type-var]
+        found: tuple[int, ...] = _all_ids(cycles)
+        if min(found) >= 0 and max(found) <= _MAX_COUNTER and type(sum(found)) is int:
+            return found
+    except (KeyError, TypeError):
+        pass
+    return tuple(v if type(v) is int and 0 <= v <= _MAX_COUNTER else None for v in map(cycles.get, CYCLE_IDS))
 
 
 def point(reading: Reading) -> Point:
     clocks = reading.sm_clock_mhz
     energy = reading.energy_mj
+    if type(energy) is not int or not 0 <= energy < _MAX_COUNTER:
+        energy = None
     return Point(
         reading.t_boot_ns,
         reading.t_unix_ns,
         counters_of(reading.cycles),
-        energy if energy is not None and energy >= 0 else None,
+        energy,
         _khz(clocks[-1]) if clocks else 0,
     )
 
 
 def energy_between(before: Point | None, now: Point) -> int | None:
-    """Millijoules, or None where an end was not read or the counter restarted (driver reload)."""
+    """Millijoules, or None where an end was not read, the counter restarted (driver reload) or leapt."""
     if before is None or before.energy_mj is None or now.energy_mj is None:
         return None
     delta = now.energy_mj - before.energy_mj
-    return delta if delta >= 0 else None
+    most = (now.t_boot_ns - before.t_boot_ns + ENERGY_SLACK_NS) * MAX_DEVICE_WATTS  # nJ
+    return delta if 0 <= delta * NJ_PER_MJ <= most else None
 
 
 def by_counters(before: Point, now: Point, entity: Entity, multiplier: int) -> Interval | NoInterval:
@@ -225,7 +230,7 @@ def by_counters(before: Point, now: Point, entity: Entity, multiplier: int) -> I
         return NoInterval(
             Why.REFUSED, f"counter {CYCLE_IDS[at]}: {deltas[at]} active of {elapsed} elapsed cycles"
         )
-    most = (entity.sm_count or MOST_SMS) * entity.ceiling_khz * duration
+    most = entity.sm_count * entity.ceiling_khz * duration
     if elapsed * (multiplier or 1) * _KHZ_NS * 100 > most * ELAPSED_TOLERANCE_PERCENT:
         return NoInterval(
             Why.TOO_FAST,
@@ -326,7 +331,7 @@ def energy_only(since_ns: int, before: Point | None, now: Point) -> Interval:
 
 def gap_numbers(entity: Entity, duration_ns: int) -> Numbers:
     """A gap's price: the most SM-cycles that can have passed, rounded up; nothing else."""
-    most = 0 if entity.energy_only else -(-entity.gap_rate * duration_ns // _KHZ_NS)
+    most = 0 if entity.energy_only else -(-entity.sm_count * entity.ceiling_khz * duration_ns // _KHZ_NS)
     return (duration_ns, most, *(0,) * 10)
 
 

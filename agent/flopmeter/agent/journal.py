@@ -15,6 +15,7 @@ from flopmeter.contract.usage import Device, GapReason
 
 from .calibrate import Scale
 from .errors import AgentError
+from .reading import NodeFacts
 from .track import dump_device, load_device
 
 MAGIC = b"flopmeter-journal/1"
@@ -43,7 +44,6 @@ class Journal:
     resume_ns: int
     now_ns: int
     offset_ns: int  # wall clock minus boot clock
-    first_ns: int
     happened_ns: int
     hole_end_ns: int
     hole_reason: GapReason
@@ -56,10 +56,31 @@ _INTS = (
     "resume_ns",
     "now_ns",
     "offset_ns",
-    "first_ns",
     "happened_ns",
     "hole_end_ns",
 )
+
+
+def new_journal(facts: NodeFacts) -> Journal:
+    """Nothing happened yet, and no device is known."""
+    return Journal(
+        boot_id=facts.boot_id,
+        past_boots=[],
+        driver=facts.driver,
+        nvml=facts.nvml,
+        devices=(),
+        scales={},
+        puzzled=[],
+        batch_start_ns=-1,
+        batch_start_unix_ns=-1,
+        resume_ns=-1,
+        now_ns=-1,
+        offset_ns=0,
+        happened_ns=-1,
+        hole_end_ns=-1,
+        hole_reason=GapReason.NONE,
+        tracks={},
+    )
 
 
 def dump_journal(j: Journal) -> bytes:

@@ -43,7 +43,13 @@ class Track:
     @property
     def counting(self) -> bool:
         """Whether cycle counters hold the time since `base`."""
-        return self.base is not None and self.base.counters[0] is not None and self.entity.sm_count > 0
+        base, entity = self.base, self.entity
+        return (
+            base is not None
+            and base.counters[0] is not None
+            and entity.sm_count > 0
+            and not entity.energy_only
+        )
 
     def longest_ns(self, long_ns: int) -> int:
         """An interval without counters longer than this is a gap: 10 ticks, or twice the usual cadence."""
@@ -55,6 +61,14 @@ class Track:
         self.bridging = False
         self.start = None
         self.why = why
+
+    def reboot(self, offset_ns: int) -> None:
+        """The boot clock starts anew; the time since `accounted_ns` is owed by the wall clock (`offset_ns`)."""
+        if self.owed_unix_ns < 0 and self.accounted_ns >= 0:
+            self.owed_unix_ns = self.accounted_ns + offset_ns
+        self.forget_base(GapReason.RESET)
+        self.born_ns = self.seen_ns = self.loaded_ns = self.accounted_ns = self.anchored_ns = -1
+        self.cadences = (0, 0)
 
 
 def anchor_of(point: Point, epoch: int, scale: int) -> Anchor:

@@ -16,7 +16,16 @@ from flopmeter.contract.usage import (
     Workload,
 )
 
-from .interval import HMMA, TENSOR, Interval, Numbers
+from .interval import (
+    ENERGY,
+    ENERGY_SLACK_NS,
+    HMMA,
+    MAX_DEVICE_WATTS,
+    NJ_PER_MJ,
+    TENSOR,
+    Interval,
+    Numbers,
+)
 
 #: A record must stay below limits.MAX_RECORD_BYTES whatever jobs call themselves and however many come:
 #: 4,096 rows of at most 130 bytes, 128 KiB of names (at most 4 bytes a character), 128 notices of at most
@@ -25,6 +34,7 @@ MAX_WINDOW_ROWS = 4_096
 MAX_WINDOW_NAME_CHARS = 32_768
 MAX_WINDOW_NOTICES = 128
 MAX_DETAIL_CHARS = 256
+_MAX_NUMBER = (1 << 63) - 1
 assert MAX_WINDOW_NOTICES <= MAX_NOTICES
 assert MAX_DETAIL_CHARS <= MAX_TEXT_CHARS
 
@@ -142,7 +152,8 @@ class Window:
     def usage(self, index: dict[str, int]) -> tuple[tuple[Workload, ...], tuple[Usage, ...]]:
         """Rows in a fixed order, each with its residual of the any-tensor counter."""
         rows = sorted(((index[key[0]], *key[1:]), numbers) for key, numbers in self._rows.items())
-        return tuple(self._workloads), tuple(_row(key, numbers) for key, numbers in rows)
+        usage = tuple(_row(key, part) for key, numbers in rows for part in _fitting(numbers))
+        return tuple(self._workloads), usage
 
     def anchors(self, index: dict[str, int]) -> tuple[Anchor, ...]:
         return tuple(
@@ -163,9 +174,20 @@ class Window:
         )
 
 
+def _fitting(numbers: list[int]) -> list[list[int]]:
+    """The row, as often as it takes for each number to fit the wire's 64 bits: years of a whole GPU."""
+    parts = max(numbers) // _MAX_NUMBER + 1
+    if parts == 1:
+        return [numbers]
+    some = [n // parts for n in numbers]
+    return [some] * (parts - 1) + [[n - s * (parts - 1) for n, s in zip(numbers, some, strict=True)]]
+
+
 def _row(key: tuple[int, int, int, int, int, int], numbers: list[int]) -> Usage:
     index, workload, grade, measured, spread, reason = key
     duration, elapsed, active, hmma, imma, dmma, tensor, fp64, fp32, fp16, whole, energy = numbers
+    if energy * NJ_PER_MJ > (duration + 4 * ENERGY_SLACK_NS) * MAX_DEVICE_WATTS:
+        energy, measured = 0, measured & ~ENERGY  # leaps that were each just believable
     if measured & HMMA:
         other = residual(tensor_any=tensor, hmma=hmma, imma=imma, dmma=dmma, elapsed=elapsed)
     else:
