@@ -20,7 +20,7 @@ store_option = click.option(
     "--store",
     type=click.Path(path_type=Path),
     default=DEFAULT_STORE,
-    envvar="FLOPMETER_STORE",
+    envvar=["FLOPMETER_STORE", "FLOPMETER_COLLECTOR_STORE"],
     show_default=True,
     show_envvar=True,
     help="The collector's store: its file, or the directory it lies in.",
@@ -30,7 +30,7 @@ regimes_option = click.option(
     "regimes_dir",
     type=click.Path(path_type=Path),
     default=None,
-    envvar="FLOPMETER_REGIMES",
+    envvar=["FLOPMETER_REGIMES", "FLOPMETER_COLLECTOR_REGIMES"],
     show_envvar=True,
     help="A directory with a site's own regime files, beside the shipped ones.",
 )
