@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from nacl.signing import VerifyKey
 
-from flopmeter.agent.errors import AgentError
-from flopmeter.agent.keys import KEY_FILE, KeyFileError, kernel_boot_id, load_or_create_key
+from flopmeter.agent.keys import KEY_FILE, KeyFileError, load_or_create_key
 from flopmeter.contract.ids import agent_id
 
 
@@ -87,20 +86,3 @@ def test_a_state_directory_that_cannot_be_made_is_an_error_with_a_hint(tmp_path:
 def test_a_left_over_of_a_crash_does_not_hinder(tmp_path: Path) -> None:
     (tmp_path / f"{KEY_FILE}.{os.getpid() + 1}.tmp").write_text("half")
     load_or_create_key(tmp_path)
-
-
-def test_the_boot_id_is_sixteen_bytes_of_the_kernel(tmp_path: Path) -> None:
-    path = tmp_path / "boot_id"
-    path.write_text("5f0c9a1e-7d3b-4c52-9a7e-2b1d0c4e8f60\n")
-    assert kernel_boot_id(path).hex() == "5f0c9a1e7d3b4c529a7e2b1d0c4e8f60"
-    assert len(kernel_boot_id()) == 16
-
-
-@pytest.mark.parametrize("text", ["", "5f0c", "not hex at all"])
-def test_a_boot_id_of_another_form_is_refused(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "boot_id"
-    path.write_text(text)
-    with pytest.raises(AgentError, match="boot id"):
-        kernel_boot_id(path)
-    with pytest.raises(AgentError, match="boot id"):
-        kernel_boot_id(tmp_path / "absent")

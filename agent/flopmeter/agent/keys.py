@@ -1,4 +1,4 @@
-"""Who the agent is: its Ed25519 record key in the state directory, and the kernel's boot id."""
+"""Who the agent is: its Ed25519 record key in the state directory."""
 
 import os
 import stat
@@ -11,7 +11,6 @@ from flopmeter.contract.record import SIGNATURE_BYTES
 from .errors import AgentError
 
 KEY_FILE = "record.key"
-BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 _MAGIC = "flopmeter-record-key-1"
 _MAX_KEY_FILE_BYTES = 4096
 
@@ -108,18 +107,6 @@ def _load(path: Path) -> RecordKey:
             "which the collector must admit again",
         ) from e
     return RecordKey(public=public, secret=secret)
-
-
-def kernel_boot_id(path: Path = BOOT_ID_FILE) -> bytes:
-    """The kernel's random id of this boot (16 bytes). Raises AgentError where there is none."""
-    try:
-        text = path.read_text().strip()
-        boot_id = bytes.fromhex(text.replace("-", ""))
-    except (OSError, ValueError) as e:
-        raise AgentError(f"boot id: cannot read {path}: {e}", "mount /proc") from e
-    if len(boot_id) != 16:
-        raise AgentError(f"boot id: expected 16 bytes in {path}, got {len(boot_id)}", "mount a real /proc")
-    return boot_id
 
 
 def sync_directory(directory: Path) -> None:

@@ -6,7 +6,6 @@ no room become one bridge: exact from cycle counters, a gap without them, never 
 """
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,6 +112,7 @@ class Pipeline:
         self._make_meter = make_meter
         self._meter = make_meter(facts, chain.journal)
         self._group: list[SealedWindow] = []
+        self._said: list[tuple[NoticeKind, str]] = []  # notices that are not durable yet
         self._group_limit = 1
         self._wait_for_room = False
         if uplink is not None:
@@ -172,6 +172,7 @@ class Pipeline:
 
     def note(self, kind: NoticeKind, detail: str) -> None:
         """Write a notice into the window that is open."""
+        self._said.append((kind, detail))
         self._meter.note(kind, detail)
 
     def refacts(self, facts: NodeFacts) -> None:
@@ -188,8 +189,7 @@ class Pipeline:
             self._flush_group()
             if self.uplink is None:
                 return False
-            newest = self.chain.spool.newest_seq
-            done = self.uplink.wait_acked(newest, deadline_s)
+            done = self._wait_acked(self.uplink, deadline_s)
             if not done:
                 log.warning("stopping with %d records not acknowledged; they stay", self.chain.spool.pending)
             return done
@@ -215,7 +215,7 @@ class Pipeline:
         if skip is not None:
             self._meter.skip_to(*skip)
         for remark in remarks:
-            self._meter.note(remark.kind, remark.detail)
+            self.note(remark.kind, remark.detail)
 
     def _take(self, sealed: Sequence[SealedWindow]) -> None:
         if not sealed:
@@ -232,6 +232,7 @@ class Pipeline:
             try:
                 self.chain.append(group)  # D1: durable from here, and only now may the uplink send them
                 self.counts.windows += len(group)
+                self._said.clear()
                 return
             except SpoolFullError as e:
                 if not self._wait_for_room:
@@ -239,6 +240,8 @@ class Pipeline:
                     return
                 self._await_room(e)
             except RecordTooLargeError as e:
+                if self._wait_for_room:
+                    raise  # a recording cannot go back
                 self._give_up_detail(e)
                 return
 
@@ -248,7 +251,14 @@ class Pipeline:
             log.error("%s (%s); detail is given up until there is room", why, why.hint)
         self.counts.given_up += 1
         self._meter = self._make_meter(self.facts, self.chain.journal)
-        self._meter.note(NoticeKind.SPOOL_FULL, str(why))
+        if not any(kind is NoticeKind.SPOOL_FULL for kind, _ in self._said):
+            self._said.append((NoticeKind.SPOOL_FULL, str(why)))
+        for kind, detail in self._said:
+            self._meter.note(kind, detail)
+
+    def _wait_acked(self, uplink: Uplink, timeout_s: float) -> bool:
+        # Not by number: a refusal or a re-anchoring renumbers what is pending.
+        return uplink.wait_for(lambda: self.chain.spool.pending == 0, timeout_s)
 
     def _await_room(self, why: SpoolFullError) -> None:
         """A recording can wait: until acks make room, or somebody does on the disk."""
@@ -295,9 +305,7 @@ class Pipeline:
         """Wait until all that was sealed is acknowledged; raises what made the uplink give up."""
         if self.uplink is None:
             return False
-        newest = self.chain.spool.newest_seq
-        until = time.monotonic() + timeout_s
-        done = self.uplink.wait_acked(newest, max(0.0, until - time.monotonic()))
+        done = self._wait_acked(self.uplink, timeout_s)
         if not done and self.uplink.status.fatal is not None:
             raise self.uplink.status.fatal
         return done

@@ -1,0 +1,101 @@
+"""`flopmeter agent`: assembles the parts from the settings and runs them. Imports on use only."""
+
+import importlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+#: command -> (module, attribute, one line of help). Imported only when asked for.
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "run": ("flopmeter.agent.cli", "run", "Meter this node until stopped."),
+    "top": ("flopmeter.agent.cli_tools", "top", "Watch what is metered, live."),
+    "doctor": (
+        "flopmeter.agent.cli_tools",
+        "doctor",
+        "Check whether this node can be metered, and how well.",
+    ),
+    "read": ("flopmeter.agent.cli_tools", "read", "Print one reading of each GPU."),
+    "record": ("flopmeter.agent.cli_tools", "record", "Record readings into a trace file."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that lists every command and imports only the one that runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup)
+def agent() -> None:
+    """Meter the GPUs of this node and ship what was metered to a collector.
+
+    First `flopmeter agent doctor`: it says what this node can be metered by, and what is missing.
+    """
+
+
+_C = TypeVar("_C", bound=Callable[..., Any])
+
+
+def _option(name: str, metavar: str, text: str) -> Callable[[_C], _C]:
+    """An option that is only a layer of the settings: no default of its own, no variable of click's making."""
+    variable = "FLOPMETER_AGENT_" + name.upper().replace("-", "_")
+    return click.option(f"--{name}", metavar=metavar, allow_from_autoenv=False, help=f"{text}  [{variable}]")
+
+
+@click.command()
+@_option("source", "SOURCE", "nvml, dcgm[:URL] (a dcgm-exporter), sim, or trace:FILE (default nvml).")
+@_option("state", "DIR", "Record key and spool; one agent at a time (default /var/lib/flopmeter/agent).")
+@_option(
+    "collector", "HOST:PORT", "Where to ship; on this machine only, as it is plain text. Without: spool."
+)
+@_option("node", "NAME", "Name of this node, for people (default: the host name).")
+@_option("cluster", "NAME", "Name of the cluster: job numbers are told apart by it.")
+@_option("window", "TIME", "Usage is sealed and shipped this often (default 60s).")
+@_option("tick", "TIME", "GPUs are read this often (default 1s, at least 250ms).")
+@_option("read-deadline", "TIME", "A read that takes longer is a gap for its GPU (default 2s).")
+@_option("stop-timeout", "TIME", "On SIGTERM, how long to wait for the collector (default 20s).")
+@_option("spool-limit", "SIZE", "Unshipped records beyond this are bridged, without detail (default 256MiB).")
+@_option("keep-acked", "SIZE", "Shipped records kept, to refill a restored collector (default 32MiB).")
+@_option("metrics-address", "HOST:PORT", "Serve /metrics and /healthz there, usually 127.0.0.1:9841.")
+@_option("log-level", "LEVEL", "debug, info, warning or error (default info).")
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="FLOPMETER_AGENT_CONFIG",
+    show_envvar=True,
+    allow_from_autoenv=False,
+    help="TOML file with a table [agent] whose keys are these options.",
+)
+def run(config: Path | None, **flags: str | None) -> None:
+    """Meter this node until stopped (SIGTERM, SIGINT); then seal, ship for a bounded time, exit 0.
+
+    \b
+    Try it without a GPU:
+      flopmeter agent run --source sim --state ./agent-state --window 10s
+
+    \b
+    On a GPU node whose collector is reached through a tunnel on port 9840:
+      flopmeter agent run --cluster c1 --collector 127.0.0.1:9840
+
+    What was read but could not be shipped stays in the state directory, and is shipped by the next start.
+    Precedence: option > variable > --config file > default.
+    """  # noqa: D301 - click wants the backspace character itself
+    from .run import run_agent
+    from .settings import load_settings
+
+    run_agent(load_settings(flags, os.environ, config))

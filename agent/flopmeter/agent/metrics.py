@@ -1,0 +1,196 @@
+"""`/metrics` and `/healthz` of the agent: a view on what the loop, the pipeline and the uplink know.
+
+Nothing is counted here; each scrape reads the numbers where they are kept. Job identity stands on one info
+series only, so that no other series changes its name when a job starts.
+"""
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+from flopmeter.contract.usage import Workload
+
+from .errors import AgentError
+from .loop import Ticks
+from .pipeline import Pipeline
+from .reading import Reading
+from .settings import parse_address
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+log = logging.getLogger(__name__)
+
+#: The loop is called stuck when it has not ticked for this long, or for ten ticks if that is longer.
+STUCK_S = 60.0
+_REQUEST_TIMEOUT_S = 10
+
+
+@dataclass(slots=True)
+class GpuView:
+    """What is known of one entity; updated at each tick."""
+
+    ok: bool = False
+    last_unix_ns: int = 0  # of the last good reading; 0 = none yet
+    failed: int = 0
+    reading: Reading | None = None
+
+
+class AgentView:
+    """What a scrape looks at. `on_tick` is called by the loop; the rest is read when asked."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        *,
+        version: str,
+        tick_ns: int,
+        workload: Callable[[Reading], Workload | None],
+    ) -> None:
+        self.pipeline = pipeline
+        self.version = version
+        self.ticks = Ticks()
+        self.gpus: dict[str, GpuView] = {}
+        self.workload = workload
+        self._stuck_s = max(STUCK_S, 10 * tick_ns / 1e9)
+        self._ticked_s = time.monotonic()
+
+    def on_tick(self, readings: list[Reading]) -> None:
+        self._ticked_s = time.monotonic()
+        gpus = {}
+        for reading in readings:
+            view = self.gpus.get(reading.entity) or GpuView()
+            view.ok = reading.error is None
+            view.reading = reading
+            if view.ok:
+                view.last_unix_ns = reading.t_unix_ns
+            else:
+                view.failed += 1
+            gpus[reading.entity] = view
+        self.gpus = gpus
+
+    def trouble(self) -> str:
+        """Why the agent is not healthy; "" if it is. A collector out of reach is no reason: we keep metering."""
+        status = self.pipeline.status
+        if status is not None and status.fatal is not None:
+            return f"uplink: {status.fatal}"
+        silent_s = time.monotonic() - self._ticked_s
+        return f"no tick for {silent_s:.0f} s" if silent_s > self._stuck_s else ""
+
+    def collect(self) -> "Iterator[Metric]":
+        """For prometheus_client: all series, in base units."""
+        from prometheus_client.core import CounterMetricFamily as Counter
+        from prometheus_client.core import GaugeMetricFamily as Gauge
+        from prometheus_client.core import InfoMetricFamily as Info
+
+        pipeline, counts, spool = self.pipeline, self.pipeline.counts, self.pipeline.chain.spool
+        facts = pipeline.facts
+        info = {"version": self.version, "node": facts.node, "cluster": facts.cluster, "source": facts.source}
+        info["agent_id"] = pipeline.chain.key.agent_id.hex()
+        yield Info("flopmeter_agent", "This agent.", value=info)
+        for name, text, number in (
+            ("ticks", "Ticks of the loop.", self.ticks.done),
+            ("ticks_missed", "Ticks left out, as one before took too long.", self.ticks.missed),
+            ("readings", "Readings metered, failed ones included.", counts.readings),
+            ("failed_readings", "Readings that failed: each is a gap.", counts.failed_readings),
+            ("windows_sealed", "Windows sealed and durable in the spool.", counts.windows),
+            ("detail_given_up", "Windows bridged for want of room in the spool.", counts.given_up),
+            (
+                "records_refused",
+                "Records that the collector refused for good.",
+                pipeline.chain.refused_records,
+            ),
+        ):
+            yield Counter(f"flopmeter_agent_{name}", text, value=number)
+        for name, text, value in (
+            ("tick_duration_seconds", "How long the last tick took.", self.ticks.last_s),
+            ("spool_pending_records", "Sealed, not acknowledged by the collector.", spool.pending),
+            ("spool_unacked_bytes", "Bytes of the spool that wait for the collector.", spool.unacked_bytes),
+            ("spool_bytes", "Bytes of the spool on disk.", spool.total_bytes),
+            ("spool_limit_bytes", "Above this, detail is given up.", spool.limit_bytes),
+        ):
+            yield Gauge(f"flopmeter_agent_{name}", text, value=value)
+        status = pipeline.status
+        if status is not None:
+            yield Gauge("flopmeter_agent_uplink_connected", "1 = a stream is open.", value=status.connected)
+            ack_s = status.last_ack_unix_ns / 1e9
+            yield Gauge("flopmeter_agent_uplink_last_ack_timestamp_seconds", "0 = none yet.", value=ack_s)
+            for name, text, number in (
+                ("connects", "Streams opened.", status.connects),
+                ("pushbacks", "Times that the collector said: not now.", status.pushbacks),
+                ("refusals", "Times that the collector said: never.", status.refusals),
+            ):
+                yield Counter(f"flopmeter_agent_uplink_{name}", text, value=number)
+        ok = Gauge("flopmeter_agent_gpu_read_ok", "1 = the last reading was good.", labels=["hw_id"])
+        last = Gauge(
+            "flopmeter_agent_gpu_last_reading_timestamp_seconds", "Last good reading.", labels=["hw_id"]
+        )
+        failed = Counter("flopmeter_agent_gpu_failed_readings", "Failed readings.", labels=["hw_id"])
+        labels = ["hw_id", "kind", "job", "step", "run", "user"]
+        jobs = Gauge("flopmeter_gpu_workload_info", "Which workload holds the GPU; always 1.", labels=labels)
+        for hw_id, view in self.gpus.items():
+            ok.add_metric([hw_id], view.ok)
+            if view.last_unix_ns:
+                last.add_metric([hw_id], view.last_unix_ns / 1e9)
+            failed.add_metric([hw_id], view.failed)
+            w = self.workload(view.reading) if view.reading is not None and view.ok else None
+            if w is not None:
+                jobs.add_metric([hw_id, w.kind.label, w.job, w.step, w.run, w.user], 1)
+        yield from (ok, last, failed, jobs)
+
+
+class MetricsServer:
+    """Serves the view on one address, on threads of its own, until closed."""
+
+    def __init__(self, address: str, view: AgentView) -> None:
+        from prometheus_client import CollectorRegistry
+        from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+        registry = CollectorRegistry()
+        registry.register(view)
+
+        class Handler(BaseHTTPRequestHandler):
+            timeout = _REQUEST_TIMEOUT_S
+
+            def do_GET(self) -> None:
+                path = self.path.partition("?")[0]
+                if path == "/metrics":
+                    self._answer(200, CONTENT_TYPE_LATEST, generate_latest(registry))
+                elif path == "/healthz":
+                    trouble = view.trouble()
+                    self._answer(503 if trouble else 200, "text/plain", (trouble or "ok").encode() + b"\n")
+                else:
+                    self._answer(404, "text/plain", b"/metrics, /healthz\n")
+
+            def _answer(self, code: int, kind: str, body: bytes) -> None:
+                self.send_response(code)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name it overrides
+                log.debug("metrics: %s", format % args)
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            address_family = socket.AF_INET6 if ":" in parse_address(address)[0] else socket.AF_INET
+
+        try:
+            self._server = Server(parse_address(address), Handler)
+        except OSError as e:
+            raise AgentError(
+                f"metrics address {address}: cannot listen there: {e.strerror or e}",
+                "name another with --metrics-address, or leave it out",
+            ) from e
+        self.port: int = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()

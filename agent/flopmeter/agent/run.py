@@ -1,0 +1,149 @@
+"""`flopmeter agent run` behind its command line: from settings to parts that run, and back to an exit."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from importlib.metadata import version
+from typing import cast
+
+from .attribution import Attributor, ProcFinder
+from .loop import Loop, LoopSettings, SystemClock, stop_on_signals
+from .meter import MeterSettings
+from .pipeline import Pipeline, PipelineSettings, meter_factory
+from .reader import Reader
+from .reading import Happening, NodeFacts, Reading
+from .settings import AgentSettings
+from .sources.base import Recording, Source
+from .sources.open import open_source
+from .systemd import Notifier
+
+log = logging.getLogger(__name__)
+
+
+def named(facts: NodeFacts, settings: AgentSettings) -> NodeFacts:
+    """The facts with the names that the settings give, where they give any."""
+    return replace(facts, node=settings.node or facts.node, cluster=settings.cluster or facts.cluster)
+
+
+class NamedSource:
+    """A source whose node and cluster bear the names from the settings."""
+
+    def __init__(self, source: Source, settings: AgentSettings) -> None:
+        self._source = source
+        self._settings = settings
+
+    def facts(self) -> NodeFacts:
+        return named(self._source.facts(), self._settings)
+
+    def read(self, entity: str) -> Reading:
+        return self._source.read(entity)
+
+    def close(self) -> None:
+        self._source.close()
+
+
+class NamedRecording:
+    """A recording, likewise; it ends early, between two items, when the clock says stop."""
+
+    def __init__(self, recording: Recording, settings: AgentSettings, clock: SystemClock) -> None:
+        self._recording = recording
+        self._settings = settings
+        self._clock = clock
+
+    def facts(self) -> NodeFacts:
+        return named(self._recording.facts(), self._settings)
+
+    def items(self) -> Iterator[Reading | Happening]:
+        for item in self._recording.items():
+            if self._clock.stopping:
+                return
+            yield item
+
+    def close(self) -> None:
+        self._recording.close()
+
+
+def run_agent(settings: AgentSettings) -> None:
+    """Run until stopped. Raises AgentError for what cannot be started or gone on with."""
+    logging.basicConfig(
+        level=settings.log_level.upper(), stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
+    )
+    ours = version("flopmeter")
+    log.info("flopmeter agent %s: %s", ours, settings.shown())
+    clock = SystemClock()
+    with stop_on_signals(clock.stop):
+        opened = open_source(settings.source, clock)
+        if hasattr(opened, "items"):
+            _play(NamedRecording(cast("Recording", opened), settings, clock), settings, ours)
+        else:
+            _meter(NamedSource(opened, settings), settings, ours, clock)
+
+
+def _meter(source: Source, settings: AgentSettings, ours: str, clock: SystemClock) -> None:
+    """Live: until a signal."""
+    from .metrics import AgentView, MetricsServer
+
+    notifier = Notifier()
+    reader = Reader(source, clock, deadline_s=settings.read_deadline / 1e9, beat=notifier.beat)
+    with ExitStack() as undo:
+        undo.callback(reader.close)
+        finder = ProcFinder()
+        pipeline = _pipeline(reader.facts(), settings, ours, finder)
+        undo.callback(pipeline.close)
+        attributor = Attributor(finder)
+        view = AgentView(
+            pipeline, version=ours, tick_ns=settings.tick, workload=lambda r: attributor.attribute(r)[0]
+        )
+        loop = Loop(
+            reader,
+            pipeline,
+            clock,
+            LoopSettings(tick_ns=settings.tick, stop_timeout_s=settings.stop_timeout / 1e9),
+            on_tick=view.on_tick if settings.metrics_address else None,
+            beat=notifier.beat,
+            on_stop=notifier.stopping,
+        )
+        view.ticks = loop.ticks
+        if settings.metrics_address:
+            undo.callback(MetricsServer(settings.metrics_address, view).close)
+        notifier.ready(f"metering {len(pipeline.facts.devices)} devices")
+        loop.run()
+
+
+def _play(recording: Recording, settings: AgentSettings, ours: str) -> None:
+    """A trace as the source: played once, as fast as it goes."""
+    with ExitStack() as undo:
+        undo.callback(recording.close)
+        pipeline = _pipeline(recording.facts(), settings, ours, None)
+        undo.callback(pipeline.close)
+        Notifier().ready("playing a trace")
+        summary = pipeline.play(recording)
+        log.info("played %d items: %d windows sealed", summary.items, summary.windows)
+        pipeline.stop(settings.stop_timeout / 1e9)
+
+
+def _pipeline(facts: NodeFacts, settings: AgentSettings, ours: str, finder: ProcFinder | None) -> Pipeline:
+    pipeline = Pipeline.open(
+        facts,
+        meter_factory(MeterSettings(settings.window, settings.tick), agent_version=ours, finder=finder),
+        PipelineSettings(
+            state=settings.state,
+            collector=settings.collector,
+            spool_limit_bytes=settings.spool_limit,
+            keep_acked_bytes=settings.keep_acked,
+        ),
+        agent_version=ours,
+    )
+    key, spool = pipeline.chain.key, pipeline.chain.spool
+    log.info("agent %s, public key %s", key.agent_id.hex(), key.public.hex())
+    log.info(
+        "node %s: %d devices from %s; next record %d, %d wait for the collector",
+        facts.node,
+        len(facts.devices),
+        facts.source,
+        spool.tip.next_seq,
+        spool.pending,
+    )
+    return pipeline

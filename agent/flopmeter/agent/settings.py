@@ -1,0 +1,258 @@
+"""What can be set on the agent. Precedence: flag > FLOPMETER_AGENT_* variable > TOML file > default.
+
+A key that is not known is refused, with the nearest that is: a misspelt setting must not be a silent default.
+"""
+
+import dataclasses
+import difflib
+import ipaddress
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flopmeter.contract.errors import ContractError
+from flopmeter.contract.ids import check_label
+from flopmeter.contract.limits import (
+    DEFAULT_TICK_NS,
+    DEFAULT_WINDOW_NS,
+    MAX_WINDOW_NS,
+    MIN_TICK_NS,
+    MIN_WINDOW_NS,
+)
+
+from .errors import SettingsError
+
+ENV_PREFIX = "FLOPMETER_AGENT_"
+CONFIG_VARIABLE = ENV_PREFIX + "CONFIG"
+DEFAULT_STATE = Path("/var/lib/flopmeter/agent")
+#: What the documentation and the deploy files use; there is no default, as nothing listens unasked.
+USUAL_METRICS_ADDRESS = "127.0.0.1:9841"
+_MIB = 1 << 20
+MAX_STOP_TIMEOUT_S = 3600.0
+MAX_READ_DEADLINE_S = 60.0
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d)?\Z", re.ASCII)
+_DURATION_NS = {
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "m": 60_000_000_000,
+    "min": 60_000_000_000,
+    "h": 3_600_000_000_000,
+    "d": 86_400_000_000_000,
+}
+_SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|TiB)?\Z", re.ASCII)
+_SIZE_BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """The effective settings of `flopmeter agent run`. Field names are the TOML keys and flags."""
+
+    source: str = "nvml"
+    state: Path = DEFAULT_STATE
+    collector: str = ""  # HOST:PORT on loopback; "" = keep records in the spool
+    node: str = ""  # "" = the node's own name
+    cluster: str = ""
+    window: int = DEFAULT_WINDOW_NS  # ns
+    tick: int = DEFAULT_TICK_NS  # ns
+    read_deadline: int = 2_000_000_000  # ns
+    stop_timeout: int = 20_000_000_000  # ns
+    spool_limit: int = 256 * _MIB  # bytes
+    keep_acked: int = 32 * _MIB  # bytes
+    metrics_address: str = ""  # HOST:PORT; "" = no metrics
+    log_level: str = "info"
+
+    def shown(self) -> str:
+        """All of it on one line, for the log."""
+        return " ".join(f"{f.name}={text(f.name, getattr(self, f.name))}" for f in dataclasses.fields(self))
+
+
+def text(name: str, value: object) -> str:
+    """A value as one would write it."""
+    if name in _NANOSECONDS and isinstance(value, int):
+        return f"{value / 1e9:g}s"
+    if name in ("spool_limit", "keep_acked") and isinstance(value, int):
+        return f"{value // _MIB}MiB" if value % _MIB == 0 else str(value)
+    return str(value) or "-"
+
+
+def load_settings(
+    flags: Mapping[str, object], environ: Mapping[str, str], config: Path | None
+) -> AgentSettings:
+    """Put the layers together. Raises SettingsError that names the layer, the key, and what was expected.
+
+    `flags` holds what was given on the command line; a value None means that it was not.
+    """
+    values: dict[str, Any] = {}
+    for layer, given in (
+        (f"file {config}", read_toml(config) if config is not None else {}),
+        ("environment", from_environ(environ)),
+        ("command line", {k: v for k, v in flags.items() if v is not None}),
+    ):
+        for key, raw in given.items():
+            parse = _PARSERS.get(key)
+            if parse is None:
+                raise SettingsError(f"{layer}: unknown setting {key!r}", nearest(key))
+            try:
+                values[key] = parse(raw)
+            except (ValueError, ContractError, SettingsError) as e:
+                name = ENV_PREFIX + key.upper() if layer == "environment" else key
+                raise SettingsError(f"{layer}: {name}: {e}", getattr(e, "hint", "")) from e
+    settings = AgentSettings(**values)
+    if settings.window < settings.tick:
+        raise SettingsError(
+            f"window: expected at least one tick ({settings.tick / 1e9:g} s), got {settings.window / 1e9:g} s",
+            "raise --window or lower --tick",
+        )
+    return settings
+
+
+def nearest(key: str) -> str:
+    """A hint that names the known key which looks most like `key`."""
+    close = difflib.get_close_matches(key, _PARSERS, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known are: {', '.join(_PARSERS)}"
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The `[agent]` table of a TOML file. Keys may be written with dashes or underscores."""
+    try:
+        with path.open("rb") as f:
+            data = tomllib.load(f)
+    except OSError as e:
+        raise SettingsError(f"file {path}: cannot be read: {e.strerror}", "check --config") from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise SettingsError(f"file {path}: not TOML: {e}", "see docs/settings.md for an example") from e
+    unknown = [key for key in data if key not in ("agent", "collector")]
+    if unknown:
+        hint = "write the agent's settings below [agent]"
+        raise SettingsError(f"file {path}: unknown table or key {unknown[0]!r}", hint)
+    table = data.get("agent", {})
+    if not isinstance(table, dict):
+        raise SettingsError(
+            f"file {path}: expected a table [agent], got {table!r}", "write [agent] on a line"
+        )
+    return {key.replace("-", "_"): value for key, value in table.items()}
+
+
+def from_environ(environ: Mapping[str, str]) -> dict[str, str]:
+    """Settings in variables; one that names no setting is refused where it is read."""
+    return {
+        name.removeprefix(ENV_PREFIX).lower(): value
+        for name, value in environ.items()
+        if name.startswith(ENV_PREFIX) and name != CONFIG_VARIABLE
+    }
+
+
+def parse_address(value: str) -> tuple[str, int]:
+    """HOST:PORT or [V6]:PORT into its parts."""
+    host, colon, port = value.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"expected HOST:PORT or [IPV6]:PORT, got {value!r}")
+    if not colon or not host or not (port.isascii() and port.isdigit()) or not 0 <= int(port) <= 65535:
+        raise ValueError(f"expected HOST:PORT, got {value!r}")
+    return host, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _collector(value: object) -> str:
+    raw = _str(value)
+    if not raw:
+        return raw
+    host, port = parse_address(raw)
+    if port == 0:
+        raise ValueError(f"expected a port from 1 to 65535, got {raw!r}")
+    if not is_loopback(host):
+        raise SettingsError(
+            f"expected an address of this machine (127.0.0.1, ::1, localhost), got {host!r}: "
+            "this version speaks plain text, and records must not cross a network in it",
+            "run something that encrypts on this node (ssh -L, stunnel, a mesh sidecar) and name its local port",
+        )
+    return raw
+
+
+def _metrics(value: object) -> str:
+    raw = _str(value)
+    if raw:
+        parse_address(raw)
+    return raw
+
+
+def _str(value: object) -> str:
+    if not isinstance(value, (str, Path)):
+        raise ValueError(f"expected text, got {value!r}")  # noqa: TRY004 - a bad setting, not a defect
+    return str(value)
+
+
+def _label(what: str) -> Callable[[object], str]:
+    return lambda value: check_label(what, _str(value))
+
+
+def _path(value: object) -> Path:
+    raw = _str(value)
+    if not raw:
+        raise ValueError("expected a directory, got nothing")
+    return Path(raw)
+
+
+def _duration(low_ns: int, high_ns: int) -> Callable[[object], int]:
+    def parse(value: object) -> int:
+        match = _DURATION.match(str(value).strip()) if isinstance(value, (str, int, float)) else None
+        if isinstance(value, bool) or match is None:
+            raise ValueError(f"expected a duration such as 500ms, 60s or 5m, got {value!r}")
+        ns = round(float(match[1]) * _DURATION_NS[match[2] or "s"])
+        if not low_ns <= ns <= high_ns:
+            raise ValueError(f"expected {low_ns / 1e9:g} s to {high_ns / 1e9:g} s, got {ns / 1e9:g} s")
+        return ns
+
+    return parse
+
+
+def _size(low: int, high: int) -> Callable[[object], int]:
+    def parse(value: object) -> int:
+        match = _SIZE.match(str(value).strip()) if isinstance(value, (str, int)) else None
+        if isinstance(value, bool) or match is None:
+            raise ValueError(f"expected a size such as 256MiB, got {value!r}")
+        size = int(match[1]) * _SIZE_BYTES[match[2] or "B"]
+        if not low <= size <= high:
+            raise ValueError(f"expected {low} to {high} bytes, got {size}")
+        return size
+
+    return parse
+
+
+def _level(value: object) -> str:
+    if value not in LOG_LEVELS:
+        raise ValueError(f"expected one of {', '.join(LOG_LEVELS)}, got {value!r}")
+    return str(value)
+
+
+_NANOSECONDS = ("window", "tick", "read_deadline", "stop_timeout")
+_PARSERS: dict[str, Callable[[object], Any]] = {
+    "source": _str,
+    "state": _path,
+    "collector": _collector,
+    "node": _label("node"),
+    "cluster": _label("cluster"),
+    "window": _duration(MIN_WINDOW_NS, MAX_WINDOW_NS),
+    "tick": _duration(MIN_TICK_NS, 3_600_000_000_000),
+    "read_deadline": _duration(10_000_000, int(MAX_READ_DEADLINE_S * 1e9)),
+    "stop_timeout": _duration(0, int(MAX_STOP_TIMEOUT_S * 1e9)),
+    "spool_limit": _size(1 << 16, 1 << 40),
+    "keep_acked": _size(0, 1 << 40),
+    "metrics_address": _metrics,
+    "log_level": _level,
+}
