@@ -36,6 +36,9 @@ _ENVELOPE_BYTES = 64 << 10
 _MIN_REST_S = 0.1
 #: A pushback may ask for any wait; more than this is not obeyed, as an operator would not know why.
 _MAX_REST_S = 600.0
+#: gRPC hands the last events of a closed channel to whichever event loop of the process wakes first (in
+#: replay and demo there are several); a loop that is gone by then is an error there.
+_DRAIN_S = 0.05
 _PUSHBACK, _REFUSAL = pb.Pushback, pb.Refusal
 #: Refusals that concern the chain as such, not one record: the next Welcome settles them.
 _FORKS = (_REFUSAL.CODE_CONFLICT, _REFUSAL.CODE_BROKEN_CHAIN)
@@ -176,6 +179,7 @@ class Uplink:
             if not self.stopping:
                 log.warning("uplink to %s: %s; next try in %.1f s", self._target, text, wait_s)
                 await self._pause(wait_s)
+        await asyncio.sleep(_DRAIN_S)
 
     async def _pause(self, seconds: float) -> None:
         """Wait, unless told to stop."""

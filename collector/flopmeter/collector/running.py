@@ -32,6 +32,8 @@ OTHER_DESCRIPTORS = 100
 #: Below this many, a cluster of ordinary size cannot connect; said at start.
 WANTED_DESCRIPTORS = 16_384
 EVENT_LOG_SINK = "event-log"
+#: gRPC hands the last events to whichever event loop of the process wakes first: let them arrive.
+DRAIN_S = 0.05
 
 
 class Collector:
@@ -129,6 +131,7 @@ class RunningCollector:
         self._started.set()
         await self._stop_asked.wait()
         await self._collector.stop()
+        await asyncio.sleep(DRAIN_S)
 
     @property
     def counters(self) -> Counters:
