@@ -4,7 +4,7 @@ The script's hours are fed in lock-step, some at a time, and the collector's clo
 the history caused, an event for example, is dated when it happened there and not when it was played.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -15,13 +15,13 @@ from typing import Self
 from flopmeter.agent.errors import AgentError
 from flopmeter.agent.meter import Meter, MeterSettings
 from flopmeter.agent.pipeline import Pipeline, PipelineSettings
-from flopmeter.agent.reading import NodeFacts
+from flopmeter.agent.reading import Happening, NodeFacts, Reading
 from flopmeter.collector.queries import STORE_NAME
 from flopmeter.collector.running import RunningCollector, run_collector
 from flopmeter.collector.settings import CollectorSettings
 from flopmeter.contract.usage import NoticeKind
 
-from .node import BEFORE_EDGE_NS, SimNode
+from .node import SimNode
 from .scenario import HOUR_NS, Node, Scenario
 
 HISTORY = MeterSettings(window_ns=HOUR_NS, tick_ns=HOUR_NS)
@@ -55,6 +55,11 @@ class Agent:
         )
         self._pipeline.note(NoticeKind.AGENT_STARTED, f"simulated node {facts.node}")
 
+    def play(self, hours: range) -> int:
+        """Feed those hours as a recording; how many readings that were. All of it is durable on return."""
+        assert self._pipeline is not None
+        return self._pipeline.play(_Hours(self.sim, hours)).items
+
     def tick(self, ns: int) -> int:
         """Read every GPU at `ns`; how many readings that were."""
         assert self._pipeline is not None
@@ -63,12 +68,6 @@ class Agent:
             self._pipeline.observe(reading)
             count += 1
         return count
-
-    def close_window(self, ns: int) -> None:
-        """Tell the time of the window's edge, which the history's readings lie just before."""
-        assert self._pipeline is not None
-        edge = ns + BEFORE_EDGE_NS
-        self._pipeline.advance(self.sim.boot_ns(ns) + BEFORE_EDGE_NS, self.sim.unix_ns(edge))
 
     def wait_acked(self) -> None:
         if self._pipeline is not None and not self._pipeline.wait_acked(_ACK_DEADLINE_S):
@@ -84,6 +83,23 @@ class Agent:
         if self._pipeline is not None:
             self._pipeline.close()
             self._pipeline = None
+
+
+class _Hours:
+    """A Recording of some hours of a simulated node."""
+
+    def __init__(self, sim: SimNode, hours: range) -> None:
+        self._sim = sim
+        self._hours = hours
+
+    def facts(self) -> NodeFacts:
+        return self._sim.facts(self._hours[0] * HOUR_NS)
+
+    def items(self) -> Iterator[Reading | Happening]:
+        for hour in self._hours:
+            yield from self._sim.readings(hour * HOUR_NS)
+
+    def close(self) -> None: ...
 
 
 class Cluster:
@@ -144,18 +160,20 @@ class Cluster:
             hour = chunk[-1] + 1
 
     def _play(self, agent: Agent, chunk: range) -> None:
-        node = agent.sim.node
-        for hour in chunk:
-            if hour > agent.sim.last_hour:
-                if agent.running:
-                    agent.wait_acked()
-                    agent.stop()
-                return
-            if hour == 0 or _restarts_before(node, hour):
+        last = min(chunk[-1], agent.sim.last_hour)
+        begin = chunk[0]
+        for hour in range(begin, last + 1):
+            if hour == 0 or _restarts_before(agent.sim.node, hour):
+                if agent.running and hour > begin:
+                    self.readings += agent.play(range(begin, hour))
                 agent.stop()
                 agent.start(hour * HOUR_NS, HISTORY)
-            self.readings += agent.tick(hour * HOUR_NS)
-            agent.close_window(hour * HOUR_NS)
+                begin = hour
+        if agent.running:
+            self.readings += agent.play(range(begin, last + 1))
+            if agent.sim.last_hour < chunk[-1]:
+                agent.wait_acked()
+                agent.stop()
 
     def go_live(self) -> None:
         """From here on a reading every second: the agents restart with the live settings."""

@@ -47,7 +47,7 @@ class Progress:
         self._start = now()
         self._next_at = 0.0
         self._plain = 1
-        self._done = 0
+        self.done = 0
 
     def __enter__(self) -> Self:
         return self
@@ -62,7 +62,7 @@ class Progress:
         self._stream.flush()
 
     def update(self, done: int) -> None:
-        self._done = done
+        self.done = done
         if self._quiet:
             return
         if not self._tty:
@@ -81,6 +81,6 @@ class Progress:
             width = os.get_terminal_size(self._stream.fileno()).columns
         except OSError:
             width = 80
-        line = bar(self.what, self._done, self.total, self._now() - self._start, width)
+        line = bar(self.what, self.done, self.total, self._now() - self._start, width)
         self._stream.write(f"\r{line}\x1b[K")
         self._stream.flush()

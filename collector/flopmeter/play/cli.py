@@ -1,0 +1,118 @@
+"""`flopmeter replay` and `flopmeter demo`: assemble, run, print. Everything heavy is imported on use."""
+
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flopmeter.cli.output import emit_json, json_option
+
+if TYPE_CHECKING:
+    from .replay import Replayed
+
+MIN_WINDOW_S, MAX_WINDOW_S = 1.0, 86_400.0
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--collector", metavar="HOST:PORT", default="", help="Ship to this collector, not to an own one."
+)
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep key, spool and own books in this directory: a replay cut short goes on where it was.",
+)
+@click.option(
+    "--window",
+    type=click.FloatRange(MIN_WINDOW_S, MAX_WINDOW_S),
+    default=60.0,
+    show_default=True,
+    help="Seconds of usage in one signed batch.",
+)
+@json_option
+def replay(file: Path, collector: str, state: Path | None, window: float, as_json: bool) -> None:
+    """Play a recorded trace through the real agent path, as fast as it goes; print the runs' totals.
+
+    FILE is what `flopmeter agent record` writes (JSON Lines, plain, .gz or .zst). Readings become intervals,
+    signed batches, spool, uplink; the books are a collector's. Exit 3 names the line of a trace that is not one.
+    """
+    from .replay import replay as play
+
+    _stop_on_sigterm()
+    done = play(file, collector=collector, state=state, window_ns=round(window * 1e9))
+    for warning in done.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    if as_json:
+        emit_json(done.document)
+    else:
+        _print_replay(done, file, state)
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="Play the history once, print the result, end.")
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep everything in this empty directory, not in a temporary one.",
+)
+@json_option
+def demo(once: bool, directory: Path | None, as_json: bool) -> None:
+    """A simulated cluster, metered for real: 16 nodes of 8 H100, 30 days of history, then live.
+
+    Simulated are the GPUs' counters only; meters, signed batches, spools, gRPC and the collector's books are
+    the real ones, on loopback. Needs no GPU and no root. Ctrl-C ends it.
+    """
+    if as_json and not once:
+        raise click.UsageError("--json goes with --once: a live demo has no end to print")
+    from .demo import run
+
+    _stop_on_sigterm()
+    document = run(once=once, directory=directory, quiet=as_json)
+    if as_json:
+        emit_json(document)
+
+
+def _print_replay(done: "Replayed", file: Path, state: Path | None) -> None:
+    import os
+    import shutil
+
+    from flopmeter.collector.runs_view import Paint, events_view, run_view
+
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    paint = Paint(colour=colour, width=shutil.get_terminal_size((100, 24)).columns)
+    runs: list[dict[str, Any]] = done.document["runs"]
+    for run in runs:
+        click.echo(run_view(run, paint))
+        click.echo()
+    if done.document["events"]:
+        click.echo(events_view(done.document["events"], paint))
+        click.echo()
+    if not runs:
+        idle = done.document["fleet"]["idle_device_seconds"]
+        rest = done.document["fleet"]["unattributed_device_seconds"]
+        click.echo(f"No run in {file}: {idle:,.0f} device-seconds idle, {rest:,.0f} unattributed.")
+    rate = done.readings / done.seconds if done.seconds > 0 else 0.0
+    click.echo(
+        f"{done.readings:,} readings in {done.seconds:.1f} s ({rate:,.0f}/s), {done.records} signed batches, "
+        "each acknowledged after it was durable."
+    )
+    if done.collector:
+        click.echo(
+            f"These totals are this trace's own; the collector at {done.collector} has them booked, too."
+        )
+    if state is not None:
+        click.echo(f"Books: {state / 'collector'}   (flopmeter runs list --store {state / 'collector'})")
+
+
+def _stop_on_sigterm() -> None:
+    """SIGTERM ends like Ctrl-C: through every `finally`, with nothing half-written and nothing left behind."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
