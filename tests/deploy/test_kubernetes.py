@@ -1,0 +1,197 @@
+"""The manifests' policy, on the parsed objects. Their schema is checked by .ci/manifests."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "deploy/k8s").glob("*.yaml"))
+OBJECTS: list[dict[str, Any]] = [o for f in FILES for o in yaml.safe_load_all(f.read_text())]
+WORKLOADS = [o for o in OBJECTS if o["kind"] in ("DaemonSet", "StatefulSet", "Deployment")]
+
+
+def containers(workload: dict[str, Any], *, init: bool = True) -> Iterator[dict[str, Any]]:
+    spec = workload["spec"]["template"]["spec"]
+    yield from spec["containers"]
+    if init:
+        yield from spec.get("initContainers", [])
+
+
+CONTAINERS = [(w["kind"] + "/" + c["name"], w, c) for w in WORKLOADS for c in containers(w)]
+LONG_RUNNING = [(w["kind"] + "/" + c["name"], w, c) for w in WORKLOADS for c in containers(w, init=False)]
+
+
+def named(entries: list[tuple[str, Any, Any]]) -> Any:
+    return pytest.mark.parametrize(
+        ("workload", "container"), [e[1:] for e in entries], ids=[e[0] for e in entries]
+    )
+
+
+def get(kind: str) -> dict[str, Any]:
+    (found,) = [o for o in OBJECTS if o["kind"] == kind]
+    return found
+
+
+def test_what_is_shipped() -> None:
+    kinds = sorted(o["kind"] for o in OBJECTS)
+    assert kinds == [
+        "ConfigMap",
+        "DaemonSet",
+        "Namespace",
+        "NetworkPolicy",
+        "PodDisruptionBudget",
+        "Service",
+        "ServiceAccount",
+        "ServiceAccount",
+        "StatefulSet",
+    ]
+    assert all(o["metadata"].get("namespace") == "flopmeter" for o in OBJECTS if o["kind"] != "Namespace")
+
+
+@named(CONTAINERS)
+def test_no_container_is_privileged(workload: dict[str, Any], container: dict[str, Any]) -> None:
+    pod = workload["spec"]["template"]["spec"]
+    security = container["securityContext"]
+    assert security["allowPrivilegeEscalation"] is False
+    assert security["readOnlyRootFilesystem"] is True
+    assert not security.get("privileged")
+    assert security["capabilities"]["drop"] == ["ALL"]
+    allowed = ["CHOWN"] if container["name"] == "books-owner" else []
+    assert security["capabilities"].get("add", []) == allowed
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert "hostNetwork" not in pod
+    assert "hostIPC" not in pod
+
+
+@named(LONG_RUNNING)
+def test_the_collector_is_never_root(workload: dict[str, Any], container: dict[str, Any]) -> None:
+    pod = workload["spec"]["template"]["spec"]
+    security = {**pod.get("securityContext", {}), **container["securityContext"]}
+    if container["name"] == "collector":
+        assert security["runAsNonRoot"] is True
+        assert security["runAsUser"] == 65532
+    else:
+        assert container["name"] == "agent"
+        assert security["runAsUser"] == 0
+
+
+@named(CONTAINERS)
+def test_resources_are_asked_for_and_memory_is_limited(workload: Any, container: dict[str, Any]) -> None:
+    resources = container["resources"]
+    assert set(resources["requests"]) == {"cpu", "memory"}
+    assert set(resources["limits"]) == {"memory"}, (
+        "a CPU limit throttles a tick; a GPU would be taken from a job"
+    )
+
+
+@pytest.mark.parametrize("workload", WORKLOADS, ids=lambda w: w["kind"])
+def test_no_token_is_mounted(workload: dict[str, Any]) -> None:
+    assert workload["spec"]["template"]["spec"]["automountServiceAccountToken"] is False
+    for account in (o for o in OBJECTS if o["kind"] == "ServiceAccount"):
+        assert account["automountServiceAccountToken"] is False
+    assert not [o for o in OBJECTS if "Role" in o["kind"]]
+
+
+@named(CONTAINERS)
+def test_images_are_ours_and_of_this_version(workload: Any, container: dict[str, Any]) -> None:
+    version = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert version
+    assert re.fullmatch(rf"localhost/flopmeter-(agent|collector):{re.escape(version[1])}", container["image"])
+
+
+@named(LONG_RUNNING)
+def test_probes_never_ask_the_port_for_agents(workload: Any, container: dict[str, Any]) -> None:
+    ports = {p["name"]: p["containerPort"] for p in container["ports"]}
+    assert 9840 not in ports.values()
+    assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
+    assert ports[container["livenessProbe"]["httpGet"]["port"]]
+    if container["name"] == "collector":
+        assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+
+
+@named(LONG_RUNNING)
+def test_settings_are_ones_that_the_program_has(workload: Any, container: dict[str, Any]) -> None:
+    """Unknown FLOPMETER_* variables are refused at start: a misspelt one here would be a crash loop."""
+    side = container["name"]
+    command = ["agent", "run"] if side == "agent" else ["collector", "serve"]
+    program = Path(sys.executable).with_name("flopmeter")
+    shown = subprocess.run([program, *command, "--help"], capture_output=True, text=True, timeout=60).stdout
+    options = set(re.findall(r"--([a-z][a-z-]+)", shown))
+    for variable in (e["name"] for e in container["env"] if e["name"].startswith("FLOPMETER_")):
+        prefix = f"FLOPMETER_{side.upper()}_"
+        assert variable.startswith(prefix)
+        assert variable.removeprefix(prefix).lower().replace("_", "-") in options, variable
+
+
+def environment(container: dict[str, Any]) -> dict[str, str]:
+    return {e["name"]: e.get("value", "") for e in container["env"]}
+
+
+def test_agents_and_collectors_meet_on_loopback_only() -> None:
+    """Plain text is refused elsewhere by the program; the manifests must not promise it."""
+    for _, _, container in LONG_RUNNING:
+        env = environment(container)
+        for name in ("FLOPMETER_AGENT_COLLECTOR", "FLOPMETER_COLLECTOR_LISTEN"):
+            if name in env:
+                assert env[name] == "127.0.0.1:9840"
+    assert 9840 not in [p["port"] for p in get("Service")["spec"]["ports"]]
+
+
+def test_two_agents_never_share_a_spool() -> None:
+    spec = get("DaemonSet")["spec"]
+    assert spec["updateStrategy"]["rollingUpdate"]["maxSurge"] == 0
+    (spool,) = [v for v in spec["template"]["spec"]["volumes"] if v["name"] == "spool"]
+    assert spool["hostPath"]["type"] == "DirectoryOrCreate"
+
+
+def test_one_writer_per_store() -> None:
+    assert get("StatefulSet")["spec"]["replicas"] == 1
+
+
+@pytest.mark.parametrize("workload", WORKLOADS, ids=lambda w: w["kind"])
+def test_there_is_time_to_stop(workload: dict[str, Any]) -> None:
+    from flopmeter.agent.settings import AgentSettings
+
+    grace = workload["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert AgentSettings().stop_timeout / 1e9 < grace
+
+
+@named(CONTAINERS)
+def test_mounts_name_volumes_and_cover_the_state(workload: dict[str, Any], container: dict[str, Any]) -> None:
+    spec = workload["spec"]
+    volumes = {v["name"] for v in spec["template"]["spec"]["volumes"]}
+    volumes |= {v["metadata"]["name"] for v in spec.get("volumeClaimTemplates", [])}
+    mounts = {m["mountPath"]: m["name"] for m in container["volumeMounts"]}
+    assert set(mounts.values()) <= volumes
+    state = [v for v in environment({"env": container.get("env", [])}).values() if v.startswith("/var/lib/")]
+    for path in state:
+        assert any(path == m or path.startswith(m + "/") for m in mounts), path
+
+
+def test_selectors_meet_their_pods() -> None:
+    pods = [w["spec"]["template"]["metadata"]["labels"] for w in WORKLOADS]
+    for workload, labels in zip(WORKLOADS, pods, strict=True):
+        assert workload["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    for selector in (
+        get("Service")["spec"]["selector"],
+        get("PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+    ):
+        assert [p for p in pods if selector.items() <= p.items()] == [
+            w["spec"]["template"]["metadata"]["labels"] for w in WORKLOADS if w["kind"] == "StatefulSet"
+        ]
+    policy = get("NetworkPolicy")["spec"]
+    assert all(policy["podSelector"]["matchLabels"].items() <= p.items() for p in pods)
+
+
+def test_the_policy_opens_metrics_and_nothing_else() -> None:
+    policy = get("NetworkPolicy")["spec"]
+    names = {p["name"] for _, _, c in LONG_RUNNING for p in c["ports"]}
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert {p["port"] for rule in policy["ingress"] for p in rule["ports"]} == names
+    assert policy["egress"] == []
