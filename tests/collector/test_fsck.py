@@ -311,6 +311,17 @@ def test_gaps_and_lower_classes_between_anchors_are_not_called_lies(tmp_path):
     assert check_store(tmp_path / "books.sqlite", LOW).difference is None
 
 
+def test_a_workload_that_is_named_before_it_is_used(tmp_path):
+    with Desk(tmp_path / "books.sqlite", LOW) as desk:
+        chain = Chain()
+        agent = desk.agent(chain)
+        desk.offer(agent, chain.next([busy(0)], (OTHER, IDLE)))
+        desk.commit()
+        desk.offer(agent, chain.next([busy(0), busy(1, 1)], (OTHER, IDLE)))
+        desk.commit()
+    assert check_store(tmp_path / "books.sqlite", LOW).difference is None
+
+
 def test_a_new_boot_starts_boot_time_again(tmp_path):
     with Desk(tmp_path / "books.sqlite", LOW) as desk:
         chain = Chain()

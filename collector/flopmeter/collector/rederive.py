@@ -79,8 +79,8 @@ class Span:
     run: str
     rule: str
     dtype: str
-    first_unix_ns: int = 0
-    last_unix_ns: int = 0
+    first_unix_ns: int  # start of the first window that names it
+    last_unix_ns: int
 
 
 def check_inventory(digest: bytes, raw: bytes) -> Inventory:
@@ -201,9 +201,7 @@ class Rederivation:
                 for i, number in enumerate(sums):
                     into[i] += number
             span = self.spans[group_key.workload_no]
-            span.first_unix_ns = min(
-                span.first_unix_ns or batch.window_start_unix_ns, batch.window_start_unix_ns
-            )
+            span.first_unix_ns = min(span.first_unix_ns, batch.window_start_unix_ns)
             span.last_unix_ns = max(span.last_unix_ns, batch.window_end_unix_ns)
             if span.run:
                 tally = self.tallies.get(span.run)
@@ -222,7 +220,8 @@ class Rederivation:
         if number is None:
             raise Difference("workloads", repr(identity), "workload_no", f"what {key} names", "none")
         if number not in self.spans:
-            self.spans[number] = Span(*ingest.run_of(w, scope), w.dtype)
+            window = (batch.window_start_unix_ns, batch.window_end_unix_ns)
+            self.spans[number] = Span(*ingest.run_of(w, scope), w.dtype, *window)
         return number
 
 

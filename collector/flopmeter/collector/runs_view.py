@@ -79,7 +79,7 @@ def thresholds_view(document: Mapping[str, Any], paint: Paint) -> list[str]:
     first = min(first, math.floor(last) - 3)
     name_width = max(len(r["regime"]) for r in rows)
     cells = max(16, min(48, paint.width - name_width - 40))
-    out = [paint(f"  {'':{name_width}}  {'':9}{_axis(first, last, cells)}", dim=True)]
+    out = [paint(f"  {'':{name_width}}  {'':10}{_axis(first, last, cells)}", dim=True)]
     for r in rows:
         basis = document["countable"][r["regime"]]["flop"]
         line = f"{r['comparison']} {_power(r['threshold_flop'])}"
@@ -90,7 +90,7 @@ def thresholds_view(document: Mapping[str, Any], paint: Paint) -> list[str]:
             said = f"{r['verdict']}; {r['status']}"
         fg = _VERDICT[r["verdict"]] if r["in_force"] else None
         out.append(
-            f"  {r['regime']:{name_width}}  {line:8} {bar}  {share:>9}  "
+            f"  {r['regime']:{name_width}}  {line:9} {bar}  {share:>9}  "
             + paint(said, fg, bold=r["verdict"] == "crossed" and r["in_force"], dim=not r["in_force"])
         )
     return out
