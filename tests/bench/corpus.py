@@ -43,6 +43,7 @@ class Node:
     secret_key: bytes
     boot_id: bytes
     inventory: bytes
+    inventory_message: bytes
     records: list[bytes]
     messages: list[bytes]
 
@@ -82,7 +83,8 @@ def _node(number: int, count: int, end_unix_ns: int) -> Node:
         public_key=public,
         secret_key=secret,
         boot_id=rng.randbytes(16),
-        inventory=pb.StreamRequest(inventory=inventory).SerializeToString(),
+        inventory=inventory,
+        inventory_message=pb.StreamRequest(inventory=inventory).SerializeToString(),
         records=[],
         messages=[],
     )

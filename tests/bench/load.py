@@ -58,7 +58,7 @@ class Stream:
         resume = (await self._read("welcome")).welcome.resume_seq
         if resume != 1:
             raise Broken(f"expected a new agent to resume at 1, got {resume}")
-        await self.call.write(self.node.inventory)
+        await self.call.write(self.node.inventory_message)
         self.counts.welcomed += 1
 
     async def _read(self, expected: str) -> pb.StreamResponse:
