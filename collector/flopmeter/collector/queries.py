@@ -47,7 +47,14 @@ def store_file(path: Path) -> Path:
 def reading(path: Path) -> Iterator["Reader"]:
     """One consistent state of the store at `path`. Raises StoreError if it cannot be read."""
     file = store_file(path)
-    connection = _open(file)
+    if not file.is_file():
+        raise StoreError(
+            f"{file}: expected a store, found no such file",
+            "name the collector's store with --store or FLOPMETER_STORE; `flopmeter demo` makes one to look at",
+        )
+    still = not _wal(file).exists()
+    before = _stamp(file)
+    connection = _open_still(file) if still else open_for_reading(file)
     try:
         connection.row_factory = sqlite3.Row
         connection.execute("BEGIN")
@@ -56,20 +63,25 @@ def reading(path: Path) -> Iterator["Reader"]:
         raise StoreError(f"{file}: cannot read: {e}", "check it with `flopmeter collector fsck`") from e
     finally:
         connection.close()
+    if still and (_stamp(file) != before or _wal(file).exists()):
+        raise StoreError(f"{file}: a collector started on it while it was read", "ask again")
 
 
-def _open(file: Path) -> sqlite3.Connection:
-    if not file.is_file():
-        raise StoreError(
-            f"{file}: expected a store, found no such file",
-            "name the collector's store with --store or FLOPMETER_STORE; `flopmeter demo` makes one to look at",
-        )
-    try:
-        return open_for_reading(file)
-    except StoreError:
-        if file.with_name(file.name + "-wal").exists():
-            raise
-    # Stopped cleanly, in a place where this user may not write: nothing can change under an immutable read.
+def _wal(file: Path) -> Path:
+    return file.with_name(file.name + "-wal")
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    state = file.stat()
+    return state.st_mtime_ns, state.st_size
+
+
+def _open_still(file: Path) -> sqlite3.Connection:
+    """A store that nobody has open (no WAL beside it): read without leaving files there.
+
+    An ordinary read-only connection would leave a -shm and a -wal of this user, which a collector of another
+    user could then not open; and it cannot read at all where this user may not write.
+    """
     connection = sqlite3.connect(
         f"{file.absolute().as_uri()}?mode=ro&immutable=1", uri=True, timeout=BUSY_TIMEOUT_S
     )
