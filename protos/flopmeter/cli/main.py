@@ -62,9 +62,10 @@ def flopmeter() -> None:
 def main() -> None:
     """Run the command line; print one error line with its hint, never a traceback of a known error."""
     try:
-        flopmeter(standalone_mode=False)
-    except click.exceptions.Exit as e:
-        sys.exit(e.exit_code)
+        # Without standalone mode click catches its own Exit and returns the code.
+        code = flopmeter(standalone_mode=False)
+        if isinstance(code, int) and code:
+            sys.exit(code)
     except click.exceptions.Abort:
         sys.exit(130)
     except click.UsageError as e:
