@@ -1,13 +1,14 @@
 """Regime files: exact, dated, complete; every fault is named by file and key."""
 
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import date
+from pathlib import Path
 
 import pytest
 
 from flopmeter.collector.errors import RegimeError
-from flopmeter.collector.regimes import load, parse, shipped, with_site
+from flopmeter.collector.regimes import Regime, load, parse, shipped, with_site
 
 GOOD = """
 schema = "flopmeter-regime/1"
@@ -139,3 +140,15 @@ def test_a_site_adds_and_cannot_replace(tmp_path):
 def test_shipped_order_is_by_threshold_and_a_regime_is_a_value():
     assert [r.id for r in shipped()][:2] == ["eu-gpai", "eu-systemic-risk"]
     assert replace(shipped()[0]) == shipped()[0]
+
+
+def test_the_page_on_regimes_describes_these_files():
+    """docs/regimes.md: its example parses, its table names each shipped regime, and every key."""
+    page = (Path(__file__).parents[2] / "docs/regimes.md").read_text()
+    example = page.split("```toml\n")[1].split("```")[0]
+    assert parse("board-notice.toml", example.encode()).threshold_flop == 10**24
+    for r in shipped():
+        line = f"{r.comparison} 10^{len(str(r.threshold_flop)) - 1}"
+        assert f"| `{r.id}` | {line} | {r.effective} |" in page
+    for key in (f.name for f in fields(Regime) if f.name != "digest"):
+        assert f"`{key}`" in page
