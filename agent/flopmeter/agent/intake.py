@@ -124,9 +124,11 @@ class Intake:
             a is None and b is not None for a, b in zip(now.counters, base.counters, strict=True)
         ):
             # Some counters were not read. For a while they are waited for: the next whole reading is exact.
+            if track.lacking_ns < 0:
+                track.lacking_ns = now.t_boot_ns
+            waited = now.t_boot_ns - track.lacking_ns > self._long_ns
             elapsed_read = now.counters[0] is not None
-            short = now.t_boot_ns - base.t_boot_ns <= self._long_ns
-            if short or (not elapsed_read and not reading.percent):
+            if not waited or (not elapsed_read and not reading.percent):
                 track.bridging = True
                 track.why = GapReason.READ_FAILED
                 return
@@ -165,6 +167,7 @@ class Intake:
             self._calibrate(track)
         track.accounted_ns = now.t_boot_ns
         track.bridging = False
+        track.lacking_ns = -1
         track.why = GapReason.NONE
         if None in base.counters + now.counters and _ids(base) != _ids(now):
             self._new_epoch(track, now)
@@ -299,6 +302,8 @@ class Intake:
         """Price what was held back, by the scale if it is known, else by percentages or as a gap."""
         entity = track.entity.device.entity
         scale = self._scale(track)
+        if scale is None and not track.held.sums:
+            return
         for workload, got in track.held.release(track.entity, scale):
             if isinstance(got, Interval):
                 self.window.add(entity, workload, got)

@@ -76,7 +76,7 @@ class Meter:
         self._inventory: tuple[Inventory, bytes] | None = None
         self._unplaced: list[tuple[NoticeKind, str, str]] = []  # notices before the first time is known
         self._window_end = 0
-        self._loaded_ns = self._loaded_happened_ns = -1  # what was taken before a restart
+        self._loaded_happened_ns = -1  # happenings up to here were taken before a restart
         self._skipping = False  # a replay is still in a boot before the journal's
         self._down = GapReason.NONE  # nobody metered until the next item
         self._j = new_journal(facts)
@@ -110,7 +110,8 @@ class Meter:
             return self._happen(item)
         t = item.t_boot_ns
         track = self._in.tracks.get(item.entity)
-        if self._skipping or t <= (self._loaded_ns if track is None else track.loaded_ns):
+        if self._skipping or t <= (self._j.resume_ns if track is None else track.loaded_ns):
+            self._down = GapReason.NONE  # time comes again: a replay, in which nobody was down
             return []
         sealed = self._roll(t) if t >= self._window_end else []
         self._pass(t, item.t_unix_ns)
@@ -148,7 +149,7 @@ class Meter:
         if final:
             for track in tracks:
                 self._in.settle(track)
-        if not self._in.window:
+        if not self._in.window and not any(track.held.sums for track in tracks):
             return None
         for track in tracks:
             self._in.anchor(track)
@@ -170,7 +171,6 @@ class Meter:
         self._in.skip_to(t_boot_ns)
         j.batch_start_ns = j.resume_ns = t_boot_ns
         j.batch_start_unix_ns = t_boot_ns + j.offset_ns
-        self._loaded_ns = max(self._loaded_ns, t_boot_ns)
         self._window_end = self._end_after(t_boot_ns)
 
     def note(self, kind: NoticeKind, detail: str = "", *, entity: str = "") -> None:
@@ -331,7 +331,7 @@ class Meter:
         j.boot_id = boot_id
         j.batch_start_ns = j.batch_start_unix_ns = j.resume_ns = j.now_ns = j.happened_ns = -1
         j.hole_end_ns, j.hole_reason = -1, GapReason.NONE
-        self._loaded_ns = self._loaded_happened_ns = -1
+        self._loaded_happened_ns = -1
         self._window_end = 0
 
     def _reload_driver(self, detail: str) -> None:
@@ -356,11 +356,11 @@ class Meter:
             raise JournalError(f"journal: expected a track for each device, got {e!r:.200}") from e
         self._j = self._in.j = j
         self._in.tracks = tracks
-        self._loaded_ns, self._loaded_happened_ns = j.resume_ns, j.happened_ns
+        self._loaded_happened_ns = j.happened_ns
         self._window_end = self._end_after(j.batch_start_ns)
         same_boot = j.boot_id == facts.boot_id
-        if self._replay and (same_boot or facts.boot_id in j.past_boots):
-            self._skipping = not same_boot
+        if facts.boot_id in j.past_boots or (same_boot and self._replay):
+            self._skipping = not same_boot  # a boot never comes back, but in a replay
             return
         if same_boot:
             self._down = because

@@ -32,6 +32,7 @@ class Track:
     workload: Workload | None = None  # at the last good reading
     why: GapReason = GapReason.NONE  # why there is no base
     bridging: bool = False  # readings failed or were incomplete since `base`
+    lacking_ns: int = -1  # first reading since `base` that lacked some of its counters
     doubted: tuple[Point, Workload | None] | None = None  # a reading that does not fit `base`
     epoch: int = -1
     anchored_ns: int = -1
@@ -59,6 +60,7 @@ class Track:
         self.base = None
         self.doubted = None
         self.bridging = False
+        self.lacking_ns = -1
         self.start = None
         self.why = why
 
@@ -80,7 +82,15 @@ def anchor_of(point: Point, epoch: int, scale: int) -> Anchor:
 def dump_track(t: Track) -> dict[str, Any]:
     """As JSON holds it. Only integers, strings and lists: Python writes integers of any size exactly."""
     return {
-        "times": [t.born_ns, t.seen_ns, t.accounted_ns, t.owed_unix_ns, t.anchored_ns, *t.cadences],
+        "times": [
+            t.born_ns,
+            t.seen_ns,
+            t.accounted_ns,
+            t.owed_unix_ns,
+            t.anchored_ns,
+            t.lacking_ns,
+            *t.cadences,
+        ],
         "base": t.base and list(t.base),
         "workload": _from_workload(t.workload),
         "why": int(t.why),
@@ -108,7 +118,7 @@ def dump_track(t: Track) -> dict[str, Any]:
 
 def load_track(entity: Entity, data: dict[str, Any]) -> Track:
     """The track that was dumped. Raises KeyError, TypeError or ValueError for anything else."""
-    born, seen, accounted, owed, anchored, cadence1, cadence2 = _ints(data["times"], 7)
+    born, seen, accounted, owed, anchored, lacking, cadence1, cadence2 = _ints(data["times"], 8)
     doubted = data["doubted"]
     held = Held(evidence=Evidence(*_ints(data["evidence"], 5)), held_ns=_ints([data["held_ns"]], 1)[0])
     for workload, *key, raw, sampled in data["held"]:
@@ -127,6 +137,7 @@ def load_track(entity: Entity, data: dict[str, Any]) -> Track:
         workload=_to_workload(data["workload"]),
         why=GapReason(data["why"]),
         bridging=bool(data["bridging"]),
+        lacking_ns=lacking,
         doubted=None if doubted is None else (_sure_point(doubted[0]), _to_workload(doubted[1])),
         epoch=_ints([data["epoch"]], 1)[0],
         anchored_ns=anchored,
