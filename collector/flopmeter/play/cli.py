@@ -1,5 +1,6 @@
 """`flopmeter replay` and `flopmeter demo`: assemble, run, print. Everything heavy is imported on use."""
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -40,9 +41,9 @@ def replay(file: Path, collector: str, state: Path | None, window: float, as_jso
     FILE is what `flopmeter agent record` writes (JSON Lines, plain, .gz or .zst). Readings become intervals,
     signed batches, spool, uplink; the books are a collector's. Exit 3 names the line of a trace that is not one.
     """
+    _settle()
     from .replay import replay as play
 
-    _stop_on_sigterm()
     done = play(file, collector=collector, state=state, window_ns=round(window * 1e9))
     for warning in done.warnings:
         click.echo(f"Warning: {warning}", err=True)
@@ -60,8 +61,12 @@ def replay(file: Path, collector: str, state: Path | None, window: float, as_jso
     type=click.Path(path_type=Path, file_okay=False),
     help="Keep everything in this empty directory, not in a temporary one.",
 )
+@click.option(
+    "--days", type=click.IntRange(2, 365), default=30, show_default=True, help="Length of the history."
+)
+@click.option("--nodes", type=click.IntRange(5, 64), default=16, show_default=True, help="Nodes of 8 GPUs.")
 @json_option
-def demo(once: bool, directory: Path | None, as_json: bool) -> None:
+def demo(once: bool, directory: Path | None, days: int, nodes: int, as_json: bool) -> None:
     """A simulated cluster, metered for real: 16 nodes of 8 H100, 30 days of history, then live.
 
     Simulated are the GPUs' counters only; meters, signed batches, spools, gRPC and the collector's books are
@@ -69,16 +74,16 @@ def demo(once: bool, directory: Path | None, as_json: bool) -> None:
     """
     if as_json and not once:
         raise click.UsageError("--json goes with --once: a live demo has no end to print")
+    _settle()
     from .demo import run
+    from .scenario import default
 
-    _stop_on_sigterm()
-    document = run(once=once, directory=directory, quiet=as_json)
+    document = run(default(days, nodes), once=once, directory=directory, quiet=as_json)
     if as_json:
         emit_json(document)
 
 
 def _print_replay(done: "Replayed", file: Path, state: Path | None) -> None:
-    import os
     import shutil
 
     from flopmeter.collector.runs_view import Paint, events_view, run_view
@@ -109,8 +114,12 @@ def _print_replay(done: "Replayed", file: Path, state: Path | None) -> None:
         click.echo(f"Books: {state / 'collector'}   (flopmeter runs list --store {state / 'collector'})")
 
 
-def _stop_on_sigterm() -> None:
-    """SIGTERM ends like Ctrl-C: through every `finally`, with nothing half-written and nothing left behind."""
+def _settle() -> None:
+    """SIGTERM ends like Ctrl-C: through every `finally`, with nothing half-written and nothing left behind.
+
+    Closing a collector that our own agents talk to is no news: gRPC's C core shall not print it.
+    """
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -154,8 +154,7 @@ class Cluster:
             self.now_unix_ns = self.start_unix_ns + chunk[-1] * HOUR_NS
             for agent in self._agents:
                 self._play(agent, chunk)
-            for agent in self._agents:
-                agent.wait_acked()
+            self.settle()
             progress(self.readings)
             hour = chunk[-1] + 1
 
@@ -181,6 +180,11 @@ class Cluster:
             if agent.running:
                 agent.stop()
                 agent.start(self.scenario.hours * HOUR_NS, LIVE)
+
+    def settle(self) -> None:
+        """Wait until the collector has all that was sealed."""
+        for agent in self._agents:
+            agent.wait_acked()
 
     def live(self, unix_ns: int) -> None:
         """One tick of every agent that lives."""

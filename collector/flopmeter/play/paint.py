@@ -48,6 +48,11 @@ def rate_text(flop_per_s: int) -> str:
     return "idle" if flop_per_s == 0 else f"{flop_per_s} FLOP/s"
 
 
+def odometer_text(flop: int) -> str:
+    """Every digit, in groups of three: what an odometer shows."""
+    return f"{flop:,}".replace(",", " ") + " FLOP"
+
+
 def energy_text(joules: int) -> str:
     """Energy for people: 61.2 MWh."""
     wh = joules / 3600

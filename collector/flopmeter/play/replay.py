@@ -28,7 +28,7 @@ from flopmeter.contract.limits import DEFAULT_TICK_NS
 from .progress import Progress
 
 #: A collector on the same machine answers within this; one that does not is not there.
-CONNECT_S = 10.0
+CONNECT_S = 5.0
 #: The collector may be slow, but acknowledges something at least this often.
 STALL_S = 60.0
 #: Everything is kept in the spool after its acknowledgement: the totals are derived from it again.

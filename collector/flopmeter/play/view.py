@@ -17,6 +17,7 @@ from .paint import (
     columns,
     energy_text,
     fit,
+    odometer_text,
     percent_text,
     rate_text,
     render,
@@ -196,7 +197,7 @@ def _runs(p: Picture, width: int) -> list[Line]:
             answers.append((f"{tick.label} {tick.answer}   ", _answer_style(tick.answer)))
         if run.gap_ppm:
             answers.append((f"gap {percent_text(run.gap_ppm)}", Style.YELLOW))
-        out.append(answers)
+        out.append(spread(answers, [(odometer_text(run.point), Style.DIM), ("   ", Style.PLAIN)], width))
     if not p.runs:
         out.append([("   no run yet", Style.DIM)])
     else:

@@ -1,0 +1,134 @@
+"""`flopmeter demo`: play the script's history through the real path, show it, then go on live."""
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flopmeter.collector.queries import document
+
+from . import scenario, snapshot
+from .cluster import Cluster
+from .place import Place, place
+from .progress import Progress
+from .scenario import Scenario
+from .screen import Screen, final
+from .view import Picture
+
+_REDRAW_S = 0.7
+_TICK_S = 1.0
+_PLAIN_LINE_S = 30.0
+
+
+def run(script: Scenario, *, once: bool, directory: Path | None, quiet: bool) -> dict[str, Any]:
+    """The demo; returns the document of its books at the end. `quiet`: nothing but that is wanted."""
+    with place(directory, keep=not quiet) as where:
+        with Cluster(script, where.path, time.time_ns()) as cluster:
+            _history(cluster, quiet=quiet)
+            if not once:
+                _live(cluster, where)
+            result = document(cluster.store, cluster.now_unix_ns)
+            picture = None if quiet else _picture(cluster, "as of the end of the demo", live=not once)
+        if picture is not None:
+            _say(_leaving(picture, where))
+        return result
+
+
+def _history(cluster: Cluster, *, quiet: bool) -> None:
+    days = cluster.scenario.hours // scenario.DAY_HOURS
+    screen = Screen(wanted=not quiet)
+    plain = quiet or screen.on
+    with screen, Progress("playing the history", cluster.scenario.readings, quiet=plain) as progress:
+        drawn_at = 0.0
+
+        def after_chunk(readings: int) -> None:
+            nonlocal drawn_at
+            progress.update(readings)
+            if screen.on and time.monotonic() >= drawn_at + _REDRAW_S:
+                drawn_at = time.monotonic()
+                hours = (cluster.now_unix_ns - cluster.start_unix_ns) // scenario.HOUR_NS
+                mode = f"history, day {min(days, hours // scenario.DAY_HOURS + 1)} of {days}"
+                done = readings * 1_000_000 // cluster.scenario.readings
+                screen.show(lambda: _picture(cluster, mode, live=False, progress_ppm=done))
+
+        cluster.history(after_chunk)
+
+
+def _live(cluster: Cluster, where: Place) -> None:
+    """A reading of every GPU each second until Ctrl-C."""
+    cluster.go_live()
+    hints = tuple(_commands(where))
+    try:
+        with Screen() as screen:
+            if not screen.on:
+                _say(["live: a reading a second; Ctrl-C ends it", *hints])
+            said_at = due = time.monotonic()
+            while True:
+                cluster.live(time.time_ns())
+                screen.show(
+                    lambda: snapshot.with_hints(
+                        _picture(cluster, "live, a reading a second", live=True), hints
+                    )
+                )
+                if not screen.on and time.monotonic() >= said_at + _PLAIN_LINE_S:
+                    said_at = time.monotonic()
+                    _say([_plain_line(_picture(cluster, "live", live=True))])
+                due = max(due + _TICK_S, time.monotonic())
+                time.sleep(max(0.0, due - time.monotonic()))
+    except KeyboardInterrupt:
+        return
+
+
+def _picture(cluster: Cluster, mode: str, *, live: bool, progress_ppm: int = 1_000_000) -> Picture:
+    return snapshot.take(cluster.store, cluster.now_unix_ns, mode=mode, live=live, progress_ppm=progress_ppm)
+
+
+def _plain_line(picture: Picture) -> str:
+    from flopmeter.cli.output import flop_text
+
+    from .paint import clock_text, rate_text
+
+    runs = "  ".join(
+        f"{r.name} {flop_text(r.point)} FLOP ({rate_text(r.rate_flop_per_s)})" for r in picture.runs
+    )
+    return f"{clock_text(picture.unix_ns)}  {picture.nodes_live} live, {picture.nodes_silent} silent  {runs}"
+
+
+def _leaving(picture: Picture, where: Place) -> Sequence[str]:
+    """The last picture, and what can be done with what is left."""
+    lines = list(final(snapshot.with_hints(picture, _commands(where)), sys.stdout))
+    kept = "is yours" if where.named else "stays until the next demo"
+    return [*lines, "", f" The books are in {where.path}, which {kept}."]
+
+
+def _commands(where: Place) -> Sequence[str]:
+    name = _invoked()
+    store = f"--store {where.path}"
+    return (
+        "What to try next:",
+        f"{name} runs show {scenario.PRETRAIN} {store}",
+        f"{name} runs list {store}",
+        f"{name} events list {store}",
+        f"{name} fleet list {store}",
+        f"{name} collector fsck {store}",
+    )
+
+
+def _invoked() -> str:
+    """How this command was called, so that what is printed can be pasted."""
+    called = Path(sys.argv[0])
+    found = shutil.which("flopmeter")
+    if called.name != "flopmeter" or (found and Path(found).samefile(called)):
+        return "flopmeter"
+    with_slash = os.path.relpath(called)
+    return with_slash if len(with_slash) < len(str(called)) else str(called)
+
+
+def _say(lines: Sequence[str]) -> None:
+    for line in lines:
+        click.echo(line)
