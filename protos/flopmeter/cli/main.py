@@ -64,8 +64,7 @@ def main() -> None:
     try:
         # Without standalone mode click catches its own Exit and returns the code.
         code = flopmeter(standalone_mode=False)
-        if isinstance(code, int) and code:
-            sys.exit(code)
+        sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Abort:
         sys.exit(130)
     except click.UsageError as e:
