@@ -101,9 +101,16 @@ def _plain_line(picture: Picture) -> str:
 
 def _leaving(picture: Picture, where: Place) -> Sequence[str]:
     """The last picture, and what can be done with what is left."""
-    lines = list(final(snapshot.with_hints(picture, _commands(where)), sys.stdout))
+    # Commands are printed whole, however narrow the screen: they are there to be pasted.
+    title, *commands = _commands(where)
     kept = "is yours" if where.named else "stays until the next demo"
-    return [*lines, "", f" The books are in {where.path}, which {kept}."]
+    return [
+        *final(picture, sys.stdout),
+        f" {title}",
+        *(f"   {command}" for command in commands),
+        "",
+        f" The books are in {where.path}, which {kept}.",
+    ]
 
 
 def _commands(where: Place) -> Sequence[str]:

@@ -1,0 +1,235 @@
+"""`flopmeter demo` as a newcomer runs it: a real process, its real output."""
+
+import json
+import os
+import pty
+import re
+import select
+import shlex
+import signal
+import struct
+import subprocess
+import tempfile
+import termios
+import time
+from datetime import UTC, datetime, timedelta
+from fcntl import ioctl
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import COMMAND, flopmeter
+
+from flopmeter.play import scenario
+from flopmeter.play.place import PREFIX
+from flopmeter.play.scenario import FINETUNE, PRETRAIN
+
+pytestmark = pytest.mark.e2e
+
+SMALL = ("--days", "3", "--nodes", "5")
+
+
+@pytest.fixture(scope="module")
+def full() -> dict[str, Any]:
+    """The demo that `make demo ARGS="--once --json"` runs. Ends by itself; the deadline is a hang's, not a promise."""
+    done = flopmeter("demo", "--once", "--json", timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout.count("\n") == 1
+    document: dict[str, Any] = json.loads(done.stdout)
+    assert document.keys() == {"runs", "events", "fleet"}
+    return document
+
+
+def test_totals_are_the_scripted_ones(full: dict[str, Any]) -> None:
+    script = scenario.default()
+    runs = {r["run"]: r for r in full["runs"]}
+    for run in (PRETRAIN, FINETUNE):
+        hmma = script.hmma_cycles(run)
+        assert int(runs[run]["by_pipe"]["hmma"]["sm_cycles"]) == hmma
+        assert int(runs[run]["executed"]["flop"]["point"]) == hmma * 4096
+    assert int(runs[PRETRAIN]["executed"]["flop"]["lower"]) > 10**23
+    assert int(runs[PRETRAIN]["executed"]["flop"]["upper"]) < 10**25
+
+
+def test_1e23_is_crossed_once_and_at_its_time(full: dict[str, Any]) -> None:
+    crossed = [e for e in full["events"] if e["type"] == "threshold.crossed"]
+    assert [(e["subject"], e["data"]["threshold_flop"]) for e in crossed] == [(PRETRAIN, str(10**23))]
+    states = [(e["type"], e["data"]["estimate"]) for e in full["events"] if e["subject"] == PRETRAIN]
+    assert states == [
+        ("threshold.undetermined", "below"),
+        ("threshold.undetermined", "crossed"),
+        ("threshold.crossed", "crossed"),
+    ]
+    # When, by the script alone: the first hour by which 0.97 x 2048 FLOP of every HMMA cycle pass the line.
+    script = scenario.default()
+    hour = next(h for h in range(script.hours) if _cycles_by(script, h) * 2048 * 97 > 100 * 10**23)
+    ended = max(datetime.fromisoformat(n["last_window_end"]) for n in full["fleet"]["nodes"])
+    due = ended - timedelta(hours=script.hours - hour)
+    late = datetime.fromisoformat(crossed[0]["time"]) - due
+    assert timedelta(0) <= late <= timedelta(hours=6)
+
+
+def _cycles_by(script: scenario.Scenario, hour: int) -> int:
+    total = 0
+    for node in script.nodes:
+        for span in node.spans:
+            if span.workload.run == PRETRAIN:
+                end = min(span.end, script.last_hour(node), hour)
+                lost = sum(1 for at in node.reboots if span.start <= at < end)
+                each = sum(
+                    script.elapsed_per_hour * script.hmma_ppm(span, gpu) // 1_000_000
+                    for gpu in range(script.gpus_per_node)
+                )
+                total += max(0, end - span.start - lost) * each
+    return total
+
+
+def test_the_story_is_told(full: dict[str, Any]) -> None:
+    fleet = full["fleet"]
+    assert (fleet["nodes_total"], fleet["gpus"]) == (16, 128)
+    assert fleet["nodes_by_status"] == {"live": 15, "silent": 1}
+    assert [n["node"] for n in fleet["nodes"] if n["status"] == "silent"] == ["node-14"]
+    assert {r["run"]: r["rule"] for r in full["runs"]} == {
+        PRETRAIN: "label",
+        FINETUNE: "label",
+        "slurm:demo/88121": "job",
+    }
+    assert fleet["idle_device_seconds"] > 0
+    assert fleet["unattributed_device_seconds"] > 0
+    pretrain = next(r for r in full["runs"] if r["run"] == PRETRAIN)
+    assert {(j["job"], j["restarts"]) for j in pretrain["jobs"]} == {("88001", 1), ("88213", 0)}
+    # The history is the last 30 days, so that what is in force now is in force there.
+    last = datetime.fromisoformat(pretrain["last_seen"])
+    assert timedelta(0) <= datetime.now(UTC) - last < timedelta(minutes=10)
+
+
+def test_every_device_second_is_somewhere(full: dict[str, Any]) -> None:
+    script = scenario.default()
+    fleet = full["fleet"]
+    of_runs = sum(
+        r["coverage"]["expected_device_seconds"] - r["coverage"]["gaps"].get("unreported", 0)
+        for r in full["runs"]
+    )
+    whole = of_runs + fleet["idle_device_seconds"] + fleet["unattributed_device_seconds"]
+    expected = sum(script.last_hour(node) * 3600 * script.gpus_per_node for node in script.nodes)
+    assert whole == fleet["device_seconds"] == expected
+
+
+def test_json_leaves_nothing_behind() -> None:
+    root = Path(tempfile.gettempdir())
+    before = set(root.glob(PREFIX + "*"))
+    done = flopmeter("demo", "--once", "--json", "--days", "2", "--nodes", "5")
+    assert done.returncode == 0
+    assert set(root.glob(PREFIX + "*")) <= before
+
+
+def test_once_for_people_ends_with_commands_that_work(tmp_path: Path) -> None:
+    done = flopmeter("demo", "--once", *SMALL, "--dir", tmp_path / "books")
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "playing the history: 2,808 of 2,808 readings" in done.stderr
+    lines = done.stdout.splitlines()
+    assert max(len(line) for line in lines if str(tmp_path) not in line) <= 100
+    commands = [line.strip() for line in lines if "--store" in line]
+    assert len(commands) == 5
+    for command in commands:
+        name, *args = shlex.split(command)
+        assert name.endswith("flopmeter")
+        tried = flopmeter(*args)
+        assert tried.returncode == 0, (command, tried.stderr)
+        assert tried.stdout.strip()
+
+
+def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "something").write_text("mine")
+    done = flopmeter("demo", "--once", "--dir", tmp_path)
+    assert done.returncode == 2
+    assert "empty directory" in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["something"]
+
+
+def test_json_needs_an_end() -> None:
+    done = flopmeter("demo", "--json")
+    assert done.returncode == 2
+    assert "--once" in done.stderr
+
+
+class Terminal:
+    """A demo on a terminal of its own."""
+
+    def __init__(self, tmp_path: Path, columns: int, rows: int, **environ: str) -> None:
+        master, slave = pty.openpty()
+        ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        args = [COMMAND, "demo", *SMALL, "--dir", tmp_path / "books"]
+        env = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "COLUMNS", "LINES")}
+        self.process = subprocess.Popen(
+            list(map(str, args)),
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=env | {"TERM": "xterm-256color"} | environ,
+            start_new_session=True,
+        )
+        os.close(slave)
+        self.master = master
+        self.output = b""
+
+    def read_until(self, wanted: bytes, timeout: float = 60) -> None:
+        deadline = time.monotonic() + timeout
+        while wanted not in self.output:
+            assert time.monotonic() < deadline, self.output[-2000:]
+            self._read()
+
+    def _read(self) -> bool:
+        ready, _, _ = select.select([self.master], [], [], 0.2)
+        if not ready:
+            return True
+        try:
+            data = os.read(self.master, 65_536)
+        except OSError:  # the other end is closed
+            return False
+        self.output += data
+        return bool(data)
+
+    def end(self, number: int) -> int:
+        self.process.send_signal(number)
+        deadline = time.monotonic() + 30
+        while self._read() or self.process.poll() is None:
+            assert time.monotonic() < deadline
+            if self.process.poll() is not None and not select.select([self.master], [], [], 0)[0]:
+                break
+        os.close(self.master)
+        return self.process.wait(10)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_live_on_a_terminal(tmp_path: Path, number: int) -> None:
+    terminal = Terminal(tmp_path, 80, 34)
+    terminal.read_until(b"live, a reading a second")
+    frames_before = terminal.output.count(b"\x1b[H")
+    deadline = time.monotonic() + 30
+    while terminal.output.count(b"\x1b[H") < frames_before + 3:  # it goes on by itself
+        assert time.monotonic() < deadline
+        terminal._read()
+    assert terminal.end(number) == 0
+    text = terminal.output.decode()
+    assert text.index("\x1b[?1049h") < text.rindex("\x1b[?1049l")  # the terminal is given back
+    assert text.count("\x1b[?25l") == text.count("\x1b[?25h")
+    assert "Traceback" not in text
+    frames = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", f) for f in text.split("\x1b[H")[1:]]
+    assert len(frames) > 3
+    for frame in frames[:-1]:
+        rows = frame.split("\r\n")
+        assert len(rows) <= 34
+        assert max(map(len, rows)) <= 80
+    assert "The books are in" in frames[-1]
+    done = flopmeter("runs", "show", PRETRAIN, "--store", tmp_path / "books", "--json")
+    assert int(json.loads(done.stdout)["by_pipe"]["hmma"]["sm_cycles"]) > 0
+
+
+def test_no_color_is_honoured(tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path, 100, 40, NO_COLOR="1")
+    terminal.read_until(b"live, a reading a second")
+    assert terminal.end(signal.SIGINT) == 0
+    assert not re.search(rb"\x1b\[[0-9;]*m", terminal.output)
