@@ -62,9 +62,11 @@ def flopmeter() -> None:
 def main() -> None:
     """Run the command line; print one error line with its hint, never a traceback of a known error."""
     try:
-        # Without standalone mode click catches its own Exit and returns the code.
+        # Without standalone mode click catches most of its own Exits and returns their code.
         code = flopmeter(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Exit as e:
+        sys.exit(e.exit_code)
     except click.exceptions.Abort:
         sys.exit(130)
     except click.UsageError as e:
