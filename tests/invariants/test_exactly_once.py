@@ -28,7 +28,7 @@ from flopmeter.contract.record import parse_record
 from flopmeter.contract.usage import Workload, WorkloadKind
 
 IDLE = Workload(WorkloadKind.IDLE)
-STATEMENTS = ["BEGIN IMMEDIATE", "COMMIT", *(sql for _, sql in WRITES)]
+STATEMENTS = ["COMMIT", "COMMIT", "COMMIT", "BEGIN IMMEDIATE", *(sql for _, sql in WRITES)]
 FOLDER = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
@@ -102,10 +102,12 @@ class ExactlyOnce(RuleBasedStateMachine):
         return True
 
     def rewind(self) -> None:
-        """What the server pushes back after a failed commit."""
+        """What the server pushes back after a failed commit, and an agent that was not admitted yet."""
         for node in self.nodes:
             agent = self.desk.intake._agents.get(node.chain.agent_id)
-            if agent is not None:
+            if agent is None:
+                self.connect(node)
+            else:
                 node.next_send = agent.head.next_seq
 
     def die(self) -> None:
@@ -123,6 +125,16 @@ class ExactlyOnce(RuleBasedStateMachine):
             chain.reboot()
         rows = [busy(0, percent=percent), busy(1, 1), *([gap(1)] if missing else [])]
         chain.next(rows, [TRAINING, IDLE])
+
+    @rule(which=st.integers(0, 1), count=st.integers(1, 3), percent=st.integers(0, 90))
+    def work(self, which: int, count: int, percent: int) -> None:
+        """A good minute or three: sealed, sent and received in order. Not committed."""
+        node = self.nodes[which]
+        for _ in range(count):
+            self.seal(which, percent, missing=False, boot=1)
+        for seq in range(node.next_send, node.chain.seq + 1):
+            self.receive(node, node.chain.records[seq - 1])
+            node.next_send = max(node.next_send, seq + 1)
 
     @rule(which=st.integers(0, 1), count=st.integers(1, 4))
     def send(self, which: int, count: int) -> None:
@@ -162,11 +174,14 @@ class ExactlyOnce(RuleBasedStateMachine):
     def commit(self) -> None:
         self.commit_now()
 
-    @rule(at=st.sampled_from(STATEMENTS), before=st.booleans(), dies=st.booleans())
-    def commit_under_fault(self, at: str, before: bool, dies: bool) -> None:
+    @rule(at=st.sampled_from(STATEMENTS), before=st.booleans(), dies=st.booleans(), which=st.integers(0, 1))
+    def commit_under_fault(self, at: str, before: bool, dies: bool, which: int) -> None:
+        self.work(which, 1, 50)
         self.faults.plan(at, before=before, error=Crash() if dies else None)
         self.commit_now()
         self.faults.error = None
+        self.work(which, 1, 40)  # memory that was not read again would show here
+        self.commit_now()
 
     @rule()
     def kill(self) -> None:
@@ -273,8 +288,8 @@ class ExactlyOnce(RuleBasedStateMachine):
 
 
 ExactlyOnce.TestCase.settings = settings(
-    max_examples=60,
-    stateful_step_count=40,
+    max_examples=150,
+    stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

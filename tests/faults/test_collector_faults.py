@@ -1,0 +1,198 @@
+"""The collector's store fails at every statement, fills up, and dies: acknowledged stays stored, books stay sums."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import pytest
+from builders import TRAINING, Chain, busy, inventory
+from desk import Desk
+from faulty_sqlite import Crash, Faults
+
+from flopmeter.collector.books import SUM_FIELDS
+from flopmeter.collector.encode import decode_batch
+from flopmeter.collector.errors import StoreError
+from flopmeter.collector.ingest import TAKEN
+from flopmeter.collector.regimes import shipped
+from flopmeter.collector.store.sqlite import WRITES
+from flopmeter.contract.record import parse_record
+from flopmeter.contract.usage import Workload, WorkloadKind
+
+IDLE = Workload(WorkloadKind.IDLE)
+STATEMENTS = {"BEGIN IMMEDIATE": "begin", "COMMIT": "commit"} | {sql: name for name, sql in WRITES}
+
+
+def assert_books_are_sums(desk):
+    expected = [0] * len(SUM_FIELDS)
+    for (raw,) in desk.rows("SELECT record FROM records"):
+        for usage in decode_batch(parse_record(raw).payload).usage:
+            expected = [a + getattr(usage, f) for a, f in zip(expected, SUM_FIELDS, strict=True)]
+    for table in ("totals", "hourly"):
+        rows = desk.rows(f"SELECT {', '.join(SUM_FIELDS)} FROM {table}")
+        assert [sum(int(r[i]) for r in rows) for i in range(len(SUM_FIELDS))] == expected
+
+
+def fill(desk, chain, agent):
+    """One group that makes every statement run: new agent, names, a fork, a loss, events."""
+    stranger = Chain(f"stranger-{chain.seq}")
+    desk.agent(stranger, oldest_seq=3)  # a new agent that has lost two
+    again = Chain(f"n-{chain.seq}", key_seed="n", gpus=1 + chain.seq)  # the node, renamed and rebuilt
+    desk.agent(again)
+    other_model = inventory("n", name="NVIDIA H200")
+    assert desk.intake.inventory(agent, other_model, desk.now) is None
+    raw = chain.next(
+        [busy(0), busy(1, 1)], [Workload(WorkloadKind.SLURM, job=str(chain.seq), run="r1"), IDLE]
+    )
+    assert desk.offer(agent, raw) is TAKEN
+    forged = chain.seal(chain.batch([]).SerializeToString(), seq=1, prev_hash=bytes(32))
+    desk.offer(agent, forged)
+    return raw
+
+
+def regimes():
+    return [
+        replace(r, threshold_flop=10**16, status="in-force", effective=date(2020, 1, 1), ends=None)
+        for r in shipped()[:1]
+    ]
+
+
+def opened(path, faults):
+    return Desk(path, regimes(), sinks=("event-log",), connect=faults.connect)
+
+
+@pytest.mark.parametrize("dies", [False, True], ids=["error", "crash"])
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("statement", STATEMENTS, ids=STATEMENTS.values())
+def test_a_commit_that_fails_at_any_statement_is_all_or_nothing(tmp_path, statement, before, dies):
+    """The table: only COMMIT that took effect leaves the group; everything else leaves nothing of it."""
+    faults = Faults()
+    chain = Chain("n")
+    desk = opened(tmp_path / "b.db", faults)
+    agent = desk.agent(chain)
+    assert desk.offer(agent, chain.next()) is TAKEN
+    desk.commit()
+    before_it = desk.totals()
+
+    raw = fill(desk, chain, agent)
+    faults.plan(statement, before=before, error=Crash() if dies else None)
+    with pytest.raises(Crash if dies else StoreError):
+        desk.commit()
+    assert faults.error is None, "the statement did not run: this case tests nothing"
+    faults.error = None
+    if dies:
+        desk.close()
+        desk = opened(tmp_path / "b.db", faults)
+        agent = desk.agent(chain)
+    else:
+        desk.recover()
+    with desk:
+        persisted = statement == "COMMIT" and not before
+        assert agent.head.next_seq == (3 if persisted else 2)
+        assert agent.durable_seq == agent.head.last_seq
+        assert (desk.totals() == before_it) is not persisted
+        for table in ("losses", "conflicts"):
+            assert desk.rows(f"SELECT count(*) FROM {table}") == [(int(persisted),)]
+        assert_books_are_sums(desk)
+        # The agent sends it again, and more: counted once.
+        outcome = desk.offer(agent, raw)
+        assert (outcome is TAKEN) is not persisted
+        assert desk.offer(agent, chain.next([busy(0), busy(1, 1)], [TRAINING, IDLE])) is TAKEN
+        desk.commit()
+        assert desk.rows("SELECT seq FROM records ORDER BY seq") == [(1,), (2,), (3,)]
+        assert_books_are_sums(desk)
+        assert desk.rows("SELECT count(*) FROM events") == desk.rows("SELECT count(*) FROM outbox")
+        assert desk.rows("SELECT count(*) FROM events WHERE type LIKE 'threshold%'")[0][0] >= 1
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 2 MiB."""
+    at = tmp_path / "disk"
+    at.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", at], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a small file system cannot be mounted here (needs root)")
+    yield at
+    subprocess.run(["umount", at], check=True)
+
+
+@pytest.mark.faults
+def test_a_full_disk_loses_nothing_and_ends_when_there_is_room(small_disk):
+    ballast = small_disk / "ballast"
+    chain = Chain("n", gpus=8)
+    with Desk(small_disk / "b.db") as desk:
+        agent = desk.agent(chain)
+        desk.commit()
+        ballast.write_bytes(b"x" * (1 << 20))
+        acked, failures = 0, 0
+        while not failures:
+            assert desk.offer(agent, chain.next()) is TAKEN
+            try:
+                desk.commit()
+                acked = agent.durable_seq
+            except StoreError as e:
+                assert "free space" in e.hint
+                failures += 1
+            assert chain.seq < 5_000, "the disk never filled"
+        desk.recover()
+        assert agent.durable_seq == acked
+        assert_books_are_sums(desk)
+        ballast.unlink()
+        for raw in chain.records[acked:]:
+            assert desk.offer(agent, raw) is TAKEN
+        desk.commit()
+        assert desk.rows("SELECT count(*) FROM records") == [(chain.seq,)]
+        assert_books_are_sums(desk)
+
+
+WRITING = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from builders import Chain
+from desk import Desk
+chain = Chain("n")
+with Desk(Path(sys.argv[2])) as desk:
+    agent = desk.agent(chain)
+    while chain.seq < agent.head.last_seq:
+        chain.next()
+    while True:
+        for _ in range(5):
+            assert desk.offer(agent, chain.next()).__class__.__name__ == "Taken"
+        desk.commit()
+        print(agent.durable_seq, flush=True)
+"""
+
+
+@pytest.mark.faults
+def test_killed_while_committing_what_was_acknowledged_is_there(tmp_path):
+    store = tmp_path / "b.db"
+    tests = str(Path(__file__).parents[1])
+    for round_ in range(6):
+        process = subprocess.Popen([sys.executable, "-c", WRITING, tests, store], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        acked = 0
+        for _ in range(3 + round_):
+            acked = int(process.stdout.readline())
+        process.send_signal(signal.SIGKILL)
+        rest, _ = process.communicate()
+        acked = max([acked, *(int(line) for line in rest.split(b"\n")[:-1])])
+        with Desk(store) as desk:
+            seqs = [s for (s,) in desk.rows("SELECT seq FROM records ORDER BY seq")]
+            assert seqs == list(range(1, len(seqs) + 1))
+            assert acked <= len(seqs)
+            assert len(seqs) % 5 == 0  # groups are whole
+            assert desk.rows("PRAGMA integrity_check") == [("ok",)]
+            assert_books_are_sums(desk)
+
+
+def test_an_unwritable_folder_is_said_with_its_cause(tmp_path):
+    blocker = tmp_path / "file"
+    blocker.write_text("")
+    with pytest.raises(StoreError, match=os.strerror(errno.ENOTDIR) + "|" + os.strerror(errno.EEXIST)):
+        Desk(blocker / "b.db")
