@@ -6,6 +6,7 @@ no room become one bridge: exact from cycle counters, a gap without them, never 
 """
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 GROUP_WINDOWS = 64
 #: While a recording waits for room it looks again this often; acks wake it sooner.
 _ROOM_RETRY_S = 1.0
+#: A recording that found no room for this long is given up; what is durable stays.
+ROOM_TIMEOUT_S = 600.0
 
 
 class PipelineMeter(Protocol):
@@ -113,8 +116,10 @@ class Pipeline:
         self._meter = make_meter(facts, chain.journal)
         self._group: list[SealedWindow] = []
         self._said: list[tuple[NoticeKind, str]] = []  # notices that are not durable yet
-        self._group_limit = 1
+        self._group_limit = self._part = 1
+        self._room_until_s = 0.0  # 0 = not waiting for room
         self._wait_for_room = False
+        self._say_again = False
         if uplink is not None:
             uplink.start()
 
@@ -163,12 +168,16 @@ class Pipeline:
             self.counts.failed_readings += item.error is not None
         else:
             self.counts.happenings += 1
-        self._take(self._meter.observe(item))
+        sealed = self._meter.observe(item)
+        self._repeat_notices()
+        self._take(sealed)
 
     def advance(self, t_boot_ns: int, t_unix_ns: int) -> None:
         """Tell the time, so that windows close although nothing was read."""
         self._before()
-        self._take(self._meter.advance(t_boot_ns, t_unix_ns))
+        sealed = self._meter.advance(t_boot_ns, t_unix_ns)
+        self._repeat_notices()
+        self._take(sealed)
 
     def note(self, kind: NoticeKind, detail: str) -> None:
         """Write a notice into the window that is open."""
@@ -225,25 +234,29 @@ class Pipeline:
             self._flush_group()
 
     def _flush_group(self) -> None:
-        if not self._group:
-            return
         group, self._group = self._group, []
-        while True:
+        while group:
+            part = group[: self._part]
             try:
-                self.chain.append(group)  # D1: durable from here, and only now may the uplink send them
-                self.counts.windows += len(group)
-                self._said.clear()
-                return
+                self.chain.append(part)  # D1: durable from here, and only now may the uplink send them
             except SpoolFullError as e:
                 if not self._wait_for_room:
                     self._give_up_detail(e)
                     return
-                self._await_room(e)
+                if len(part) > 1:
+                    self._part = len(part) // 2  # a whole group may never fit
+                else:
+                    self._await_room(e)
+                continue
             except RecordTooLargeError as e:
                 if self._wait_for_room:
                     raise  # a recording cannot go back
                 self._give_up_detail(e)
                 return
+            self.counts.windows += len(part)
+            self._said.clear()
+            del group[: len(part)]
+            self._room_until_s = 0.0
 
     def _give_up_detail(self, why: AgentError) -> None:
         """Back to the last durable state: the next window that finds room bridges the time from there."""
@@ -253,8 +266,15 @@ class Pipeline:
         self._meter = self._make_meter(self.facts, self.chain.journal)
         if not any(kind is NoticeKind.SPOOL_FULL for kind, _ in self._said):
             self._said.append((NoticeKind.SPOOL_FULL, str(why)))
-        for kind, detail in self._said:
-            self._meter.note(kind, detail)
+        self._say_again = True
+
+    def _repeat_notices(self) -> None:
+        # Only when the new meter knows the time: earlier they would stand in a window that is over, and make
+        # it a record of its own.
+        if self._say_again:
+            self._say_again = False
+            for kind, detail in self._said:
+                self._meter.note(kind, detail)
 
     def _wait_acked(self, uplink: Uplink, timeout_s: float) -> bool:
         # Not by number: a refusal or a re-anchoring renumbers what is pending.
@@ -264,7 +284,12 @@ class Pipeline:
         """A recording can wait: until acks make room, or somebody does on the disk."""
         if self.uplink is None:
             raise why
-        log.info("waiting for room: %s", why)
+        now_s = time.monotonic()
+        if not self._room_until_s:
+            log.info("waiting for room: %s", why)
+            self._room_until_s = now_s + ROOM_TIMEOUT_S
+        elif now_s > self._room_until_s:
+            raise why
         acked = self.chain.spool.acked_seq
         self.uplink.wait_for(lambda: self.chain.spool.acked_seq > acked, _ROOM_RETRY_S)
         if self.uplink.status.fatal is not None:
@@ -284,7 +309,7 @@ class Pipeline:
         `progress(items done, CLOCK_BOOTTIME reached, acknowledged number)` after each group. Waits for room
         where the spool is full. Played again over the same state, it goes on where that ends.
         """
-        self._group_limit = group_windows
+        self._group_limit = self._part = group_windows
         self._wait_for_room = True
         first_seq = self.chain.spool.tip.next_seq
         done, windows = 0, self.counts.windows
