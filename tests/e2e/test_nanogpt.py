@@ -65,7 +65,7 @@ def test_replayed_it_comes_out_at_its_total(
     assert set(run["by_evidence_class"]) == {grade}
 
     # The clock: the joined log on eight GPUs, neither the restart lost nor a second counted twice.
-    coverage = {k: float(v) for k, v in run["coverage"].items()}
+    coverage = run["coverage"]
     device_s = put_in.duration_ms * GPUS / 1000
     assert coverage["expected_device_seconds"] == pytest.approx(device_s, abs=1e-6)
     assert coverage["gap_device_seconds"] == 0

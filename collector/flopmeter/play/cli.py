@@ -14,8 +14,6 @@ from flopmeter.cli.output import emit_json, json_option
 if TYPE_CHECKING:
     from .replay import Replayed
 
-MIN_WINDOW_S, MAX_WINDOW_S = 1.0, 86_400.0
-
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
@@ -28,23 +26,22 @@ MIN_WINDOW_S, MAX_WINDOW_S = 1.0, 86_400.0
     help="Keep key, spool and own books in this directory: a replay cut short goes on where it was.",
 )
 @click.option(
-    "--window",
-    type=click.FloatRange(MIN_WINDOW_S, MAX_WINDOW_S),
-    default=60.0,
-    show_default=True,
-    help="Seconds of usage in one signed batch.",
+    "--window", metavar="TIME", default="60s", show_default=True, help="Time that one signed batch covers."
 )
 @json_option
-def replay(file: Path, collector: str, state: Path | None, window: float, as_json: bool) -> None:
+def replay(file: Path, collector: str, state: Path | None, window: str, as_json: bool) -> None:
     """Play a recorded trace through the real agent path, as fast as it goes; print the runs' totals.
 
     FILE is what `flopmeter agent record` writes (JSON Lines, plain, .gz or .zst). Readings become intervals,
     signed batches, spool, uplink; the books are a collector's. Exit 3 names the line of a trace that is not one.
     """
     _settle()
+    from flopmeter.agent.settings import load_settings
+
     from .replay import replay as play
 
-    done = play(file, collector=collector, state=state, window_ns=round(window * 1e9))
+    settings = load_settings({"window": window, "collector": collector}, {}, None)
+    done = play(file, collector=settings.collector, state=state, window_ns=settings.window)
     for warning in done.warnings:
         click.echo(f"Warning: {warning}", err=True)
     if as_json:

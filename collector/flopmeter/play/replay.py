@@ -22,7 +22,7 @@ from flopmeter.agent.spool import Spool
 from flopmeter.agent.uplink import Identity, Timing, Uplink
 from flopmeter.collector.queries import STORE_NAME, document
 from flopmeter.collector.running import run_collector
-from flopmeter.collector.settings import CollectorSettings, split_address
+from flopmeter.collector.settings import CollectorSettings
 from flopmeter.contract.limits import DEFAULT_TICK_NS
 
 from .progress import Progress
@@ -58,8 +58,6 @@ def replay(
     collector that cannot be reached or does not take the records. With `state` a replay that was cut short
     goes on where it was; without, nothing is left behind.
     """
-    if collector:
-        split_address("--collector", collector)
     with ExitStack() as stack:
         trace = stack.enter_context(closing(TraceFile(file)))
         progress = stack.enter_context(Progress(f"replaying {file.name}", _lines(file), quiet=quiet))
