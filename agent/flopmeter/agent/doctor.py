@@ -38,8 +38,7 @@ class Finding:
 
     @property
     def grade(self) -> EvidenceClass | None:
-        """The class to expect: percentages stand in until the cycle counters' scale is known."""
-        return self.shown.once_calibrated or self.shown.evidence_class
+        return _expected(self.shown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,31 +55,32 @@ class Diagnosis:
 
 
 def examine(rounds: Rounds) -> Diagnosis:
-    """Look at the first rounds. An entity is judged by the best that it showed."""
+    """Look at the first rounds. An entity is judged by the last interval that it showed."""
     view = NodeView(rounds.facts())
-    best: dict[str, tuple[Shown, Reading]] = {}
+    last: dict[str, tuple[Shown, Reading]] = {}
     for count, items in enumerate(rounds, start=1):
         readings = {item.entity: item for item in items if isinstance(item, Reading)}
         for shown in view.update(rounds.facts(), items):
             entity = shown.device.entity
-            if entity not in best or _rank(shown) <= _rank(best[entity][0]):
-                best[entity] = shown, readings[entity]
+            # A first reading alone shows nothing yet, and takes the place of nothing but an error.
+            known = entity in last and last[entity][0].error is None
+            if not known or _expected(shown) is not None or shown.error is not None:
+                last[entity] = shown, readings[entity]
         if count >= ROUNDS:
             break
     facts = rounds.facts()
-    found = [_finding(facts, *best[d.entity]) for d in facts.devices if d.entity in best]
+    found = [_finding(facts, *last[d.entity]) for d in facts.devices if d.entity in last]
     missing = [
         Finding(Shown(d, EvidenceClass.GAP, error="no reading"), metered=False, why="no reading came")
         for d in facts.devices
-        if d.entity not in best
+        if d.entity not in last
     ]
     return Diagnosis(facts, tuple(found + missing))
 
 
-def _rank(shown: Shown) -> int:
-    """Lower is better; a class beats "not known yet", which beats a gap."""
-    grade = shown.once_calibrated or shown.evidence_class
-    return 7 if grade is None else 9 if grade is EvidenceClass.GAP else int(grade)
+def _expected(shown: Shown) -> EvidenceClass | None:
+    """Percentages stand in until the cycle counters' scale is known: the class to come counts."""
+    return shown.once_calibrated or shown.evidence_class
 
 
 def _finding(facts: NodeFacts, shown: Shown, reading: Reading) -> Finding:
@@ -100,7 +100,7 @@ def _finding(facts: NodeFacts, shown: Shown, reading: Reading) -> Finding:
         return Finding(
             shown, True, f"no W table for {reading_name(device)}: metered in SM-cycles, not in FLOP"
         )
-    grade = shown.once_calibrated or shown.evidence_class
+    grade = _expected(shown)
     why, change = _not_better(facts, grade, reading, major=_major(device.compute_capability))
     return Finding(shown, grade is not None and grade not in UPPER_ONLY, why, change)
 

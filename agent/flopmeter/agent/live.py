@@ -113,4 +113,4 @@ def open_rounds(spec: str, clock: Clock, tick_ns: int, pace_s: float = 0.0) -> R
     opened = open_source(spec, clock)
     if hasattr(opened, "items"):
         return RecordedRounds(cast("Recording", opened), clock, pace_s)
-    return LiveRounds(cast("Source", opened), clock, tick_ns)
+    return LiveRounds(opened, clock, tick_ns)

@@ -88,7 +88,7 @@ class EntityView:
                 return self._interval(reading, exact, "")
         sampled, _ = arithmetic.by_percent(before.t_boot_ns, before, reading, now, self._entity)
         grade = self._entity.cycles_class
-        if sampled is not None:
+        if sampled is not None and sampled.evidence_class not in UPPER_ONLY:
             return replace(self._interval(reading, sampled, _CALIBRATING), once_calibrated=grade)
         shown = self._shown(reading, None, _CALIBRATING)
         return replace(_with_pipes(shown, raw.numbers, raw.measured), once_calibrated=grade)

@@ -1,6 +1,6 @@
 """From what a user types (`--source`) to an opened source. Sources are imported when they are asked for."""
 
-from flopmeter.agent.errors import SettingsError
+from flopmeter.agent.errors import SettingsError, SourceError
 from flopmeter.contract.clock import Clock
 
 from .base import Recording, Source
@@ -15,7 +15,12 @@ def open_source(spec: str, clock: Clock) -> Source | Recording:
     """
     kind, _, rest = spec.partition(":")
     if kind == "nvml" and not rest:
-        from .nvml import NvmlSource
+        try:
+            from .nvml import NvmlSource
+        except ModuleNotFoundError as e:
+            raise SourceError(
+                f"nvml: the package {e.name!r} is not installed", "install flopmeter[agent]"
+            ) from e
 
         return NvmlSource(clock)
     if kind == "dcgm":
