@@ -12,6 +12,8 @@ from builders import Chain
 from desk import Desk
 
 from flopmeter.collector.regimes import shipped
+from flopmeter.collector.running import run_collector
+from flopmeter.collector.settings import CollectorSettings
 from flopmeter.collector.sink import EventLog, SinkError, append_durably
 
 SINK = "event-log"
@@ -157,3 +159,17 @@ def test_a_store_that_is_gone_is_an_error_with_a_hint(tmp_path):
     with pytest.raises(SinkError, match="outbox") as e:
         EventLog(tmp_path / "empty", tmp_path / "x.jsonl", SINK).deliver()
     assert e.value.hint
+
+
+def test_a_running_collector_writes_its_events(tmp_path):
+    """From a commit to the file, through the collector's own settings; what was left over comes first."""
+    path = tmp_path / "books.sqlite"
+    with Desk(path, shipped(), sinks=(SINK,)) as desk:
+        desk.agent(Chain("n1"), oldest_seq=5)
+        desk.commit()
+    settings = CollectorSettings(path, listen="127.0.0.1:0", http="", event_log=tmp_path / "events.jsonl")
+    with run_collector(settings):
+        pass
+    (event,) = lines(tmp_path / "events.jsonl")
+    assert event["type"] == "coverage.lost"
+    assert outbox(path) == [(1, 1)]

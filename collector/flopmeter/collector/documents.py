@@ -90,7 +90,7 @@ def run_document(
     if missing_ns:
         nodes = ", ".join(sorted({h.node for h in held})[:5])
         reasons.append(
-            f"outside these bounds: {missing_ns / _SECOND_NS:.0f} device-seconds that silent agents have not "
+            f"outside these bounds: {missing_ns / _SECOND_NS / 3600:,.2f} GPU-h that silent agents have not "
             f"reported yet ({nodes})"
         )
     regimes = tuple(regimes)

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from .admission import Admission, read_admit_file
 from .errors import CollectorError
@@ -20,6 +20,7 @@ from .metrics import Counters
 from .regimes import with_site
 from .server import MAX_STREAMS, IngestServer
 from .settings import CollectorSettings, split_address
+from .sink import EventLog
 from .store.sqlite import SqliteStore
 from .writer import Writer
 
@@ -44,7 +45,7 @@ class Collector:
         self._unix_ns = unix_ns
         self.address = self.http_address = ""
         self._http: HttpServer | None = None
-        self._sink: Any = None
+        self._sink: EventLog | None = None
 
     async def start(self) -> None:
         """Open the store and serve. Raises CollectorError; then nothing is left open."""
@@ -72,6 +73,9 @@ class Collector:
                 self._start_http()
             except OSError as e:
                 raise CollectorError(str(e), "is another collector running on this address?") from e
+            if s.event_log:
+                self._sink = EventLog(s.store, s.event_log, EVENT_LOG_SINK, unix_ns=self._unix_ns)
+                self._sink.start()
         except BaseException:
             self.store.close()
             raise
@@ -95,6 +99,8 @@ class Collector:
         await self.server.stop()
         if self._http is not None:
             await asyncio.to_thread(self._http.stop)
+        if self._sink is not None:
+            await asyncio.to_thread(self._sink.stop)
         self.store.close()
 
 
