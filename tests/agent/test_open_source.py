@@ -1,8 +1,8 @@
 """open_source: what a user may type, and what is said to everything else."""
 
 import pytest
-from fakes import FakeClock
 
+from fakes import FakeClock
 from flopmeter.agent.errors import SettingsError, SourceError
 from flopmeter.agent.reading import NodeFacts
 from flopmeter.agent.sources.open import open_source
