@@ -2,7 +2,7 @@
 
     python .ci/playable.py FOLDER NAME=VALUE… >pod.yaml
 
-Dropped: probes, ports, scheduling, priority, the token. Host folders move under FOLDER, image tags become
+Dropped: probes, hooks, ports, scheduling, priority, the token. Host folders move under FOLDER, image tags become
 `ci`, the node's name is a constant. NAME=VALUE adds settings to the container whose side NAME names
 (FLOPMETER_AGENT_…, FLOPMETER_COLLECTOR_…). Security contexts, init container, mounts and commands stay.
 """
@@ -21,10 +21,11 @@ def playable(folder: Path, settings: dict[str, str]) -> dict[str, Any]:
     (workload,) = [o for o in yaml.safe_load_all(MANIFEST.read_text()) if o["kind"] == "DaemonSet"]
     template = workload["spec"]["template"]["spec"]
     spec = {key: template[key] for key in KEPT}
+    spec["restartPolicy"] = "Never"  # podman 4.3 would restart the init container for ever
     for container in spec["containers"] + spec["initContainers"]:
         container["image"] = container["image"].rpartition(":")[0] + ":ci"
         container["imagePullPolicy"] = "Never"
-        for key in ("ports", "livenessProbe", "readinessProbe"):
+        for key in ("ports", "livenessProbe", "readinessProbe", "lifecycle"):
             container.pop(key, None)
         side = f"FLOPMETER_{container['name'].upper()}_"
         env = {e["name"]: e.get("value", "ci-node") for e in container.get("env", [])}

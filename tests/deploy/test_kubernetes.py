@@ -195,3 +195,9 @@ def test_the_policy_opens_metrics_and_nothing_else() -> None:
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     assert {p["port"] for rule in policy["ingress"] for p in rule["ports"]} == names
     assert policy["egress"] == []
+
+
+def test_the_collector_beside_an_agent_outlives_it() -> None:
+    """Both get SIGTERM at once; without the hook the agent's last batch would wait for the next start."""
+    (beside,) = [c for name, _, c in LONG_RUNNING if name == "DaemonSet/collector"]
+    assert beside["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "5"]
