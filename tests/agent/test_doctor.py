@@ -92,6 +92,10 @@ CASES = {
         dataclasses.replace(H100, sm_count=0), "dcgm", "580.1", {"percent": PERCENT, **CLOCK}, "gap", False,
         "SM count", "--source nvml",
     ),
+    "counters that cannot be": (
+        dataclasses.replace(H100, sm_count=1), "nvml", "595.1", {"cycles": True, **CLOCK}, "gap", False,
+        "cannot be true: counter 248", "update the driver",
+    ),
     "lost": (
         H100, "nvml", "595.1", {"error": "NVML_ERROR_GPU_IS_LOST"}, "gap", False, "GPU_IS_LOST", "reset or a reboot",
     ),

@@ -67,6 +67,8 @@ def test_a_failed_read_is_shown_as_one_never_as_idle():
     assert to_json(facts, shown)["gpus"][0]["pipes_percent"] == {}
     text = draw(Screen(PLAIN), facts, shown)
     assert "gpu is lost" in text
+    lost = dataclasses.replace(script, faults=tuple(SimDead(i, 0, 10**18) for i in (0, 1)))
+    assert "2 GPUs  - TFLOP/s" in draw(Screen(PLAIN), *watch(lost, 3))  # not 0
 
 
 def test_a_counter_restart_is_a_gap_and_then_goes_on():

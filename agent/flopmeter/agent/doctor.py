@@ -101,6 +101,10 @@ def _finding(facts: NodeFacts, shown: Shown, reading: Reading) -> Finding:
             shown, True, f"no W table for {reading_name(device)}: metered in SM-cycles, not in FLOP"
         )
     grade = _expected(shown)
+    if grade is EvidenceClass.GAP and (reading.cycles or reading.percent):
+        return Finding(
+            shown, False, f"what the driver said cannot be true: {shown.note}", "update the driver"
+        )
     why, change = _not_better(facts, grade, reading, major=_major(device.compute_capability))
     return Finding(shown, grade is not None and grade not in UPPER_ONLY, why, change)
 

@@ -61,10 +61,8 @@ class Screen:
             yield self._row(index, one)
 
     def _title(self, facts: NodeFacts, shown: list[Shown]) -> str:
-        total = ZERO
-        for one in shown:
-            if one.flop_per_s is not None:
-                total += one.flop_per_s
+        rates = [one.flop_per_s for one in shown if one.flop_per_s is not None]
+        total = sum(rates, ZERO) if rates else None
         gpus = sum(not one.device.mig for one in shown)
         driver = f" {facts.driver}" if facts.driver else ""
         return f"{facts.node}  {facts.source}{driver}  {gpus} GPUs  {_band(total)} TFLOP/s"
