@@ -27,6 +27,7 @@ from metering import (
 )
 
 from flopmeter.agent.encode import encode_batch
+from flopmeter.agent.intake import MAX_LACKING
 from flopmeter.agent.meter import Meter, Sealed
 from flopmeter.agent.reading import CYCLE_IDS, Happening, HappeningKind, Reading
 from flopmeter.contract.evidence_class import EvidenceClass
@@ -102,9 +103,10 @@ class World:
         self.sealed: list[Sealed] = []
         self.agent = self._agent(None)
         self.multiplier = SMS if average else 1
-        self.reset_unsealed = False
+        self.restarted: set[str] = set()  # counters restarted, and no good reading since
+        self.unsealed: set[str] = set()  # the first one of an epoch is in no journal yet
         self.unbridged: set[str] = set()
-        self.lacking: dict[str, int] = {}
+        self.lacking = dict.fromkeys(ENTITIES, 0)
         self.leapt = dict.fromkeys(ENTITIES, False)
         self._seconds(8)  # the scale is known from here on
         self._flush()
@@ -130,24 +132,25 @@ class World:
         if s["then"] in ("reset", "reboot") and self.unbridged:
             return
         if s["then"] == "reset":
-            self.reset_unsealed = True
+            self.restarted = set(ENTITIES)
             for gpu in self.gpus:
                 gpu.reset()
         elif s["then"] == "tick":
             self.sealed += self.agent.advance(self.boot_ns, UNIX0 + self.t)
         elif s["then"] in ("kill", "stop"):
             # Counters of an epoch whose beginning no journal holds are lost in a crash: a gap. Not here.
-            if s["then"] == "stop" or self.reset_unsealed:
+            if s["then"] == "stop" or self.unsealed:
                 self._flush()
             self.agent = self._agent(self.sealed[-1].journal)
             self.unbridged = set(ENTITIES)
+            self.leapt = dict.fromkeys(ENTITIES, True)  # the journal may hold a first one
         elif s["then"] == "reboot":
             self.reboot()
 
     def _flush(self, *, final: bool = False) -> None:
         last = self.agent.flush(final=final)
         self.sealed += [last] if last else []
-        self.reset_unsealed = False
+        self.unsealed.clear()
 
     def reboot(self) -> None:
         self._flush()  # an orderly one, so that the last reading is in the books
@@ -160,7 +163,7 @@ class World:
             oracle.base, oracle.first_ns = None, None
             self.leapt[gpu.entity] = False
         self.agent = self._agent(self.sealed[-1].journal)
-        self.reset_unsealed = True
+        self.restarted = set(ENTITIES)
 
     def _read(self, gpu: Gpu, oracle: Oracle, answer: str, s: dict) -> None:  # type: ignore[type-arg]
         t, unix = self.boot_ns, UNIX0 + self.t
@@ -170,12 +173,15 @@ class World:
             oracle.good(t, unix, gpu.counters)
             self.leapt[gpu.entity] = False
             self.unbridged.discard(gpu.entity)
-            self.lacking.pop(gpu.entity, None)
+            self.unsealed |= self.restarted & {gpu.entity}
+            self.restarted.discard(gpu.entity)
+            self.lacking[gpu.entity] = 0
             self.take(gpu.reading(t, unix=unix, workload=s["workload"]))
         elif oracle.first_ns is None:
             return
-        elif answer == "partial" and t - self.lacking.setdefault(gpu.entity, t) <= 10 * SECOND:
-            # For 10 ticks a missing counter is waited for; after that the others go on without it.
+        elif answer == "partial" and self.lacking[gpu.entity] < MAX_LACKING:
+            # So long a missing counter is waited for; after that the others go on without it.
+            self.lacking[gpu.entity] += 1
             some = {k: v for k, v in gpu.counters.items() if k != 252}
             self.take(gpu.reading(t, unix=unix, cycles=some))
         elif answer == "glitch" and not self.leapt[gpu.entity]:

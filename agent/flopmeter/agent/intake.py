@@ -35,6 +35,8 @@ from .window import Window
 
 #: A gap over a reboot is taken from the wall clock, which may be wrong; no more than this is booked.
 MAX_REBOOT_GAP_NS = 31 * 86_400_000_000_000
+#: So many readings in a row that lack a counter are waited out; then the others go on without it.
+MAX_LACKING = 10
 
 _AFTER_FAILED_READ = (GapReason.READ_FAILED, GapReason.READ_HUNG, GapReason.LOST)
 
@@ -124,9 +126,8 @@ class Intake:
             a is None and b is not None for a, b in zip(now.counters, base.counters, strict=True)
         ):
             # Some counters were not read. For a while they are waited for: the next whole reading is exact.
-            if track.lacking_ns < 0:
-                track.lacking_ns = now.t_boot_ns
-            waited = now.t_boot_ns - track.lacking_ns > self._long_ns
+            track.lacking += 1
+            waited = track.lacking > MAX_LACKING
             elapsed_read = now.counters[0] is not None
             if not waited or (not elapsed_read and not reading.percent):
                 track.bridging = True
@@ -167,7 +168,7 @@ class Intake:
             self._calibrate(track)
         track.accounted_ns = now.t_boot_ns
         track.bridging = False
-        track.lacking_ns = -1
+        track.lacking = 0
         track.why = GapReason.NONE
         if None in base.counters + now.counters and _ids(base) != _ids(now):
             self._new_epoch(track, now)

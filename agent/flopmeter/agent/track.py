@@ -32,7 +32,7 @@ class Track:
     workload: Workload | None = None  # at the last good reading
     why: GapReason = GapReason.NONE  # why there is no base
     bridging: bool = False  # readings failed or were incomplete since `base`
-    lacking_ns: int = -1  # first reading since `base` that lacked some of its counters
+    lacking: int = 0  # readings since `base` that lacked some of its counters
     doubted: tuple[Point, Workload | None] | None = None  # a reading that does not fit `base`
     epoch: int = -1
     anchored_ns: int = -1
@@ -60,7 +60,7 @@ class Track:
         self.base = None
         self.doubted = None
         self.bridging = False
-        self.lacking_ns = -1
+        self.lacking = 0
         self.start = None
         self.why = why
 
@@ -88,7 +88,7 @@ def dump_track(t: Track) -> dict[str, Any]:
             t.accounted_ns,
             t.owed_unix_ns,
             t.anchored_ns,
-            t.lacking_ns,
+            t.lacking,
             *t.cadences,
         ],
         "base": t.base and list(t.base),
@@ -137,7 +137,7 @@ def load_track(entity: Entity, data: dict[str, Any]) -> Track:
         workload=_to_workload(data["workload"]),
         why=GapReason(data["why"]),
         bridging=bool(data["bridging"]),
-        lacking_ns=lacking,
+        lacking=lacking,
         doubted=None if doubted is None else (_sure_point(doubted[0]), _to_workload(doubted[1])),
         epoch=_ints([data["epoch"]], 1)[0],
         anchored_ns=anchored,
