@@ -65,6 +65,7 @@ class Collector:
                 linger_s=s.linger_ms / 1_000,
                 counters=Counters(),
                 unix_ns=self._unix_ns,
+                raised=self._wake_sink,
             )
             host, _ = split_address("--listen", s.listen)
             try:
@@ -72,8 +73,9 @@ class Collector:
                 self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
                 self._start_http()
             except OSError as e:
+                await self.server.stop()
                 raise CollectorError(str(e), "is another collector running on this address?") from e
-            if s.event_log:
+            if s.event_log is not None:
                 self._sink = EventLog(s.store, s.event_log, EVENT_LOG_SINK, unix_ns=self._unix_ns)
                 self._sink.start()
         except BaseException:
@@ -86,8 +88,17 @@ class Collector:
         host, port = split_address("--http", self.settings.http)
         server = self.server
         metrics = CollectorMetrics(server.counters, lambda: server.stream_count, lambda: server.ready)
-        self._http = HttpServer(host, port, metrics=metrics, alive=self._alive, ready=lambda: server.ready)
+        try:
+            self._http = HttpServer(
+                host, port, metrics=metrics, alive=self._alive, ready=lambda: server.ready
+            )
+        except OSError as e:
+            raise OSError(f"--http {self.settings.http}: cannot listen: {e.strerror or e}") from e
         self.http_address = f"{host}:{self._http.port}"
+
+    def _wake_sink(self) -> None:
+        if self._sink is not None:
+            self._sink.wake()
 
     def _alive(self) -> bool:
         turned = threading.Event()

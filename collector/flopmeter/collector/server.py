@@ -111,11 +111,16 @@ class IngestServer:
         linger_s: float,
         counters: Counters,
         unix_ns: Callable[[], int] = time.time_ns,
+        raised: Callable[[], None] = lambda: None,
     ) -> None:
-        """`probe` (run on the writer's thread) raises StoreError while commits cannot work."""
+        """`probe` (run on the writer's thread) raises StoreError while commits cannot work.
+
+        `raised` is called after a commit that holds events; it must not block.
+        """
         self._intake = intake
         self._writer = writer
         self._probe = probe
+        self._raised = raised
         self._linger_s = linger_s
         self._unix_ns = unix_ns
         self.counters = counters
@@ -128,6 +133,8 @@ class IngestServer:
         self._committing_records = 0
         self._committing_bytes = 0
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._committer: asyncio.Task[None] | None = None
+        self._sweeper: asyncio.Task[None] | None = None
         self._version = _collector_version()
 
     # --- life ---
@@ -156,6 +163,9 @@ class IngestServer:
     async def stop(self, grace_s: float = 5.0) -> None:
         """Take nothing more, commit what was taken, acknowledge it, say goodbye, close."""
         self._stopping = True
+        if self._committer is None or self._sweeper is None:  # never bound
+            self._executor.shutdown(wait=True)
+            return
         self._sweeper.cancel()
         self._work.set()
         self._full.set()
@@ -472,6 +482,8 @@ class IngestServer:
         finally:
             self._committing_records = self._committing_bytes = 0
         self.counters.committed(done)
+        if done.events:
+            self._raised()
         for agent_no, agent in self._intake.committed(group).items():
             stream = self._by_agent.get(agent_no)
             if stream is not None:
