@@ -1,0 +1,146 @@
+"""`flopmeter collector serve` as a process: start, precedence, signals, errors and their exit codes."""
+
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+from builders import Chain
+from processes import COMMAND, flopmeter, start, wait_for
+from wire_client import WireClient
+
+
+def served(log):
+    """The address that a started collector listens on, once it does."""
+
+    def found():
+        text = log.read_text()
+        return text.partition("listening on ")[2].partition(",")[0]
+
+    wait_for("listening", found)
+    return found()
+
+
+@pytest.fixture
+def serve(tmp_path):
+    running = []
+
+    def begin(*more, env=None):
+        log = tmp_path / f"log{len(running)}"
+        args = ["collector", "serve", "--listen", "127.0.0.1:0", "--http", "", *more]
+        if env is None:
+            running.append(start(*args, log=log))
+        else:
+            with log.open("ab") as f:
+                running.append(subprocess.Popen([COMMAND, *args], stdout=f, stderr=f, env=env))
+        return running[-1], log
+
+    yield begin
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_commits_what_was_taken_and_ends_well(tmp_path, serve, number):
+    process, log = serve("--store", tmp_path / "b.db", "--admit-new", "--linger-ms", "50")
+    chain = Chain("gpu-001")
+    chain.unix_ns = 1_750_000_000_000_000_000  # before any clock of a machine that runs this
+    with WireClient(served(log), chain) as client:
+        client.hello()
+        client.records(chain.next(), chain.next())
+        client.ack(2)
+        process.send_signal(number)
+        assert process.wait(20) == 0
+    assert "setting: linger_ms = 50" in log.read_text()
+    assert "stopped" in log.read_text()
+    connection = sqlite3.connect(tmp_path / "b.db")
+    assert connection.execute("SELECT count(*) FROM records").fetchone() == (2,)
+    connection.close()
+
+
+def test_flag_over_environment_over_file_over_default(tmp_path, serve):
+    config = tmp_path / "c.toml"
+    config.write_text(f"store = '{tmp_path / 'file.db'}'\nlinger-ms = 11\nadmit-new = true\n")
+    env = os.environ | {
+        "FLOPMETER_COLLECTOR_LINGER_MS": "22",
+        "FLOPMETER_COLLECTOR_CONFIG": str(config),
+    }
+    _, log = serve(env=env)
+    served(log)
+    text = log.read_text()
+    assert "setting: linger_ms = 22" in text
+    assert "setting: admit_new = True" in text
+    assert f"setting: store = {tmp_path / 'file.db'}" in text
+    assert "setting: regimes = None" in text
+    _, log = serve("--linger-ms", "33", "--store", tmp_path / "flag.db", env=env)
+    served(log)
+    assert "setting: linger_ms = 33" in log.read_text()
+
+
+def test_systemd_is_told(tmp_path, serve):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.bind(str(tmp_path / "notify"))
+        s.settimeout(20)
+        process, _ = serve(
+            "--store", tmp_path / "b.db", env=os.environ | {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+        )
+        assert s.recv(100) == b"READY=1"
+        process.terminate()
+        assert s.recv(100) == b"STOPPING=1"
+    assert process.wait(20) == 0
+
+
+ERRORS = [
+    (["--linger-ms", "-5"], 2, "--linger-ms: expected 0 to 10000"),
+    (["--listen", "0.0.0.0:0"], 2, "expected a loopback address"),
+    (["--no-such-flag"], 2, "No such option"),
+    (["--admit", "absent"], 2, "--admit absent: cannot read"),
+    (["--config", "absent.toml"], 2, "--config absent.toml: cannot read"),
+    (["--regimes", "absent"], 1, "regimes: cannot read"),
+    (["--store", "/proc/b.db"], 3, "cannot open"),
+]
+
+
+@pytest.mark.parametrize(("args", "code", "said"), ERRORS)
+def test_errors_say_what_and_exit_by_the_rule(tmp_path, args, code, said):
+    store = [] if "--store" in args else ["--store", tmp_path / "b.db"]
+    done = flopmeter("collector", "serve", "--http", "", *store, *args)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_second_collector_on_the_store_is_refused(tmp_path, serve):
+    _, log = serve("--store", tmp_path / "b.db")
+    served(log)
+    done = flopmeter(
+        "collector", "serve", "--listen", "127.0.0.1:0", "--http", "", "--store", tmp_path / "b.db"
+    )
+    assert done.returncode == 3
+    assert "another collector (pid" in done.stderr
+    assert "Hint: stop it first" in done.stderr
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['flopmeter', 'collector', 'serve', '--help']\n"
+        "from flopmeter.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(sorted({m.split('.')[0] for m in sys.modules} & "
+        "{'grpc', 'google', 'nacl', 'sqlite_utils', 'prometheus_client', 'asyncio'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Trust" in done.stdout or "trust on first use" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_group_lists_fsck_beside_serve():
+    done = flopmeter("collector", "--help")
+    assert done.returncode == 0
+    assert "serve" in done.stdout
+    assert "fsck" in done.stdout
