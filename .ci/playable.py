@@ -14,7 +14,14 @@ from typing import Any
 import yaml
 
 MANIFEST = Path(__file__).parents[1] / "deploy/k8s/agent-daemonset.yaml"
-KEPT = ("initContainers", "containers", "volumes", "hostPID", "securityContext", "terminationGracePeriodSeconds")
+KEPT = (
+    "initContainers",
+    "containers",
+    "volumes",
+    "hostPID",
+    "securityContext",
+    "terminationGracePeriodSeconds",
+)
 
 
 def playable(folder: Path, settings: dict[str, str]) -> dict[str, Any]:
