@@ -1,5 +1,6 @@
 """One file of the spool: a head frame, then entries. Framing, reading back, writing whole."""
 
+import contextlib
 import errno
 import os
 import struct
@@ -215,7 +216,8 @@ def write_segment(
 ) -> tuple[Segment, Entry | None]:
     """Write a whole segment: it has its name only when all of it is durable. Returns it and its last entry.
 
-    Raises SpoolFullError for a full disk (nothing is left behind), SpoolError for any other failure.
+    Raises SpoolFullError for a full disk and SpoolError for another failure to write: nothing is left behind
+    then. Raises OSError where it cannot be told whether the name is there.
     """
     path = segment_path(directory, number)
     tmp = path.with_suffix(".tmp")
@@ -232,11 +234,12 @@ def write_segment(
                 last = entry
             f.flush()
             os.fsync(f.fileno())
-        tmp.rename(path)
-        sync_directory(directory)
     except OSError as e:
-        tmp.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the next start removes it
+            tmp.unlink(missing_ok=True)
         raise os_error(f"spool {directory}: cannot write {path.name}", e) from e
+    tmp.rename(path)
+    sync_directory(directory)
     return segment, last
 
 

@@ -13,6 +13,7 @@ the meter goes on from the journal before them and the counters bridge the time.
 """
 
 import bisect
+import contextlib
 import fcntl
 import logging
 import os
@@ -222,8 +223,11 @@ class Spool:
                     "bring the collector back, or raise --spool-limit",
                 )
             self._forget(room_for=size)
-            segment = self._active(entries[0].seq)
-            self._write(segment, b"".join(frames))
+            try:
+                segment = self._active(entries[0].seq)
+                self._write(segment, b"".join(frames))
+            except OSError as e:
+                raise os_error(f"spool {self.directory}: cannot append", e) from e
             # D1: durable from here. A crash before it loses frames that nobody was sent; the journal of
             # the entry before is then the newest, and the meter meters the time again from the counters.
             for frame in frames:
@@ -260,10 +264,14 @@ class Spool:
             base = self._journal_before(voids_from) if first else self._tip.journal
             number = self._segments[-1].number + 1 if self._segments else 1
             head = Head(next_seq, prev_hash, base, voids_from)
-            segment, last = write_segment(self.directory, number, head, first, entries)
+            segment, last = self._new_segment(number, head, first, entries)
             # D1: the new chain is durable from here.
             self._close_files()
-            self._void(voids_from)
+            try:
+                self._void(voids_from)
+            except OSError as e:
+                self._broken = f"records that were replaced could not be cut ({e.strerror})"
+                self._check()
             self._segments.append(segment)
             if last is None:
                 self._tip = Tip(next_seq, prev_hash, base)
@@ -310,13 +318,13 @@ class Spool:
         return self._segments[i]
 
     def _read(self, segment: Segment, seq: int) -> Entry:
-        if self._read_path != segment.path:
-            if self._read_fd >= 0:
-                os.close(self._read_fd)
-            self._read_fd, self._read_path = -1, None
-            self._read_fd = os.open(segment.path, os.O_RDONLY)
-            self._read_path = segment.path
         try:
+            if self._read_path != segment.path:
+                if self._read_fd >= 0:
+                    os.close(self._read_fd)
+                self._read_fd, self._read_path = -1, None
+                self._read_fd = os.open(segment.path, os.O_RDONLY)
+                self._read_path = segment.path
             return segment.read(self._read_fd, seq)
         except (OSError, ValueError) as e:
             self._broken = f"record {seq} in {segment.path.name} was durable and is now damaged ({e})"
@@ -330,12 +338,22 @@ class Spool:
             return last
         number = last.number + 1 if last else 1
         head = Head(next_seq, self._tip.prev_hash, self._tip.journal)
-        segment, _ = write_segment(self.directory, number, head, None, ())
+        segment, _ = self._new_segment(number, head, None, ())
         if self._write_fd >= 0:
             os.close(self._write_fd)
             self._write_fd = -1
         self._segments.append(segment)
         return segment
+
+    def _new_segment(
+        self, number: int, head: Head, first: Entry | None, rest: Iterable[Entry]
+    ) -> tuple[Segment, Entry | None]:
+        try:
+            return write_segment(self.directory, number, head, first, rest)
+        except OSError as e:
+            self._broken = f"segment {number} was written, but not its name ({e.strerror})"
+            self._check()
+            raise AssertionError from e
 
     def _write(self, segment: Segment, data: bytes) -> None:
         if self._write_fd < 0:
@@ -374,7 +392,11 @@ class Spool:
             if self._read_path == oldest.path:
                 os.close(self._read_fd)
                 self._read_fd, self._read_path = -1, None
-            oldest.path.unlink(missing_ok=True)
+            try:
+                oldest.path.unlink(missing_ok=True)
+            except OSError as e:  # it holds nothing that is needed: next time, or at the next start
+                log.warning("spool: cannot remove %s: %s", oldest.path, e.strerror or e)
+                return
             total -= oldest.size
             del self._segments[0]
 
@@ -421,7 +443,7 @@ class Spool:
 
     def _recover(self) -> None:
         """Read every segment, cut what is torn, finish what a crash interrupted."""
-        for tmp in self.directory.glob("*.tmp"):
+        for tmp in self.directory.rglob("*.tmp"):
             tmp.unlink()  # never had a name, so nothing stands on it
         used: set[str] = set()
         numbers = sorted(int(p.stem) for p in self.directory.glob("*.seg") if p.stem.isdigit())
@@ -473,8 +495,9 @@ def _take_lock(directory: Path) -> int:
             f"spool {directory} is in use by process {holder}",
             "one agent per state directory: stop that one, or name another with --state",
         ) from None
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    with contextlib.suppress(OSError):  # the lock holds without our name in it, on a full disk too
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     return fd
 
 
@@ -489,5 +512,6 @@ def _write_file(path: Path, data: bytes) -> None:
         tmp.replace(path)
         sync_directory(path.parent)
     except OSError as e:
-        tmp.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the next start removes it
+            tmp.unlink(missing_ok=True)
         raise os_error(f"cannot write {path}", e) from e
