@@ -18,12 +18,12 @@ def allowed_reasons(text: str) -> list[re.Pattern[str]]:
 
 def skips(junit: Path) -> list[tuple[str, str]]:
     """(test, reason) of every skipped test; expected failures are not skips."""
-    found = []
-    for case in ET.parse(junit).getroot().iter("testcase"):
-        for skip in case.iter("skipped"):
-            if skip.get("type") != "pytest.xfail":
-                found.append((f"{case.get('classname')}::{case.get('name')}", skip.get("message") or ""))
-    return found
+    return [
+        (f"{case.get('classname')}::{case.get('name')}", skip.get("message") or "")
+        for case in ET.parse(junit).getroot().iter("testcase")
+        for skip in case.iter("skipped")
+        if skip.get("type") != "pytest.xfail"
+    ]
 
 
 def main(junit: str, allowed: str) -> int:

@@ -1,6 +1,6 @@
 """What the newcomer's `make demo ARGS="--once --json"` must have printed. Standard library only.
 
-    python3 check_demo.py FILE     exit 1 and say what is missing
+python3 check_demo.py FILE     exit 1 and say what is missing
 """
 
 import json
@@ -14,9 +14,13 @@ def lacking(result: dict[str, Any]) -> list[str]:
     wrong = [f"no {key!r} in the result" for key in ("runs", "events", "fleet") if key not in result]
     if wrong:
         return wrong
-    crossed = [e for e in result["events"] if "threshold.crossed" in (e.get("type"), e.get("kind"))]
-    if not crossed and "threshold.crossed" not in json.dumps(result["events"]):
-        wrong.append("no run has crossed a threshold")
+    types = {e["type"] for e in result["events"]}
+    wrong += [
+        f"no {t} among the events" for t in ("threshold.crossed", "threshold.undetermined") if t not in types
+    ]
+    silent = result["fleet"].get("nodes_by_status", {}).get("silent", 0)
+    if (result["fleet"].get("nodes_total"), silent) != (16, 1):
+        wrong.append(f"expected 16 nodes, one silent; got {result['fleet'].get('nodes_total')} and {silent}")
     for run in result["runs"]:
         name = run.get("run", "?")
         flop = run.get("executed", {}).get("flop", {})
