@@ -8,11 +8,13 @@ import pytest
 
 from fakes import FakeClock
 from flopmeter.agent.errors import SourceError
+from flopmeter.agent.meter import Meter, MeterSettings
 from flopmeter.agent.reading import Reading
 from flopmeter.agent.sources import dcgm_fields
-from flopmeter.agent.sources.dcgm import REFRESH_NS, RETRY_NS, DcgmSource, fetch_page, understand
+from flopmeter.agent.sources.dcgm import REFRESH_NS, RETRY_NS, STILL_NS, DcgmSource, fetch_page, understand
 from flopmeter.agent.sources.prom_text import parse_page
 from flopmeter.contract.limits import MAX_SCRAPE_BYTES
+from flopmeter.contract.usage import GapReason
 
 PAGES = Path(__file__).parents[2] / "../shared/data/dcgm"
 A100 = "GPU-7099682b-a20d-2bcc-74ab-b9060454d81e"
@@ -304,6 +306,63 @@ def test_one_scrape_serves_all_entities_until_it_is_old():
     assert (reading.sm_clock_mhz, reading.t_boot_ns) == ((900.0,), clock.boot_ns())
     assert exporter.asked == 2
     source.close()
+
+
+def test_cycle_totals_are_given_out_once_per_collection():
+    def page(elapsed: int) -> bytes:
+        total = row("DCGM_FI_PROF_SM_CYCLES_ELAPSED_TOTAL", elapsed)
+        return (total + row("DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", 0.5)).encode()
+
+    clock, exporter = FakeClock(), Exporter(page(10**15))
+    source = DcgmSource("http://x/metrics", clock, exporter)
+    assert source.read(GPU).cycles == {248: 10**15}
+    for _ in range(29):  # a tick a second, a collection every thirty
+        clock.advance(1_000_000_000)
+        held = source.read(GPU)
+        assert (held.cycles, held.percent, held.error) == ({}, {}, None)
+    exporter.page = page(10**15 + 30 * 10**9)
+    clock.advance(1_000_000_000)
+    new = source.read(GPU)
+    assert (new.cycles, new.percent) == ({248: 10**15 + 30 * 10**9}, {})
+    clock.advance(STILL_NS)
+    assert source.read(GPU).cycles == new.cycles  # an SM that stands still is a reading too
+    exporter.page = (
+        row("DCGM_FI_PROF_HMMA_CYCLES_ACTIVE_TOTAL", 5).encode() + row("DCGM_FI_PROF_SM_ACTIVE", 0.5).encode()
+    )
+    clock.advance(REFRESH_NS)
+    assert (source.read(GPU).cycles, source.read(GPU).percent) == ({}, {2: 50.0})
+
+
+def test_totals_of_a_slow_exporter_are_metered_whole():
+    """Through the meter: what was counted from the first collection to the last, to the cycle, and no gap."""
+    clock, exporter = FakeClock(), Exporter(b"")
+    per_s = 108 * 1_300_000_000  # a sum over 108 SMs at 1300 MHz
+
+    def collect(s: int) -> None:
+        totals = {
+            "SM_CYCLES_ELAPSED": per_s * s,
+            "MMA_CYCLES_ACTIVE": per_s * s // 2,
+            "HMMA_CYCLES_ACTIVE": per_s * s // 2,
+        }
+        rows = [row(f"DCGM_FI_PROF_{k}_TOTAL", 10**15 + v) for k, v in totals.items()]
+        exporter.page = "".join([*rows, row("DCGM_FI_DEV_SM_CLOCK", 1300)]).encode()
+
+    collect(0)
+    source = DcgmSource("http://x/metrics", clock, exporter, node="n")
+    meter = Meter(source.facts(), MeterSettings(), agent_version="0")
+    sealed = []
+    for s in range(301):  # ten collections
+        if s % 30 == 0:
+            collect(s)
+        sealed += meter.observe(source.read(GPU))
+        clock.advance(1_000_000_000)
+    if (last := meter.flush(final=True)) is not None:
+        sealed.append(last)
+    usage = [u for one in sealed for u in one.batch.usage]
+    assert {u.gap_reason for u in usage} == {GapReason.NONE}
+    assert sum(u.sm_elapsed_cycles for u in usage) == 300 * per_s
+    assert sum(u.hmma_cycles for u in usage) == 150 * per_s
+    assert sum(u.duration_ns for u in usage) == 300 * 1_000_000_000
 
 
 def test_an_exporter_that_goes_away_leaves_errors_not_old_values_and_is_asked_again():

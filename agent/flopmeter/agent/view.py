@@ -71,6 +71,11 @@ class EntityView:
             return self._shown(reading, None, "first reading")
         if before.has_counters and now.has_counters:
             return self._by_counters(before, now, reading)
+        if before.has_counters and not reading.percent:  # an exporter that has not collected since
+            self._last = before
+            return replace(
+                self._shown(reading, None, "no new counters"), once_calibrated=self._entity.cycles_class
+            )
         found, refused = arithmetic.by_percent(before.t_boot_ns, before, reading, now, self._entity)
         return self._interval(reading, found, refused or "no pipe counters")
 

@@ -4,6 +4,10 @@ Gauges there are averages over the exporter's own collect interval (30 s by defa
 every few seconds and held in between. MIG instances carry no UUID on the page: their entity is
 `MIG-<UUID of the GPU>-<GPU instance>`. Energy, power and cycle totals exist once per GPU and are read for
 the GPU only, however many instance rows repeat them.
+
+Cycle totals stand still between two collections and then jump. A reading carries them only when they are
+new: in between it has neither cycles nor percentages, so that the meter waits for the next totals and no
+interval holds more cycles than its time.
 """
 
 import http.client
@@ -15,11 +19,11 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 from flopmeter.agent.errors import SourceError
-from flopmeter.agent.reading import NodeFacts, Reading
+from flopmeter.agent.reading import SM_CYCLES_ELAPSED, NodeFacts, Reading
 from flopmeter.contract.clock import Clock
 from flopmeter.contract.errors import ContractError
 from flopmeter.contract.ids import check_entity, check_label
@@ -37,6 +41,11 @@ log = logging.getLogger(__name__)
 DEFAULT_URL = "http://127.0.0.1:9400/metrics"
 #: Six scrapes per default collect interval of the exporter: none of its averages is missed.
 REFRESH_NS = 5_000_000_000
+#: With cycle totals on the page the moment of collection is looked for more closely: their time is that of
+#: the scrape that first shows them.
+REFRESH_TOTALS_NS = 1_000_000_000
+#: Totals that stand still for this long (four default collect intervals) are taken as they are.
+STILL_NS = 120_000_000_000
 RETRY_NS = 1_000_000_000  # after a failed scrape
 TIMEOUT_S = 2.0
 #: Above this utilisation, profiling ratios that are all exactly 0 mean "counter failed" (metering.md 2.1).
@@ -237,17 +246,10 @@ def _store(rows: _Rows, name: str, value: float, help_text: str) -> bool:
     if checked is None:
         return False
     if quantity == fields.MAX_CLOCK:
-        mhz = min(round(checked), MAX_SM_CLOCK_MHZ)
-        rows.device = _with_max_clock(rows.device, mhz)
+        rows.device = replace(rows.device, max_sm_clock_mhz=min(round(checked), MAX_SM_CLOCK_MHZ))
     else:
         rows.quantities.setdefault(quantity, checked)
     return True
-
-
-def _with_max_clock(d: Device, mhz: int) -> Device:
-    return Device(
-        d.entity, d.name, d.compute_capability, d.sm_count, mhz, d.serial, d.mig, d.parent, d.gpu_instance
-    )
 
 
 def _forget(rows: _Rows, name: str) -> None:
@@ -286,6 +288,7 @@ class DcgmSource:
         self._failure = ""
         self._next_ns = -1
         self._last_refused = ""
+        self._totals: dict[str, tuple[int, int]] = {}  # entity -> elapsed cycles last given out, and when
         self.facts()
 
     def facts(self) -> NodeFacts:
@@ -309,7 +312,19 @@ class DcgmSource:
         if scrape is None:
             code = "DCGM_SCRAPE_TIMEOUT" if "timed out" in failure else "DCGM_SCRAPE_FAILED"
             return Reading(entity, t_boot_ns, t_unix_ns, error=code)
-        return scrape.reading(entity, t_boot_ns, t_unix_ns)
+        reading = scrape.reading(entity, t_boot_ns, t_unix_ns)
+        return self._only_new_totals(reading) if reading.cycles else reading
+
+    def _only_new_totals(self, reading: Reading) -> Reading:
+        elapsed = reading.cycles.get(SM_CYCLES_ELAPSED)
+        if elapsed is None:  # the others mean nothing without it
+            return replace(reading, cycles={})
+        with self._lock:
+            given, when_ns = self._totals.get(reading.entity, (-1, 0))
+            if elapsed == given and reading.t_boot_ns - when_ns < STILL_NS:
+                return replace(reading, cycles={}, percent={})
+            self._totals[reading.entity] = elapsed, reading.t_boot_ns
+        return replace(reading, percent={})
 
     def close(self) -> None:
         pass
@@ -322,7 +337,8 @@ class DcgmSource:
                 try:
                     page = parse_page(self._fetch(self.url, TIMEOUT_S, MAX_SCRAPE_BYTES), fields.PREFIX)
                     self._scrape, self._failure = understand(page), ""
-                    self._next_ns = now + REFRESH_NS
+                    totals = any(rows.cycles for rows in self._scrape.rows.values())
+                    self._next_ns = now + (REFRESH_TOTALS_NS if totals else REFRESH_NS)
                 except SourceError as e:
                     self._scrape, self._failure = None, str(e)
                     self._next_ns = now + RETRY_NS

@@ -9,7 +9,7 @@ readings until `facts` is asked again, which starts NVML anew.
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import pynvml
@@ -218,7 +218,7 @@ class NvmlSource:
             if (known := found.get(instance)) is not None:
                 known.migs.append(mig)
                 both = known.device.sm_count + sms if sms and known.device.sm_count else 0
-                known.device = _with_sms(known.device, both)
+                known.device = replace(known.device, sm_count=both)
                 continue
             # Drivers before R470 name them MIG-GPU-…/gi/ci.
             uuid = check_entity(pynvml.nvmlDeviceGetUUID(mig).replace("/", "-"))
@@ -416,17 +416,3 @@ def _text(call: Callable[..., str], *args: Any) -> str | None:
         return check_label("name", call(*args).strip())
     except (pynvml.NVMLError, ContractError, UnicodeDecodeError):
         return None
-
-
-def _with_sms(d: Device, sms: int) -> Device:
-    return Device(
-        d.entity,
-        d.name,
-        d.compute_capability,
-        sms,
-        d.max_sm_clock_mhz,
-        d.serial,
-        d.mig,
-        d.parent,
-        d.gpu_instance,
-    )
