@@ -143,7 +143,9 @@ def _times_ms(run: Run, seconds: int | None) -> list[int]:
     return sorted(grid)
 
 
-def lines(run: Run, form: str, seconds: int | None = None) -> Iterator[dict[str, object]]:
+def lines(
+    run: Run, form: str, seconds: int | None = None, unix_start_ns: int = UNIX_START_NS
+) -> Iterator[dict[str, object]]:
     """The trace, line by line. `form`: `sum` and `average` are the two scales of ids 248-260; `percent` is
     an older driver: GPM percentages and clock samples. `seconds` cuts the run short.
     """
@@ -161,7 +163,7 @@ def lines(run: Run, form: str, seconds: int | None = None) -> Iterator[dict[str,
             hmma = work[gpu].at_ms(min(ms, end_ms))
             line: dict[str, object] = {
                 "t_boot_ns": BOOT_START_NS + since_ms * 1_000_000,
-                "t_unix_ns": UNIX_START_NS + since_ms * 1_000_000,
+                "t_unix_ns": unix_start_ns + since_ms * 1_000_000,
                 "entity": entity(gpu),
                 "energy_mj": round(9_000_000_000 + gpu + t_s * 120_000 + max(0, min(ms, end_ms)) * 480),
             }
@@ -214,10 +216,10 @@ def _percent(
     return {"gpm": {k: round(v, 6) for k, v in gpm.items()}, "sm_clock_mhz": _samples(before, t_s, gpu)}
 
 
-def write(path: Path, form: str, seconds: int | None = None) -> Run:
+def write(path: Path, form: str, seconds: int | None = None, unix_start_ns: int = UNIX_START_NS) -> Run:
     """Write the trace to `path` (.jsonl or .jsonl.gz) and return what went in."""
     run = load()
-    text = "".join(json.dumps(line) + "\n" for line in lines(run, form, seconds))
+    text = "".join(json.dumps(line) + "\n" for line in lines(run, form, seconds, unix_start_ns))
     if path.suffix == ".gz":
         path.write_bytes(gzip.compress(text.encode(), compresslevel=1))
     else:

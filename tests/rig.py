@@ -1,0 +1,178 @@
+"""A whole system to break: one agent's state, one collector process that can be killed, one trace."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from pathlib import Path
+from random import Random
+from types import TracebackType
+from typing import Self
+
+import trace_lines
+from books_dump import dump, rows
+from processes import flopmeter, start, wait_for
+
+WINDOW = "1s"
+SECONDS = 600
+GPUS = 8
+#: The recording runs over a full hour, so that the hourly series has several.
+FIVE_TO_SIX_NS = 1_728_885_300_000_000_000
+
+
+def make_trace(path: Path, seconds: int = SECONDS) -> Path:
+    """The published training run cut to `seconds` where its log is at hand, else a steady job on as many GPUs."""
+    import nanogpt_trace
+
+    if nanogpt_trace.STEPS_CSV.exists():
+        nanogpt_trace.write(path, "sum", seconds, FIVE_TO_SIX_NS)
+        return path
+    lines = trace_lines.steady(seconds, GPUS)
+    return trace_lines.write(path, lines, first=trace_lines.header(GPUS))
+
+
+class Calm:
+    """The trace replayed with nothing in its way: what every other way must come to. Its key is everybody's."""
+
+    def __init__(self, trace: Path, state: Path, window: str = WINDOW) -> None:
+        done = flopmeter("replay", trace, "--state", state, "--window", window, "--json")
+        assert done.returncode == 0, done.stderr
+        self.trace = trace
+        self.state = state
+        self.store = state / "collector/books.sqlite"
+        self.dump = dump(self.store)
+        assert len(rows(self.store, "SELECT DISTINCT hour FROM hourly")) == 2
+
+    def state_with_its_key(self, state: Path) -> Path:
+        state.mkdir(mode=0o700)
+        shutil.copy2(self.state / "record.key", state / "record.key")
+        return state
+
+
+class CollectorProcess:
+    """`flopmeter collector serve` on a port that stays the same over kills."""
+
+    def __init__(self, store: Path, *, linger_ms: int = 20) -> None:
+        self.store = store
+        self.log = store.with_suffix(".log")
+        self.linger_ms = linger_ms
+        self.kills = 0
+        self.process: subprocess.Popen[bytes] | None = None
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            s.bind(("127.0.0.1", 0))
+            self.port = s.getsockname()[1]
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        assert self.process is None
+        before = self.log.read_text().count("listening on") if self.log.exists() else 0
+        args = ("--listen", self.address, "--http", "", "--linger-ms", str(self.linger_ms), "--admit-new")
+        process = start("collector", "serve", "--store", self.store, *args, log=self.log)
+        self.process = process
+        wait_for(
+            "the collector listens",
+            lambda: self.log.read_text().count("listening on") > before or process.poll() is not None,
+            60,
+        )
+        assert process.poll() is None, self.log.read_text()[-2000:]
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        assert self.process.wait(30) == -signal.SIGKILL, "it was gone before it was killed"
+        self.process = None
+        self.kills += 1
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            assert self.process.wait(60) == 0, self.log.read_text()[-2000:]
+            self.process = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and self.process is not None:
+            self.process.kill()
+            self.process.wait()
+        else:
+            self.stop()
+
+
+class FedAgent:
+    """`flopmeter agent run` whose trace comes through a pipe, so that the test decides how far it gets."""
+
+    def __init__(self, lines: list[bytes], state: Path, collector: str, fifo: Path, *more: str) -> None:
+        self.lines = lines
+        self.state = state
+        self.fifo = fifo
+        self.log = state / "agent.log"
+        self.kills = 0
+        self._args = ("--collector", collector, "--window", WINDOW, "--log-level", "warning", *more)
+        if not fifo.exists():
+            os.mkfifo(fifo)
+
+    def start(self) -> "subprocess.Popen[bytes]":
+        source = f"trace:{self.fifo}"
+        return start("agent", "run", "--source", source, "--state", self.state, *self._args, log=self.log)
+
+    def live(self, upto: int, linger_s: float) -> None:
+        """One life: fed `upto` lines from the first, then killed `linger_s` later."""
+        process = self.start()
+        self._feed(process, upto)
+        self._kill(process, linger_s)
+
+    def die_at_start(self, after_s: float) -> None:
+        """One life that may not even reach its trace."""
+        self._kill(self.start(), after_s)
+
+    def finish(self) -> None:
+        """The last life: the whole trace, to the end."""
+        process = self.start()
+        self._feed(process, len(self.lines))
+        assert process.wait(120) == 0, self.log.read_text()[-2000:]
+
+    def _feed(self, process: "subprocess.Popen[bytes]", upto: int) -> None:
+        fds: list[int] = []
+
+        def opened() -> bool:
+            try:
+                fds.append(os.open(self.fifo, os.O_WRONLY | os.O_NONBLOCK))
+            except OSError:  # nobody reads yet
+                assert process.poll() is None, self.log.read_text()[-2000:]
+                return False
+            return True
+
+        wait_for("the agent opens its trace", opened, 60)
+        os.set_blocking(fds[0], True)
+        whole = upto == len(self.lines)
+        with open(fds[0], "wb") as pipe:  # noqa: PTH123 - a descriptor
+            pipe.write(b"".join(self.lines[:upto]))
+            pipe.flush()
+            if not whole:
+                self._held = os.dup(fds[0])  # still open: the recording has not ended
+
+    def _kill(self, process: "subprocess.Popen[bytes]", after_s: float) -> None:
+        try:
+            process.wait(after_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        assert process.wait(30) == -signal.SIGKILL, self.log.read_text()[-2000:]
+        held = self.__dict__.pop("_held", -1)
+        if held >= 0:
+            os.close(held)
+        self.kills += 1
+
+
+def positions(rng: Random, kills: int, total: int) -> list[int]:
+    """How far each life gets: on the whole forwards, in uneven steps."""
+    return sorted(rng.randrange(1, total) for _ in range(kills))
