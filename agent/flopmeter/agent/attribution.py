@@ -24,8 +24,8 @@ MAX_ENVIRON_BYTES = 1 << 20
 MAX_CGROUP_BYTES = 64 << 10
 MAX_REMEMBERED = 4_096  # processes; the memory is emptied, not grown, beyond
 
-#: Slurm, cgroup v1 and v2, with or without a prefix of the host: …/slurm…/job_4711/step_0/…
-_SLURM = re.compile(r"/slurm[^/]*(?:/[^/]+)*?/job_(\d+)(?:/step_([0-9A-Za-z_]+))?(?:/|$)")
+#: Slurm, cgroup v1 and v2, with or without a prefix of the node: …/slurm…/job_4711/step_0/…
+_SLURM = re.compile(r"/(?:[^/]+_)?slurm[^/]*(?:/[^/]+)*?/job_(\d+)(?:/step_([0-9A-Za-z_]+))?(?:/|$)")
 #: Kubernetes: …/kubepods…/pod<uid>/… or …-pod<uid with underscores>.slice/…
 _POD = re.compile(r"kubepods.*?pod([0-9a-fA-F][0-9a-fA-F_-]{30,}[0-9a-fA-F])(?:\.slice)?(?:/|$)")
 
@@ -143,6 +143,8 @@ def from_cgroup(text: str) -> Workload | None:
     """The Slurm job step or the pod that the lines of /proc/PID/cgroup name, or None."""
     for line in text.splitlines():
         path = line.partition(":")[2].partition(":")[2]
+        if path.startswith("/user.slice/"):
+            continue  # delegated to its user, who may name cgroups in it at will
         slurm = _SLURM.search(path)
         if slurm:
             return Workload(WorkloadKind.SLURM, job=slurm[1], step=slurm[2] or "")
