@@ -106,8 +106,9 @@ class Loop:
         try:
             while True:
                 self.tick()
-                late_ns = self._clock.boot_ns() - start_ns
-                next_due = max(due + 1, -(-late_ns // tick_ns))
+                # Not before now, and not too soon behind a tick that began late.
+                earliest_ns = max(self._clock.boot_ns(), self.ticks.last_boot_ns + MIN_TICK_NS) - start_ns
+                next_due = max(due + 1, -(-earliest_ns // tick_ns))
                 self.ticks.missed += next_due - due - 1
                 due = next_due
                 wait_ns = start_ns + due * tick_ns - self._clock.boot_ns()
@@ -115,7 +116,8 @@ class Loop:
                     break
             self._on_stop()
             log.info("stopping: last reading, last batch, then %g s to ship", self._settings.stop_timeout_s)
-            self.tick()
+            if self._clock.boot_ns() - self.ticks.last_boot_ns >= MIN_TICK_NS:
+                self.tick()
             self._pipeline.note(NoticeKind.AGENT_STOPPED, "asked to stop")
             return self._pipeline.stop(self._settings.stop_timeout_s)
         finally:

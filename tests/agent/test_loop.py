@@ -1,0 +1,398 @@
+"""The live loop and its reader: one slow or hung read costs its GPU a gap, and nothing else."""
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+
+import pytest
+from sim_node import SECOND, script
+
+from fakes import FakeClock
+from flopmeter.agent.errors import AgentError, ReadingError, SettingsError, SourceError
+from flopmeter.agent.loop import FACTS_PERIOD_NS, Loop, LoopSettings, SystemClock, stop_on_signals
+from flopmeter.agent.meter import MeterSettings
+from flopmeter.agent.pipeline import Pipeline, PipelineSettings, meter_factory
+from flopmeter.agent.reader import HUNG, Reader
+from flopmeter.agent.reading import NodeFacts, Reading
+from flopmeter.agent.sources.sim import SimSource
+from flopmeter.agent.spool import Spool
+from flopmeter.agent.systemd import Notifier
+from flopmeter.collector.encode import decode_batch
+from flopmeter.contract.evidence_class import EvidenceClass
+from flopmeter.contract.limits import MIN_TICK_NS
+from flopmeter.contract.record import parse_record
+from flopmeter.contract.usage import Batch, GapReason, NoticeKind
+
+WAIT_S = 20.0
+
+
+class ScriptedSource:
+    """A simulated node whose reads can be made to hang, fail or lie."""
+
+    def __init__(self, clock: FakeClock, gpus: int = 3) -> None:
+        self.clock = clock
+        self.sim = SimSource(script(gpus), clock)
+        self.entities = [d.entity for d in self.sim.facts().devices]
+        self.now_facts: NodeFacts = replace(self.sim.facts(), source="nvml")
+        self.hang: set[str] = set()
+        self.release = threading.Event()
+        self.errors: dict[str, Exception] = {}
+        self.reads: list[str] = []
+        self.times: list[int] = []  # of the first entity's reads
+        self.under_way: set[str] = set()
+        self.facts_asked = 0
+        self.closed = False
+
+    def facts(self) -> NodeFacts:
+        self.facts_asked += 1
+        if "" in self.hang:
+            assert self.release.wait(WAIT_S)
+        if "" in self.errors:
+            raise self.errors[""]
+        return self.now_facts
+
+    def read(self, entity: str) -> Reading:
+        assert entity not in self.under_way, "two reads of one entity at once"
+        self.under_way.add(entity)
+        self.reads.append(entity)
+        if entity == self.entities[0]:
+            self.times.append(self.clock.boot_ns())
+        try:
+            if entity in self.hang:
+                assert self.release.wait(WAIT_S)
+            if entity in self.errors:
+                raise self.errors[entity]
+            return self.sim.read(entity)
+        finally:
+            self.under_way.discard(entity)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def source(clock: FakeClock) -> Iterator[ScriptedSource]:
+    made = ScriptedSource(clock)
+    yield made
+    made.release.set()
+
+
+def test_readings_come_in_the_order_asked(source: ScriptedSource, clock: FakeClock) -> None:
+    reader = Reader(source, clock, deadline_s=WAIT_S)
+    asked = list(reversed(source.entities))
+    assert [r.entity for r in reader.read(asked)] == asked
+    assert source.reads == asked
+    assert reader.read([]) == []
+    reader.close()
+    assert source.closed
+
+
+def test_a_read_that_hangs_costs_only_its_entity(source: ScriptedSource, clock: FakeClock) -> None:
+    beats: list[int] = []
+    reader = Reader(source, clock, deadline_s=0.05, beat=lambda: beats.append(1))
+    one, two, _ = source.entities
+    source.hang = {two}
+    first = reader.read(source.entities)
+    assert [r.error for r in first] == [None, HUNG, None]
+    assert reader.stuck == {two}
+    assert beats
+    second = reader.read(source.entities)  # it is not asked again while it hangs
+    assert [r.error for r in second] == [None, HUNG, None]
+    assert source.reads.count(two) == 1
+    source.hang = set()
+    source.release.set()
+    for _ in range(10_000):
+        if not reader.stuck:
+            break
+        reader.read([one])
+    assert reader.stuck == frozenset()
+    assert [r.error for r in reader.read(source.entities)] == [None, None, None]
+    reader.close()
+
+
+def test_all_reads_may_hang_and_come_back(source: ScriptedSource, clock: FakeClock) -> None:
+    reader = Reader(source, clock, deadline_s=0.02)
+    source.hang = set(source.entities)
+    assert [r.error for r in reader.read(source.entities)] == [HUNG] * 3
+    assert [r.error for r in reader.read(source.entities)] == [HUNG] * 3
+    assert len(source.reads) == 3
+    reader.close()
+    assert not source.closed  # a call is still in it
+
+
+def test_failures_of_every_kind_are_failed_readings(
+    source: ScriptedSource, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader = Reader(source, clock, deadline_s=WAIT_S)
+    one, two, three = source.entities
+    source.errors = {
+        one: ReadingError("NVML_ERROR_GPU_IS_LOST"),
+        two: SourceError("the exporter is gone"),
+        three: ZeroDivisionError("a defect"),
+    }
+    readings = reader.read(source.entities)
+    assert [r.error for r in readings] == [
+        "NVML_ERROR_GPU_IS_LOST",
+        "FLOPMETER_SOURCE_FAILED",
+        "FLOPMETER_SOURCE_DEFECT",
+    ]
+    assert all(r.t_boot_ns == clock.boot_ns() and not r.cycles for r in readings)
+    assert "ZeroDivisionError" in caplog.text
+    reader.close()
+
+
+def test_facts_that_hang_or_fail_are_an_error(source: ScriptedSource, clock: FakeClock) -> None:
+    reader = Reader(source, clock, deadline_s=0.05)
+    source.errors[""] = SourceError("no driver")
+    with pytest.raises(SourceError, match="no driver"):
+        reader.facts()
+    source.errors.clear()
+    assert reader.facts() == source.now_facts
+    source.hang = {""}
+    with pytest.raises(SourceError, match="did not come back"):
+        reader.facts()
+    with pytest.raises(SourceError, match="still hangs"):
+        reader.facts()
+    assert [r.error for r in reader.read(source.entities)] == [None] * 3
+    reader.close()
+
+
+class Stopping(FakeClock):
+    """Stops after so many waits; a wait may run long, as on a busy node."""
+
+    def __init__(self, waits: int) -> None:
+        super().__init__()
+        self.left = waits
+        self.oversleep_ns: dict[int, int] = {}
+        self.waited: list[float] = []
+
+    def wait(self, seconds: float) -> bool:
+        self.left -= 1
+        self.waited.append(seconds)
+        self.advance(round(seconds * 1e9) + self.oversleep_ns.pop(len(self.waited), 0))
+        return self.left < 0
+
+
+def made_loop(
+    tmp_path: Path, clock: FakeClock, source: ScriptedSource, deadline_s: float = WAIT_S
+) -> tuple[Loop, Pipeline]:
+    reader = Reader(source, clock, deadline_s=deadline_s)
+    pipeline = Pipeline.open(
+        reader.facts(),
+        meter_factory(MeterSettings(window_ns=10 * SECOND), agent_version="0.1.0"),
+        PipelineSettings(state=tmp_path),
+        agent_version="0.1.0",
+        rng=Random(1),
+    )
+    return Loop(reader, pipeline, clock, LoopSettings(stop_timeout_s=0)), pipeline
+
+
+def sealed(tmp_path: Path) -> list[Batch]:
+    spool = Spool.open(tmp_path / "spool")
+    found = [decode_batch(parse_record(e.record).payload) for e in spool.entries(1)]
+    spool.close()
+    return found
+
+
+def test_the_loop_meters_until_stopped_and_seals_what_is_open(tmp_path: Path) -> None:
+    clock = Stopping(25)
+    source = ScriptedSource(clock)
+    loop, _ = made_loop(tmp_path, clock, source)
+    assert loop.run() is False  # nobody to ship to
+    batches = sealed(tmp_path)
+    assert [n.kind for b in batches for n in b.notices if n.kind is not NoticeKind.CALIBRATION] == [
+        NoticeKind.AGENT_STARTED,
+        NoticeKind.AGENT_STOPPED,
+    ]
+    seconds = dict.fromkeys(range(3), 0)
+    for batch in batches:
+        for u in batch.usage:
+            assert u.evidence_class is EvidenceClass.A1
+            seconds[u.entity_index] += u.duration_ns
+    assert seconds == dict.fromkeys(range(3), 26 * SECOND)
+    assert loop.ticks.done == 27
+    assert loop.ticks.missed == 0
+    assert source.closed
+
+
+def test_the_schedule_does_not_drift_and_skips_what_it_missed(tmp_path: Path) -> None:
+    clock = Stopping(10)
+    clock.oversleep_ns = {1: 300_000_000, 3: 2_400_000_000, 6: SECOND}
+    start = clock.boot_ns()
+    source = ScriptedSource(clock)
+    loop, _ = made_loop(tmp_path, clock, source)
+    loop.run()
+    assert (clock.boot_ns() - start) % SECOND == 0
+    assert clock.waited[:4] == [1.0, 0.7, 1.0, pytest.approx(0.6)]
+    assert loop.ticks.missed == 3
+    assert len(source.reads) == 3 * loop.ticks.done
+    assert min(b - a for a, b in pairwise(source.times)) >= MIN_TICK_NS
+
+
+def test_a_last_reading_is_not_taken_right_behind_another(tmp_path: Path) -> None:
+    class Sudden(Stopping):
+        def wait(self, seconds: float) -> bool:
+            return super().wait(seconds if self.left else 0.1)
+
+    clock = Sudden(5)
+    source = ScriptedSource(clock)
+    loop, _ = made_loop(tmp_path, clock, source)
+    loop.run()
+    assert loop.ticks.done == 6
+    assert min(b - a for a, b in pairwise(source.times)) >= MIN_TICK_NS
+
+
+def test_a_hung_gpu_is_a_gap_and_the_others_are_metered(tmp_path: Path) -> None:
+    clock = Stopping(30)
+    source = ScriptedSource(clock)
+    source.hang = {source.entities[1]}
+    loop, _ = made_loop(tmp_path, clock, source, deadline_s=0.03)
+    loop.run()
+    source.release.set()
+    gap = dict.fromkeys(range(3), 0)
+    seen = dict.fromkeys(range(3), 0)
+    for batch in sealed(tmp_path):
+        for u in batch.usage:
+            if u.evidence_class is EvidenceClass.GAP:
+                assert u.gap_reason is GapReason.READ_HUNG
+                gap[u.entity_index] += u.duration_ns
+            else:
+                seen[u.entity_index] += u.duration_ns
+    assert seen[0] == seen[2] == 31 * SECOND
+    assert seen[1] == 0
+    assert gap[1] > 15 * SECOND
+    assert gap[0] == gap[2] == 0
+
+
+def test_devices_that_come_are_metered_from_then_on(tmp_path: Path) -> None:
+    clock = Stopping(100)
+    source = ScriptedSource(clock)
+    all_devices = source.now_facts.devices
+    source.now_facts = replace(source.now_facts, devices=all_devices[:2])
+    loop, pipeline = made_loop(tmp_path, clock, source)
+    source.now_facts = replace(source.now_facts, devices=all_devices)
+    loop.run()
+    assert len(pipeline.facts.devices) == 3
+    assert source.facts_asked == 2
+    assert source.reads.count(all_devices[2].entity) == 102 - FACTS_PERIOD_NS // SECOND
+    notices = [n.kind for b in sealed(tmp_path) for n in b.notices]
+    assert notices.count(NoticeKind.DEVICES_CHANGED) == 1
+
+
+def test_a_device_that_is_lost_makes_the_loop_look_again_soon(tmp_path: Path) -> None:
+    clock = Stopping(20)
+    source = ScriptedSource(clock)
+    lost = source.entities[2]
+    source.errors = {lost: ReadingError("NVML_ERROR_GPU_IS_LOST")}
+    loop, pipeline = made_loop(tmp_path, clock, source)
+    source.now_facts = replace(source.now_facts, devices=source.now_facts.devices[:2])
+    loop.run()
+    assert len(pipeline.facts.devices) == 2
+    assert source.reads.count(lost) <= 6
+
+
+def test_devices_that_cannot_be_listed_are_kept(tmp_path: Path) -> None:
+    clock = Stopping(70)
+    source = ScriptedSource(clock)
+    loop, pipeline = made_loop(tmp_path, clock, source)
+    source.errors = {"": SourceError("no driver for a while")}
+    loop.run()
+    assert len(pipeline.facts.devices) == 3
+    assert source.facts_asked == 2
+
+
+def test_a_spool_that_breaks_ends_the_loop_with_the_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Stopping(40)
+    source = ScriptedSource(clock)
+    loop, _ = made_loop(tmp_path, clock, source)
+
+    def fails(fd: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", fails)
+        with pytest.raises(AgentError, match="fsync failed"):
+            loop.run()
+    assert source.closed
+    Spool.open(tmp_path / "spool").close()  # the lock was let go
+
+
+def test_a_tick_under_the_limit_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"at least 0.25 s, got 0.1 s"):
+        LoopSettings(tick_ns=100_000_000)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_end_a_wait_at_once(number: int) -> None:
+    clock = SystemClock()
+    before = signal.getsignal(number)
+    with stop_on_signals(clock.stop):
+        threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
+        assert clock.wait(WAIT_S)
+        assert clock.stopping
+        assert signal.getsignal(number) is signal.SIG_DFL  # a second one kills
+    assert signal.getsignal(number) is before
+
+
+def test_the_system_clock_is_the_kernels() -> None:
+    clock = SystemClock()
+    uptime_s = float(Path("/proc/uptime").read_text().split()[0])
+    assert abs(clock.boot_ns() / 1e9 - uptime_s) < 5
+    assert clock.unix_ns() > 1_700_000_000 * SECOND
+    assert not clock.wait(0)
+
+
+def test_systemd_is_told_ready_watchdog_and_stopping(tmp_path: Path) -> None:
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.bind(path)
+        server.settimeout(WAIT_S)
+        notifier = Notifier(
+            {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}
+        )
+        notifier.ready("metering 8 devices")
+        notifier.beat()
+        notifier.beat()  # too soon: not sent
+        notifier.stopping()
+        got = [server.recv(4096).decode() for _ in range(3)]
+        assert got[0] == "READY=1\nSTATUS=metering 8 devices"
+        assert got[1] == "WATCHDOG=1"
+        assert got[2].startswith("STOPPING=1\n")
+
+
+def test_an_abstract_socket_of_systemd_is_understood() -> None:
+    name = f"flopmeter-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.bind("\0" + name)
+        server.settimeout(WAIT_S)
+        Notifier({"NOTIFY_SOCKET": "@" + name}).ready("x")
+        assert server.recv(100) == b"READY=1\nSTATUS=x"
+
+
+def test_without_systemd_nothing_is_sent_and_a_dead_socket_is_no_harm(tmp_path: Path) -> None:
+    Notifier({}).ready("x")
+    notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "absent"), "WATCHDOG_USEC": "junk"})
+    notifier.ready("x")
+    notifier.beat()
+
+
+def test_the_watchdog_of_another_process_is_not_ours(tmp_path: Path) -> None:
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as server:
+        server.bind(path)
+        Notifier({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "1", "WATCHDOG_PID": "1"}).beat()
+        with pytest.raises(BlockingIOError):
+            server.recv(100)
