@@ -5,6 +5,7 @@ the transaction that makes it durable, or after it. After a failed commit the wh
 made again from the store.
 """
 
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,9 +23,9 @@ MAX_WORKLOADS_PER_INVENTORY = 4_096
 
 @dataclass(slots=True)
 class KnownInventory:
-    """An inventory as the hot path needs it."""
+    """An inventory as the hot path needs it: small, because there is one per node."""
 
-    inventory: Inventory
+    inventory: Inventory  # node and cluster only; the devices are in the store
     bounds: tuple[DeviceBounds, ...]
     #: Serialised Workload -> workload_no, for this node's scope.
     workload_nos: dict[bytes, int] = field(default_factory=dict)
@@ -41,6 +42,7 @@ class Names:
         self._models = catalogue.models()
         self._workloads: dict[tuple[Any, ...], int] = {}
         self._inventories: dict[bytes, KnownInventory] = {}
+        self._bounds: dict[DeviceBounds, DeviceBounds] = {}  # one object for all devices alike
 
     def inventory(self, digest: bytes) -> KnownInventory | None:
         """The inventory of that digest, or None if nobody has sent it."""
@@ -70,8 +72,10 @@ class Names:
                 number = self._models[model] = self._next_model_no
                 self._next_model_no += 1
                 group.models.append((number, *model))
-            bounds.append(device_bounds(device, number))
-        known = self._inventories[digest] = KnownInventory(inventory, tuple(bounds))
+            alike = device_bounds(device, number)
+            bounds.append(self._bounds.setdefault(alike, alike))
+        where = Inventory(inventory.node, sys.intern(inventory.cluster), "", "", "", ())
+        known = self._inventories[digest] = KnownInventory(where, tuple(bounds))
         return known
 
     def workload_no(
