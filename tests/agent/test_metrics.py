@@ -1,0 +1,158 @@
+"""/metrics and /healthz, fetched over HTTP and read with Prometheus's own parser."""
+
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from sim_node import SimRecording
+
+from fakes import FakeCollector
+from flopmeter.agent.errors import AgentError
+from flopmeter.agent.meter import MeterSettings
+from flopmeter.agent.metrics import AgentView, MetricsServer
+from flopmeter.agent.pipeline import Pipeline, PipelineSettings, meter_factory
+from flopmeter.agent.reading import Reading
+
+WAIT_S = 20.0
+
+
+@pytest.fixture
+def collector() -> Iterator[FakeCollector]:
+    fake = FakeCollector()
+    yield fake
+    fake.stop()
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, collector: FakeCollector) -> Iterator[Pipeline]:
+    made = Pipeline.open(
+        replace(SimRecording(1).facts(), source="nvml", cluster="c1"),
+        meter_factory(MeterSettings(window_ns=10_000_000_000), agent_version="0.1.0"),
+        PipelineSettings(state=tmp_path, collector=collector.target),
+        agent_version="0.1.0",
+        rng=Random(1),
+    )
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def view(pipeline: Pipeline) -> AgentView:
+    return AgentView(pipeline, version="0.1.0", tick_ns=10**9, workload=lambda r: r.workload)
+
+
+@pytest.fixture
+def server(view: AgentView) -> Iterator[MetricsServer]:
+    made = MetricsServer("127.0.0.1:0", view)
+    yield made
+    made.close()
+
+
+def fetch(server: MetricsServer, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=WAIT_S) as r:
+            return r.status, r.read().decode()
+    except urllib.error.HTTPError as e:
+        with e:
+            return e.code, e.read().decode()
+
+
+Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def series(server: MetricsServer) -> Series:
+    status, text = fetch(server, "/metrics")
+    assert status == 200
+    found: Series = {}
+    for family in text_string_to_metric_families(text):
+        for s in family.samples:
+            key = (s.name, tuple(sorted(s.labels.items())))
+            assert key not in found
+            found[key] = s.value
+    return found
+
+
+def test_the_numbers_are_those_of_the_parts(
+    pipeline: Pipeline, view: AgentView, server: MetricsServer
+) -> None:
+    readings: list[Reading] = []
+    for item in SimRecording(25).items():
+        assert isinstance(item, Reading)
+        pipeline.observe(item)
+        readings.append(item)
+    bad = Reading(readings[-1].entity, readings[-1].t_boot_ns, 0, error="NVML_ERROR_TIMEOUT")
+    view.on_tick(readings[-2:])
+    view.on_tick([readings[-2], bad])
+    assert pipeline.wait_acked(WAIT_S)
+    got = series(server)
+    plain = {name: value for (name, labels), value in got.items() if not labels}
+    assert plain["flopmeter_agent_readings_total"] == 50
+    assert plain["flopmeter_agent_windows_sealed_total"] == 2
+    assert plain["flopmeter_agent_spool_pending_records"] == 0
+    assert plain["flopmeter_agent_spool_bytes"] == pipeline.chain.spool.total_bytes
+    assert plain["flopmeter_agent_uplink_connected"] == 1
+    assert plain["flopmeter_agent_uplink_connects_total"] == 1
+    assert plain["flopmeter_agent_uplink_last_ack_timestamp_seconds"] > 1.7e9
+    one, two = readings[-2].entity, readings[-1].entity
+    assert got["flopmeter_agent_gpu_read_ok", (("hw_id", one),)] == 1
+    assert got["flopmeter_agent_gpu_read_ok", (("hw_id", two),)] == 0
+    assert got["flopmeter_agent_gpu_failed_readings_total", (("hw_id", two),)] == 1
+    at = got["flopmeter_agent_gpu_last_reading_timestamp_seconds", (("hw_id", two),)]
+    assert at == pytest.approx(readings[-1].t_unix_ns / 1e9)
+    jobs = [dict(labels) for (name, labels) in got if name == "flopmeter_gpu_workload_info"]
+    assert jobs == [{"hw_id": one, "kind": "slurm", "job": "1001", "step": "0", "run": "run-a", "user": "u"}]
+    info = next(dict(labels) for (name, labels) in got if name == "flopmeter_agent_info")
+    assert info["agent_id"] == pipeline.chain.key.agent_id.hex()
+    assert info["cluster"] == "c1"
+
+
+def test_names_units_and_labels_keep_the_conventions(
+    pipeline: Pipeline, view: AgentView, server: MetricsServer
+) -> None:
+    view.on_tick([i for i in SimRecording(1).items() if isinstance(i, Reading)])
+    _, text = fetch(server, "/metrics")
+    for family in text_string_to_metric_families(text):
+        assert family.name.startswith(("flopmeter_agent", "flopmeter_gpu"))
+        assert family.documentation
+        for s in family.samples:
+            assert s.name.endswith("_total") == (family.type == "counter")
+            assert len(s.labels) < 20
+            job_labels = s.labels.keys() & {"job", "run", "user", "step"}
+            assert not job_labels or s.name == "flopmeter_gpu_workload_info"
+
+
+def test_health_is_the_loop_turning(view: AgentView, server: MetricsServer) -> None:
+    assert fetch(server, "/healthz") == (200, "ok\n")
+    view._ticked_s -= 1000
+    status, text = fetch(server, "/healthz")
+    assert status == 503
+    assert "no tick for 1000 s" in text
+    view.on_tick([])
+    assert fetch(server, "/healthz")[0] == 200
+
+
+def test_a_collector_out_of_reach_is_not_unhealthy_but_a_broken_uplink_is(
+    pipeline: Pipeline, collector: FakeCollector, server: MetricsServer
+) -> None:
+    collector.stop()
+    assert pipeline.uplink is not None
+    assert fetch(server, "/healthz")[0] == 200
+    pipeline.uplink.publish(fatal=AgentError("the spool is broken"))
+    status, text = fetch(server, "/healthz")
+    assert (status, text) == (503, "uplink: the spool is broken\n")
+
+
+def test_other_paths_are_not_found(server: MetricsServer) -> None:
+    assert fetch(server, "/")[0] == 404
+    assert fetch(server, "/metrics?name[]=x")[0] == 200
+
+
+def test_an_address_in_use_is_an_error_with_a_hint(view: AgentView, server: MetricsServer) -> None:
+    with pytest.raises(AgentError, match="cannot listen") as caught:
+        MetricsServer(f"127.0.0.1:{server.port}", view)
+    assert "--metrics-address" in caught.value.hint

@@ -1,0 +1,189 @@
+"""Settings: every layer, every refusal, and which layer wins."""
+
+from pathlib import Path
+
+import pytest
+
+from flopmeter.agent.errors import SettingsError
+from flopmeter.agent.settings import AgentSettings, load_settings, parse_address
+
+
+def config(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "flopmeter.toml"
+    path.write_text(text)
+    return path
+
+
+def test_the_defaults_are_those_that_the_help_tells() -> None:
+    from click.testing import CliRunner
+
+    from flopmeter.agent.cli import run
+
+    settings = load_settings({}, {}, None)
+    assert settings == AgentSettings()
+    told = " ".join(CliRunner().invoke(run, ["--help"]).output.split())
+    for text in ("default nvml", "/var/lib/flopmeter/agent", "default 60s", "default 1s", "default 2s"):
+        assert text in told
+    for text in ("default 20s", "default 256MiB", "default 32MiB", "default info"):
+        assert text in told
+    assert settings.shown() == (
+        "source=nvml state=/var/lib/flopmeter/agent collector=- node=- cluster=- window=60s tick=1s "
+        "read_deadline=2s stop_timeout=20s spool_limit=256MiB keep_acked=32MiB metrics_address=- log_level=info"
+    )
+
+
+def test_every_setting_has_an_option_and_every_option_a_setting() -> None:
+    import dataclasses
+
+    from flopmeter.agent.cli import run
+
+    options = {p.name for p in run.params} - {"config"}
+    assert options == {f.name for f in dataclasses.fields(AgentSettings)}
+
+
+def test_a_flag_wins_over_a_variable_over_the_file_over_the_default(tmp_path: Path) -> None:
+    path = config(tmp_path, '[agent]\nwindow = "30s"\ntick = "2s"\nspool-limit = "1GiB"\ncluster = "file"\n')
+    env = {"FLOPMETER_AGENT_WINDOW": "20s", "FLOPMETER_AGENT_TICK": "500ms", "FLOPMETER_OTHER": "x"}
+    settings = load_settings({"window": "10s", "tick": None}, env, path)
+    assert settings.window == 10_000_000_000
+    assert settings.tick == 500_000_000
+    assert settings.spool_limit == 1 << 30
+    assert settings.cluster == "file"
+    assert settings.read_deadline == 2_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("value", "ns"),
+    [
+        ("60", 60),
+        ("60s", 60),
+        ("1.5s", 1.5),
+        ("2m", 120),
+        ("2min", 120),
+        ("1h", 3600),
+        ("1d", 86400),
+        (90, 90),
+    ],
+)
+def test_durations(value: object, ns: float) -> None:
+    assert load_settings({"window": value}, {}, None).window == round(ns * 1e9)
+
+
+REFUSED = [
+    ("window", "0s", "expected 1 s to 86400 s"),
+    ("window", "2d", "expected 1 s to 86400 s"),
+    ("window", "soon", "expected a duration such as"),
+    ("window", "-5s", "expected a duration such as"),
+    ("window", "1e3", "expected a duration such as"),
+    ("window", "٣s", "expected a duration such as"),
+    ("window", True, "expected a duration such as"),
+    ("window", [60], "expected a duration such as"),
+    ("tick", "249ms", "expected 0.25 s to"),
+    ("read_deadline", "1ms", "expected 0.01 s to 60 s"),
+    ("stop_timeout", "2h", "expected 0 s to 3600 s"),
+    ("spool_limit", "1KiB", "expected 65536 to"),
+    ("spool_limit", "lots", "expected a size such as 256MiB"),
+    ("spool_limit", "5MB", "expected a size such as 256MiB"),
+    ("keep_acked", "-1", "expected a size such as"),
+    ("keep_acked", 1.5, "expected a size such as"),
+    ("node", "a\nb", "expected printable text"),
+    ("node", "x" * 257, "at most 256 characters"),
+    ("cluster", 7, "expected text"),
+    ("state", "", "expected a directory"),
+    ("log_level", "loud", "expected one of debug"),
+    ("metrics_address", "9841", "expected HOST:PORT"),
+    ("metrics_address", "localhost:99999", "expected HOST:PORT"),
+    ("metrics_address", "::1:9841", r"expected HOST:PORT or \[IPV6\]:PORT"),
+    ("collector", "collector", "expected HOST:PORT"),
+    ("collector", "127.0.0.1:0", "expected a port from 1"),
+    ("collector", "127.0.0.1:http", "expected HOST:PORT"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "message"), REFUSED)
+def test_values_out_of_range_are_refused_with_what_was_expected(
+    key: str, value: object, message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message) as caught:
+        load_settings({key: value}, {}, None)
+    assert caught.value.exit_code == 2
+    assert str(caught.value).startswith(f"command line: {key}: ")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "localhost", "[::1]"])
+def test_a_collector_on_this_machine_is_taken(host: str) -> None:
+    assert load_settings({"collector": f"{host}:9840"}, {}, None).collector == f"{host}:9840"
+
+
+@pytest.mark.parametrize(
+    "host", ["10.0.0.1", "collector.example", "0.0.0.0", "[2001:db8::1]", "127.0.0.1.example", "localhost.x"]
+)
+def test_plain_text_to_another_machine_is_refused_with_a_way_out(host: str) -> None:
+    with pytest.raises(SettingsError, match="plain text") as caught:
+        load_settings({"collector": f"{host}:9840"}, {}, None)
+    assert "encrypts" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("layer", "hint"),
+    [
+        ({"flags": {"windw": "1s"}}, "did you mean 'window'?"),
+        ({"environ": {"FLOPMETER_AGENT_SPOOLLIMIT": "1"}}, "did you mean 'spool_limit'?"),
+        ({"text": "[agent]\nmetrics_adress = 'x'\n"}, "did you mean 'metrics_address'?"),
+        ({"text": "[agent]\nzzz = 1\n"}, "known are: source"),
+    ],
+)
+def test_unknown_keys_are_refused_and_the_nearest_is_named(
+    tmp_path: Path, layer: dict[str, object], hint: str
+) -> None:
+    text = layer.get("text")
+    path = config(tmp_path, str(text)) if text else None
+    with pytest.raises(SettingsError, match="unknown setting") as caught:
+        load_settings(layer.get("flags", {}), layer.get("environ", {}), path)  # type: ignore[arg-type]
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[agnt]\n", "unknown table or key 'agnt'"),
+        ("window = 5\n", "unknown table or key 'window'"),
+        ("agent = 5\n", "expected a table"),
+        ("[agent\n", "not TOML"),
+        ("[agent]\nwindow = 1\nwindow = 2\n", "not TOML"),
+    ],
+)
+def test_files_that_are_not_ours_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        load_settings({}, {}, config(tmp_path, text))
+
+
+def test_a_file_that_is_not_there_or_not_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load_settings({}, {}, tmp_path / "absent.toml")
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SettingsError, match="not TOML"):
+        load_settings({}, {}, tmp_path / "binary.toml")
+
+
+def test_the_collectors_table_may_stand_in_the_same_file(tmp_path: Path) -> None:
+    path = config(tmp_path, "[collector]\nanything = 1\n[agent]\ntick = 5\n")
+    assert load_settings({}, {}, path).tick == 5_000_000_000
+
+
+def test_a_variable_that_is_wrong_is_named_as_it_was_written() -> None:
+    with pytest.raises(SettingsError, match="environment: FLOPMETER_AGENT_TICK: expected"):
+        load_settings({}, {"FLOPMETER_AGENT_TICK": "fast"}, None)
+
+
+def test_a_window_shorter_than_a_tick_is_refused() -> None:
+    with pytest.raises(SettingsError, match="at least one tick"):
+        load_settings({"window": "5s", "tick": "10s"}, {}, None)
+
+
+def test_addresses() -> None:
+    assert parse_address("[::1]:80") == ("::1", 80)
+    assert parse_address("h:1") == ("h", 1)
+    for bad in ("", ":1", "h:", "h:-1", "h:²", "[::1]", "a:b:1"):
+        with pytest.raises(ValueError, match="expected HOST:PORT"):
+            parse_address(bad)
