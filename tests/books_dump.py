@@ -37,3 +37,8 @@ def dump(store: Path) -> str:
         "events": "SELECT key FROM events",
     }
     return "\n".join(f"[{name}]\n" + "\n".join(rows(store, query)) for name, query in parts.items())
+
+
+def record_hashes(store: Path) -> list[str]:
+    """Every record by number: equal only if the very bytes are."""
+    return rows(store, "SELECT seq, hex(hash) FROM records")

@@ -5,14 +5,22 @@ import shutil
 import signal
 import socket
 import subprocess
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from random import Random
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import trace_lines
 from books_dump import dump, rows
 from processes import flopmeter, start, wait_for
+
+from flopmeter.agent.meter import Meter, MeterSettings
+from flopmeter.agent.pipeline import Pipeline, PipelineSettings
+from flopmeter.agent.reading import Happening, NodeFacts, Reading
+from flopmeter.agent.uplink import Timing
+from flopmeter.contract.limits import DEFAULT_TICK_NS
 
 WINDOW = "1s"
 SECONDS = 600
@@ -176,3 +184,35 @@ class FedAgent:
 def positions(rng: Random, kills: int, total: int) -> list[int]:
     """How far each life gets: on the whole forwards, in uneven steps."""
     return sorted(rng.randrange(1, total) for _ in range(kills))
+
+
+#: A laboratory has no thundering herd to fear.
+QUICK = Timing(connect_s=5, ack_s=10, backoff_base_s=0.02, backoff_cap_s=0.2)
+
+
+def open_pipeline(facts: NodeFacts, state: Path, collector: str, **settings: Any) -> Pipeline:
+    """A real agent in this process, with windows as everybody's here, that tries again at once."""
+    window_ns = 1_000_000_000
+
+    def make_meter(facts: NodeFacts, journal: bytes | None) -> Meter:
+        meter_settings = MeterSettings(window_ns, DEFAULT_TICK_NS)
+        return Meter(facts, meter_settings, agent_version=version("flopmeter"), journal=journal)
+
+    given = PipelineSettings(state=state, collector=collector, timing=QUICK, **settings)
+    return Pipeline.open(facts, make_meter, given, agent_version=version("flopmeter"), rng=Random(7))
+
+
+class Items:
+    """A recording from memory."""
+
+    def __init__(self, facts: NodeFacts, items: Sequence[Reading | Happening]) -> None:
+        self._facts = facts
+        self._items = items
+
+    def facts(self) -> NodeFacts:
+        return self._facts
+
+    def items(self) -> Iterator[Reading | Happening]:
+        return iter(self._items)
+
+    def close(self) -> None: ...
