@@ -108,6 +108,9 @@ def serve(**values: Any) -> None:
     """Serve agents until SIGTERM. Acknowledges a record only when it is verified, booked and fsynced."""
     import logging
 
+    from .tuning import tune_process
+
+    tune_process()  # before gRPC is imported, which running does
     from .running import serve_forever
     from .settings import CollectorSettings
 

@@ -64,6 +64,8 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     # of every agent at once must be let in, and jitter is the agents' part.
     ("grpc.server.max_pending_requests", MAX_STREAMS),
     ("grpc.server.max_pending_requests_hard_limit", MAX_STREAMS),
+    # Each probe is a ping for nearly every read, to learn windows that records of a few kB never fill.
+    ("grpc.http2.bdp_probe", 0),
     # Half-open connections (a node that lost power) are found by pings.
     ("grpc.keepalive_time_ms", 300_000),
     ("grpc.keepalive_timeout_ms", 20_000),
