@@ -110,6 +110,8 @@ def test_tidy_names_are_always_allowed(job: str, run: str) -> None:
         ),
         ("0::/user.slice/user-1000.slice/session-3.scope", None),
         ("0::/user.slice/user-1000.slice/user@1000.service/slurm/job_4711/step_0", None),
+        ("0::/../../user.slice/user-1000.slice/user@1000.service/slurm/job_4711/step_0", None),
+        ("0::/../../system.slice/slurmstepd.scope/job_4711/step_0", ("slurm", "4711", "0")),
         ("0::/system.slice/docker-3b1a.scope", None),
         ("0::/myslurm/job_1/step_1", None),
         ("garbage", None),

@@ -29,6 +29,9 @@ _SLURM = re.compile(r"/(?:[^/]+_)?slurm[^/]*(?:/[^/]+)*?/job_(\d+)(?:/step_([0-9
 #: Kubernetes: …/kubepods…/pod<uid>/… or …-pod<uid with underscores>.slice/…
 _POD = re.compile(r"kubepods.*?pod([0-9a-fA-F][0-9a-fA-F_-]{30,}[0-9a-fA-F])(?:\.slice)?(?:/|$)")
 
+#: As a container with a cgroup namespace of its own sees it too: /../../user.slice/…
+_USERS_OWN = re.compile(r"(?:/\.\.)*/user\.slice/")
+
 
 class WorkloadFinder(Protocol):
     """Finds what a process belongs to. (pid, start_ticks) names it; pids alone are reused."""
@@ -143,7 +146,7 @@ def from_cgroup(text: str) -> Workload | None:
     """The Slurm job step or the pod that the lines of /proc/PID/cgroup name, or None."""
     for line in text.splitlines():
         path = line.partition(":")[2].partition(":")[2]
-        if path.startswith("/user.slice/"):
+        if _USERS_OWN.match(path):
             continue  # delegated to its user, who may name cgroups in it at will
         slurm = _SLURM.search(path)
         if slurm:

@@ -163,6 +163,7 @@ class Intake:
             beside = not track.bridging
             sampled = by_percent(base.t_boot_ns, base, reading, now, track.entity)[0] if beside else None
             track.held.add(whose, got, sampled)
+            self.window.held_back = True
             clocks = clock(base.clock_khz, reading) if beside else None
             track.held.evidence.add(got.numbers[1], got.numbers[0], clocks)
             self._calibrate(track)

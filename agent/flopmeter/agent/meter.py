@@ -88,7 +88,7 @@ class Meter:
                 return
             except JournalError as e:
                 self.note(NoticeKind.SPOOL_TORN, f"{e}; metering starts anew")
-        self._in.take_devices(facts.devices)
+        self._take_devices()
 
     # ---- what the agent calls ------------------------------------------------------------------
 
@@ -149,7 +149,7 @@ class Meter:
         if final:
             for track in tracks:
                 self._in.settle(track)
-        if not self._in.window and not any(track.held.sums for track in tracks):
+        if not self._in.window:
             return None
         for track in tracks:
             self._in.anchor(track)

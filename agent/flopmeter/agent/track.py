@@ -54,7 +54,8 @@ class Track:
 
     def longest_ns(self, long_ns: int) -> int:
         """An interval without counters longer than this is a gap: 10 ticks, or twice the usual cadence."""
-        return max(long_ns, 2 * min(*self.cadences, MAX_CADENCE_NS))
+        before, last = self.cadences
+        return max(long_ns, 2 * min(min(before, last) or last, MAX_CADENCE_NS))
 
     def forget_base(self, why: GapReason) -> None:
         self.base = None

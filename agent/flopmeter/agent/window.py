@@ -57,7 +57,7 @@ class Window:
     So devices may come and go in mid-window; the indices are worked out against the batch's inventory.
     """
 
-    __slots__ = ("_anchors", "_chars", "_rows", "_said", "_workloads")
+    __slots__ = ("_anchors", "_chars", "_rows", "_said", "_workloads", "held_back")
 
     def __init__(self) -> None:
         self._workloads: dict[Workload, int] = {}
@@ -65,9 +65,10 @@ class Window:
         self._anchors: list[tuple[str, Anchor]] = []
         self._said: dict[tuple[NoticeKind, str], _Said] = {}
         self._chars = 0
+        self.held_back = False  # there is usage that has no price yet: worth a journal, if nothing else
 
     def __bool__(self) -> bool:
-        return bool(self._rows or self._anchors or self._said)
+        return bool(self._rows or self._anchors or self._said or self.held_back)
 
     def add(self, entity: str, workload: Workload, interval: Interval) -> None:
         self._add(
@@ -143,6 +144,7 @@ class Window:
         self._anchors.clear()
         self._workloads.clear()
         self._chars = 0
+        self.held_back = False
 
     def entities(self) -> set[str]:
         """All that rows, anchors and notices name."""
