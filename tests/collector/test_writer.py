@@ -1,7 +1,7 @@
 """Group commits: totals, hours, spans, runs and events, exact and once."""
 
 import dataclasses
-from datetime import date
+from datetime import UTC, date, datetime
 
 import pytest
 from builders import TRAINING, UNIX_NS, WINDOW_NS, Chain, busy, gap
@@ -10,10 +10,12 @@ from desk import Desk
 from flopmeter.collector.books import SUM_FIELDS, GroupKey, add_rows
 from flopmeter.collector.encode import decode_batch, decode_inventory
 from flopmeter.collector.errors import StoreError
-from flopmeter.collector.figures import Model, run_flop
+from flopmeter.collector.figures import Model, Tally, run_flop
 from flopmeter.collector.group import Group
 from flopmeter.collector.ingest import TAKEN, usage_rows
 from flopmeter.collector.regimes import shipped
+from flopmeter.collector.writer import Writer
+from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.record import parse_record
 from flopmeter.contract.usage import Workload, WorkloadKind
 from flopmeter.contract.w_table import current
@@ -214,15 +216,74 @@ def test_events_and_their_outbox_rows_are_in_the_same_commit(tmp_path):
         ]
 
 
-def test_the_cheap_bound_never_hides_a_crossing(tmp_path):
-    """Runs below the cheap bound are not priced; the bound must lie below every line that they could meet."""
-    lowest = figure_after(1).upper - 1  # even the upper bound only just meets it
-    desk, chain, agent = crossing_desk(tmp_path, lowest)
+@pytest.mark.parametrize("evidence_class", list(EvidenceClass))
+@pytest.mark.parametrize("measured", [0, 1, 31, 1022, 1023])
+@pytest.mark.parametrize("spread", [0, 1_000_000])
+def test_no_cycle_adds_more_than_the_bound_says(desk, evidence_class, measured, spread):
+    """Every kind of cycle, on every listed architecture and on none, alone and with the others."""
+    writer = Writer(desk.store.books, shipped())
+    for arch in [*current().archs, None]:
+        model = Model(arch.name if arch else "unheard of", arch.compute_capability if arch else "99.0")
+        for counted in [*range(1, 11), range(1, 11), (1, 2)]:
+            places = [counted] if isinstance(counted, int) else counted
+            sums = [0] * 12
+            for i in places:
+                sums[i] = 10**15
+            tally = Tally()
+            tally.add(GroupKey(1, 1, evidence_class, measured, spread, 0), "fp4", sums)
+            flop, ops = tally.figures({1: model}, current())
+            assert flop.upper + ops.upper <= writer._most_per_cycle * sum(sums)
+
+
+@pytest.mark.parametrize("minutes", [1, 2, 7, 40])
+@pytest.mark.parametrize("bound", ["lower", "point", "upper"])
+def test_a_run_that_is_not_priced_every_time_still_raises_in_the_right_minute(tmp_path, minutes, bound):
+    """Each bound passes its line in minute `minutes`, from far below; pricing is skipped until then."""
+    near = line(getattr(figure_after(minutes), bound) - 1, ">")
+    far = dataclasses.replace(near, id="far", threshold_flop=10**30)
+    with Desk(tmp_path / "books.db", [near, far]) as desk:
+        chain = Chain("n")
+        agent = desk.agent(chain)
+        found = []
+        for minute in range(1, minutes + 3):
+            assert desk.offer(agent, chain.next()) is TAKEN
+            found += [(minute, e.data["verdict"], e.data["estimate"]) for e in desk.commit().events]
+        expected = {
+            "lower": ("crossed", "crossed"),
+            "point": ("undetermined", "crossed"),
+            "upper": ("undetermined", "below"),
+        }[bound]
+        assert (minutes, *expected) in found
+
+
+def test_far_from_every_line_nothing_is_priced(tmp_path, monkeypatch):
+    desk, chain, agent = crossing_desk(tmp_path, 10**30)
+    priced = []
+    figures = Tally.figures
+    monkeypatch.setattr(Tally, "figures", lambda *a: priced.append(1) or figures(*a))
     with desk:
+        for _ in range(5):
+            assert desk.offer(agent, chain.next()) is TAKEN
+            desk.commit()
+        assert len(priced) == 1
+        desk.now += 86_400 * 10**9  # another day may bring another regime into force
+        assert desk.offer(agent, chain.next()) is TAKEN
+        desk.commit()
+        assert len(priced) == 2
+
+
+def test_a_regime_that_comes_into_force_meets_a_run_that_is_past_its_line(tmp_path):
+    tomorrow = datetime.fromtimestamp(UNIX_NS / 1e9 + 3 * 86_400, UTC).date()
+    regime = dataclasses.replace(line(10**15, ">"), effective=tomorrow)
+    with Desk(tmp_path / "books.db", [regime]) as desk:
+        chain = Chain("n")
+        agent = desk.agent(chain)
+        assert desk.offer(agent, chain.next()) is TAKEN
+        assert desk.commit().events == ()
+        desk.now += 5 * 86_400 * 10**9
         assert desk.offer(agent, chain.next()) is TAKEN
         (event,) = desk.commit().events
-        assert event.data["verdict"] == "undetermined"
-        assert desk.writer._harmless_cycles > 0
+        assert event.data["verdict"] == "crossed"
 
 
 def test_idle_time_raises_nothing(tmp_path):

@@ -481,6 +481,12 @@ class IngestServer:
             self.counters.commit_failures += 1
             await self._recover()
             return False
+        except Exception:
+            # A defect of ours. Nothing is known, so nothing is acknowledged; agents keep what they sent.
+            log.exception("commit of %d records failed", len(group.records))
+            self.counters.commit_failures += 1
+            await self._recover()
+            return False
         finally:
             self._committing_records = self._committing_bytes = 0
         self.counters.committed(done)

@@ -1,13 +1,14 @@
 """The one writer: a group in, one transaction out, with totals and the events they cause.
 
-Sums in memory change only after the store said that they are durable. After any failure nothing is known,
-so everything here is dropped and read again (`reset`).
+What is in memory is a cache of the store. After any failure nothing is known, so all of it is dropped and
+read again (`reset`); nothing is ever repaired in place.
 """
 
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from flopmeter.contract.flop import Figure
 from flopmeter.contract.w_table import WTable, current
 
 from .books import NO_SUMS, GroupKey, HourKey, Sums
@@ -21,6 +22,8 @@ from .store.base import Books, Transaction
 #: Sums kept in memory; past this they are read from the store again.
 MAX_CACHED_SUMS = 200_000
 _SECOND_NS = 1_000_000_000
+_DAY_NS = 86_400 * _SECOND_NS
+_NEVER = 1 << 200  # cycles: past every line, nothing is left to meet
 
 
 @dataclass(slots=True)
@@ -28,8 +31,11 @@ class _Run:
     """One run's sums merged for pricing, and what it has raised."""
 
     tally: Tally
-    cycles: int  # all cycles of all groups: bounds its FLOP from above, cheaply
+    cycles: int  # all cycles of all groups, added up: bounds how far any figure can have moved
     raised: set[str]
+    #: Until `cycles` reaches this, no figure can meet a line that it did not meet when last priced …
+    quiet_until: int = 0
+    quiet_day: int = -1  # … on this UTC day: regimes come into force and lapse at midnight
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +71,12 @@ class Writer:
         self._sinks = tuple(sinks)
         self._unix_ns = unix_ns
         self._table: WTable = current()
-        # A run below this many cycles, all counted together, cannot have reached any line: FLOP is at
-        # most eight pipes x the best rate x (1 + the widest half-widths), each over the same cycles.
-        best = max((max(a.rates.values()) for a in self._table.archs if a.rates), default=1)
-        lowest = min((r.threshold_flop for r in self._regimes), default=0)
-        self._harmless_cycles = lowest // (best * 40)
+        # FLOP and integer operations per counted cycle, at the very most: what one cycle adds to a figure is
+        # at most four unread pipes and its own, at the best rate, widened by under 2.2, for FLOP and for
+        # integer operations. 40 best rates are more than that (tests/collector/test_writer.py).
+        best = max((rate for arch in self._table.archs for rate in arch.rates.values()), default=1)
+        self._most_per_cycle = best * 40
+        self._lines = sorted({r.threshold_flop for r in self._regimes})
         self.reset()
 
     def reset(self) -> None:
@@ -95,7 +102,7 @@ class Writer:
         delta = _delta(group.records)
         totals, hourly = self._sums(delta, tx)
         self._spans(group.records, tx)
-        runs, events = self._runs(delta, now, first_position, position - 1)
+        events = self._runs(delta, now, first_position, position - 1)
         events += self._asides(group, tx, now, position - 1)
         self._write_events(events, tx)
 
@@ -103,7 +110,6 @@ class Writer:
 
         self._cache.totals.update(totals)
         self._cache.hourly.update(hourly)
-        self._cache.runs.update(runs)
         self._position = position
         self._event_no += len(events)
         cache = self._cache
@@ -167,26 +173,26 @@ class Writer:
 
     def _runs(
         self, delta: dict[HourKey, Sums], now: int, since_position: int, position: int
-    ) -> tuple[dict[str, _Run], list[NewEvent]]:
-        """The touched runs with `delta` added, and what each must raise now."""
+    ) -> list[NewEvent]:
+        """Add `delta` to the runs it touches; what each must raise now."""
         if not self._regimes:
-            return {}, []
+            return []
         touched: dict[str, list[tuple[GroupKey, str, Sums]]] = {}
         workloads = self._cache.workloads
         missing = {key.group.workload_no for key in delta if key.group.workload_no not in workloads}
         workloads.update(self._books.workload_runs(missing))
-        for key, numbers in delta.items():
-            run, dtype = workloads[key.group.workload_no]
+        for (_hour, group_key), numbers in delta.items():
+            run, dtype = workloads[group_key.workload_no]
             if run:
-                touched.setdefault(run, []).append((key.group, dtype, numbers))
-        runs: dict[str, _Run] = {}
+                touched.setdefault(run, []).append((group_key, dtype, numbers))
+        today = now // _DAY_NS
         events: list[NewEvent] = []
         for name, rows in touched.items():
-            run_state = runs[name] = self._run(name)
+            run_state = self._run(name)
             for group_key, dtype, numbers in rows:
                 run_state.tally.add(group_key, dtype, numbers)
                 run_state.cycles += sum(numbers[1:11])
-            if run_state.cycles < self._harmless_cycles:
+            if run_state.cycles < run_state.quiet_until and today == run_state.quiet_day:
                 continue
             flop, integer_ops = run_state.tally.figures(self._models, self._table)
             found = threshold_events(
@@ -201,18 +207,26 @@ class Writer:
             )
             run_state.raised.update(event.key for event in found)
             events += found
-        return runs, events
+            run_state.quiet_until = run_state.cycles + self._quiet_cycles(flop, flop + integer_ops)
+            run_state.quiet_day = today
+        return events
+
+    def _quiet_cycles(self, *figures: Figure) -> int:
+        """How many more cycles no bound of `figures` can need to get to the next line above it."""
+        numbers = [n for f in figures for n in (f.lower, f.point, f.upper)]
+        rooms = [line - n for n in numbers for line in self._lines if line >= n]
+        return min(rooms) // self._most_per_cycle if rooms else _NEVER
 
     def _run(self, name: str) -> _Run:
-        """A copy of the run's state, to be kept only if the commit succeeds."""
+        """The run's state before this group; read from the store where memory lacks it."""
         known = self._cache.runs.get(name)
-        if known is not None:
-            return _Run(known.tally.copy(), known.cycles, set(known.raised))
-        tally, cycles = Tally(), 0
-        for total in self._books.run_totals(name):
-            tally.add(total.key, total.dtype, total.sums)
-            cycles += sum(total.sums[1:11])
-        return _Run(tally, cycles, self._books.event_keys(name))
+        if known is None:
+            known = _Run(Tally(), 0, self._books.event_keys(name))
+            for total in self._books.run_totals(name):
+                known.tally.add(total.key, total.dtype, total.sums)
+                known.cycles += sum(total.sums[1:11])
+            self._cache.runs[name] = known
+        return known
 
     def _asides(self, group: Group, tx: Transaction, now: int, position: int) -> list[NewEvent]:
         """Losses and forks: rows and events, each once."""
@@ -278,14 +292,20 @@ def _names(group: Group, tx: Transaction) -> None:
 
 def _delta(records: Iterable[TakenRecord]) -> dict[HourKey, Sums]:
     """What the group adds, per hour and books group: each dirty key is then written once."""
-    delta: dict[HourKey, Sums] = {}
+    lines: dict[HourKey, list[Sums]] = {}
     for r in records:
         hour = hour_of(r.window_end_unix_ns)
         for group_key, numbers in r.groups:
             key = HourKey(hour, group_key)
-            sums = delta.get(key)
-            delta[key] = list(numbers) if sums is None else _plus(sums, numbers)
-    return delta
+            same = lines.get(key)
+            if same is None:
+                lines[key] = [numbers]
+            else:
+                same.append(numbers)
+    return {
+        key: same[0] if len(same) == 1 else [sum(column) for column in zip(*same, strict=True)]
+        for key, same in lines.items()
+    }
 
 
 def _plus(a: Iterable[int], b: Iterable[int]) -> Sums:
