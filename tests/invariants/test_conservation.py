@@ -26,13 +26,14 @@ from metering import (
     total,
 )
 
-from flopmeter.agent.encode import encode_batch
+from flopmeter.agent.encode import encode_batch, encode_inventory
 from flopmeter.agent.intake import MAX_LACKING
 from flopmeter.agent.meter import Meter, Sealed
 from flopmeter.agent.reading import CYCLE_IDS, Happening, HappeningKind, Reading
+from flopmeter.collector.encode import BatchView, decode_batch, decode_inventory, device_bounds
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.flop import Cycles, flop
-from flopmeter.contract.usage import IDLE, UNATTRIBUTED, Measured
+from flopmeter.contract.usage import IDLE, UNATTRIBUTED, Device, Measured, Workload, WorkloadKind
 from flopmeter.contract.w_table import current
 
 SLOW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -221,6 +222,15 @@ def test_every_cycle_and_every_nanosecond_once(schedule: list, average: bool) ->
     _check_form(world.sealed)
 
 
+def accepted(s: Sealed) -> None:
+    """The collector takes it: both sides mean the same contract."""
+    inventory = decode_inventory(encode_inventory(s.inventory))
+    assert inventory == s.inventory
+    payload = encode_batch(s.batch)
+    BatchView(payload).groups([device_bounds(d, 0) for d in inventory.devices])
+    assert decode_batch(payload) == s.batch
+
+
 def _check_form(sealed: list[Sealed]) -> None:
     """What the contract asks of every batch, and lower <= point <= upper of every row."""
     arch = current().arch("9.0", H100)
@@ -228,6 +238,7 @@ def _check_form(sealed: list[Sealed]) -> None:
     end = {}
     for s in sealed:
         b = s.batch
+        accepted(s)
         assert end.get(s.boot_id, b.window_start_boot_ns) == b.window_start_boot_ns < b.window_end_boot_ns
         end[s.boot_id] = b.window_end_boot_ns
         keys = [
@@ -368,6 +379,60 @@ def _recording(items: list) -> list[Reading | Happening]:  # type: ignore[type-a
                 )
             )
     return found
+
+
+# ---- whatever comes ------------------------------------------------------------------------------------
+
+anything = st.one_of(
+    st.integers(0, 10**6),
+    st.integers(-(2**70), 2**70),
+    st.floats(allow_nan=True),
+)
+garbage = st.builds(
+    Reading,
+    entity=st.sampled_from(["GPU-0", "GPU-1", "GPU-9", "", "x" * 300]),
+    t_boot_ns=st.one_of(st.integers(0, 10**12), st.integers(0, 2**63 - 1)),
+    t_unix_ns=st.integers(0, 2**63 - 1),
+    cycles=st.dictionaries(st.sampled_from(CYCLE_IDS), anything, max_size=11),
+    percent=st.dictionaries(st.integers(0, 20), st.floats(allow_nan=True), max_size=6),
+    sm_clock_mhz=st.lists(st.floats(allow_nan=True), max_size=3).map(tuple),
+    energy_mj=st.one_of(st.none(), st.integers(-(2**70), 2**70)),
+    utilization_gpu_pct=st.one_of(st.none(), st.floats(allow_nan=True)),
+    workload=st.one_of(
+        st.none(),
+        st.builds(
+            Workload, st.sampled_from(WorkloadKind), st.text(), st.text(), restart=st.integers(-1, 2**40)
+        ),
+    ),
+    error=st.one_of(st.none(), st.none(), st.text(max_size=5)),
+)
+odd_devices = st.builds(
+    Device,
+    entity=st.sampled_from(["GPU-0", "GPU-1", "nonsense"]),
+    name=st.one_of(st.just(H100), st.text()),
+    compute_capability=st.one_of(st.just("9.0"), st.text()),
+    sm_count=st.integers(-1, 5_000),
+    max_sm_clock_mhz=st.integers(-1, 10_000),
+    serial=st.text(),
+)
+
+
+@SLOW
+@given(devices=st.lists(odd_devices, max_size=3), items=st.lists(garbage, max_size=25), source=st.text())
+def test_whatever_is_read_the_meter_goes_on_and_the_collector_takes_it(
+    devices: list[Device], items: list[Reading], source: str
+) -> None:
+    agent = meter(facts(*devices, source=source) if devices else None, window=20 * SECOND)
+    sealed = []
+    for reading in sorted(items, key=lambda r: r.t_boot_ns):
+        sealed += agent.observe(reading)
+    last = agent.flush(final=True)
+    for s in [*sealed, last] if last else sealed:
+        span = s.batch.window_end_boot_ns - s.batch.window_start_boot_ns
+        if span < 400 * 86_400 * SECOND:
+            accepted(s)
+        else:
+            encode_batch(s.batch)
 
 
 def _play(items: list[Reading | Happening], journal: bytes | None = None) -> list[Sealed]:

@@ -22,6 +22,7 @@ from .reading import Process, Reading
 ALLOWED_VARIABLES = frozenset({"FLOPMETER_RUN", "FLOPMETER_DTYPE", "SLURM_JOB_ID", "SLURM_STEP_ID"})
 MAX_ENVIRON_BYTES = 1 << 20
 MAX_CGROUP_BYTES = 64 << 10
+_MAX_RESTART = (1 << 32) - 1
 MAX_REMEMBERED = 4_096  # processes; the memory is emptied, not grown, beyond
 
 #: Slurm, cgroup v1 and v2, with or without a prefix of the node: …/slurm…/job_4711/step_0/…
@@ -160,10 +161,12 @@ def from_cgroup(text: str) -> Workload | None:
 def tidy(workload: Workload) -> Workload:
     """The same workload with names that the contract allows: printable, not padded, not too long."""
     texts = (workload.job, workload.step, workload.run, workload.user, workload.dtype)
-    if all(len(t) <= MAX_LABEL_CHARS and (not t or (t.isprintable() and t == t.strip())) for t in texts):
+    fits = all(len(t) <= MAX_LABEL_CHARS and (not t or (t.isprintable() and t == t.strip())) for t in texts)
+    if fits and 0 <= workload.restart <= _MAX_RESTART:
         return workload
-    job, step, run, user, dtype = (_label(t) for t in texts)
-    return replace(workload, job=job, step=step, run=run, user=user, dtype=dtype)
+    restart = min(max(workload.restart, 0), _MAX_RESTART)
+    job, step, run, user, dtype = (tidy_label(t) for t in texts)
+    return replace(workload, job=job, step=step, run=run, user=user, dtype=dtype, restart=restart)
 
 
 def _corroborated(workload: Workload, environ: dict[str, str]) -> Workload:
@@ -173,12 +176,13 @@ def _corroborated(workload: Workload, environ: dict[str, str]) -> Workload:
     dtype = environ.get("FLOPMETER_DTYPE", "").strip().lower()
     return replace(
         workload,
-        run=_label(environ.get("FLOPMETER_RUN", "")),
+        run=tidy_label(environ.get("FLOPMETER_RUN", "")),
         dtype=dtype if dtype in DTYPE_RATE else "",
     )
 
 
-def _label(text: str) -> str:
+def tidy_label(text: str) -> str:
+    """`text` as the contract allows names: printable, not padded, at most MAX_LABEL_CHARS."""
     kept = "".join(c if c.isprintable() else "_" for c in text).strip()
     return kept[:MAX_LABEL_CHARS].strip()
 

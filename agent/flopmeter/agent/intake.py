@@ -25,6 +25,7 @@ from .interval import (
     describe,
     energy_only,
     failure_reason,
+    fit,
     gap_numbers,
     point,
 )
@@ -136,10 +137,11 @@ class Intake:
             if not elapsed_read:
                 self._restart(track, now, workload, GapReason.READ_FAILED)
                 return
-        got = by_counters(base, now, track.entity, self._multiplier(track))
+        multiplier = self._multiplier(track)
+        got = by_counters(base, now, track.entity, multiplier)
         if isinstance(got, Interval):
             track.doubted = None
-            self._accept(track, got, reading, now, workload)
+            self._accept(track, got, reading, now, workload, priced=multiplier > 0)
         elif got.why is Why.RESET:
             self.say(NoticeKind.GPU_RESET, reading.entity, got.detail)
             self._restart(track, now, workload, GapReason.RESET)
@@ -147,7 +149,14 @@ class Intake:
             self._doubt(track, got, reading, now, workload)
 
     def _accept(
-        self, track: Track, got: Interval, reading: Reading, now: Point, workload: Workload | None
+        self,
+        track: Track,
+        got: Interval,
+        reading: Reading,
+        now: Point,
+        workload: Workload | None,
+        *,
+        priced: bool,
     ) -> None:
         """An interval by counters, from the base to `now`, which becomes the base."""
         base, track.base = track.base, now
@@ -156,7 +165,7 @@ class Intake:
         bridged = not adjacent or self.j.hole_end_ns > base.t_boot_ns
         whose = _whose(track.workload, workload, bridged=bridged, busy=_busy(got))
         track.workload = workload
-        if self._multiplier(track):
+        if priced:
             self.window.add(reading.entity, whose, got)
         else:
             # Clock samples and percentages speak of the time since the last reading, good or not.
@@ -190,9 +199,10 @@ class Intake:
         if got.why is Why.TOO_FAST:
             self._forget_scale(track.entity.device)
         self._restart(track, since, held_by, GapReason.REFUSED)
-        again = by_counters(since, now, track.entity, self._multiplier(track))
+        multiplier = self._multiplier(track)
+        again = by_counters(since, now, track.entity, multiplier)
         if isinstance(again, Interval):
-            self._accept(track, again, reading, now, workload)
+            self._accept(track, again, reading, now, workload, priced=multiplier > 0)
         elif again.why is Why.RESET:
             self._restart(track, now, workload, GapReason.RESET)
         else:
@@ -383,7 +393,8 @@ class Intake:
         """
         j = self.j
         listed = tuple(devices)
-        new = {d.entity: d for d in listed[:MAX_ENTITIES]}
+        allowed = [d for d in map(fit, listed) if d is not None][:MAX_ENTITIES]
+        new = {d.entity: d for d in allowed}
         before = {d.entity: d for d in j.devices}
         parents = frozenset(d.parent for d in new.values() if d.mig and d.parent)
         for entity, device in before.items():
@@ -405,8 +416,9 @@ class Intake:
                 known.entity = described
                 known.forget_base(GapReason.RESET)
         j.devices = tuple(new.values())
-        left_out = f"{len(listed) - len(new)} of {len(listed)} are too many and left out; "
-        text = left_out if len(listed) > MAX_ENTITIES else ""
+        text = ""
+        if len(new) < len(listed):
+            text = f"{len(listed) - len(new)} of {len(listed)} left out (too many, doubled or no UUID); "
         if before and before != new:
             came, went = len(new.keys() - before.keys()), len(before.keys() - new.keys())
             changed = sum(1 for e in new.keys() & before.keys() if new[e] != before[e])

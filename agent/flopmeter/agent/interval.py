@@ -12,7 +12,7 @@ Percentages and clocks come as floats from the driver; they are turned into inte
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from operator import itemgetter, sub
 from typing import NamedTuple
@@ -33,10 +33,14 @@ from flopmeter.agent.reading import (
     SM_UTIL,
     Reading,
 )
+from flopmeter.contract.errors import ContractError
 from flopmeter.contract.evidence_class import EvidenceClass, spread_step
+from flopmeter.contract.ids import check_entity
 from flopmeter.contract.limits import MAX_SM_CLOCK_MHZ
 from flopmeter.contract.usage import Device, GapReason, Measured
 from flopmeter.contract.w_table import WTable
+
+from .attribution import tidy_label
 
 #: What is added up, in this order: contract.usage.Usage's numbers with `tensor_any` in the place of
 #: tensor_other, which is derived once per row when the window is sealed (contract.pipes.residual).
@@ -143,6 +147,25 @@ class Entity:
     percent_class: EvidenceClass
     from_dcgm: bool
     energy_only: bool  # a GPU cut into MIG instances: its SMs are metered there
+
+
+def fit(device: Device) -> Device | None:
+    """The device as the contract allows it, or None where its UUID is not one. Odd values become "not known"."""
+    try:
+        check_entity(device.entity)
+        parent = check_entity(device.parent) if device.parent else ""
+    except ContractError:
+        return None
+    return replace(
+        device,
+        name=tidy_label(device.name),
+        compute_capability=tidy_label(device.compute_capability),
+        serial=tidy_label(device.serial),
+        parent=parent,
+        sm_count=device.sm_count if 0 < device.sm_count <= MOST_SMS else 0,
+        max_sm_clock_mhz=min(max(device.max_sm_clock_mhz, 0), MAX_SM_CLOCK_MHZ),
+        gpu_instance=device.gpu_instance if 0 <= device.gpu_instance < MOST_SMS else -1,
+    )
 
 
 def describe(device: Device, table: WTable, *, source: str, parents: frozenset[str] = frozenset()) -> Entity:

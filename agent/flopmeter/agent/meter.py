@@ -12,7 +12,7 @@ from flopmeter.contract.limits import ANCHOR_PERIOD_NS, DEFAULT_TICK_NS, DEFAULT
 from flopmeter.contract.usage import Batch, GapReason, Inventory, NoticeKind
 from flopmeter.contract.w_table import WTable, current
 
-from .attribution import Attributor, WorkloadFinder
+from .attribution import Attributor, WorkloadFinder, tidy_label
 from .encode import encode_inventory, inventory_digest
 from .intake import Intake
 from .interval import describe
@@ -262,7 +262,8 @@ class Meter:
         """The inventory that a batch refers to: the devices there are, and those that left in the window."""
         f, j = self._facts, self._j
         devices = (*j.devices, *(d for e, d in self._in.gone.items() if e in named))
-        inventory = Inventory(f.node, f.cluster, j.driver, j.nvml, f.source, devices)
+        node, cluster, source = tidy_label(f.node), tidy_label(f.cluster), tidy_label(f.source)
+        inventory = Inventory(node, cluster, tidy_label(j.driver), tidy_label(j.nvml), source, devices)
         if self._inventory is None or self._inventory[0] != inventory:
             self._inventory = inventory, inventory_digest(encode_inventory(inventory))
         return *self._inventory, {d.entity: i for i, d in enumerate(devices)}
