@@ -100,7 +100,10 @@ class FakeCollector:
             return
         nonce = hashlib.sha256(str(len(self.hellos)).encode()).digest()
         yield say(challenge=pb.Challenge(nonce=nonce))
-        hello = pb.StreamRequest.FromString(next(requests)).hello
+        first = next(requests, None)
+        if first is None:
+            return
+        hello = pb.StreamRequest.FromString(first).hello
         body = pb.HelloBody.FromString(hello.body)
         VerifyKey(body.public_key).verify(HELLO_DOMAIN + nonce + hello.body, hello.signature)
         self.hellos.append(body)

@@ -9,6 +9,7 @@ from flopmeter.contract.ids import agent_id
 from flopmeter.contract.record import SIGNATURE_BYTES
 
 from .errors import AgentError
+from .files import sync_directory
 
 KEY_FILE = "record.key"
 _MAGIC = "flopmeter-record-key-1"
@@ -107,12 +108,3 @@ def _load(path: Path) -> RecordKey:
             "which the collector must admit again",
         ) from e
     return RecordKey(public=public, secret=secret)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make names in `directory` (created, renamed, removed files) durable."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

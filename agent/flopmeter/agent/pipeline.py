@@ -303,25 +303,30 @@ class Pipeline:
         *,
         progress: Callable[[int, int, int], None] | None = None,
         group_windows: int = GROUP_WINDOWS,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> Summary:
         """Feed a whole recording as fast as it goes. Call `stop` or `wait_acked` behind it.
 
         `progress(items done, CLOCK_BOOTTIME reached, acknowledged number)` after each group. Waits for room
-        where the spool is full. Played again over the same state, it goes on where that ends.
+        where the spool is full. Played again over the same state, it goes on where that ends; so where
+        `stopping()` becomes true, what is open is left unsealed.
         """
         self._group_limit = self._part = group_windows
         self._wait_for_room = True
         first_seq = self.chain.spool.tip.next_seq
         done, windows = 0, self.counts.windows
         for item in recording.items():
+            if stopping():
+                break
             self.observe(item)
             done += 1
             if progress is not None and self.counts.windows != windows:
                 windows = self.counts.windows
                 progress(done, item.t_boot_ns, self.chain.spool.acked_seq)
-        last = self._meter.flush(final=True)
-        if last is not None:
-            self._take([last])
+        else:
+            last = self._meter.flush(final=True)
+            if last is not None:
+                self._take([last])
         self._flush_group()
         spool = self.chain.spool
         return Summary(done, self.counts.windows, first_seq, spool.newest_seq, spool.acked_seq)

@@ -45,21 +45,17 @@ class NamedSource:
 
 
 class NamedRecording:
-    """A recording, likewise; it ends early, between two items, when the clock says stop."""
+    """A recording, likewise."""
 
-    def __init__(self, recording: Recording, settings: AgentSettings, clock: SystemClock) -> None:
+    def __init__(self, recording: Recording, settings: AgentSettings) -> None:
         self._recording = recording
         self._settings = settings
-        self._clock = clock
 
     def facts(self) -> NodeFacts:
         return named(self._recording.facts(), self._settings)
 
     def items(self) -> Iterator[Reading | Happening]:
-        for item in self._recording.items():
-            if self._clock.stopping:
-                return
-            yield item
+        return self._recording.items()
 
     def close(self) -> None:
         self._recording.close()
@@ -76,7 +72,7 @@ def run_agent(settings: AgentSettings) -> None:
     with stop_on_signals(clock.stop):
         opened = open_source(settings.source, clock)
         if hasattr(opened, "items"):
-            _play(NamedRecording(cast("Recording", opened), settings, clock), settings, ours)
+            _play(NamedRecording(cast("Recording", opened), settings), settings, ours, clock)
         else:
             _meter(NamedSource(opened, settings), settings, ours, clock)
 
@@ -112,16 +108,17 @@ def _meter(source: Source, settings: AgentSettings, ours: str, clock: SystemCloc
         loop.run()
 
 
-def _play(recording: Recording, settings: AgentSettings, ours: str) -> None:
+def _play(recording: Recording, settings: AgentSettings, ours: str, clock: SystemClock) -> None:
     """A trace as the source: played once, as fast as it goes."""
     with ExitStack() as undo:
         undo.callback(recording.close)
         pipeline = _pipeline(recording.facts(), settings, ours, None)
         undo.callback(pipeline.close)
         Notifier().ready("playing a trace")
-        summary = pipeline.play(recording)
+        summary = pipeline.play(recording, stopping=lambda: clock.stopping)
         log.info("played %d items: %d windows sealed", summary.items, summary.windows)
-        pipeline.stop(settings.stop_timeout / 1e9)
+        if settings.collector and not pipeline.wait_acked(settings.stop_timeout / 1e9):
+            log.warning("%d records not acknowledged; they stay", pipeline.chain.spool.pending)
 
 
 def _pipeline(facts: NodeFacts, settings: AgentSettings, ours: str, finder: ProcFinder | None) -> Pipeline:

@@ -1,7 +1,6 @@
 """One file of the spool: a head frame, then entries. Framing, reading back, writing whole."""
 
 import contextlib
-import errno
 import os
 import struct
 import zlib
@@ -14,8 +13,8 @@ from pathlib import Path
 from flopmeter.contract.limits import MAX_RECORD_BYTES
 from flopmeter.contract.record import HEADER_BYTES, MIN_RECORD_BYTES
 
-from .errors import SpoolError, SpoolFullError
-from .keys import sync_directory
+from .errors import SpoolError
+from .files import os_error, sync_directory
 
 _MAGIC = b"FMSPOOL1"
 _FRAME = struct.Struct("<II")  # length of the body, crc32 over length and body
@@ -25,8 +24,6 @@ _ENTRY = struct.Struct("<QQ32sI")  # window start, window end, inventory digest,
 MAX_JOURNAL_BYTES = 4 << 20
 _MAX_BODY = _ENTRY.size + MAX_RECORD_BYTES + MAX_JOURNAL_BYTES
 _WRITE_BYTES = 1 << 20
-#: Disk full, quota used up, file size limit: the state is known, and it may pass.
-_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def _frame(body: bytes) -> bytes:
@@ -241,10 +238,3 @@ def write_segment(
     tmp.rename(path)
     sync_directory(directory)
     return segment, last
-
-
-def os_error(what: str, e: OSError) -> SpoolError:
-    """SpoolFullError if the disk has no room, which may pass; else SpoolError."""
-    if e.errno in _FULL_ERRNOS:
-        return SpoolFullError(f"{what}: {e.strerror}", "make room on the disk of the state directory")
-    return SpoolError(f"{what}: {e.strerror or e}", "check the disk of the state directory")

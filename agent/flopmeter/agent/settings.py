@@ -29,7 +29,7 @@ ENV_PREFIX = "FLOPMETER_AGENT_"
 CONFIG_VARIABLE = ENV_PREFIX + "CONFIG"
 DEFAULT_STATE = Path("/var/lib/flopmeter/agent")
 #: What the documentation and the deploy files use; there is no default, as nothing listens unasked.
-USUAL_METRICS_ADDRESS = "127.0.0.1:9841"
+USUAL_METRICS_ADDRESS = "127.0.0.1:9842"
 _MIB = 1 << 20
 MAX_STOP_TIMEOUT_S = 3600.0
 MAX_READ_DEADLINE_S = 60.0

@@ -13,8 +13,6 @@ the meter goes on from the journal before them and the counters bridge the time.
 """
 
 import bisect
-import contextlib
-import fcntl
 import logging
 import os
 import threading
@@ -25,8 +23,8 @@ from typing import NamedTuple
 from flopmeter.contract.record import ZERO_HASH, record_hash
 
 from .errors import SpoolError, SpoolFullError
-from .keys import sync_directory
-from .segment import Cut, Entry, Head, Segment, os_error, read_segment, segment_path, write_segment
+from .files import os_error, sync_directory, take_lock, write_file
+from .segment import Cut, Entry, Head, Segment, read_segment, segment_path, write_segment
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +88,7 @@ class Spool:
         try:
             for path in (directory, directory / "inventory", directory / "quarantine"):
                 path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            lock_fd = _take_lock(directory)
+            lock_fd = take_lock(directory)
         except OSError as e:
             raise SpoolError(
                 f"spool {directory}: cannot be opened: {e.strerror or e}",
@@ -196,7 +194,7 @@ class Spool:
         with self._mutex:
             if not path.exists():
                 self._check()
-                _write_file(path, data)
+                write_file(path, data)
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Make `entries` durable: one write, one fsync (D1). They must go on from the tip, in order.
@@ -284,8 +282,8 @@ class Spool:
         """Keep `data` aside for a person, with a text that says why. Durable on return."""
         path = self.directory / "quarantine" / name
         with self._mutex:
-            _write_file(path, data)
-            _write_file(path.with_name(name + ".txt"), reason.encode() + b"\n")
+            write_file(path, data)
+            write_file(path.with_name(name + ".txt"), reason.encode() + b"\n")
         return path
 
     def close(self) -> None:
@@ -482,36 +480,3 @@ class Spool:
         for path in (self.directory / "inventory").iterdir():
             if path.name not in used:
                 path.unlink()
-
-
-def _take_lock(directory: Path) -> int:
-    fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(fd, 64).decode("ascii", "replace").strip() or "unknown"
-        os.close(fd)
-        raise SpoolError(
-            f"spool {directory} is in use by process {holder}",
-            "one agent per state directory: stop that one, or name another with --state",
-        ) from None
-    with contextlib.suppress(OSError):  # the lock holds without our name in it, on a full disk too
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-    return fd
-
-
-def _write_file(path: Path, data: bytes) -> None:
-    """Write a whole file so that a crash leaves all of it or nothing."""
-    tmp = path.with_name(path.name + ".tmp")
-    try:
-        with tmp.open("wb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        tmp.replace(path)
-        sync_directory(path.parent)
-    except OSError as e:
-        with contextlib.suppress(OSError):  # the next start removes it
-            tmp.unlink(missing_ok=True)
-        raise os_error(f"cannot write {path}", e) from e

@@ -1,0 +1,68 @@
+"""File operations whose durability matters: each says what a crash leaves."""
+
+import contextlib
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+from .errors import SpoolError, SpoolFullError
+
+#: Disk full, quota used up, file size limit: the state is known, and it may pass.
+_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+def sync_directory(directory: Path) -> None:
+    """Make names in `directory` (created, renamed, removed files) durable."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a whole file, durable on return; a crash leaves all of it or what was there before.
+
+    Raises SpoolFullError for a full disk, SpoolError otherwise.
+    """
+    tmp = path.with_name(path.name + ".tmp")
+    try:
+        with tmp.open("wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        tmp.replace(path)
+        sync_directory(path.parent)
+    except OSError as e:
+        with contextlib.suppress(OSError):  # the next start removes it
+            tmp.unlink(missing_ok=True)
+        raise os_error(f"cannot write {path}", e) from e
+
+
+def take_lock(directory: Path) -> int:
+    """Lock `directory` for this process; the lock goes with the descriptor, so a crash leaves none.
+
+    Raises SpoolError that names who has it, OSError if the lock file cannot be opened.
+    """
+    fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(fd, 64).decode("ascii", "replace").strip() or "unknown"
+        os.close(fd)
+        raise SpoolError(
+            f"spool {directory} is in use by process {holder}",
+            "one agent per state directory: stop that one, or name another with --state",
+        ) from None
+    with contextlib.suppress(OSError):  # the lock holds without our name in it, on a full disk too
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    return fd
+
+
+def os_error(what: str, e: OSError) -> SpoolError:
+    """SpoolFullError if the disk has no room, which may pass; else SpoolError."""
+    if e.errno in _FULL_ERRNOS:
+        return SpoolFullError(f"{what}: {e.strerror}", "make room on the disk of the state directory")
+    return SpoolError(f"{what}: {e.strerror or e}", "check the disk of the state directory")
