@@ -11,10 +11,10 @@ import ours
 import remote_write
 from harness import HERE, CannotRun, Figure, calibrate, cores, median, pinned, progress, run_json
 
-NODES, RECORDS_EACH, DEPTH, ROUNDS, SECONDS = 500, 90, 4, 3, 6.0
-SATURATED = (
-    0.9  # of the server's core: below this the load program was the limit, and the figure says nothing
-)
+NODES, RECORDS_EACH, DEPTH, ROUNDS, SECONDS = 500, 110, 16, 3, 6.0
+#: Idle share of the server's core above which the load program was the limit, and the figures claim nothing.
+#: What other programs take of that core makes ours dearer (cold caches, shorter bursts), never cheaper.
+MAX_IDLE = 0.1
 
 
 def run(folder: Path) -> list[Figure]:
@@ -28,16 +28,20 @@ def run(folder: Path) -> list[Figure]:
         here.mkdir()
         with pinned(server):
             calibration = calibrate()
+        before = _floor(here / "floor-1", load, server)
         mine = _ours(here, load, server, client)
+        after = _floor(here / "floor-2", load, server)
         peer = _prometheus(here, server, client)
-        floor = run_json(
-            [HERE / "floor.py", "--corpus", load, "--folder", here / "floor"],
-            core=server,
-            timeout_s=60,
-            what="floor",
+        rounds.append(
+            {"calibration_us": calibration, "ours": mine, "prometheus": peer, "floors": [before, after]}
         )
-        rounds.append({"calibration_us": calibration, "ours": mine, "prometheus": peer, "floor": floor})
     return _figures(rounds)
+
+
+def _floor(folder: Path, load: Path, core: int) -> dict:
+    return run_json(
+        [HERE / "floor.py", "--corpus", load, "--folder", folder], core=core, timeout_s=60, what="floor"
+    )
 
 
 def _ours(folder: Path, load: Path, server: int, client: int) -> dict:
@@ -74,8 +78,8 @@ def _prometheus(folder: Path, server: int, client: int) -> dict | None:
 def _figures(rounds: list[dict]) -> list[Figure]:
     us = median([r["ours"]["us_per_batch"] for r in rounds])
     calibration = median([r["calibration_us"] for r in rounds])
-    busy = min(r["ours"]["server_cores"] for r in rounds)
-    saturated = busy >= SATURATED
+    idle = max(r["ours"]["server_core_idle"] for r in rounds)
+    saturated = idle <= MAX_IDLE
     figures = []
     if all(r["prometheus"] for r in rounds):
         ratio = median([r["prometheus"]["us_per_batch"] / r["ours"]["us_per_batch"] for r in rounds])
@@ -90,8 +94,10 @@ def _figures(rounds: list[dict]) -> list[Figure]:
             (ratio >= 2.5) if ratio and saturated else None, calibration, {"rounds": rounds},
         )
     )  # fmt: skip
-    floors = [r["floor"] for r in rounds]
-    over = median([r["ours"]["us_per_batch"] / r["floor"]["us_per_record"] for r in rounds])
+    floors = [f for r in rounds for f in r["floors"]]
+    over = median(
+        [2 * r["ours"]["us_per_batch"] / sum(f["us_per_record"] for f in r["floors"]) for r in rounds]
+    )  # each round against the floor just before and just after it
     parts = {p: median([f["parts_us"][p] for f in floors]) for p in floors[0]["parts_us"]}
     text = " + ".join(f"{name} {value:.1f}" for name, value in parts.items())
     figures.append(
@@ -103,8 +109,9 @@ def _figures(rounds: list[dict]) -> list[Figure]:
     )  # fmt: skip
     figures.append(
         Figure(
-            "ingest", "server core in use, least of the rounds", f"{busy:.2f}",
-            goal=f">= {SATURATED}", met=saturated, calibration_us=calibration,
+            "ingest", "server's core idle, most of the rounds", f"{idle:.2f}",
+            f"by the server {min(r['ours']['server_cores'] for r in rounds):.2f} or more",
+            goal=f"<= {MAX_IDLE}", met=saturated, calibration_us=calibration,
             detail={"wall_batches_per_s": [r["ours"]["acks"] / r["ours"]["wall_s"] for r in rounds]},
         )
     )  # fmt: skip

@@ -1,6 +1,5 @@
 """Start: how long a person, a probe or a rollout waits for any `flopmeter` command. Median of nine process starts."""
 
-import contextlib
 import subprocess
 import sys
 import time
@@ -29,7 +28,7 @@ def run(folder: Path) -> list[Figure]:
         )
     cases["flopmeter runs list"] = lambda: _wall([FLOPMETER, "runs", "list", *ours.books_arguments(store)])
     cases["flopmeter collector serve, until it listens"] = lambda: ours.seconds_to_listen(folder)
-    cases["flopmeter agent run, until its first tick"] = lambda: ours.seconds_to_first_tick(folder)
+    cases["flopmeter agent run, until it meters"] = lambda: ours.seconds_to_first_tick(folder)
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(STARTS):
         for name, case in cases.items():
@@ -47,10 +46,9 @@ def _commands() -> Iterator[list[str]]:
         if isinstance(command, click.Group):
             context = click.Context(command)
             for name in command.list_commands(context):
-                with contextlib.suppress(ModuleNotFoundError, AttributeError):
-                    inner = command.get_command(context, name)
-                    if inner is not None:
-                        yield from walk(inner, [*words, name])
+                inner = command.get_command(context, name)
+                if inner is not None:
+                    yield from walk(inner, [*words, name])
 
     yield from walk(flopmeter, [])
 

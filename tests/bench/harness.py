@@ -62,6 +62,15 @@ def cpu_ns(pid: int) -> int:
     return time.clock_gettime_ns((~pid << 3) | 2)  # MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED)
 
 
+def idle_ns(core: int) -> int:
+    """Time that a processor core had nothing to run since boot, in ns (steps of 10 ms)."""
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *ticks = line.split()
+        if name == f"cpu{core}":
+            return (int(ticks[3]) + int(ticks[4])) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    return 0
+
+
 def memory_kib(pid: int, what: str = "VmRSS") -> int:
     """A memory figure of /proc/PID/status in KiB: VmRSS now, VmHWM at its highest."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():

@@ -10,6 +10,7 @@ Server CPU is read here, at the very ends of the measured span. Everything sent 
 import argparse
 import asyncio
 import json
+import os
 import resource
 import time
 from pathlib import Path
@@ -126,16 +127,18 @@ class Span:
         self.pid, self.counts = pid, counts
         self.start = self._now()
 
-    def _now(self) -> tuple[int, int, int, int]:
-        return harness.cpu_ns(self.pid), time.process_time_ns(), time.perf_counter_ns(), self.counts.acked
+    def _now(self) -> tuple[int, ...]:
+        clocks = (harness.cpu_ns(self.pid), time.process_time_ns(), time.perf_counter_ns())
+        return *clocks, harness.idle_ns(min(os.sched_getaffinity(self.pid))), self.counts.acked
 
     def end(self) -> dict:
-        server, client, wall, acks = (b - a for a, b in zip(self.start, self._now(), strict=True))
+        server, client, wall, idle, acks = (b - a for a, b in zip(self.start, self._now(), strict=True))
         return {
             "acks": acks,
             "wall_s": wall / 1e9,
             "server_cpu_s": server / 1e9,
             "server_cores": server / wall,
+            "server_core_idle": idle / wall,  # where the server is pinned to one core
             "client_cores": client / wall,
             "us_per_batch": server / 1e3 / acks if acks else None,
             "rss_kib": harness.memory_kib(self.pid),
