@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import threading
 import urllib.error
 import urllib.request
 
@@ -302,6 +303,59 @@ def test_a_store_that_cannot_commit_pushes_back_and_recovers(tmp_path, chain, mo
         client.records(*chain.records[1:])
         client.ack(3)
         assert stored(running) == [1, 2, 3]
+
+
+def test_a_defect_in_a_commit_acknowledges_nothing_and_passes(running, chain):
+    with WireClient(running.address, chain) as client:
+        client.hello()
+        writer = running._collector.server._writer
+        good, calls = writer._books.write, []
+
+        def broken(transaction):
+            calls.append(transaction)
+            writer._books.write = good
+            raise ZeroDivisionError
+
+        writer._books.write = broken
+        client.records(chain.next(), chain.next())
+        assert client.read("pushback").pushback.resume_seq == 1
+        wait_for("ready", lambda: running._collector.server.ready)
+        client.send(inventory_message(chain.inventory))  # may have been in the group that failed
+        client.records(*chain.records)
+        client.ack(2)
+    assert len(calls) == 1
+    assert stored(running) == [1, 2]
+
+
+def test_stopping_while_the_store_is_broken_commits_nothing_behind_the_failed_group(tmp_path, chain):
+    running = run_collector(settings_for(tmp_path), lambda: NOW)
+    server, books = running._collector.server, running._collector.store.books
+    failing, good_write = threading.Event(), books.write
+    with WireClient(running.address, chain) as client:
+        client.hello()
+        client.records(chain.next())
+        client.ack(1)
+
+        def slow_failure(_):
+            books.write = good_write  # the next commit would work, and must not happen
+            failing.wait(20)
+            raise StoreError("disk full")
+
+        def no(*_):
+            raise StoreError("disk full")
+
+        books.write, server._probe = slow_failure, no
+        client.records(chain.next())
+        wait_for("committing", lambda: server._committing_records == 1)
+        client.records(chain.next())  # taken behind the group that is about to fail
+        wait_for("taken", lambda: len(server._intake.group.records) == 1)
+        stopping = threading.Thread(target=running.stop)
+        stopping.start()
+        wait_for("stopping", lambda: server._stopping)
+        failing.set()
+        stopping.join(20)
+        assert not stopping.is_alive()
+    assert stored(running) == [1]
 
 
 def test_stopping_commits_an_admission_that_was_under_way(tmp_path, chain):

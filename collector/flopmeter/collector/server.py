@@ -521,9 +521,11 @@ class IngestServer:
                 await self._loop.run_in_executor(self._executor, self._probe)
                 await self._loop.run_in_executor(self._executor, self._writer.reset)
                 self._intake.reset()
-            except StoreError as e:
-                log.warning("the store still cannot commit: %s", e)
+            except Exception as e:  # noqa: BLE001 - whatever it is, taking records would be wrong
+                log.warning("the store still cannot commit: %r", e)
                 if self._stopping:
+                    # What was taken behind the failed group must not be committed without it.
+                    self._intake.take_group()
                     break
                 await asyncio.sleep(RECOVERY_PAUSE_S)
             else:
