@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from processes import wait_for
 from wire_client import Ended, WireClient
 
+from flopmeter.collector import committer as committer_module
 from flopmeter.collector import server as server_module
 from flopmeter.collector.errors import CollectorError, StoreError
 from flopmeter.collector.running import run_collector
@@ -276,7 +277,7 @@ def test_overload_is_told_and_passes(tmp_path, chain, monkeypatch):
 
 
 def test_a_store_that_cannot_commit_pushes_back_and_recovers(tmp_path, chain, monkeypatch):
-    monkeypatch.setattr(server_module, "RECOVERY_PAUSE_S", 0.02)
+    monkeypatch.setattr(committer_module, "RECOVERY_PAUSE_S", 0.02)
     with (
         run_collector(settings_for(tmp_path), lambda: NOW) as running,
         WireClient(running.address, chain) as client,
@@ -284,13 +285,13 @@ def test_a_store_that_cannot_commit_pushes_back_and_recovers(tmp_path, chain, mo
         client.hello()
         client.records(chain.next())
         client.ack(1)
-        server, books = running._collector.server, running._collector.store.books
-        good_write, good_probe = books.write, server._probe
+        committer, books = running._collector.server._committer, running._collector.store.books
+        good_write, good_probe = books.write, committer._probe
 
         def full(*_):
             raise StoreError("database or disk is full", "free space")
 
-        books.write = server._probe = full
+        books.write = committer._probe = full
         client.records(chain.next(), chain.next())
         pushback = client.read("pushback").pushback
         assert (pushback.reason, pushback.resume_seq) == (Pushback.REASON_STORE_UNAVAILABLE, 2)
@@ -298,7 +299,7 @@ def test_a_store_that_cannot_commit_pushes_back_and_recovers(tmp_path, chain, mo
         assert http_status(running, "/healthz") == 200
         client.records(chain.records[1])  # too early: told again
         assert client.read("pushback").pushback.resume_seq == 2
-        books.write, server._probe = good_write, good_probe
+        books.write, committer._probe = good_write, good_probe
         wait_for("ready", lambda: http_status(running, "/readyz") == 200)
         client.records(*chain.records[1:])
         client.ack(3)
@@ -308,7 +309,7 @@ def test_a_store_that_cannot_commit_pushes_back_and_recovers(tmp_path, chain, mo
 def test_a_defect_in_a_commit_acknowledges_nothing_and_passes(running, chain):
     with WireClient(running.address, chain) as client:
         client.hello()
-        writer = running._collector.server._writer
+        writer = running._collector.server._committer._writer
         good, calls = writer._books.write, []
 
         def broken(transaction):
@@ -329,7 +330,7 @@ def test_a_defect_in_a_commit_acknowledges_nothing_and_passes(running, chain):
 
 def test_stopping_while_the_store_is_broken_commits_nothing_behind_the_failed_group(tmp_path, chain):
     running = run_collector(settings_for(tmp_path), lambda: NOW)
-    server, books = running._collector.server, running._collector.store.books
+    committer, books = running._collector.server._committer, running._collector.store.books
     failing, good_write = threading.Event(), books.write
     with WireClient(running.address, chain) as client:
         client.hello()
@@ -344,14 +345,14 @@ def test_stopping_while_the_store_is_broken_commits_nothing_behind_the_failed_gr
         def no(*_):
             raise StoreError("disk full")
 
-        books.write, server._probe = slow_failure, no
+        books.write, committer._probe = slow_failure, no
         client.records(chain.next())
-        wait_for("committing", lambda: server._committing_records == 1)
+        wait_for("committing", lambda: committer._committing_records == 1)
         client.records(chain.next())  # taken behind the group that is about to fail
-        wait_for("taken", lambda: len(server._intake.group.records) == 1)
+        wait_for("taken", lambda: len(committer._intake.group.records) == 1)
         stopping = threading.Thread(target=running.stop)
         stopping.start()
-        wait_for("stopping", lambda: server._stopping)
+        wait_for("stopping", lambda: committer.stopping)
         failing.set()
         stopping.join(20)
         assert not stopping.is_alive()
@@ -363,7 +364,7 @@ def test_stopping_commits_an_admission_that_was_under_way(tmp_path, chain):
     with WireClient(running.address, chain) as client:
         # Only a full group or the stop ends so long a linger.
         client.send(chain.hello(client.read("challenge").challenge.nonce))
-        wait_for("the hello", lambda: running._collector.server._waiting)
+        wait_for("the hello", lambda: running._collector.server._committer._waiting)
         running.stop()
         assert client.read("welcome").welcome.resume_seq == 1
         with pytest.raises(Ended):
@@ -378,7 +379,7 @@ def test_records_taken_before_the_stop_are_acknowledged(tmp_path, chain):
     running = run_collector(settings_for(tmp_path), lambda: NOW)
     with WireClient(running.address, chain) as client:
         client.hello()
-        running._collector.server._linger_s = 60.0
+        running._collector.server._committer._linger_s = 60.0
         client.records(chain.next(), chain.next())
         wait_for("taken", lambda: len(running._collector.server._intake.group.records) == 2)
         running.stop()

@@ -10,7 +10,6 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -27,12 +26,12 @@ from flopmeter.contract.limits import (
 )
 from flopmeter.wire.v1 import ingest_pb2
 
-from .errors import StoreError
-from .group import Agent, Group
+from .committer import Committer
+from .group import Agent
 from .ingest import DUPLICATE, TAKEN, PushbackReason, PushedBack, RefusalCode, Refused
 from .intake import Intake, hello_verified
 from .metrics import Counters
-from .writer import Committed, Writer
+from .writer import Writer
 
 SERVICE = "flopmeter.wire.v1.IngestService"
 METHOD = f"/{SERVICE}/Stream"
@@ -41,8 +40,6 @@ MAX_STREAMS = 65_536
 #: Records taken and not yet committed, all agents together; past either, agents are told to wait.
 MAX_QUEUED_RECORDS = 32_768
 MAX_QUEUED_BYTES = 256 << 20
-#: A group is handed over before its linger is up when it holds this many records (30-100 ms of commit).
-FULL_GROUP_RECORDS = 1_000
 HELLO_TIMEOUT_S = 30.0
 #: A stream that said nothing for so long is closed; agents send a heartbeat every minute or so.
 IDLE_TIMEOUT_S = 900.0
@@ -52,7 +49,6 @@ MAX_UNREAD_REPLIES = 64
 RETRY_STORE_MS = 2_000
 RETRY_OVERLOADED_MS = 1_000
 RETRY_SHUTDOWN_MS = 1_000
-RECOVERY_PAUSE_S = 1.0
 #: After a half-close: how long the last acks may take.
 LAST_ACKS_S = 10.0
 
@@ -115,37 +111,31 @@ class IngestServer:
         unix_ns: Callable[[], int] = time.time_ns,
         raised: Callable[[], None] = lambda: None,
     ) -> None:
-        """`probe` (run on the writer's thread) raises StoreError while commits cannot work.
-
-        `raised` is called after a commit that holds events; it must not block.
-        """
+        """`probe` and `raised` are the Committer's."""
         self._intake = intake
-        self._writer = writer
-        self._probe = probe
-        self._raised = raised
-        self._linger_s = linger_s
         self._unix_ns = unix_ns
         self.counters = counters
         self._streams: set[_Stream] = set()
         self._by_agent: dict[int, _Stream] = {}
-        self._executor: Executor = ThreadPoolExecutor(1, "flopmeter-writer")
-        self._waiting: list[asyncio.Future[bool]] = []
-        self._stopping = False
-        self._recovering = False
-        self._committing_records = 0
-        self._committing_bytes = 0
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._committer: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._version = _collector_version()
+        self._committer = Committer(
+            intake,
+            writer,
+            probe=probe,
+            linger_s=linger_s,
+            counters=counters,
+            committed=self._committed,
+            failed=self._failed,
+            raised=raised,
+        )
 
     # --- life ---
 
     async def start(self, address: str) -> int:
         """Bind `address` and serve; the port. Raises OSError if it cannot be bound."""
         self._loop = asyncio.get_running_loop()
-        self._work = asyncio.Event()
-        self._full = asyncio.Event()
         self._server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=None)
         handler: Any = grpc.stream_stream_rpc_method_handler(self._serve)  # no deserialiser: raw bytes
         self._server.add_generic_rpc_handlers(
@@ -158,20 +148,16 @@ class IngestServer:
         if port == 0:
             raise OSError(f"cannot listen on {address}")
         await self._server.start()
-        self._committer = self._loop.create_task(self._commit_groups())
+        self._committer.start()
         self._sweeper = self._loop.create_task(self._sweep())
         return port
 
     async def stop(self, grace_s: float = 5.0) -> None:
         """Take nothing more, commit what was taken, acknowledge it, say goodbye, close."""
-        self._stopping = True
-        if self._committer is None or self._sweeper is None:  # never bound
-            self._executor.shutdown(wait=True)
+        await self._committer.stop()
+        if self._sweeper is None:  # never bound
             return
         self._sweeper.cancel()
-        self._work.set()
-        self._full.set()
-        await self._committer
         for stream in list(self._streams):
             if stream.agent is not None:
                 self._push_back(
@@ -184,12 +170,11 @@ class IngestServer:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(self._sweeper, *self._tasks, return_exceptions=True)
-        self._executor.shutdown(wait=True)
 
     @property
     def ready(self) -> bool:
         """Whether records are being taken and committed."""
-        return not (self._recovering or self._stopping)
+        return self._committer.ready
 
     @property
     def stream_count(self) -> int:
@@ -234,7 +219,7 @@ class IngestServer:
                 stream,
                 Refused(RefusalCode.BAD_SIGNATURE, "hello: the signature does not cover this stream's nonce"),
             )
-        if self._recovering or self._stopping:
+        if not self.ready:
             return await self._not_now(stream)
         agent = self._intake.hello(
             public_key=body.public_key,
@@ -247,7 +232,7 @@ class IngestServer:
         if isinstance(agent, Refused):
             return await self._turn_away(stream, agent)
         # What the Welcome says must be durable: a new agent, a loss, and records of a stream before this.
-        if (self._intake.group or agent.uncommitted) and not await self._settled():
+        if (self._intake.group or agent.uncommitted) and not await self._committer.settled():
             return await self._not_now(stream)
         older = self._by_agent.get(agent.agent_no)
         if older is not None:
@@ -276,7 +261,9 @@ class IngestServer:
         return False
 
     async def _not_now(self, stream: _Stream) -> bool:
-        reason = PushbackReason.SHUTTING_DOWN if self._stopping else PushbackReason.STORE_UNAVAILABLE
+        reason = (
+            PushbackReason.SHUTTING_DOWN if self._committer.stopping else PushbackReason.STORE_UNAVAILABLE
+        )
         self.counters.pushed_back(reason)
         pushback = ingest_pb2.Pushback(
             reason=int(reason),  # type: ignore[arg-type]
@@ -312,7 +299,7 @@ class IngestServer:
         # None: a message kind of a newer agent. Not understood, and nothing is owed for it.
 
     def _inventory(self, stream: _Stream, raw: bytes) -> None:
-        if self._recovering or self._stopping:
+        if not self.ready:
             return
         agent = stream.agent
         assert agent is not None
@@ -321,7 +308,7 @@ class IngestServer:
             self.counters.refused(refused.code)
             self._refuse_stream(stream, refused.message)
         elif self._intake.group:
-            self._work.set()
+            self._committer.taken()
 
     def _record(self, stream: _Stream, raw: bytes) -> None:
         agent = stream.agent
@@ -331,16 +318,15 @@ class IngestServer:
                 return
             stream.awaiting = 0
         if not self.ready:
-            reason = PushbackReason.SHUTTING_DOWN if self._stopping else PushbackReason.STORE_UNAVAILABLE
+            reason = (
+                PushbackReason.SHUTTING_DOWN if self._committer.stopping else PushbackReason.STORE_UNAVAILABLE
+            )
             self._push_back(
                 stream, PushedBack(reason, "commits do not work now", RETRY_STORE_MS), agent.durable_seq + 1
             )
             return
-        group = self._intake.group
-        if (
-            len(group.records) + self._committing_records >= MAX_QUEUED_RECORDS
-            or group.record_bytes + self._committing_bytes >= MAX_QUEUED_BYTES
-        ):
+        committer = self._committer
+        if committer.queued_records >= MAX_QUEUED_RECORDS or committer.queued_bytes >= MAX_QUEUED_BYTES:
             self._push_back(
                 stream,
                 PushedBack(PushbackReason.OVERLOADED, "too many records wait", RETRY_OVERLOADED_MS),
@@ -349,9 +335,7 @@ class IngestServer:
             return
         outcome, seq = self._intake.offer(agent, raw, self._unix_ns())
         if outcome is TAKEN:
-            self._work.set()
-            if len(group.records) >= FULL_GROUP_RECORDS:
-                self._full.set()
+            self._committer.taken()
         elif outcome is DUPLICATE:
             self.counters.duplicates += 1
             if seq <= agent.durable_seq:
@@ -360,8 +344,8 @@ class IngestServer:
             self._push_back(stream, outcome, agent.head.next_seq)
         elif isinstance(outcome, Refused):
             self.counters.refused(outcome.code)
-            if group.conflicts:
-                self._work.set()
+            if self._intake.group.conflicts:
+                self._committer.taken()
             stream.awaiting = agent.head.next_seq
             refusal = ingest_pb2.Refusal(
                 code=int(outcome.code),  # type: ignore[arg-type]
@@ -380,7 +364,7 @@ class IngestServer:
         """The agent has said all: let its last acks out before the stream ends."""
         agent = stream.agent
         if agent is not None and agent.uncommitted and self.ready:
-            await self._settled()
+            await self._committer.settled()
         await self._read_out([stream], LAST_ACKS_S)
 
     # --- replies ---
@@ -443,98 +427,23 @@ class IngestServer:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    # --- groups ---
+    # --- what the committer tells ---
 
-    async def _settled(self) -> bool:
-        """Wait until all that was taken before now is committed; False if a commit failed."""
-        future: asyncio.Future[bool] = self._loop.create_future()
-        self._waiting.append(future)
-        self._work.set()
-        return await future
-
-    async def _commit_groups(self) -> None:
-        while not (self._stopping and not self._intake.group and not self._waiting):
-            await self._work.wait()
-            if self._linger_s and not self._stopping:
-                try:
-                    async with asyncio.timeout(self._linger_s):
-                        await self._full.wait()
-                except TimeoutError:
-                    pass
-            self._work.clear()
-            self._full.clear()
-            if self._stopping:
-                self._work.set()
-            waiting, self._waiting = self._waiting, []
-            group = self._intake.take_group()
-            good = await self._commit(group) if group else True
-            for future in waiting:
-                if not future.done():
-                    future.set_result(good)
-
-    async def _commit(self, group: Group) -> bool:
-        self._committing_records, self._committing_bytes = len(group.records), group.record_bytes
-        try:
-            done: Committed = await self._loop.run_in_executor(self._executor, self._writer.commit, group)
-        except StoreError as e:
-            log.error("commit of %d records failed: %s (%s)", len(group.records), e, e.hint)  # noqa: TRY400
-            self.counters.commit_failures += 1
-            await self._recover()
-            return False
-        except Exception:
-            # A defect of ours. Nothing is known, so nothing is acknowledged; agents keep what they sent.
-            log.exception("commit of %d records failed", len(group.records))
-            self.counters.commit_failures += 1
-            await self._recover()
-            return False
-        finally:
-            self._committing_records = self._committing_bytes = 0
-        self.counters.committed(done)
-        if done.events:
-            self._raised()
-        for agent_no, agent in self._intake.committed(group).items():
+    def _committed(self, agents: dict[int, Agent]) -> None:
+        """One Ack per stream and commit, of its highest number."""
+        for agent_no, agent in agents.items():
             stream = self._by_agent.get(agent_no)
             if stream is not None:
                 self._ack(stream, agent.durable_seq)
-        return True
 
-    async def _recover(self) -> None:
-        """Nothing is known after a failed commit: forget what is not durable, and take no record until one works.
-
-        The agents concerned are told to come again behind what is durable.
-        """
-        self._recovering = True
-        told = [s for s in self._streams if s.agent is not None and s.agent.uncommitted]
-        for stream in told:
-            assert stream.agent is not None
-            self._push_back(
-                stream,
-                PushedBack(
-                    PushbackReason.STORE_UNAVAILABLE,
-                    "the store could not commit; nothing was lost",
-                    RETRY_STORE_MS,
-                ),
-                stream.agent.durable_seq + 1,
-            )
-        while True:
-            try:
-                await self._loop.run_in_executor(self._executor, self._probe)
-                await self._loop.run_in_executor(self._executor, self._writer.reset)
-                self._intake.reset()
-            except Exception as e:  # noqa: BLE001 - whatever it is, taking records would be wrong
-                log.warning("the store still cannot commit: %r", e)
-                if self._stopping:
-                    # What was taken behind the failed group must not be committed without it.
-                    self._intake.take_group()
-                    break
-                await asyncio.sleep(RECOVERY_PAUSE_S)
-            else:
-                break
-        for future in self._waiting:
-            if not future.done():
-                future.set_result(False)
-        self._waiting.clear()
-        self._recovering = False
+    def _failed(self) -> None:
+        """Whoever has records that are not durable comes again behind what is."""
+        why = PushedBack(
+            PushbackReason.STORE_UNAVAILABLE, "the store could not commit; nothing was lost", RETRY_STORE_MS
+        )
+        for stream in list(self._by_agent.values()):
+            if stream.agent is not None and stream.agent.uncommitted:
+                self._push_back(stream, why, stream.agent.durable_seq + 1)
 
     async def _sweep(self) -> None:
         """Close streams that never said Hello, or have said nothing for long."""
