@@ -136,6 +136,7 @@ def test_blackwell_maximum_clock_is_not_believed_below_the_highest_known() -> No
     assert b200.cycles_class is EvidenceClass.A3  # not confirmed
     assert ENTITY.ceiling_khz == 1_980_000
     assert describe(device(max_sm_clock_mhz=0), current(), source="nvml").ceiling_khz == 3_000_000
+    assert describe(device(compute_capability="¹.0"), current(), source="nvml").ceiling_khz == 3_000_000
     assert describe(device(sm_count=5_000), current(), source="nvml").sm_count == 0
 
 
@@ -175,7 +176,7 @@ def test_one_clock_sample_is_joined_by_the_one_before() -> None:
     assert clock(1_700_000, one) == (3_200_000, 2, 1_500_000, 1_700_000)
     assert clock(0, one) == (1_500_000, 1, 1_500_000, 1_500_000)
     assert clock(1_700_000, Reading("GPU-0", 1, 1)) is None
-    assert clock(0, Reading("GPU-0", 1, 1, sm_clock_mhz=(math.nan, -1.0, 0.0, 9_999.0))) is None
+    assert clock(0, Reading("GPU-0", 1, 1, sm_clock_mhz=(math.nan, -1.0, 0.0, 1e-4, 9_999.0))) is None
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -0.1, 100.6, 1e300])

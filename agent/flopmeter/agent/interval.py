@@ -175,7 +175,7 @@ def describe(device: Device, table: WTable, *, source: str, parents: frozenset[s
     MAX_SM_CLOCK_MHZ: it can lie below the real boost (reference/metering.md 1.5).
     """
     major = device.compute_capability.partition(".")[0]
-    believed = major.isdigit() and int(major) < 10 and device.max_sm_clock_mhz > 0
+    believed = major.isascii() and major.isdigit() and int(major) < 10 and device.max_sm_clock_mhz > 0
     mhz = min(device.max_sm_clock_mhz, MAX_SM_CLOCK_MHZ) if believed else MAX_SM_CLOCK_MHZ
     confirmed = table.confirmed(device.compute_capability, device.name)
     return Entity(
@@ -281,9 +281,9 @@ def clock(before_khz: int, reading: Reading) -> tuple[int, int, int, int] | None
     """(sum in kHz, number, lowest, highest) of the clock samples of the interval, or None if none is usable.
 
     One sample alone says nothing of the time before it, so the sample at the interval's start joins it.
-    A sample outside (0, MAX_SM_CLOCK_MHZ] is not one.
+    A sample outside (0, MAX_SM_CLOCK_MHZ], or below 1 kHz, is not one.
     """
-    samples = [_khz(mhz) for mhz in reading.sm_clock_mhz if 0 < mhz <= MAX_SM_CLOCK_MHZ]
+    samples = [khz for mhz in reading.sm_clock_mhz if (khz := _khz(mhz))]
     if not samples:
         return None
     if len(samples) == 1 and before_khz:
