@@ -10,7 +10,7 @@ from chains import BOOT, OTHER_BOOT, WINDOW_NS, append, open_chain
 
 from fakes import FakeCollector
 from flopmeter.agent.backoff import Backoff
-from flopmeter.agent.chain import Chain
+from flopmeter.agent.chain import Chain, HeadFacts
 from flopmeter.agent.uplink import Identity, Timing, Uplink
 from flopmeter.contract.record import record_hash
 from flopmeter.contract.usage import NoticeKind
@@ -203,6 +203,8 @@ def test_a_pushback_is_obeyed_and_the_records_come_again(
     settled(uplink, 20)
     in_books(collector, chain)
     assert uplink.status.pushbacks >= 2
+    # Told where to go on, it goes on there, on the same stream; only a collector that stops ends it.
+    assert (uplink.status.connects > 1) == (reason == pb.Pushback.REASON_SHUTTING_DOWN)
 
 
 def test_an_inventory_that_the_collector_lost_is_sent_again(
@@ -230,6 +232,15 @@ def test_a_restored_collector_is_refilled(collector: FakeCollector, chain: Chain
     settled(again, 12)
     in_books(collector, chain)
     assert chain.take_remarks() == ([], None)
+
+
+def test_what_a_restored_collector_lacks_is_pending_again_at_once(chain: Chain) -> None:
+    """So that it is not forgotten while it is sent again."""
+    append(chain, 0, 10)
+    chain.ack(10)
+    head = HeadFacts(5, record_hash(chain.spool.entry(4).record), BOOT, 4 * WINDOW_NS)
+    assert chain.resume(head) == 5
+    assert (chain.spool.acked_seq, chain.spool.pending) == (4, 6)
 
 
 def test_numbers_that_were_forgotten_are_named_as_lost_by_the_collector(
@@ -277,6 +288,9 @@ def test_a_record_that_is_refused_for_good_is_set_aside_and_the_rest_goes_on(
     payloads = [raw[72:-64] for seq, raw in original.items() if seq != refused]
     assert [collector.records[n][72:-64] for n in range(1, 6)] == payloads
     assert chain.refused_records == 1
+    append(chain, 6, 1)
+    assert uplink.wait_for(lambda: collector.head == 6, WAIT_S)
+    assert uplink.status.connects == 1
 
 
 def test_a_lost_spool_goes_on_behind_the_collectors_head(
