@@ -16,16 +16,19 @@ import pytest
 from books_dump import SUMS, dump, record_hashes, rows
 from chaos_proxy import ChaosProxy
 from processes import flopmeter
-from rig import Calm, CollectorProcess, Items, make_trace, open_pipeline
+from rig import GPUS, Calm, CollectorProcess, Items, make_trace, open_pipeline
 
 from flopmeter.agent.pipeline import Pipeline
 from flopmeter.agent.reading import Happening, NodeFacts, Reading
 from flopmeter.agent.sources.trace import TraceFile
 from flopmeter.agent.spool import MIN_LIMIT_BYTES, Spool
 from flopmeter.collector import running
+from flopmeter.collector.encode import decode_batch
 from flopmeter.collector.running import RunningCollector, run_collector
 from flopmeter.collector.settings import CollectorSettings
 from flopmeter.collector.store.sqlite import SqliteStore
+from flopmeter.contract.record import parse_record
+from flopmeter.contract.usage import NoticeKind
 
 pytestmark = pytest.mark.faults
 SECONDS = 240
@@ -79,6 +82,14 @@ def sums(store: Path, where: str = "1") -> list[int]:
     return [sum(int(row[i]) for row in found) for i in range(12)] if found else [0] * 12
 
 
+def notices(store: Path) -> set[NoticeKind]:
+    """Every kind of notice that the records of the books hold."""
+    with sqlite3.connect(f"file:{store}?mode=ro", uri=True) as db:
+        records = [raw for (raw,) in db.execute("SELECT record FROM records")]
+    db.close()
+    return {n.kind for raw in records for n in decode_batch(parse_record(raw).payload).notices}
+
+
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_duplicated_reordered_delayed_and_cut(
     calm: Calm, facts: NodeFacts, items: list[Any], tmp_path: Path, seed: int
@@ -114,7 +125,7 @@ def test_no_room_for_the_spool(
         begin = 0
         while begin < len(items):
             end = begin + rng.randrange(1, 200)
-            agent.play(_Open(facts, items[begin:end]), group_windows=3)
+            agent.play(Items(facts, items[begin:end]), group_windows=3)
             begin = end
         agent.play(Items(facts, []))
         assert agent.wait_acked(60)
@@ -131,9 +142,11 @@ def test_no_room_for_a_live_agent_is_bridged(
     state = calm.state_with_its_key(tmp_path / "state")
     store = tmp_path / "books.sqlite"
     with collector(store) as books, closing(open_pipeline(facts, state, books.address)) as agent:
-        for item in items:
+        for item in items[:-160]:
             agent.observe(item)
-        full.share = 0.0
+        full.share = 0.0  # what a live agent gives up is bridged by what it reads next
+        for item in items[-160:]:
+            agent.observe(item)
         agent.play(Items(facts, []))
         assert agent.wait_acked(60)
         assert agent.counts.given_up > 5
@@ -146,19 +159,17 @@ def test_no_room_for_the_books(
     calm: Calm, facts: NodeFacts, items: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Commits that fail, before or after they took effect, are made again and count once."""
-    full = _FullStore(Random(8), 0.15)
+    full = _FullStore(Random(8), 0.5)
     monkeypatch.setattr(running, "SqliteStore", partial(SqliteStore, connect=full.connect))
     state = calm.state_with_its_key(tmp_path / "state")
     store = tmp_path / "books.sqlite"
     with collector(store) as books, closing(open_pipeline(facts, state, books.address)) as agent:
         full.on = True
-        for item in items:
-            agent.observe(item)
+        _feed_slowly(agent, items, at_a_time=160)
         agent.play(Items(facts, []))
         full.on = False
         assert agent.wait_acked(90)
-    assert full.refused["before"] > 0
-    assert full.refused["after"] > 0
+    assert full.refused == {"before": _EACH_WAY, "after": _EACH_WAY}
     assert dump(store) == calm.dump
     assert record_hashes(store) == record_hashes(calm.store)
 
@@ -196,15 +207,16 @@ def test_what_the_agent_no_longer_has_is_named_as_lost(
     small = {"spool_limit_bytes": MIN_LIMIT_BYTES, "keep_acked_bytes": 0}
     with closing(open_pipeline(facts, state, process.address, **small)) as agent:
         with process:
-            _feed(agent, items[:half])
+            _feed_slowly(agent, items[:half])
         shutil.copy2(store, copy)
         with process:
-            _feed(agent, items[half:more])
+            _feed_slowly(agent, items[half:more])
         shutil.copy2(copy, store)
         with process:
-            _feed(agent, items[more:])
+            _feed_slowly(agent, items[more:])
             agent.play(Items(facts, []))
             assert agent.wait_acked(60)
+        assert agent.counts.given_up == 0
     (loss,) = rows(store, "SELECT from_seq, to_seq FROM losses")
     first, last = map(int, loss.split("|"))
     held = len(record_hashes(copy))
@@ -254,12 +266,14 @@ def test_torn_spool_tails_between_kills(
     if not shipped:
         assert dump(store) == calm.dump
     else:
-        # Every second once: what could not be told again is a gap, and nothing is there twice.
+        # Nothing is there twice, and what could not be told again is said: by a notice, and as a gap from
+        # the head's window on. The interval across the head's edge ended in a window that the disk lost.
         got, whole = sums(store), sums(calm.store)
-        assert got[0] == whole[0]
+        assert NoticeKind.REANCHORED in notices(store)
+        assert 0 <= whole[0] - got[0] <= torn * GPUS * 10**9
         gaps = sums(store, "t.evidence_class = 8")
-        assert (got == whole) is (gaps[0] == 0)
         assert all(a - g <= b for a, g, b in zip(got, gaps, whole, strict=True))
+        assert got[3] * 100 >= whole[3] * 90  # HMMA cycles: eight torn ends of 374 s are not a tenth
         assert rows(store, "SELECT DISTINCT gap_reason FROM totals t WHERE t.evidence_class = 8") in (
             [],
             ["9"],
@@ -274,8 +288,10 @@ def _feed(agent: Pipeline, items: list[Any], *, wait: bool = True) -> None:
         assert agent.wait_acked(60)
 
 
-class _Open(Items):
-    """A part of a recording whose end is not the recording's: it is not flushed behind."""
+def _feed_slowly(agent: Pipeline, items: list[Any], at_a_time: int = 80) -> None:
+    """In step with the collector, so that a small spool always has room and groups stay small."""
+    for begin in range(0, len(items), at_a_time):
+        _feed(agent, items[begin : begin + at_a_time])
 
 
 def _tear(spool: Path, rng: Random) -> bool:
@@ -311,6 +327,9 @@ class _Full:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+_EACH_WAY = 2
+
+
 class _FullStore:
     """A store whose commits fail for want of room, half of them after all."""
 
@@ -330,10 +349,11 @@ class _FullStore:
         return sqlite3.connect(*args, factory=Connection, **kwargs)
 
     def execute(self, run: Any, sql: str) -> sqlite3.Cursor:
-        if not (self.on and sql.startswith("COMMIT") and self._rng.random() < self._share):
+        enough = min(self.refused.values()) >= _EACH_WAY
+        if enough or not (self.on and sql.startswith("COMMIT") and self._rng.random() < self._share):
             found: sqlite3.Cursor = run()
             return found
-        when = self._rng.choice(("before", "after"))
+        when = min(self.refused, key=lambda w: self.refused[w])  # in turn
         self.refused[when] += 1
         if when == "after":
             run()
