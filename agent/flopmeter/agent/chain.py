@@ -64,6 +64,7 @@ class Chain:
         self.refused_records = 0
         self._lock = threading.RLock()
         self._forked = False  # the collector refused our chain as such: do not trust a matching number
+        self._overlapped = 0  # the last record that was refused for telling of time in the books
         self._remarks: list[Remark] = [Remark(NoticeKind.SPOOL_TORN, cut.reason) for cut in spool.cuts]
         self._skip: tuple[bytes, int] | None = None
         self._kept_digest = b""
@@ -148,15 +149,27 @@ class Chain:
                 # At the oldest that we hold its predecessor may be any: the collector has noted the loss.
                 oldest = spool.oldest_seq
                 fits = spool.entry(seq).prev_hash == head_hash or (seq == oldest > 1 and not self._forked)
-            if fits:
+            if fits and not self._told_already(head):
                 if seq <= spool.acked_seq:
                     log.warning("collector holds records up to %d only: refilling it from the spool", seq - 1)
                     spool.regress(seq - 1)
                 spool.ack(seq - 1)
+                if not tip.journal:
+                    # The meter starts from nothing behind books that are not empty: a recording played again.
+                    self._skip = (head.head_boot_id, head.head_window_end_boot_ns)
             else:
                 self._reanchor(head, head_hash)
             self._forked = False
             return seq
+
+    def _told_already(self, head: HeadFacts) -> bool:
+        """Whether what follows the head tells of time that the books hold: sealed by a meter that had lost its state."""
+        if not self.spool.holds(head.resume_seq):
+            return False
+        entry = self.spool.entry(head.resume_seq)
+        return (
+            entry.boot_id == head.head_boot_id and entry.window_start_boot_ns < head.head_window_end_boot_ns
+        )
 
     def ack(self, seq: int) -> None:
         self.spool.ack(seq)
@@ -164,6 +177,15 @@ class Chain:
     def forked(self) -> None:
         """The collector has another record in the place of one of ours: at the next Welcome, re-anchor."""
         self._forked = True
+
+    def overlaps(self, seq: int) -> bool:
+        """Record `seq` tells of time that is in the books: True if the next Welcome can settle it.
+
+        It says up to where they reach, and all that lies before is set aside at once; False if it was
+        asked already, and this one record must be refused.
+        """
+        asked, self._overlapped = self._overlapped, seq
+        return asked != seq
 
     def refuse(self, seq: int, reason: str) -> None:
         """The collector will never take record `seq`: set it aside, seal those behind it again."""

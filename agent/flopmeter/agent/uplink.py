@@ -431,6 +431,8 @@ class _Session:
         if refusal.code in _FORKS:
             self._chain.forked()
             raise _SessionError(f"record {refusal.seq} refused: {text}")
+        if refusal.code == _REFUSAL.CODE_OVERLAP and self._chain.overlaps(refusal.seq):
+            raise _SessionError(f"record {refusal.seq} refused: {text}")
         self._chain.refuse(refusal.seq, text)
         # Those in flight behind it carry the old chain: the collector pushes them back as out of sequence.
         self._next = min(self._next, refusal.seq)
