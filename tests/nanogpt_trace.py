@@ -24,6 +24,10 @@ FLOP_PER_HMMA_CYCLE = 4096  # BF16 on cc 9.0 (reference/metering.md 3.2)
 MEAN_CLOCK_MHZ = 1755
 CLOCK_SWING_MHZ = 45
 CLOCK_PERIOD_S = 61.0
+#: And it jitters within a second, so that a few samples do not give the mean exactly.
+JITTER_MHZ = 60
+JITTER_PERIOD_S = 0.73
+SAMPLES = 3  # clock samples between two readings
 RUN = "nanogpt-124m"
 BOOT_ID = "5f0c9a1e-7d3b-4c52-9a7e-2b1d0c4e8f60"
 BOOT_START_NS = 86_400_000_000_000 * 3 + 41_250_000_000  # three days and a bit after boot
@@ -103,15 +107,18 @@ def header(driver: str) -> dict[str, object]:
 
 
 def clock_mhz(t_s: float, gpu: int) -> float:
-    """The SM clock that the card would have had: it swings slowly, each card a little apart."""
-    return MEAN_CLOCK_MHZ + CLOCK_SWING_MHZ * math.sin(2 * math.pi * t_s / CLOCK_PERIOD_S + gpu)
+    """The SM clock that the card would have had: it swings and jitters, each card a little apart."""
+    swing = CLOCK_SWING_MHZ * math.sin(2 * math.pi * t_s / CLOCK_PERIOD_S + gpu)
+    return MEAN_CLOCK_MHZ + swing + JITTER_MHZ * math.sin(2 * math.pi * t_s / JITTER_PERIOD_S + gpu)
 
 
 def elapsed_cycles(t_s: float, gpu: int) -> float:
     """Integral of `clock_mhz` from 0: cycles of one SM since the trace's first reading."""
-    w = 2 * math.pi / CLOCK_PERIOD_S
-    swing = CLOCK_SWING_MHZ * (math.cos(gpu) - math.cos(w * t_s + gpu)) / w
-    return 1e6 * (MEAN_CLOCK_MHZ * t_s + swing)
+    total = MEAN_CLOCK_MHZ * t_s
+    for mhz, period_s in ((CLOCK_SWING_MHZ, CLOCK_PERIOD_S), (JITTER_MHZ, JITTER_PERIOD_S)):
+        w = 2 * math.pi / period_s
+        total += mhz * (math.cos(gpu) - math.cos(w * t_s + gpu)) / w
+    return 1e6 * total
 
 
 class _Work:
@@ -197,11 +204,11 @@ def lines(
 
 
 def _samples(before: tuple[float, float, float] | None, t_s: float, gpu: int) -> list[float]:
-    """Ten clock samples spread over the time since the previous reading, whole MHz as NVML gives them."""
+    """Clock samples spread over the time since the previous reading, whole MHz as NVML gives them."""
     if before is None:
         return [round(clock_mhz(t_s, gpu))]
-    step = (t_s - before[0]) / 10
-    return [round(clock_mhz(before[0] + (i + 0.5) * step, gpu)) for i in range(10)]
+    step = (t_s - before[0]) / SAMPLES
+    return [round(clock_mhz(before[0] + (i + 0.5) * step, gpu)) for i in range(SAMPLES)]
 
 
 def _percent(
