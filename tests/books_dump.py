@@ -8,6 +8,9 @@ that it started again, so its chain differs while its usage does not.
 import sqlite3
 from pathlib import Path
 
+from flopmeter.collector.encode import decode_batch
+from flopmeter.contract.record import parse_record
+
 GROUP = (
     "w.scope, w.kind, w.job, w.step, w.run_label, w.user, w.dtype, w.restart, w.run, m.name, "
     "m.compute_capability, t.evidence_class, t.measured, t.spread_ppm, t.gap_reason"
@@ -32,11 +35,32 @@ def dump(store: Path) -> str:
     parts = {
         "totals": f"SELECT {GROUP}, {SUMS} FROM totals t {JOIN}",
         "hourly": f"SELECT t.hour, {GROUP}, {SUMS} FROM hourly t {JOIN}",
-        "heads": "SELECT hex(agent_id), node, hex(boot_id), window_end_boot_ns, window_end_unix_ns FROM agents",
         "losses": "SELECT hex(agent_id), from_seq, to_seq FROM losses JOIN agents USING (agent_no)",
         "events": "SELECT key FROM events",
     }
-    return "\n".join(f"[{name}]\n" + "\n".join(rows(store, query)) for name, query in parts.items())
+    found = {name: rows(store, query) for name, query in parts.items()}
+    found["heads"] = heads(store)
+    return "\n".join(f"[{name}]\n" + "\n".join(lines) for name, lines in found.items())
+
+
+def heads(store: Path) -> list[str]:
+    """Agent, node, boot and window end of each agent's last record, from the record itself."""
+    last = (
+        "SELECT a.agent_id, a.node, r.record FROM agents a JOIN records r USING (agent_no) "
+        "WHERE r.seq = (SELECT max(seq) FROM records WHERE agent_no = a.agent_no)"
+    )
+    db = sqlite3.connect(f"file:{store}?mode=ro", uri=True)
+    try:
+        found = db.execute(last).fetchall()
+    finally:
+        db.close()
+    lines: list[str] = []
+    for agent_id, node, raw in found:
+        record = parse_record(raw)
+        batch = decode_batch(record.payload)
+        ends = f"{batch.window_end_boot_ns}|{batch.window_end_unix_ns}"
+        lines.append(f"{agent_id.hex()}|{node}|{record.boot_id.hex()}|{ends}")
+    return sorted(lines)
 
 
 def record_hashes(store: Path) -> list[str]:

@@ -1,18 +1,26 @@
 """Real processes for tests: the installed `flopmeter` command, run or started, always with a deadline."""
 
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 COMMAND = Path(sys.executable).with_name("flopmeter")
 
 
-def flopmeter(*args: str | Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    """Run to its end and return what it printed."""
+def flopmeter(
+    *args: str | Path, timeout: float = 120, environ: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run to its end and return what it printed. `environ` is added to this process's own."""
     return subprocess.run(
-        [COMMAND, *map(str, args)], capture_output=True, text=True, timeout=timeout, check=False
+        [COMMAND, *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env={**os.environ, **(environ or {})},
     )
 
 

@@ -9,7 +9,6 @@ import shlex
 import signal
 import struct
 import subprocess
-import tempfile
 import termios
 import time
 from datetime import UTC, datetime, timedelta
@@ -21,7 +20,6 @@ import pytest
 from processes import COMMAND, flopmeter
 
 from flopmeter.play import scenario
-from flopmeter.play.place import PREFIX
 from flopmeter.play.scenario import FINETUNE, PRETRAIN
 
 pytestmark = pytest.mark.e2e
@@ -116,12 +114,12 @@ def test_every_device_second_is_somewhere(full: dict[str, Any]) -> None:
     assert whole == fleet["device_seconds"] == expected
 
 
-def test_json_leaves_nothing_behind() -> None:
-    root = Path(tempfile.gettempdir())
-    before = set(root.glob(PREFIX + "*"))
-    done = flopmeter("demo", "--once", "--json", "--days", "2", "--nodes", "5")
+def test_json_leaves_nothing_behind(tmp_path: Path) -> None:
+    done = flopmeter(
+        "demo", "--once", "--json", "--days", "2", "--nodes", "5", environ={"TMPDIR": str(tmp_path)}
+    )
     assert done.returncode == 0
-    assert set(root.glob(PREFIX + "*")) <= before
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_once_for_people_ends_with_commands_that_work(tmp_path: Path) -> None:

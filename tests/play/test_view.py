@@ -60,7 +60,7 @@ def picture() -> Picture:
             for i in range(1, 17)
         ),
         spark_label="30 DAYS",
-        hints=("try next", "flopmeter runs show atlas-70b --store /tmp/flopmeter-demo-x/collector.db"),
+        hints=("try next", "flopmeter runs show atlas-70b --store /var/tmp/flopmeter-demo-x"),
     )
 
 
