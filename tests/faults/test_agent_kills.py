@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
+import trace_lines
+from rig import FedAgent
 from sim_node import SimRecording
 
 from fakes import FakeCollector
@@ -113,3 +115,42 @@ def test_fifty_kills_leave_the_books_as_if_nothing_had_been(tmp_path: Path) -> N
     finally:
         collector.stop()
     assert len(set(killed_at)) > 5, "the kills did not fall into the playing"
+
+
+def dcgm_lines(seconds: int) -> list[bytes]:
+    """A scrape a second as dcgm tells it, percentages alone; a second GPU comes on the way."""
+    plain = {"5": 40.0, "7": 40.0, "2": 80.0}
+    first, second = trace_lines.header(1), trace_lines.header(2)
+    at = trace_lines.reading(0, 100)
+    came = {"t_boot_ns": at["t_boot_ns"] + 1, "t_unix_ns": at["t_unix_ns"] + 1, "event": "mig-change"}
+    lines: list[dict[str, object]] = [first | {"source": "dcgm"}]
+    for s in range(seconds + 1):
+        lines += [trace_lines.reading(gpu, s, gpm=plain) for gpu in range(1 if s <= 100 else 2)]
+        lines += [came | {"devices": second["devices"]}] if s == 100 else []
+    return [json.dumps(line).encode() + b"\n" for line in lines]
+
+
+def test_a_trace_recorded_from_dcgm_goes_on_as_if_never_stopped(tmp_path: Path) -> None:
+    """Its readings say dcgm, so only the agent knows that they come again from the beginning."""
+    lines = dcgm_lines(200)
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    for state in (calm, killed):
+        state.mkdir(mode=0o700)
+    collector = FakeCollector()
+    try:
+        FedAgent(lines, calm, collector.target, tmp_path / "fifo").finish()
+        expected = dict(collector.records)
+    finally:
+        collector.stop()
+    assert len(expected) >= 199
+    shutil.copy(calm / "record.key", killed)
+    collector = FakeCollector()
+    try:
+        fed = FedAgent(lines, killed, collector.target, tmp_path / "fifo")
+        for upto in (80, 250, 251):  # 64 windows are sealed at once
+            fed.live(upto, 1.0)
+        assert 0 < collector.head < len(expected)
+        fed.finish()
+        assert collector.records == expected
+    finally:
+        collector.stop()

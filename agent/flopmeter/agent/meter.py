@@ -49,8 +49,9 @@ class Sealed:
 class Meter:
     """Meters one node. `facts` as the source tells them, `journal` of the last sealed window if there is one.
 
-    `replay` (default: whether the source is a trace): the items come again from the beginning, so that a
-    meter made from a journal ignores what is sealed already and then goes on exactly as if never stopped.
+    `replay` (default: whether the facts say trace, which a recording of dcgm does not): the items come again
+    from the beginning, so that a meter made from a journal ignores what is sealed already and then goes on
+    exactly as if never stopped.
     Otherwise a journal means that the agent was down meanwhile. A journal that cannot be read is said in a
     notice, and metering starts anew. `because` says why nobody metered since the journal.
     """

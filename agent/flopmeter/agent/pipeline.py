@@ -56,11 +56,18 @@ def meter_factory(
     *,
     agent_version: str,
     finder: WorkloadFinder | None = None,
+    replay: bool | None = None,
 ) -> MeterFactory:
-    """The real meter. `finder` tells what processes belong to, where the source does not say."""
+    """The real meter. `finder` tells what processes belong to, where the source does not say.
+
+    `replay`: pass True for a recording, whose items come again from the beginning after a restart, whatever
+    source it was recorded from.
+    """
 
     def make(facts: NodeFacts, journal: bytes | None) -> PipelineMeter:
-        return Meter(facts, settings, agent_version=agent_version, journal=journal, finder=finder)
+        return Meter(
+            facts, settings, agent_version=agent_version, journal=journal, finder=finder, replay=replay
+        )
 
     return make
 

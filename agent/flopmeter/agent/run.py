@@ -86,7 +86,7 @@ def _meter(source: Source, settings: AgentSettings, ours: str, clock: SystemCloc
     with ExitStack() as undo:
         undo.callback(reader.close)
         finder = ProcFinder()
-        pipeline = _pipeline(reader.facts(), settings, ours, finder)
+        pipeline = _pipeline(reader.facts(), settings, ours, finder, replay=False)
         undo.callback(pipeline.close)
         attributor = Attributor(finder)
         view = AgentView(
@@ -112,7 +112,7 @@ def _play(recording: Recording, settings: AgentSettings, ours: str, clock: Syste
     """A trace as the source: played once, as fast as it goes."""
     with ExitStack() as undo:
         undo.callback(recording.close)
-        pipeline = _pipeline(recording.facts(), settings, ours, None)
+        pipeline = _pipeline(recording.facts(), settings, ours, None, replay=True)
         undo.callback(pipeline.close)
         Notifier().ready("playing a trace")
         summary = pipeline.play(recording, stopping=lambda: clock.stopping)
@@ -121,10 +121,13 @@ def _play(recording: Recording, settings: AgentSettings, ours: str, clock: Syste
             log.warning("%d records not acknowledged; they stay", pipeline.chain.spool.pending)
 
 
-def _pipeline(facts: NodeFacts, settings: AgentSettings, ours: str, finder: ProcFinder | None) -> Pipeline:
+def _pipeline(
+    facts: NodeFacts, settings: AgentSettings, ours: str, finder: ProcFinder | None, *, replay: bool
+) -> Pipeline:
+    meter_settings = MeterSettings(settings.window, settings.tick)
     pipeline = Pipeline.open(
         facts,
-        meter_factory(MeterSettings(settings.window, settings.tick), agent_version=ours, finder=finder),
+        meter_factory(meter_settings, agent_version=ours, finder=finder, replay=replay),
         PipelineSettings(
             state=settings.state,
             collector=settings.collector,

@@ -108,7 +108,7 @@ class _Counted:
 def _play(trace: TraceFile, state: Path, collector: str, window_ns: int, progress: Progress) -> int:
     def make_meter(facts: NodeFacts, journal: bytes | None) -> Meter:
         settings = MeterSettings(window_ns=window_ns, tick_ns=DEFAULT_TICK_NS)
-        return Meter(facts, settings, agent_version=version("flopmeter"), journal=journal)
+        return Meter(facts, settings, agent_version=version("flopmeter"), journal=journal, replay=True)
 
     settings = PipelineSettings(
         state=state,
