@@ -30,7 +30,7 @@ def start(*args: str | Path, log: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen([COMMAND, *map(str, args)], stdout=f, stderr=f)
 
 
-def wait_for(what: str, condition: Callable[[], object], timeout: float = 30.0) -> None:
+def wait_for(what: str, condition: Callable[[], object], timeout: float = 90.0) -> None:
     """Poll until `condition` holds; fail with `what` at the deadline."""
     deadline = time.monotonic() + timeout
     while not condition():
