@@ -173,7 +173,7 @@ class Terminal:
         self.master = master
         self.output = b""
 
-    def read_until(self, wanted: bytes, timeout: float = 60) -> None:
+    def read_until(self, wanted: bytes, timeout: float = 180) -> None:
         deadline = time.monotonic() + timeout
         while wanted not in self.output:
             assert time.monotonic() < deadline, self.output[-2000:]
