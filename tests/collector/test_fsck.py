@@ -172,7 +172,7 @@ def test_one_cycle_more_in_a_total_or_an_hour_is_named_with_both_numbers(copy, c
     ("sql", "table", "says"),
     [
         ("DELETE FROM records WHERE position = 5", "records", "expected 5, got 6"),
-        ("DELETE FROM records WHERE position = 13", "agents", "last_seq: expected 6, got 10"),
+        ("DELETE FROM records WHERE position = 13", "heads", "position: expected 12, got 13"),
         ("DELETE FROM totals WHERE workload_no = 1", "totals", "row"),
         ("UPDATE records SET seq = 99 WHERE position = 5", "records", "seq"),
         ("UPDATE records SET agent_no = 2, seq = 50 WHERE position = 1", "records", "agent id"),
@@ -182,8 +182,19 @@ def test_one_cycle_more_in_a_total_or_an_hour_is_named_with_both_numbers(copy, c
             "records",
             "window_start_s",
         ),
-        ("UPDATE agents SET last_seq = last_seq + 1 WHERE agent_no = 1", "agents", "last_seq"),
-        ("UPDATE agents SET window_end_boot_ns = 5 WHERE agent_no = 1", "agents", "window_end_boot_ns"),
+        (
+            "UPDATE records SET window_end_unix_ns = window_end_unix_ns + 1 WHERE position = 3",
+            "records",
+            "window_end_unix_ns",
+        ),
+        (
+            "UPDATE records SET received_unix_ns = received_unix_ns - 864e11 * 9 WHERE position = 3",
+            "records",
+            "over when it came",
+        ),
+        ("UPDATE heads SET position = 1 WHERE agent_no = 1", "heads", "position"),
+        ("DELETE FROM heads WHERE agent_no = 1", "heads", "position"),
+        ("INSERT INTO heads VALUES (77, 1)", "heads", "no such agent"),
         ("UPDATE agents SET agent_id = zeroblob(16) WHERE agent_no = 1", "agents", "agent_id"),
         ("UPDATE agents SET public_key = zeroblob(32) WHERE agent_no = 1", "agents", "agent_id"),
         ("DELETE FROM losses", "records", "seq of agent"),
@@ -246,7 +257,7 @@ def test_two_records_swapped(copy):
         rows = db.execute("SELECT * FROM records WHERE position IN (1, 3)").fetchall()
         db.execute("DELETE FROM records WHERE position IN (1, 3)")
         for row, position in zip(rows, (3, 1), strict=True):
-            db.execute("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)", (position, *row[1:]))
+            db.execute("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (position, *row[1:]))
     db.close()
     d = first_difference(copy).difference
     assert (d.table, d.key, d.expected, d.got) == ("records", "position 1", "1", "2")

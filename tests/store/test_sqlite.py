@@ -1,5 +1,6 @@
 """The SQLite driver: what it refuses to open, what it promises, and what it answers."""
 
+import copy
 import fcntl
 import os
 import sqlite3
@@ -16,6 +17,7 @@ from flopmeter.collector.ingest import TAKEN
 from flopmeter.collector.store.migrate import APPLICATION_ID
 from flopmeter.collector.store.schema import MIGRATIONS
 from flopmeter.collector.store.sqlite import SqliteStore, open_for_reading
+from flopmeter.contract.record import record_hash
 
 
 @pytest.fixture
@@ -143,8 +145,13 @@ def test_look_ups(path):
         desk.commit()
         look, books = desk.store.catalogue, desk.store.books
         (stored,) = look.agents()
-        assert (stored.agent_id, stored.node, stored.durable_seq) == (chain.agent_id, "n", 2)
-        assert stored.head == agent.head
+        assert (stored.agent_id, stored.node, stored.lost) == (chain.agent_id, "n", [])
+        assert record_hash(stored.last_record) == agent.head.last_hash
+        assert stored.last_received_unix_ns == desk.now
+        taken = copy.copy(agent.head)
+        desk.intake.reset()
+        assert agent.head == taken  # read from the record again, it is the same in every field
+        assert agent.durable_seq == 2
         assert look.next_numbers() == (2, 2, 2)
         assert look.inventory(chain.digest) == chain.inventory
         assert look.inventory(bytes(32)) is None

@@ -18,7 +18,16 @@ from .books import SUM_FIELDS, GroupKey, HourKey
 from .event_check import EventCheck, StoredEvent
 from .intake import verified
 from .queries import Reader, reading
-from .rederive import AgentBooks, Difference, Names, Rederivation, check_inventory, compare, models_by_no
+from .rederive import (
+    RECORD_COLUMNS,
+    AgentBooks,
+    Difference,
+    Names,
+    Rederivation,
+    check_inventory,
+    compare,
+    models_by_no,
+)
 from .regimes import Regime
 
 _SUMS = ", ".join(SUM_FIELDS)
@@ -130,17 +139,15 @@ def _check(
 
     whole = reader.rows("SELECT count(*) FROM records").fetchone()[0]
     events.at(0, books.tallies, 0)
-    for row in db(
-        "SELECT position, window_start_s, agent_no, seq, hash, record FROM records ORDER BY position"
-    ):
+    for row in db(f"SELECT {RECORD_COLUMNS} FROM records ORDER BY position"):  # noqa: S608
         books.take(row)
-        if (row[2], row[3], bytes(row[4])) in forks:
+        if (row[2], row[3], bytes(row[6])) in forks:
             raise Difference(
                 "conflicts",
                 f"agent_no {row[2]}, seq {row[3]}",
                 "hash",
                 "another than the record's",
-                bytes(row[4]),
+                bytes(row[6]),
             )
         events.at(books.position, books.tallies, books.window_end_unix_ns)
         counts["records"] += 1
@@ -216,29 +223,14 @@ def _conflicts(reader: Reader, agents: dict[int, AgentBooks]) -> set[tuple[int, 
 
 
 def _heads(reader: Reader, books: Rederivation) -> None:
-    columns = (
-        "last_seq",
-        "last_hash",
-        "boot_id",
-        "window_end_boot_ns",
-        "window_end_unix_ns",
-        "inventory_digest",
-    )
-    for row in reader.rows(f"SELECT agent_no, {', '.join(columns)} FROM agents ORDER BY agent_no"):  # noqa: S608
-        agent = books.agents[row[0]]
-        head = agent.head
-        began = head.last_seq > 0
-        derived = (
-            head.last_seq,
-            head.last_hash if began else None,
-            head.boot_id if began else None,
-            head.window_end_boot_ns,
-            head.window_end_unix_ns,
-            agent.inventory_digest,
-        )
-        compare("agents", agent.name, zip(columns, derived, row[1:], strict=True))
+    stored = dict(reader.rows("SELECT agent_no, position FROM heads ORDER BY agent_no"))
+    for number in sorted(stored.keys() - books.agents.keys()):
+        raise Difference("heads", f"agent_no {number}", "row", "none: no such agent", "a row")
+    for agent in books.agents.values():
+        # 0: no record, no row
+        compare("heads", agent.name, [("position", agent.position, stored.get(agent.agent_no, 0))])
         # Numbers lost after the last record are still to be skipped; anything else had to be met.
-        next_seq = head.next_seq
+        next_seq = agent.head.next_seq
         for first, last in agent.losses:
             compare("losses", agent.name, [("from_seq", next_seq, first)])
             next_seq = last + 1

@@ -35,10 +35,7 @@ class TakenRecord(NamedTuple):
     seq: int
     hash: bytes
     raw: bytes
-    boot_id: bytes
-    inventory_digest: bytes
     window_start_unix_ns: int
-    window_end_boot_ns: int
     window_end_unix_ns: int
     received_unix_ns: int
     groups: list[tuple[GroupKey, Sums]]

@@ -27,10 +27,11 @@ from . import ingest
 from .admission import Admission
 from .books import GroupKey
 from .encode import BatchView, Implausible
+from .errors import StoreError
 from .group import Agent, Conflict, Group, Loss, TakenRecord
 from .ingest import DUPLICATE, TAKEN, Outcome, PushbackReason, PushedBack, RefusalCode, Refused
 from .names import Names
-from .store.base import Catalogue
+from .store.base import Catalogue, StoredAgent
 
 #: Forks kept per agent; each is an event, and a clone must not be able to fill the store with them.
 MAX_CONFLICTS_PER_AGENT = 1_000
@@ -74,11 +75,12 @@ class Intake:
         for stored in self._catalogue.agents():
             agent = known.get(stored.agent_id)
             if agent is None:
-                agent = stored
+                agent = Agent(*stored[:7])
             else:
                 agent.agent_no = stored.agent_no
-                agent.head, agent.durable_seq = stored.head, stored.durable_seq
                 agent.uncommitted.clear()
+            agent.head = _head_of(stored)
+            agent.durable_seq = agent.head.last_seq
             self._agents[agent.agent_id] = agent
 
     @property
@@ -241,10 +243,7 @@ class Intake:
                 record.seq,
                 digest,
                 raw,
-                record.boot_id,
-                view.inventory_digest,
                 view.window_start_unix_ns,
-                view.window_end_boot_ns,
                 view.window_end_unix_ns,
                 now_unix_ns,
                 groups,
@@ -252,8 +251,7 @@ class Intake:
         )
         self.group.record_bytes += len(raw)
         agent.uncommitted[record.seq] = digest
-        head.last_seq, head.last_hash, head.boot_id = record.seq, digest, record.boot_id
-        head.window_end_boot_ns, head.window_end_unix_ns = view.window_end_boot_ns, view.window_end_unix_ns
+        _move(head, record, digest, view)
         return TAKEN
 
     def _behind(self, agent: Agent, record: Record, digest: bytes, now_unix_ns: int) -> Outcome:
@@ -280,6 +278,27 @@ class Intake:
         return self._catalogue.record_hash(
             view.window_start_unix_ns // _SECOND_NS, agent.agent_no, record.seq
         )
+
+
+def _move(head: ingest.Head, record: Record, digest: bytes, view: BatchView) -> None:
+    """The head's chain stands at `record` now."""
+    head.last_seq, head.last_hash, head.boot_id = record.seq, digest, record.boot_id
+    head.window_end_boot_ns, head.window_end_unix_ns = view.window_end_boot_ns, view.window_end_unix_ns
+
+
+def _head_of(stored: StoredAgent) -> ingest.Head:
+    """The head that the agent's last record leaves, as when it was taken. Raises StoreError."""
+    head = ingest.Head(lost=stored.lost)
+    if stored.last_record is not None:
+        try:
+            record = parse_record(stored.last_record)
+            _move(head, record, record_hash(record.raw), BatchView(record.payload))
+        except ContractError as e:
+            raise StoreError(
+                f"agent {stored.agent_id.hex()}: expected its last record in the store, got {e}",
+                "see what is wrong with `flopmeter collector fsck`; restore a backup",
+            ) from e
+    return head
 
 
 def hello_verified(nonce: bytes, body: bytes, signature: bytes, public_key: bytes) -> bool:

@@ -4,7 +4,7 @@ Each answer is read in one transaction, so it is one state of the books and neve
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +28,6 @@ from .store.sqlite import BUSY_TIMEOUT_S, open_for_reading
 # S608: SQL is put together from column names and numbers of this program only; values are bound.
 #: What a store is called when a directory is named instead of a file.
 STORE_NAME = "books.sqlite"
-#: Windows are found by when they start, which the head does not hold: 60 s before its end by default, and
-#: up to these many seconds before it (agents' window setting), before the whole index is walked.
-_USUAL_WINDOW_S = 130
-_LONG_WINDOW_S = 90_000
-_SECOND_NS = 1_000_000_000
-
 _SUMS = ", ".join(SUM_FIELDS)
 _KEY = ", ".join(GroupKey._fields)
 
@@ -221,28 +215,32 @@ class Reader:
 
     def silent_agents(self) -> list[AgentState]:
         """Agents that lag the newest by so much that their runs' time may be missing."""
-        newest = self._db.execute("SELECT coalesce(max(window_end_unix_ns), 0) FROM agents").fetchone()[0]
-        behind = "last_seq > 0 AND window_end_unix_ns < ?"
-        return [self._state(row) for row in self._agent_rows(behind, newest - SILENT_AFTER_NS)]
+        newest = self._db.execute(
+            "SELECT coalesce(max(window_end_unix_ns), 0) FROM heads JOIN records USING (position)"
+        ).fetchone()[0]
+        rows = self._agent_rows("r.window_end_unix_ns < ?", newest - SILENT_AFTER_NS)
+        return [self._state(row) for row in rows]
 
     def _agent_rows(self, where: str, value: int) -> Sequence[sqlite3.Row]:
         sql = f"""
-            SELECT a.*, (SELECT count(*) FROM conflicts c WHERE c.agent_no = a.agent_no) AS conflict_count,
+            SELECT a.*, r.seq, r.window_end_unix_ns, r.received_unix_ns, r.record,
+                (SELECT count(*) FROM conflicts c WHERE c.agent_no = a.agent_no) AS conflict_count,
                 (SELECT coalesce(sum(to_seq - from_seq + 1), 0) FROM losses l WHERE l.agent_no = a.agent_no)
                     AS lost_records
-            FROM agents a WHERE {where} ORDER BY node, agent_no"""  # noqa: S608
+            FROM agents a LEFT JOIN heads USING (agent_no) LEFT JOIN records r USING (position)
+            WHERE {where} ORDER BY node, a.agent_no"""  # noqa: S608
         return self._db.execute(sql, (value,)).fetchall()
 
     def _state(self, row: sqlite3.Row) -> AgentState:
-        batch, inventory, fault = self._last_batch(row)
+        batch, inventory, fault = self._last_batch(row["record"])
         return AgentState(
             agent_id=row["agent_id"].hex(),
             node=row["node"],
             version=row["version"],
             admitted_how=row["admitted_how"],
-            last_seq=row["last_seq"],
-            window_end_unix_ns=row["window_end_unix_ns"],
-            received_unix_ns=row["received_unix_ns"],
+            last_seq=row["seq"] or 0,
+            window_end_unix_ns=row["window_end_unix_ns"] or 0,
+            received_unix_ns=row["received_unix_ns"] or 0,
             conflicts=row["conflict_count"],
             lost_records=row["lost_records"],
             inventory=inventory,
@@ -250,35 +248,18 @@ class Reader:
             fault=fault,
         )
 
-    def _last_batch(self, row: sqlite3.Row) -> tuple[Batch | None, Inventory | None, str]:
+    def _last_batch(self, raw: bytes | None) -> tuple[Batch | None, Inventory | None, str]:
         from .encode import decode_batch, decode_inventory
 
-        if not row["last_seq"]:
+        if raw is None:
             return None, None, ""
-        raw = self._record(row["agent_no"], row["last_seq"], row["window_end_unix_ns"] // _SECOND_NS)
-        known = self._db.execute(
-            "SELECT bytes FROM inventories WHERE digest = ?", (row["inventory_digest"],)
-        ).fetchone()
-        if raw is None or known is None:
-            return None, None, "its last record or inventory is not in the store"
         try:
-            return decode_batch(parse_record(raw).payload), decode_inventory(known[0]), ""
+            batch = decode_batch(parse_record(raw).payload)
+            known = self._db.execute(
+                "SELECT bytes FROM inventories WHERE digest = ?", (batch.inventory_digest,)
+            ).fetchone()
+            if known is None:
+                return None, None, "its last record's inventory is not in the store"
+            return batch, decode_inventory(known[0]), ""
         except ContractError as e:
             return None, None, str(e)
-
-    def _record(self, agent_no: int, seq: int, end_s: int) -> bytes | None:
-        """The record of that number, by the index that starts with the window."""
-        usual: Iterable[int] = range(end_s - _USUAL_WINDOW_S, end_s + 2)
-        marks = ", ".join(map(str, usual))
-        for window in (
-            f"window_start_s IN ({marks}) AND",
-            f"window_start_s BETWEEN {end_s - _LONG_WINDOW_S} AND {end_s + 1} AND",
-            "",  # the wall clock stepped inside the window, or the window bridges an outage
-        ):
-            found = self._db.execute(
-                f"SELECT record FROM records WHERE {window} agent_no = ? AND seq = ?",  # noqa: S608
-                (agent_no, seq),
-            ).fetchone()
-            if found is not None:
-                return bytes(found[0])
-        return None

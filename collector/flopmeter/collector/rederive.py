@@ -22,6 +22,7 @@ from .figures import Model, Tally
 from .intake import verified
 
 _SECOND_NS = 1_000_000_000
+RECORD_COLUMNS = "position, window_start_s, agent_no, seq, window_end_unix_ns, received_unix_ns, hash, record"
 
 
 class Difference(Exception):  # noqa: N818
@@ -55,7 +56,7 @@ class AgentBooks:
     agent_id: bytes
     public_key: bytes
     head: ingest.Head = field(default_factory=ingest.Head)
-    inventory_digest: bytes | None = None
+    position: int = 0  # of its last record; 0 = none
     losses: list[tuple[int, int]] = field(default_factory=list)  # not yet met in the chain, by number
 
     @property
@@ -110,8 +111,8 @@ class Rederivation:
         self.window_end_unix_ns = 0  # of the last record taken
 
     def take(self, row: Sequence[Any]) -> None:
-        """One row of records: position, window_start_s, agent_no, seq, hash, record. Raises Difference."""
-        position, window_start_s, agent_no, seq, stored_hash, raw = row
+        """One row of records, its columns in RECORD_COLUMNS' order. Raises Difference."""
+        position, window_start_s, agent_no, seq, window_end_ns, received_ns, stored_hash, raw = row
         key = f"position {position}"
         compare("records", f"position {self.position + 1}", [("position", self.position + 1, position)])
         self.position = position
@@ -131,6 +132,7 @@ class Rederivation:
                 ("record, its agent id", agent.agent_id, record.agent_id),
                 ("seq", record.seq, seq),
                 ("window_start_s", batch.window_start_unix_ns // _SECOND_NS, window_start_s),
+                ("window_end_unix_ns", batch.window_end_unix_ns, window_end_ns),
             ],
         )
         if not verified(record.message, record.signature, agent.public_key):
@@ -141,7 +143,7 @@ class Rederivation:
                 f"one by the key of {agent.name}",
                 "one that does not verify",
             )
-        self._chain(key, agent, record, batch)
+        self._chain(key, agent, record, batch, received_ns)
         inventory = self._names.inventories.get(batch.inventory_digest)
         if inventory is None:
             raise Difference(
@@ -151,10 +153,12 @@ class Rederivation:
         head = agent.head
         head.last_seq, head.last_hash, head.boot_id = record.seq, stored_hash, record.boot_id
         head.window_end_boot_ns, head.window_end_unix_ns = batch.window_end_boot_ns, batch.window_end_unix_ns
-        agent.inventory_digest = batch.inventory_digest
+        agent.position = position
         self.window_end_unix_ns = batch.window_end_unix_ns
 
-    def _chain(self, key: str, agent: AgentBooks, record: Record, batch: Batch) -> None:
+    def _chain(
+        self, key: str, agent: AgentBooks, record: Record, batch: Batch, received_unix_ns: int
+    ) -> None:
         head = agent.head
         while agent.losses and agent.losses[0][0] == head.next_seq and record.seq > head.next_seq:
             head.lost.append(agent.losses.pop(0))
@@ -163,13 +167,16 @@ class Rederivation:
             raise Difference("records", key, f"seq of {agent.name}", head.next_seq, record.seq)
         if not head.any_prev:
             compare("records", key, [("record, its prev_hash", head.last_hash, record.prev_hash)])
-        # The clock at which it came is not kept; whether it was too far ahead was judged then.
         verdict = ingest.window(
-            head, record, batch.window_start_boot_ns, batch.window_end_unix_ns, batch.window_end_unix_ns
+            head, record, batch.window_start_boot_ns, batch.window_end_unix_ns, received_unix_ns
         )
         if verdict is not None:
             raise Difference(
-                "records", key, "record, its window", "one behind the agent's last", verdict.message
+                "records",
+                key,
+                "record, its window",
+                "one behind the agent's last, and over when it came",
+                verdict.message,
             )
 
     def _add(self, key: str, agent: AgentBooks, record: Record, batch: Batch, inventory: Inventory) -> None:

@@ -120,26 +120,23 @@ class Writer:
 
     def _records(self, records: Iterable[TakenRecord], tx: Transaction) -> int:
         position = self._position
-        heads: dict[int, TakenRecord] = {}
+        heads: dict[int, int] = {}
         for r in records:
             tx.records.append(
-                (position, r.window_start_unix_ns // _SECOND_NS, r.agent_no, r.seq, r.hash, r.raw)
+                (
+                    position,
+                    r.window_start_unix_ns // _SECOND_NS,
+                    r.agent_no,
+                    r.seq,
+                    r.window_end_unix_ns,
+                    r.received_unix_ns,
+                    r.hash,
+                    r.raw,
+                )
             )
-            heads[r.agent_no] = r
+            heads[r.agent_no] = position
             position += 1
-        tx.heads = [
-            (
-                r.seq,
-                r.hash,
-                r.boot_id,
-                r.window_end_boot_ns,
-                r.window_end_unix_ns,
-                r.inventory_digest,
-                r.received_unix_ns,
-                r.agent_no,
-            )
-            for r in heads.values()
-        ]
+        tx.heads = sorted(heads.items())
         return position
 
     def _sums(

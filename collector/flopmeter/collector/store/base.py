@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from flopmeter.collector.books import GroupKey, HourKey, Sums
-from flopmeter.collector.group import Agent
 
 
 class NextNumbers(NamedTuple):
@@ -18,6 +17,21 @@ class NextNumbers(NamedTuple):
     agent_no: int
     workload_no: int
     model_no: int
+
+
+class StoredAgent(NamedTuple):
+    """One admitted agent, with the last record of its chain: what its head is, is read from that."""
+
+    agent_no: int
+    agent_id: bytes
+    public_key: bytes
+    node: str
+    version: str
+    admitted_how: str
+    admitted_unix_ns: int
+    last_record: bytes | None  # None: no record yet
+    last_received_unix_ns: int | None
+    lost: list[tuple[int, int]]  # ranges of numbers, in order
 
 
 class RunTotal(NamedTuple):
@@ -51,8 +65,8 @@ class Transaction:
 class Catalogue(Protocol):
     """Look-ups by the event loop. Sees committed rows only; never blocks on a writer. Raises StoreError."""
 
-    def agents(self) -> list[Agent]:
-        """Every admitted agent with its committed head and losses."""
+    def agents(self) -> list[StoredAgent]:
+        """Every admitted agent with its last committed record and its losses."""
         ...
 
     def next_numbers(self) -> NextNumbers: ...

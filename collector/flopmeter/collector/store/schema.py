@@ -22,11 +22,7 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         CREATE TABLE agents (
             agent_no INTEGER PRIMARY KEY, agent_id BLOB NOT NULL UNIQUE, public_key BLOB NOT NULL,
             node TEXT NOT NULL, version TEXT NOT NULL, admitted_how TEXT NOT NULL,
-            admitted_unix_ns INTEGER NOT NULL,
-            -- head of the agent's chain; last_seq 0 = no record yet
-            last_seq INTEGER NOT NULL DEFAULT 0, last_hash BLOB, boot_id BLOB,
-            window_end_boot_ns INTEGER NOT NULL DEFAULT 0, window_end_unix_ns INTEGER NOT NULL DEFAULT 0,
-            inventory_digest BLOB, received_unix_ns INTEGER NOT NULL DEFAULT 0);
+            admitted_unix_ns INTEGER NOT NULL);
         CREATE TABLE inventories (
             digest BLOB PRIMARY KEY, agent_no INTEGER NOT NULL, bytes BLOB NOT NULL,
             received_unix_ns INTEGER NOT NULL) WITHOUT ROWID;
@@ -34,8 +30,13 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         -- inserts stay at its right edge (reference/performance.md section 4).
         CREATE TABLE records (
             position INTEGER PRIMARY KEY, window_start_s INTEGER NOT NULL, agent_no INTEGER NOT NULL,
-            seq INTEGER NOT NULL, hash BLOB NOT NULL, record BLOB NOT NULL);
+            seq INTEGER NOT NULL, window_end_unix_ns INTEGER NOT NULL,
+            received_unix_ns INTEGER NOT NULL,  -- the collector's clock
+            hash BLOB NOT NULL, record BLOB NOT NULL);
         CREATE UNIQUE INDEX records_once ON records (window_start_s, agent_no, seq);
+        -- Where each agent's chain stands: its last record, which says the rest. Hundreds of these rows
+        -- share a page, so that a group of a hundred agents writes a few pages here and not a hundred.
+        CREATE TABLE heads (agent_no INTEGER PRIMARY KEY, position INTEGER NOT NULL);
         CREATE TABLE models (
             model_no INTEGER PRIMARY KEY, name TEXT NOT NULL, compute_capability TEXT NOT NULL,
             UNIQUE (name, compute_capability));

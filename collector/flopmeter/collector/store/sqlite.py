@@ -10,11 +10,8 @@ from typing import Any
 
 from flopmeter.collector.books import SUM_FIELDS, GroupKey, HourKey, Sums
 from flopmeter.collector.errors import StoreError
-from flopmeter.collector.group import Agent
-from flopmeter.collector.ingest import Head
-from flopmeter.contract.record import ZERO_HASH
 
-from .base import NextNumbers, RunTotal, Transaction
+from .base import NextNumbers, RunTotal, StoredAgent, Transaction
 from .migrate import check, migrate
 
 #: How long a commit waits for another process's lock (an fsck or a backup that checkpoints).
@@ -40,11 +37,7 @@ _WORKLOAD = (
     "workload_no, scope, kind, job, step, run_label, user, dtype, restart, run, run_rule, "
     "first_unix_ns, last_unix_ns"
 )
-_HEAD = (
-    "last_seq = ?, last_hash = ?, boot_id = ?, window_end_boot_ns = ?, window_end_unix_ns = ?, "
-    "inventory_digest = ?, received_unix_ns = ?"
-)
-_STORED_HEAD = "last_seq, last_hash, boot_id, window_end_boot_ns, window_end_unix_ns"
+_RECORD = "position, window_start_s, agent_no, seq, window_end_unix_ns, received_unix_ns, hash, record"
 _SPAN = "first_unix_ns = min(first_unix_ns, ?), last_unix_ns = max(last_unix_ns, ?)"
 _EVENT = "event_no, id, key, type, subject, time_unix_ns, since_position, position, data"
 
@@ -55,8 +48,8 @@ WRITES: tuple[tuple[str, str], ...] = (
     ("inventories", _insert("inventories", _INVENTORY, "INSERT OR IGNORE")),
     ("models", _insert("models", "model_no, name, compute_capability")),
     ("workloads", _insert("workloads", _WORKLOAD)),
-    ("records", _insert("records", "position, window_start_s, agent_no, seq, hash, record")),
-    ("heads", f"UPDATE agents SET {_HEAD} WHERE agent_no = ?"),  # noqa: S608
+    ("records", _insert("records", _RECORD)),
+    ("heads", _insert("heads", "agent_no, position", "INSERT OR REPLACE")),
     ("spans", f"UPDATE workloads SET {_SPAN} WHERE workload_no = ?"),  # noqa: S608
     ("totals", _insert("totals", f"{_KEY}, {_SUMS}", "INSERT OR REPLACE")),
     ("hourly", _insert("hourly", f"hour, {_KEY}, {_SUMS}", "INSERT OR REPLACE")),
@@ -65,6 +58,9 @@ WRITES: tuple[tuple[str, str], ...] = (
     ("events", _insert("events", _EVENT)),
     ("outbox", _insert("outbox", "event_no, sink")),
 )
+_AGENTS = f"""
+    SELECT {", ".join(f"agents.{name}" for name in _NEW_AGENT.split(", "))}, record, received_unix_ns
+    FROM agents LEFT JOIN heads USING (agent_no) LEFT JOIN records USING (position)"""  # noqa: S608
 _TOTALS = f"SELECT {_SUMS} FROM totals WHERE {_KEY_IS}"  # noqa: S608
 _HOURLY = f"SELECT {_SUMS} FROM hourly WHERE hour = ? AND {_KEY_IS}"  # noqa: S608
 _RUN_TOTALS = f"SELECT dtype, {_KEY}, {_SUMS} FROM workloads JOIN totals USING (workload_no) WHERE run = ?"  # noqa: S608
@@ -182,18 +178,13 @@ class SqliteCatalogue:
         rows = self._all(sql, values)
         return rows[0][0] if rows else None
 
-    def agents(self) -> list[Agent]:
+    def agents(self) -> list[StoredAgent]:
         lost: dict[int, list[tuple[int, int]]] = {}
         for agent_no, first, last in self._all(
             "SELECT agent_no, from_seq, to_seq FROM losses ORDER BY agent_no, from_seq"
         ):
             lost.setdefault(agent_no, []).append((first, last))
-        rows = self._all(f"SELECT {_NEW_AGENT}, {_STORED_HEAD} FROM agents")  # noqa: S608
-        found = []
-        for no, agent_id, key, node, version, how, admitted, seq, digest, boot, boot_ns, unix_ns in rows:
-            head = Head(seq, digest or ZERO_HASH, boot or b"", boot_ns, unix_ns, lost.get(no, []))
-            found.append(Agent(no, agent_id, key, node, version, how, admitted, head, seq))
-        return found
+        return [StoredAgent._make((*row, lost.get(row[0], []))) for row in self._all(_AGENTS)]
 
     def next_numbers(self) -> NextNumbers:
         row = self._all(
