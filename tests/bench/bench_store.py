@@ -15,6 +15,7 @@ from pathlib import Path
 
 import corpus
 from harness import Figure, calibrate, cores, median, pinned, progress
+from rows import RecordRows
 
 from flopmeter.collector.admission import Admission
 from flopmeter.collector.group import Group
@@ -83,18 +84,14 @@ def _fill(path: Path) -> None:
                 for n in range(1, NODES + 1)
             ),
         )
-        db.executemany(
-            "INSERT INTO records (window_start_s, agent_no, seq, hash, record) VALUES (?, ?, ?, ?, ?)",
-            _old_rows(),
-        )
+        build = RecordRows(db)
+        db.executemany(build.sql, (build.row(*values) for values in _old_rows()))
         db.execute("COMMIT")
         db.execute("PRAGMA journal_mode = WAL")
     finally:
         db.close()
-    with path.open(
-        "rb"
-    ) as file:  # else the first commits measured would wait for these rows to reach the disk
-        os.fsync(file.fileno())
+    with path.open("rb") as file:
+        os.fsync(file.fileno())  # else the first commits measured would wait for these rows to reach the disk
 
 
 def _old_rows() -> Iterator[tuple[int, int, int, bytes, bytes]]:
@@ -170,20 +167,18 @@ def _bare(path: Path, nodes: list[corpus.Node]) -> list[float]:
     try:
         db.execute("PRAGMA synchronous = FULL")
         start_s = int(time.time()) + 1_000_000  # behind every window that is there: the index's right edge
+        build = RecordRows(db)
         rows = [
-            (start_s + 60 * k, number, k + 1, hashlib.sha256(node.records[k]).digest(), node.records[k])
+            build.row(
+                start_s + 60 * k, number, k + 1, hashlib.sha256(node.records[k]).digest(), node.records[k]
+            )
             for k in range(len(nodes[0].records))
             for number, node in enumerate(nodes)
         ]
         seconds = []
         for at in range(0, len(rows), GROUP):
             begin = time.perf_counter()
-            db.execute("BEGIN IMMEDIATE")
-            db.executemany(
-                "INSERT INTO records (window_start_s, agent_no, seq, hash, record) VALUES (?, ?, ?, ?, ?)",
-                rows[at : at + GROUP],
-            )
-            db.execute("COMMIT")
+            build.commit(db, rows[at : at + GROUP])
             seconds.append(time.perf_counter() - begin)
         return seconds
     finally:

@@ -17,17 +17,14 @@ from pathlib import Path
 
 import corpus
 import nacl.bindings
+from rows import RecordRows
 
 from flopmeter.collector.books import SUM_FIELDS
+from flopmeter.collector.store.migrate import migrate
 from flopmeter.contract.record import DOMAIN, HEADER_BYTES, SIGNATURE_BYTES
 from flopmeter.wire.v1 import batch_pb2
 
 GROUP = 1_024
-SCHEMA = """
-    CREATE TABLE records (
-        position INTEGER PRIMARY KEY, window_start_s INTEGER NOT NULL, agent_no INTEGER NOT NULL,
-        seq INTEGER NOT NULL, hash BLOB NOT NULL, record BLOB NOT NULL);
-    CREATE UNIQUE INDEX records_once ON records (window_start_s, agent_no, seq);"""
 
 
 def timed(work: Callable[[], object]) -> tuple[float, object]:
@@ -81,7 +78,9 @@ class Floor:
         self.signed = [r[-SIGNATURE_BYTES:] + DOMAIN + r[:-SIGNATURE_BYTES] for r in self.records]
         self.payloads = [r[HEADER_BYTES:-SIGNATURE_BYTES] for r in self.records]
         self.db = sqlite3.connect(folder / "floor.db", isolation_level=None)
-        self.db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;" + SCHEMA)
+        migrate(self.db, "floor")
+        self.db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
+        self.build = RecordRows(self.db)
         self.position = 0
 
     def once(self) -> dict[str, float]:
@@ -94,7 +93,7 @@ class Floor:
         cost["sum"], _ = timed(lambda: add_up(batches))
         cost["sha256"], hashes = timed(lambda: [hashlib.sha256(r).digest() for r in self.records])
         rows = [
-            (self.position // 4096, i, self.position + i, h, r)
+            self.build.row(self.position // 4096, i, self.position + i, h, r)
             for i, (h, r) in enumerate(zip(hashes, self.records, strict=True))
         ]
         cost["sqlite"], _ = timed(lambda: self.store(rows))
@@ -103,12 +102,7 @@ class Floor:
 
     def store(self, rows: list[tuple]) -> None:
         for at in range(0, len(rows), GROUP):
-            self.db.execute("BEGIN IMMEDIATE")
-            self.db.executemany(
-                "INSERT INTO records (window_start_s, agent_no, seq, hash, record) VALUES (?, ?, ?, ?, ?)",
-                rows[at : at + GROUP],
-            )
-            self.db.execute("COMMIT")
+            self.build.commit(self.db, rows[at : at + GROUP])
 
 
 def main() -> None:

@@ -37,7 +37,7 @@ class Counts:
     """What the streams of this process did."""
 
     def __init__(self) -> None:
-        self.welcomed = self.acked = self.exhausted = 0
+        self.welcomed = self.acked = self.acks_read = self.exhausted = 0
         self.latency_ms: list[float] = []
         self.troubles: list[str] = []
         self.stop = asyncio.Event()
@@ -78,6 +78,7 @@ class Stream:
         seq = (await self._read("ack")).ack.seq
         new, self.acked = seq - self.acked, seq
         self.counts.acked += new
+        self.counts.acks_read += 1
         return new
 
     async def closed_loop(self, depth: int) -> None:
@@ -242,7 +243,14 @@ async def finish(streams: list[Stream], tasks: list[asyncio.Task], counts: Count
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await asyncio.gather(*(s.close() for s in streams), return_exceptions=True)
-    return {**result, "streams": len(streams), "exhausted": counts.exhausted, "troubles": counts.troubles[:5]}
+    return {
+        **result,
+        "streams": len(streams),
+        "exhausted": counts.exhausted,
+        "acks_read": counts.acks_read,
+        "records_acked": counts.acked,
+        "troubles": counts.troubles[:5],
+    }
 
 
 def main() -> None:
