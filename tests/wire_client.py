@@ -3,6 +3,7 @@
 import queue
 import threading
 from collections.abc import Iterator
+from typing import Self
 
 import grpc
 from builders import Chain, inventory_message, records_message
@@ -83,7 +84,7 @@ class WireClient:
         self.call.cancel()
         self.channel.close()
 
-    def __enter__(self) -> "WireClient":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
