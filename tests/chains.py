@@ -31,6 +31,7 @@ class Window:
     journal: bytes
     boot_id: bytes = BOOT
     inventory: Inventory = INVENTORY
+    told: tuple[str, ...] = ()
 
 
 def window(n: int, hmma: int = 7, boot: bytes = BOOT) -> Window:

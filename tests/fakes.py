@@ -44,10 +44,14 @@ class FakeCollector:
         self.received: list[bytes] = []  # every record, taken or not, in order
         self.mute = False  # take, but never acknowledge
         self.silent_handshake = False  # never say the challenge
+        self.silenced: list[int] = []  # streams that were not answered
         self.garbage = False  # answer with bytes that are no message
         self.drop_after: int | None = None  # end the stream after this many more records
         self.pushbacks: list[tuple[int, int, int]] = []  # (at number, reason, retry_after_ms)
         self.refusals: dict[int, int] = {}  # number -> code; each taken once
+        self.refuse_payloads = lambda payload: 0  # a code (or True = implausible) for what it likes not
+        self.welcome_seq: int | None = None  # said in the Welcome, whatever is true
+        self.say_more: list[object] = []  # responses before the next ack
         self.refuse_stream = 0  # refusal code for the whole stream, standing
         self.ask_inventory = False
         self.max_in_flight = 0
@@ -90,6 +94,7 @@ class FakeCollector:
             return pb.StreamResponse(**kind).SerializeToString()
 
         if self.silent_handshake:
+            self.silenced.append(1)
             next(requests, None)
             return
         if self.garbage:
@@ -115,7 +120,7 @@ class FakeCollector:
         head = self.records.get(self.head, b"")
         yield say(
             welcome=pb.Welcome(
-                resume_seq=expected,
+                resume_seq=expected if self.welcome_seq is None else self.welcome_seq,
                 head_hash=record_hash(head) if head else b"",
                 head_boot_id=self.head_boot_id,
                 head_window_end_boot_ns=self.head_window_end,
@@ -182,7 +187,9 @@ class FakeCollector:
                             )
                         )
                         continue
-                    code = self.refusals.pop(record.seq, 0)
+                    code = self.refusals.pop(record.seq, 0) or self.refuse_payloads(record.payload)
+                    if code is True:
+                        code = pb.Refusal.CODE_IMPLAUSIBLE
                     before = record_hash(self.records[self.head]) if self.head else ZERO_HASH
                     if not code and not jumped and record.prev_hash != before:
                         code = pb.Refusal.CODE_BROKEN_CHAIN
@@ -201,5 +208,7 @@ class FakeCollector:
                     self.head_window_end = batch.window_end_boot_ns
                     jumped = False
                     acked = record.seq
+                while self.say_more:
+                    yield self.say_more.pop(0).SerializeToString()
                 if acked and not self.mute:
                     yield say(ack=pb.Ack(seq=acked))

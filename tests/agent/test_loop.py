@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -18,7 +19,7 @@ from flopmeter.agent.errors import AgentError, ReadingError, SettingsError, Sour
 from flopmeter.agent.loop import FACTS_PERIOD_NS, Loop, LoopSettings, SystemClock, stop_on_signals
 from flopmeter.agent.meter import MeterSettings
 from flopmeter.agent.pipeline import Pipeline, PipelineSettings, meter_factory
-from flopmeter.agent.reader import HUNG, Reader
+from flopmeter.agent.reader import HUNG, HUNG_ROUND, MAX_STUCK, Reader
 from flopmeter.agent.reading import NodeFacts, Reading
 from flopmeter.agent.sources.sim import SimSource
 from flopmeter.agent.spool import Spool
@@ -129,6 +130,51 @@ def test_all_reads_may_hang_and_come_back(source: ScriptedSource, clock: FakeClo
     assert len(source.reads) == 3
     reader.close()
     assert not source.closed  # a call is still in it
+
+
+def test_a_driver_that_answers_nobody_costs_a_round_two_deadlines_and_a_bounded_number_of_threads(
+    clock: FakeClock,
+) -> None:
+    source = ScriptedSource(clock, gpus=MAX_STUCK + 8)
+    source.hang = set(source.entities)
+    reader = Reader(source, clock, deadline_s=0.01)
+    before = threading.active_count()
+    try:
+        for n in range(1, 2 * MAX_STUCK):
+            assert [r.error for r in reader.read(source.entities)] == [HUNG] * len(source.entities)
+            assert len(source.reads) == min(MAX_STUCK, n * HUNG_ROUND)
+        assert threading.active_count() <= before + MAX_STUCK + 1
+    finally:
+        source.hang = set()
+        source.release.set()
+    for _ in range(10_000):
+        if not reader.stuck:
+            break
+        reader.read([])
+        time.sleep(0)
+    assert [r.error for r in reader.read(source.entities)] == [None] * len(source.entities)
+    reader.close()
+
+
+def test_a_stop_while_the_driver_hangs_ends_soon_with_everything_sealed(tmp_path: Path) -> None:
+    clock = SystemClock()
+    source = ScriptedSource(clock, gpus=8)  # type: ignore[arg-type]
+    loop, _ = made_loop(tmp_path, clock, source, deadline_s=0.2)  # type: ignore[arg-type]
+    source.hang = set(source.entities[2:])
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    try:
+        for _ in range(100_000):
+            if len(source.reads) >= 3:
+                break
+            time.sleep(0.0001)
+        clock.stop()
+        thread.join(WAIT_S)
+        assert not thread.is_alive()
+        assert len(source.reads) < 10
+    finally:
+        source.release.set()
+    assert [n.kind for b in sealed(tmp_path) for n in b.notices][-1] is NoticeKind.AGENT_STOPPED
 
 
 def test_failures_of_every_kind_are_failed_readings(

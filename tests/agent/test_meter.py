@@ -26,6 +26,8 @@ from flopmeter.agent.attribution import WorkloadFinder
 from flopmeter.agent.encode import encode_batch, encode_inventory, inventory_digest
 from flopmeter.agent.meter import Meter, Sealed
 from flopmeter.agent.reading import CYCLE_IDS, Happening, HappeningKind, Process, Reading
+from flopmeter.collector.encode import BatchView, decode_inventory, device_bounds, divided
+from flopmeter.contract.errors import ContractError
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.usage import IDLE, UNATTRIBUTED, GapReason, NoticeKind, Workload
 
@@ -661,7 +663,7 @@ def test_usage_that_is_in_the_books_already_is_dropped_and_the_rest_is_a_gap() -
         node.tick()
     head = node.t - 5 * SECOND
     node.agent.note(NoticeKind.REANCHORED, "said before")
-    node.agent.skip_to(BOOT, head)
+    node.agent.skip_to(BOOT, head, node.t)
     node.tick()
     node.tick()
     last = node.flush()[-1]
@@ -671,20 +673,28 @@ def test_usage_that_is_in_the_books_already_is_dropped_and_the_rest_is_a_gap() -
     assert notices([last]) == ["reanchored"]
 
 
-def test_skipping_to_the_future_ignores_readings_until_then() -> None:
-    node = Node().calibrated()
-    node.agent.skip_to(BOOT, node.t + 10 * SECOND)
+def test_skipping_to_the_future_ignores_readings_until_then_in_a_replay() -> None:
+    node = Node(agent=meter(facts(source="trace"))).calibrated()
+    assert node.agent.skip_to(BOOT, node.t + 10 * SECOND, node.t)
     for _ in range(12):
         node.tick()
     assert duration(node.flush()) == 2 * SECOND
+
+
+def test_live_nothing_lies_in_the_future() -> None:
+    node = Node().calibrated()
+    assert not node.agent.skip_to(BOOT, node.t + 10 * SECOND, node.t)
+    for _ in range(12):
+        node.tick()
+    assert duration(node.flush()) == 18 * SECOND
 
 
 def test_skipping_backwards_or_in_another_boot_changes_nothing() -> None:
     node = Node().calibrated()
     node.flush()
     node.tick()
-    node.agent.skip_to(BOOT, node.t - 1 - SECOND)
-    node.agent.skip_to(bytes(16), node.t + SECOND)
+    node.agent.skip_to(BOOT, node.t - 1 - SECOND, node.t)
+    node.agent.skip_to(bytes(16), node.t + SECOND, node.t)
     assert duration(node.flush()) == 7 * SECOND
 
 
@@ -798,3 +808,21 @@ def test_facts_that_changed_over_a_restart_are_in_the_inventory() -> None:
     node.tick()
     assert node.flush()[-1].inventory.nvml == "14.1"
     assert node.sealed[-1].inventory.devices[0].name == H100
+
+
+def test_a_gap_of_a_gpu_cut_into_instances_has_no_price_and_the_collector_takes_it() -> None:
+    """Its SMs are metered in the instances; refusing it would lose the instances' usage with it."""
+    instance = device(1, entity="MIG-1", mig=True, parent="GPU-0", gpu_instance=1, sm_count=16)
+    node = Node(agent=meter(facts(device(0), instance)))
+    for _ in range(70):
+        node.fail(entity="GPU-0")
+        node.take(Reading("MIG-1", node.t, UNIX0 + node.t, error="NVML_ERROR_UNKNOWN"))
+    (sealed,) = node.sealed
+    parent, part = sealed.batch.usage
+    assert (parent.duration_ns > 0, parent.sm_elapsed_cycles) == (True, 0)
+    assert part.sm_elapsed_cycles > 0
+    inventory = decode_inventory(encode_inventory(sealed.inventory))
+    bounds = [device_bounds(d, 0, divided(inventory)) for d in inventory.devices]
+    BatchView(encode_batch(sealed.batch)).groups(bounds)
+    with pytest.raises(ContractError, match="never priced at nothing"):
+        BatchView(encode_batch(sealed.batch)).groups([device_bounds(d, 0) for d in inventory.devices])

@@ -1,19 +1,25 @@
 """The uplink against a scripted collector on loopback: whatever goes wrong, each record is taken once."""
 
+import gc
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
 import pytest
-from chains import BOOT, OTHER_BOOT, WINDOW_NS, append, open_chain
+from chains import BOOT, DEVICE, OTHER_BOOT, WINDOW_NS, append, open_chain, window
 
 from fakes import FakeCollector
 from flopmeter.agent.backoff import Backoff
 from flopmeter.agent.chain import Chain, HeadFacts
+from flopmeter.agent.encode import encode_batch
+from flopmeter.agent.errors import SpoolFullError
 from flopmeter.agent.uplink import Identity, Timing, Uplink
-from flopmeter.contract.record import record_hash
-from flopmeter.contract.usage import NoticeKind
+from flopmeter.collector.encode import BatchView, decode_batch, device_bounds
+from flopmeter.contract.limits import MAX_SM_CLOCK_MHZ
+from flopmeter.contract.record import parse_record, record_hash
+from flopmeter.contract.usage import GapReason, NoticeKind
 from flopmeter.wire.v1 import ingest_pb2 as pb
 
 WAIT_S = 20.0
@@ -231,7 +237,7 @@ def test_a_restored_collector_is_refilled(collector: FakeCollector, chain: Chain
     again = connect(collector.target)
     settled(again, 12)
     in_books(collector, chain)
-    assert chain.take_remarks() == ([], None)
+    assert chain.take_remarks() == ([], (BOOT, 4 * WINDOW_NS))
 
 
 def test_what_a_restored_collector_lacks_is_pending_again_at_once(chain: Chain) -> None:
@@ -264,33 +270,115 @@ def test_numbers_that_were_forgotten_are_named_as_lost_by_the_collector(
     chain.spool.close()
 
 
+def gaps_of(raw: bytes) -> list[tuple[int, GapReason, int]]:
+    batch = decode_batch(parse_record(raw).payload)
+    return [(u.entity_index, u.gap_reason, u.duration_ns) for u in batch.usage]
+
+
 @pytest.mark.parametrize("refused", [1, 3, 6])
-def test_a_record_that_is_refused_for_good_is_set_aside_and_the_rest_goes_on(
+def test_a_gap_stands_in_the_place_of_a_record_that_is_refused_for_good(
     collector: FakeCollector, chain: Chain, connect: Connect, refused: int
 ) -> None:
     append(chain, 0, 6)
     original = {e.seq: e.record for e in chain.spool.entries(1)}
     collector.refusals = {refused: pb.Refusal.CODE_IMPLAUSIBLE}
     uplink = connect(collector.target)
-    settled(uplink, 5)
-    assert uplink.wait_for(lambda: collector.head == 5, WAIT_S)
+    settled(uplink, 6)
     in_books(collector, chain)
-    remarks, skip = chain.take_remarks()
-    assert [r.kind for r in remarks] == [NoticeKind.RECORD_REFUSED]
-    assert f"record {refused} " in remarks[0].detail
-    assert "implausible: ordered" in remarks[0].detail
-    assert skip is None
+    assert [collector.records[n][72:-64] == original[n][72:-64] for n in range(1, 7)] == [
+        n != refused for n in range(1, 7)
+    ]
+    batch = decode_batch(parse_record(collector.records[refused]).payload)
+    assert (batch.window_start_boot_ns, batch.window_end_boot_ns) == (
+        (refused - 1) * WINDOW_NS,
+        refused * WINDOW_NS,
+    )
+    (gap,) = batch.usage
+    assert (gap.gap_reason, gap.duration_ns) == (GapReason.RECORD_LOST, WINDOW_NS)
+    assert gap.sm_elapsed_cycles == 132 * MAX_SM_CLOCK_MHZ * WINDOW_NS // 1000
+    BatchView(parse_record(collector.records[refused]).payload).groups([device_bounds(DEVICE, 0)])
+    (said,) = batch.notices
+    assert said.kind is NoticeKind.RECORD_REFUSED
+    assert f"record {refused} " in said.detail
+    assert "implausible: ordered" in said.detail
+    assert chain.take_remarks()[0] == []
     name = f"record-{refused}-{record_hash(original[refused]).hex()[:16]}"
     aside = chain.spool.directory / "quarantine" / name
     assert aside.read_bytes() == original[refused]
     assert "implausible" in aside.with_name(name + ".txt").read_text()
-    # The others kept their usage: same payloads, in the same order.
-    payloads = [raw[72:-64] for seq, raw in original.items() if seq != refused]
-    assert [collector.records[n][72:-64] for n in range(1, 6)] == payloads
     assert chain.refused_records == 1
     append(chain, 6, 1)
-    assert uplink.wait_for(lambda: collector.head == 6, WAIT_S)
+    settled(uplink, 7)
     assert uplink.status.connects == 1
+
+
+def test_a_gap_that_is_refused_too_is_named_and_the_rest_goes_on(
+    collector: FakeCollector, chain: Chain, connect: Connect, tmp_path: Path
+) -> None:
+    append(chain, 0, 4)
+    collector.refuse_payloads = lambda payload: b"was refused" in payload or payload == payload_of(chain, 2)
+    uplink = connect(collector.target)
+    assert uplink.wait_for(lambda: collector.head == 3 and chain.spool.pending == 0, WAIT_S), uplink.status
+    in_books(collector, chain)
+    (remark,) = chain.take_remarks()[0]
+    assert remark.kind is NoticeKind.RECORD_REFUSED
+    assert "record 2 " in remark.detail
+    assert chain.refused_records == 2
+    uplink.stop()
+    chain.spool.close()
+    again = open_chain(tmp_path / "state")  # killed before any batch told of it
+    assert again.take_remarks()[0] == [remark]
+    again.spool.close()
+
+
+def payload_of(chain: Chain, seq: int) -> bytes:
+    return encode_batch(window(seq - 1).batch)
+
+
+def test_a_record_refused_as_overlapping_twice_is_no_gap(
+    collector: FakeCollector, chain: Chain, connect: Connect
+) -> None:
+    append(chain, 0, 3)
+    collector.refusals = {2: pb.Refusal.CODE_OVERLAP}
+    collector.refuse_payloads = lambda payload: (
+        pb.Refusal.CODE_OVERLAP if payload == payload_of(chain, 2) else 0
+    )
+    uplink = connect(collector.target)
+    assert uplink.wait_for(lambda: collector.head == 2 and chain.spool.pending == 0, WAIT_S), uplink.status
+    assert [gaps_of(raw)[0][1] for raw in collector.records.values()] == [GapReason.NONE] * 2
+    (remark,) = chain.take_remarks()[0]
+    assert "in the books already" in remark.detail
+
+
+@pytest.mark.parametrize("seq", [1, 2, 9])
+def test_a_refusal_of_what_is_in_the_books_or_was_never_sent_changes_nothing(
+    collector: FakeCollector, chain: Chain, connect: Connect, seq: int
+) -> None:
+    append(chain, 0, 2)
+    uplink = connect(collector.target)
+    settled(uplink, 2)
+    before = [e.record for e in chain.spool.entries(1)]
+    collector.say_more = [pb.StreamResponse(refusal=pb.Refusal(code=pb.Refusal.CODE_MALFORMED, seq=seq))]
+    append(chain, 2, 1)
+    assert uplink.wait_for(lambda: uplink.status.connects > 1, WAIT_S), uplink.status
+    settled(uplink, 3)
+    assert [e.record for e in chain.spool.entries(1)][:2] == before
+    in_books(collector, chain)
+    assert chain.refused_records == 0
+
+
+@pytest.mark.parametrize("resume", [0, 1 << 62, (1 << 64) - 1])
+def test_a_resume_point_that_cannot_be_ends_the_stream(
+    collector: FakeCollector, chain: Chain, connect: Connect, resume: int
+) -> None:
+    append(chain, 0, 2)
+    collector.welcome_seq = resume
+    uplink = connect(collector.target)
+    assert uplink.wait_for(lambda: "expected a resume point" in uplink.status.last_error, WAIT_S)
+    assert uplink.status.fatal is None
+    collector.welcome_seq = None
+    settled(uplink, 2)
+    in_books(collector, chain)
 
 
 def test_a_lost_spool_goes_on_behind_the_collectors_head(
@@ -461,6 +549,79 @@ def test_stop_ends_the_thread_while_it_waits_to_reconnect(chain: Chain, connect:
     assert uplink.wait_for(lambda: uplink.status.last_error != "", WAIT_S)
     uplink.stop()
     assert not uplink._thread.is_alive()
+
+
+def test_stop_ends_the_thread_while_a_collector_says_nothing(
+    collector: FakeCollector, chain: Chain, connect: Connect
+) -> None:
+    collector.silent_handshake = True
+    append(chain, 0, 1)
+    uplink = connect(collector.target, Timing(connect_s=600, handshake_s=600))
+    for _ in range(100_000):
+        if collector.silenced:
+            break
+        uplink.wait_for(lambda: False, 0.0005)
+    assert collector.silenced
+    uplink.stop()
+    assert not uplink._thread.is_alive()
+    assert uplink.status.fatal is None
+
+
+def test_stop_ends_the_thread_while_nobody_listens(chain: Chain, connect: Connect) -> None:
+    uplink = connect("127.0.0.1:1", Timing(connect_s=600))
+    uplink.stop()
+    assert not uplink._thread.is_alive()
+    assert uplink.status.fatal is None
+
+
+def test_records_that_cannot_be_moved_for_want_of_room_are_moved_when_there_is(
+    collector: FakeCollector, chain: Chain, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk must not end the agent while it learns that a record is refused."""
+    append(chain, 0, 3)
+    real, refused = chain.spool.rebase, []
+
+    def rebase(*args: object) -> None:
+        if len(refused) < 3:
+            refused.append(args)
+            raise SpoolFullError("no room, said the test", "make some")
+        real(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(chain.spool, "rebase", rebase)
+    bad = payload_of(chain, 2)
+    collector.refuse_payloads = lambda payload: payload == bad
+    uplink = connect(collector.target)
+    settled(uplink, 3)
+    in_books(collector, chain)
+    assert len(refused) == 3
+    assert uplink.status.fatal is None
+    assert [gaps_of(raw)[0][1] for raw in collector.records.values()] == [
+        GapReason.NONE,
+        GapReason.RECORD_LOST,
+        GapReason.NONE,
+    ]
+
+
+def test_a_collector_that_is_gone_for_long_costs_no_memory_threads_or_files(
+    chain: Chain, connect: Connect
+) -> None:
+    append(chain, 0, 5)
+    quick = Timing(connect_s=0.002, backoff_base_s=0.0001, backoff_cap_s=0.0001)
+    uplink = connect("127.0.0.1:1", quick)
+
+    def after(tries: int) -> tuple[int, int, int]:
+        until = uplink.backoff.failures + tries
+        assert uplink.wait_for(lambda: uplink.backoff.failures >= until, 60), uplink.status
+        gc.collect()
+        status = Path("/proc/self/status").read_text()
+        kib = int(status.split("VmRSS:")[1].split()[0])
+        return kib, threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+
+    kib, threads, files = after(200)
+    kib_later, threads_later, files_later = after(400)
+    assert kib_later < kib + 2048
+    assert threads_later <= threads
+    assert files_later <= files + 2
 
 
 def test_backoff_is_exponential_jittered_and_capped() -> None:

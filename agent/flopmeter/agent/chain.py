@@ -4,6 +4,7 @@ Both threads change it under one lock: sealing appends at its tip, the uplink le
 what is in the books and moves what is not behind the collector's head.
 """
 
+import itertools
 import logging
 import threading
 import zlib
@@ -11,14 +12,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from flopmeter.contract.record import ZERO_HASH, record_hash
+from flopmeter.contract.record import HEADER_BYTES, SIGNATURE_BYTES, ZERO_HASH, record_hash
 from flopmeter.contract.usage import Batch, Inventory, NoticeKind
 
-from .encode import encode_batch, encode_inventory
+from .encode import Outline, decode_outline, encode_batch, encode_inventory
+from .errors import SpoolError
+from .journal import JournalError, load_journal
 from .keys import RecordKey
+from .remark import Remark
 from .seal import behind, reseal, seal_record
 from .segment import Entry
 from .spool import Spool, Tip
+from .substitute import is_substitute, substitute
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +39,8 @@ class SealedWindow(Protocol):
     def journal(self) -> bytes: ...
     @property
     def boot_id(self) -> bytes: ...
+    @property
+    def told(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +51,6 @@ class HeadFacts:
     head_hash: bytes  # of its last record; b"" = it has none
     head_boot_id: bytes
     head_window_end_boot_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class Remark:
-    """Something the meter must write into its next batch."""
-
-    kind: NoticeKind
-    detail: str
 
 
 class Chain:
@@ -65,7 +64,8 @@ class Chain:
         self._lock = threading.RLock()
         self._forked = False  # the collector refused our chain as such: do not trust a matching number
         self._overlapped = 0  # the last record that was refused for telling of time in the books
-        self._remarks: list[Remark] = [Remark(NoticeKind.SPOOL_TORN, cut.reason) for cut in spool.cuts]
+        self._telling: dict[str, int] = {}  # remarks, and a record not before the one that tells of it
+        self._remarks = self._untold()
         self._skip: tuple[bytes, int] | None = None
         self._kept_digest = b""
 
@@ -81,7 +81,7 @@ class Chain:
             return zlib.decompress(packed)
         except zlib.error as e:  # under a good checksum: written by something else
             log.warning("journal of record %d does not unpack: %s", self.spool.tip.next_seq - 1, e)
-            return b""  # the meter says that it starts anew
+            return packed  # the meter says that it is none, and starts anew
 
     def append(self, windows: Sequence[SealedWindow]) -> None:
         """Seal and make durable (D1), one write for all.
@@ -108,6 +108,22 @@ class Chain:
                 tip = behind(entry)
             self.spool.append(entries)
         self.on_append()
+
+    def told(self, names: Sequence[str]) -> list[str]:
+        """Durable records tell of these remarks. Returns those that the collector has, which are forgotten.
+
+        Until then a torn spool may take the record with it; the journal before it then does not say told.
+        """
+        with self._lock:
+            spool = self.spool
+            for name in names:
+                self._telling.setdefault(name, spool.newest_seq)
+            gone = [name for name, seq in self._telling.items() if seq <= spool.acked_seq]
+            if gone:
+                spool.told(gone)
+                for name in gone:
+                    del self._telling[name]
+            return gone
 
     def take_remarks(self) -> tuple[list[Remark], tuple[bytes, int] | None]:
         """Remarks for the next batch, and (boot id, time) up to which the books already hold usage."""
@@ -154,11 +170,12 @@ class Chain:
                     log.warning("collector holds records up to %d only: refilling it from the spool", seq - 1)
                     spool.regress(seq - 1)
                 spool.ack(seq - 1)
-                if not tip.journal:
-                    # The meter starts from nothing behind books that are not empty: a recording played again.
-                    self._skip = (head.head_boot_id, head.head_window_end_boot_ns)
             else:
                 self._reanchor(head, head_hash)
+            if head.head_boot_id:
+                # Nothing to skip for a meter that is behind the books' end, as it is but when its state was
+                # lost or is older than the books, or when an agent before us did not live to skip.
+                self._skip = (head.head_boot_id, head.head_window_end_boot_ns)
             self._forked = False
             return seq
 
@@ -187,50 +204,94 @@ class Chain:
         asked, self._overlapped = self._overlapped, seq
         return asked != seq
 
-    def refuse(self, seq: int, reason: str) -> None:
-        """The collector will never take record `seq`: set it aside, seal those behind it again."""
+    def refuse(self, seq: int, reason: str, *, in_books: bool = False) -> None:
+        """The collector will never take record `seq`: set it aside, seal a gap in its place and the rest again.
+
+        `in_books`: its time is in the books already, so that nothing stands in its place.
+        """
         with self._lock:
             if not self.spool.holds(seq):
                 return
             entry = self.spool.entry(seq)
-            self._set_aside(entry, reason)
-            start = Tip(seq, entry.prev_hash, b"")
-            self.spool.rebase(seq, seq, entry.prev_hash, self._resealed(self.spool.entries(seq + 1), start))
-            self.refused_records += 1
             text = (
                 f"record {seq} (window {entry.window_start_boot_ns}-{entry.window_end_boot_ns} ns) "
                 f"was refused: {reason}"
             )
-            self._remarks.append(Remark(NoticeKind.RECORD_REFUSED, text))
+            name = self._set_aside(entry, reason)
+            start = Tip(seq, entry.prev_hash, b"")
+            instead = None if in_books else self._instead(entry, text, start)
+            if instead is None:
+                if in_books:
+                    text += "; its time is in the books already"
+                self._remark(Remark(NoticeKind.RECORD_REFUSED, text, name))
+            rest = self._resealed(self.spool.entries(seq + 1), behind(instead) if instead else start)
+            again = itertools.chain([instead] if instead else [], rest)
+            self.spool.rebase(seq, seq, entry.prev_hash, again)
+            self.refused_records += 1
             log.error("%s; kept in %s", text, self.spool.directory / "quarantine")
+        self.on_append()
+
+    def _instead(self, entry: Entry, text: str, tip: Tip, start_boot_ns: int = 0) -> Entry | None:
+        """What stands in the place of `entry`, sealed at `tip`; None where that was refused, too."""
+        outline = _outline(entry)
+        if outline is None or is_substitute(outline):
+            return None
+        try:
+            inventory = self.spool.inventory(entry.inventory_digest)
+        except SpoolError as e:
+            log.warning("record %d: the time that is lost with it cannot be priced: %s", entry.seq, e)
+            return None
+        payload = substitute(outline, inventory, text, start_boot_ns=start_boot_ns)
+        return Entry(
+            record=seal_record(self.key, entry.boot_id, tip, payload),
+            journal=entry.journal,
+            inventory_digest=entry.inventory_digest,
+            window_start_boot_ns=max(entry.window_start_boot_ns, start_boot_ns),
+            window_end_boot_ns=entry.window_end_boot_ns,
+        )
 
     def _reanchor(self, head: HeadFacts, head_hash: bytes) -> None:
         spool = self.spool
         acked, newest = spool.acked_seq, spool.newest_seq
+        head_end = head.head_window_end_boot_ns
         aside = 0
-        moved: list[int] = []
+        moved: list[tuple[int, bool]] = []  # number, and whether a part of its time is in the books
         for entry in spool.entries(1):
             same_boot = entry.boot_id == head.head_boot_id
             if entry.seq <= acked and not same_boot:
                 continue  # it was in the books once, and nothing shows that it is not now
-            if not same_boot or entry.window_start_boot_ns >= head.head_window_end_boot_ns:
-                moved.append(entry.seq)
+            if not same_boot or entry.window_start_boot_ns >= head_end:
+                moved.append((entry.seq, False))
             elif entry.seq > acked:
-                self._set_aside(
-                    entry, f"its time is in the books already, up to record {head.resume_seq - 1}"
-                )
+                books = f"its time is in the books already, up to record {head.resume_seq - 1}"
+                if entry.window_end_boot_ns > head_end:
+                    books = f"its time up to {head_end} ns is in the books already; the rest of it is a gap"
+                    moved.append((entry.seq, True))
+                self._set_aside(entry, books)
                 aside += 1
         start = Tip(head.resume_seq, head_hash, b"")
-        again = self._resealed((spool.entry(seq) for seq in moved), start)
-        spool.rebase(1, head.resume_seq, head_hash, again)
         text = (
             f"the collector's last record is {head.resume_seq - 1} ({head_hash.hex()[:16]}), not in our chain, "
-            f"which ended at {newest}: {len(moved)} records sealed again behind it, {aside} set aside"
+            f"which ended at {newest}: {sum(not cut for _, cut in moved)} records sealed again behind it, "
+            f"{aside} set aside, as their time is in the books already"
         )
-        self._remarks.append(Remark(NoticeKind.REANCHORED, text))
-        if head.head_boot_id:
-            self._skip = (head.head_boot_id, head.head_window_end_boot_ns)
+        self._remark(
+            Remark(NoticeKind.REANCHORED, text, f"reanchored-{head.resume_seq}-{head_hash.hex()[:16]}")
+        )
+        spool.rebase(1, head.resume_seq, head_hash, self._moved(moved, start, head_end))
         log.warning("re-anchored: %s", text)
+
+    def _moved(self, moved: list[tuple[int, bool]], tip: Tip, head_end: int) -> Iterator[Entry]:
+        for seq, cut in moved:
+            entry = self.spool.entry(seq)
+            if cut:
+                text = f"record {seq}: its time up to {head_end} ns was in the books already"
+                again = self._instead(entry, text, tip, head_end)
+            else:
+                again = reseal(self.key, entry, tip)
+            if again is not None:
+                tip = behind(again)
+                yield again
 
     def _resealed(self, entries: Iterator[Entry], tip: Tip) -> Iterator[Entry]:
         for entry in entries:
@@ -238,6 +299,27 @@ class Chain:
             tip = behind(again)
             yield again
 
-    def _set_aside(self, entry: Entry, reason: str) -> None:
+    def _set_aside(self, entry: Entry, reason: str) -> str:
         name = f"record-{entry.seq}-{record_hash(entry.record).hex()[:16]}"
         self.spool.quarantine(name, entry.record, reason)
+        return name
+
+    def _remark(self, remark: Remark) -> None:
+        """For the next batch, or for that after a restart."""
+        self.spool.keep_untold(remark)
+        self._remarks.append(remark)
+
+    def _untold(self) -> list[Remark]:
+        """What no record tells of yet, although an agent before us learned it."""
+        kept = self.spool.untold()
+        if not kept:
+            return []
+        try:
+            told = set(load_journal(self.journal or b"").told)
+        except JournalError:
+            told = set()
+        return [r for r in kept if r.name not in told]
+
+
+def _outline(entry: Entry) -> Outline | None:
+    return decode_outline(entry.record[HEADER_BYTES:-SIGNATURE_BYTES])

@@ -4,8 +4,10 @@ What is encoded here is signed and never encoded again; the same batch gives the
 """
 
 import hashlib
+from dataclasses import dataclass
 
-from flopmeter.contract.usage import Batch, Inventory
+from flopmeter.contract.evidence_class import EvidenceClass
+from flopmeter.contract.usage import Batch, Device, GapReason, Inventory, NoticeKind
 from flopmeter.wire.v1 import batch_pb2 as pb
 
 
@@ -99,3 +101,63 @@ def encode_inventory(inventory: Inventory) -> bytes:
 def inventory_digest(encoded: bytes) -> bytes:
     """SHA-256 of an inventory's wire bytes: the name that batches call it by."""
     return hashlib.sha256(encoded).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What must be known of a record of ours to say what is lost without it."""
+
+    agent_version: str
+    inventory_digest: bytes
+    window_start_boot_ns: int
+    window_end_boot_ns: int
+    window_start_unix_ns: int
+    window_end_unix_ns: int
+    time_ns: dict[int, int]  # by entity_index, over all rows
+    only_lost: bool  # meters nothing and quotes nothing: at most gaps of lost records
+    notices: frozenset[int]  # kinds
+
+
+def decode_outline(payload: bytes) -> Outline | None:
+    """The outline of a record's payload; None if it is not a batch."""
+    try:
+        message = pb.Batch.FromString(payload)
+    except Exception:  # noqa: BLE001 - DecodeError has no stable home in protobuf
+        return None
+    time_ns: dict[int, int] = {}
+    for row in message.usage:
+        time_ns[row.entity_index] = time_ns.get(row.entity_index, 0) + row.duration_ns
+    return Outline(
+        agent_version=message.agent_version,
+        inventory_digest=message.inventory_digest,
+        window_start_boot_ns=message.window_start_boot_ns,
+        window_end_boot_ns=message.window_end_boot_ns,
+        window_start_unix_ns=message.window_start_unix_ns,
+        window_end_unix_ns=message.window_end_unix_ns,
+        time_ns=time_ns,
+        only_lost=not message.anchors
+        and all(
+            row.evidence_class == EvidenceClass.GAP and row.gap_reason == GapReason.RECORD_LOST
+            for row in message.usage
+        ),
+        notices=frozenset(NoticeKind(n.kind) for n in message.notices if n.kind in set(NoticeKind)),
+    )
+
+
+def decode_devices(inventory: bytes) -> tuple[Device, ...]:
+    """The devices of an inventory that we encoded."""
+    message = pb.Inventory.FromString(inventory)
+    return tuple(
+        Device(
+            entity=d.entity,
+            name=d.name,
+            compute_capability=d.compute_capability,
+            sm_count=d.sm_count,
+            max_sm_clock_mhz=d.max_sm_clock_mhz,
+            serial=d.serial,
+            mig=d.mig,
+            parent=d.parent,
+            gpu_instance=d.gpu_instance_plus_one - 1,
+        )
+        for d in message.devices
+    )

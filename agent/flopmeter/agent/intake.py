@@ -62,6 +62,17 @@ class Intake:
         now = self.j.now_ns
         self.window.say(kind, now, now + self.j.offset_ns, entity, detail)
 
+    def holders(self) -> dict[str, set[Workload]]:
+        """Who held each entity in the open window, by its rows, what is held back, and the last reading."""
+        found = self.window.holders()
+        for entity, track in self.tracks.items():
+            held = {key.workload for key in track.held.sums}
+            if track.workload is not None:
+                held.add(track.workload)
+            if held:
+                found.setdefault(entity, set()).update(held)
+        return found
+
     # ---- readings ------------------------------------------------------------------------------
 
     def good(self, track: Track, reading: Reading) -> None:

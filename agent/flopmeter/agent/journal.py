@@ -8,7 +8,7 @@ meter then starts anew and says so in a notice.
 
 import json
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from flopmeter.contract.usage import Device, GapReason
@@ -48,6 +48,7 @@ class Journal:
     hole_end_ns: int
     hole_reason: GapReason
     tracks: dict[str, dict[str, Any]]
+    told: list[str] = field(default_factory=list)  # remarks that records up to here tell of, by name
 
 
 _INTS = (
@@ -95,6 +96,7 @@ def dump_journal(j: Journal) -> bytes:
         "times": [getattr(j, name) for name in _INTS],
         "hole": int(j.hole_reason),
         "tracks": j.tracks,
+        "told": j.told,
     }
     raw = json.dumps(body, separators=(",", ":")).encode()
     return b"%s %08x %s" % (MAGIC, zlib.crc32(raw), raw)
@@ -127,6 +129,7 @@ def load_journal(raw: bytes) -> Journal:
             **dict(zip(_INTS, times, strict=True)),
             hole_reason=GapReason(data["hole"]),
             tracks=dict(data["tracks"]),
+            told=[str(name) for name in data.get("told", ())],
         )
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
         raise JournalError(f"journal: expected the layout of {MAGIC.decode()}, got {e!r:.200}") from e

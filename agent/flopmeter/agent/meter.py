@@ -6,10 +6,19 @@ window in which it ends. Without them every reading, good or failed, ends an int
 a gap when the window closes. docs/metering.md and ARCHITECTURE.md tell the story; tests/invariants proves it.
 """
 
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from flopmeter.contract.limits import ANCHOR_PERIOD_NS, DEFAULT_TICK_NS, DEFAULT_WINDOW_NS
-from flopmeter.contract.usage import Batch, GapReason, Inventory, NoticeKind
+from flopmeter.contract.usage import (
+    IDLE,
+    UNATTRIBUTED,
+    Batch,
+    GapReason,
+    Inventory,
+    NoticeKind,
+    Workload,
+)
 from flopmeter.contract.w_table import WTable, current
 
 from .attribution import Attributor, WorkloadFinder, tidy_label
@@ -44,6 +53,7 @@ class Sealed:
     inventory: Inventory
     journal: bytes  # for the spool, beside the record; `Meter(journal=…)` goes on from here
     boot_id: bytes  # of the window: a recording may run over reboots
+    told: tuple[str, ...] = ()  # names of remarks that it or one before tells of, until `forget_told`
 
 
 class Meter:
@@ -75,7 +85,7 @@ class Meter:
         self._long_ns = LONG_TICKS * settings.tick_ns
         self._replay = facts.source == "trace" if replay is None else replay
         self._inventory: tuple[Inventory, bytes] | None = None
-        self._unplaced: list[tuple[NoticeKind, str, str]] = []  # notices before the first time is known
+        self._unplaced: list[tuple[NoticeKind, str, str, str]] = []  # notices before the first time is known
         self._window_end = 0
         self._loaded_happened_ns = -1  # happenings up to here were taken before a restart
         self._skipping = False  # a replay is still in a boot before the journal's
@@ -164,22 +174,60 @@ class Meter:
         self._j.driver, self._j.nvml = facts.driver, facts.nvml
         self._take_devices()
 
-    def skip_to(self, boot_id: bytes, t_boot_ns: int) -> None:
-        """Usage up to `t_boot_ns` is in the books already: drop it here, go on from there with a gap."""
+    def skip_to(self, boot_id: bytes, t_boot_ns: int, now_ns: int) -> bool:
+        """Usage up to `t_boot_ns` is in the books already: drop it here, go on from there with a gap.
+
+        False if that cannot be, as it is only `now_ns`; a replay comes from behind, and may skip ahead.
+        """
         j = self._j
         if boot_id != j.boot_id or t_boot_ns <= j.batch_start_ns:
-            return
+            return True
+        if t_boot_ns > now_ns and not self._replay:
+            return False
         self._in.skip_to(t_boot_ns)
         j.batch_start_ns = j.resume_ns = t_boot_ns
         j.batch_start_unix_ns = t_boot_ns + j.offset_ns
         self._window_end = self._end_after(t_boot_ns)
+        return True
 
-    def note(self, kind: NoticeKind, detail: str = "", *, entity: str = "") -> None:
-        """Something the books should explain, for the next batch, at the time of the last item."""
+    def holders(self) -> dict[str, set[Workload]]:
+        """Who held each entity since the journal, as far as the open window tells."""
+        return self._in.holders()
+
+    def bridge(self, because: GapReason, holders: Mapping[str, Collection[Workload]]) -> None:
+        """Just made from a journal: the time since was metered, but `because` of something not kept.
+
+        Where an entity's `holders` in that time were not one workload, the time is nobody's.
+        """
+        if self._down:
+            self._down = because
+        for entity, held in holders.items():
+            track = self._in.tracks.get(entity)
+            if track is None:
+                continue
+            alone = {IDLE, UNATTRIBUTED} if track.workload is None else {track.workload}
+            if not alone.issuperset(held):
+                track.workload = UNATTRIBUTED
+
+    def note(self, kind: NoticeKind, detail: str = "", *, entity: str = "", name: str = "") -> None:
+        """Something the books should explain, for the next batch, at the time of the last item.
+
+        With a `name` the journal says that it was told, until `forget_told`.
+        """
         if self._j.now_ns < 0:
-            self._unplaced.append((kind, entity, detail))
+            self._unplaced.append((kind, entity, detail, name))
         else:
-            self._in.say(kind, entity, detail)
+            self._tell(kind, entity, detail, name)
+
+    def forget_told(self, names: Iterable[str]) -> None:
+        """Nobody will ask any more whether these were told."""
+        gone = set(names)
+        self._j.told = [name for name in self._j.told if name not in gone]
+
+    def _tell(self, kind: NoticeKind, entity: str, detail: str, name: str) -> None:
+        self._in.say(kind, entity, detail)
+        if name and name not in self._j.told:
+            self._j.told.append(name)
 
     # ---- time and windows ----------------------------------------------------------------------
 
@@ -210,8 +258,8 @@ class Meter:
         j.offset_ns = offset
         j.now_ns = max(j.now_ns, t)
         if self._unplaced:
-            for kind, entity, detail in self._unplaced:
-                self._in.say(kind, entity, detail)
+            for unplaced in self._unplaced:
+                self._tell(*unplaced)
             self._unplaced.clear()
 
     def _roll(self, t: int) -> list[Sealed]:
@@ -257,7 +305,7 @@ class Meter:
         j.resume_ns = end - 1 if end > j.now_ns else end
         j.batch_start_ns, j.batch_start_unix_ns = end, end_unix
         j.tracks = {entity: dump_track(t) for entity, t in self._in.tracks.items()}
-        return Sealed(batch, inventory, dump_journal(j), j.boot_id)
+        return Sealed(batch, inventory, dump_journal(j), j.boot_id, tuple(j.told))
 
     def _inventory_for(self, named: set[str]) -> tuple[Inventory, bytes, dict[str, int]]:
         """The inventory that a batch refers to: the devices there are, and those that left in the window."""

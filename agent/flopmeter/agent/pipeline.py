@@ -7,13 +7,13 @@ no room become one bridge: exact from cycle counters, a gap without them, never 
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random, SystemRandom
 from typing import Protocol
 
-from flopmeter.contract.usage import NoticeKind
+from flopmeter.contract.usage import GapReason, NoticeKind, Workload
 
 from .attribution import WorkloadFinder
 from .chain import Chain, SealedWindow
@@ -21,6 +21,7 @@ from .errors import AgentError, SpoolFullError
 from .keys import load_or_create_key
 from .meter import Meter, MeterSettings
 from .reading import Happening, NodeFacts, Reading
+from .remark import Remark
 from .seal import RecordTooLargeError
 from .sources.base import Recording
 from .spool import DEFAULT_KEEP_ACKED_BYTES, DEFAULT_LIMIT_BYTES, Spool
@@ -32,6 +33,10 @@ log = logging.getLogger(__name__)
 GROUP_WINDOWS = 64
 #: While a recording waits for room it looks again this often; acks wake it sooner.
 _ROOM_RETRY_S = 1.0
+#: Notices that wait for room; beyond it they are not kept, as a window tells each kind once.
+_MOST_SAID = 128
+#: Holders of an entity that are remembered while detail is given up: a third says that it was not one alone.
+_MOST_HOLDERS = 3
 #: A recording that found no room for this long is given up; what is durable stays.
 ROOM_TIMEOUT_S = 600.0
 
@@ -43,8 +48,11 @@ class PipelineMeter(Protocol):
     def advance(self, t_boot_ns: int, t_unix_ns: int) -> Sequence[SealedWindow]: ...
     def flush(self, *, final: bool = False) -> SealedWindow | None: ...
     def refacts(self, facts: NodeFacts) -> None: ...
-    def skip_to(self, boot_id: bytes, t_boot_ns: int) -> None: ...
-    def note(self, kind: NoticeKind, detail: str) -> None: ...
+    def skip_to(self, boot_id: bytes, t_boot_ns: int, now_ns: int) -> bool: ...
+    def note(self, kind: NoticeKind, detail: str, *, name: str = "") -> None: ...
+    def forget_told(self, names: Sequence[str]) -> None: ...
+    def holders(self) -> Mapping[str, Collection[Workload]]: ...
+    def bridge(self, because: GapReason, holders: Mapping[str, Collection[Workload]]) -> None: ...
 
 
 #: Makes a meter that goes on from a journal (None = from nothing).
@@ -122,7 +130,9 @@ class Pipeline:
         self._make_meter = make_meter
         self._meter = make_meter(facts, chain.journal)
         self._group: list[SealedWindow] = []
-        self._said: list[tuple[NoticeKind, str]] = []  # notices that are not durable yet
+        self._said: list[Remark] = []  # notices that are not durable yet
+        self._skip: tuple[bytes, int, int] | None = None  # the books hold usage up to there; not durable yet
+        self._held: dict[str, set[Workload]] = {}  # who held each entity since detail is given up
         self._group_limit = self._part = 1
         self._room_until_s = 0.0  # 0 = not waiting for room
         self._wait_for_room = False
@@ -169,27 +179,24 @@ class Pipeline:
 
     def observe(self, item: Reading | Happening) -> None:
         """Meter one item; windows that it closes are durable on return."""
-        self._before()
+        self._before(item.t_boot_ns)
         if isinstance(item, Reading):
             self.counts.readings += 1
             self.counts.failed_readings += item.error is not None
         else:
             self.counts.happenings += 1
-        sealed = self._meter.observe(item)
-        self._repeat_notices()
-        self._take(sealed)
+        self._take(self._meter.observe(item))
 
     def advance(self, t_boot_ns: int, t_unix_ns: int) -> None:
         """Tell the time, so that windows close although nothing was read."""
-        self._before()
-        sealed = self._meter.advance(t_boot_ns, t_unix_ns)
-        self._repeat_notices()
-        self._take(sealed)
+        self._before(t_boot_ns)
+        self._take(self._meter.advance(t_boot_ns, t_unix_ns))
 
-    def note(self, kind: NoticeKind, detail: str) -> None:
+    def note(self, kind: NoticeKind, detail: str, name: str = "") -> None:
         """Write a notice into the window that is open."""
-        self._said.append((kind, detail))
-        self._meter.note(kind, detail)
+        if len(self._said) < _MOST_SAID:
+            self._said.append(Remark(kind, detail, name))
+        self._meter.note(kind, detail, name=name)
 
     def refacts(self, facts: NodeFacts) -> None:
         """The node's devices have changed."""
@@ -224,21 +231,30 @@ class Pipeline:
 
     # Inside.
 
-    def _before(self) -> None:
+    def _before(self, t_boot_ns: int) -> None:
         if self.uplink is not None and self.uplink.status.fatal is not None:
             raise self.uplink.status.fatal
         remarks, skip = self.chain.take_remarks()
         if skip is not None:
-            self._meter.skip_to(*skip)
+            self._skip = (*skip, t_boot_ns)
+            if not self._meter.skip_to(*self._skip):
+                log.error("collector: says it has usage up to %d ns, now is %d ns", skip[1], t_boot_ns)
         for remark in remarks:
-            self.note(remark.kind, remark.detail)
+            self.note(remark.kind, remark.detail, remark.name)
 
     def _take(self, sealed: Sequence[SealedWindow]) -> None:
-        if not sealed:
-            return
-        self._group.extend(sealed)
-        if len(self._group) >= self._group_limit:
-            self._flush_group()
+        # After detail was given up, what was said stands in the open window, not in those just sealed. And only
+        # now does the new meter know the time: earlier it would stand in a window that is over.
+        owed, self._say_again = (self._said[:] if self._say_again else []), False
+        if sealed:
+            self._group.extend(sealed)
+            if len(self._group) >= self._group_limit:
+                self._flush_group()
+        if owed:
+            self._said[:0] = [remark for remark in owed if remark not in self._said]
+            if not self._say_again:
+                for remark in self._said:
+                    self._meter.note(remark.kind, remark.detail, name=remark.name)
 
     def _flush_group(self) -> None:
         group, self._group = self._group, []
@@ -248,7 +264,7 @@ class Pipeline:
                 self.chain.append(part)  # D1: durable from here, and only now may the uplink send them
             except SpoolFullError as e:
                 if not self._wait_for_room:
-                    self._give_up_detail(e)
+                    self._give_up_detail(e, group)
                     return
                 if len(part) > 1:
                     self._part = len(part) // 2  # a whole group may never fit
@@ -258,30 +274,45 @@ class Pipeline:
             except RecordTooLargeError as e:
                 if self._wait_for_room:
                     raise  # a recording cannot go back
-                self._give_up_detail(e)
+                self._give_up_detail(e, group)
                 return
-            self.counts.windows += len(part)
-            self._said.clear()
+            self._durable(part)
             del group[: len(part)]
             self._room_until_s = 0.0
 
-    def _give_up_detail(self, why: AgentError) -> None:
+    def _durable(self, windows: Sequence[SealedWindow]) -> None:
+        """These are sealed and safe: nothing of what led to them need be held any longer."""
+        self.counts.windows += len(windows)
+        self._said.clear()
+        self._held.clear()
+        self._skip = None
+        if told := windows[-1].told:
+            self._meter.forget_told(self.chain.told(told))
+
+    def _give_up_detail(self, why: AgentError, windows: Sequence[SealedWindow]) -> None:
         """Back to the last durable state: the next window that finds room bridges the time from there."""
-        if not self.counts.given_up:
+        if not self._held:
             log.error("%s (%s); detail is given up until there is room", why, why.hint)
         self.counts.given_up += 1
+        for window in windows:
+            for u in window.batch.usage:
+                entity = window.inventory.devices[u.entity_index].entity
+                self._hold(entity, (window.batch.workloads[u.workload_index],))
+        for entity, holders in self._meter.holders().items():
+            self._hold(entity, holders)
         self._meter = self._make_meter(self.facts, self.chain.journal)
-        if not any(kind is NoticeKind.SPOOL_FULL for kind, _ in self._said):
-            self._said.append((NoticeKind.SPOOL_FULL, str(why)))
+        self._meter.bridge(GapReason.SPOOL_FULL, self._held)
+        if self._skip is not None:
+            self._meter.skip_to(*self._skip)
+        if not any(remark.kind is NoticeKind.SPOOL_FULL for remark in self._said):
+            self._said.append(Remark(NoticeKind.SPOOL_FULL, str(why)))
         self._say_again = True
 
-    def _repeat_notices(self) -> None:
-        # Only when the new meter knows the time: earlier they would stand in a window that is over, and make
-        # it a record of its own.
-        if self._say_again:
-            self._say_again = False
-            for kind, detail in self._said:
-                self._meter.note(kind, detail)
+    def _hold(self, entity: str, workloads: Collection[Workload]) -> None:
+        held = self._held.setdefault(entity, set())
+        for workload in workloads:
+            if len(held) < _MOST_HOLDERS:
+                held.add(workload)
 
     def _wait_acked(self, uplink: Uplink, timeout_s: float) -> bool:
         # Not by number: a refusal or a re-anchoring renumbers what is pending.

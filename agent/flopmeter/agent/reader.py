@@ -1,8 +1,9 @@
 """Reads entities in turn on a thread of its own, so that a driver call that hangs costs one GPU, not the loop.
 
 NVML calls cannot be interrupted. A read that outlives its deadline is left where it is, its thread with it;
-the rest goes on with a new thread. While it hangs its entity is not asked again, so at most one thread per
-entity can be stuck, and no entity is ever read twice at once.
+the rest goes on with a new thread. While it hangs its entity is not asked again, so no entity is ever read
+twice at once, and at most MAX_STUCK threads hang. A round of readings waits for hung calls no longer than
+HUNG_ROUND deadlines in all: whoever was not asked by then is asked in the next.
 """
 
 import logging
@@ -20,6 +21,11 @@ from .sources.base import Source
 
 log = logging.getLogger(__name__)
 
+#: Calls that may hang at a time. With so many the driver answers nobody: the others are not asked until one
+#: returns. (A unit's TasksMax is 64.)
+MAX_STUCK = 32
+#: One round waits for at most this many calls that hang, so that a tick, and a stop, end in bounded time.
+HUNG_ROUND = 2
 #: What a read that did not come back is booked as; NVML's own name for a call that took too long.
 HUNG = "NVML_ERROR_TIMEOUT"
 
@@ -67,11 +73,16 @@ class Reader:
                 readings[entity] = self._failed(entity, HUNG)
             else:
                 todo.append(entity)
+        waited = 0
         while todo:
+            if waited >= HUNG_ROUND or len(self._stuck) >= MAX_STUCK:
+                readings.update((entity, self._failed(entity, HUNG)) for entity in todo)
+                break
             results, hung = self._run([partial(self._read_one, entity) for entity in todo], todo)
             readings.update((r.entity, r) for r in results if isinstance(r, Reading))
             todo = todo[len(results) :]
             if hung:
+                waited += 1
                 entity = todo.pop(0)
                 log.error(
                     "%s: no answer within %g s; it is left alone until it returns", entity, self._deadline_s

@@ -5,6 +5,7 @@
     DIR/acked                   last acknowledged number; a hint, may be older than the truth
     DIR/inventory/<sha256>      serialised inventories that records name
     DIR/quarantine/             what was cut off or refused, kept for a person; never sent
+    DIR/untold/                 remarks that no durable record tells of yet (remark.py)
 
 A segment is a row of frames, `length (4) | crc32 over length and body (4) | body`, little-endian. The
 first frame is its head (segment.py): the place in the chain where it starts. A crash can tear the last
@@ -21,9 +22,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flopmeter.contract.record import ZERO_HASH, record_hash
+from flopmeter.contract.usage import NoticeKind
 
 from .errors import SpoolError, SpoolFullError
 from .files import os_error, sync_directory, take_lock, write_file
+from .remark import Remark, load_remark
 from .segment import Cut, Entry, Head, Segment, read_segment, segment_path, write_segment
 
 log = logging.getLogger(__name__)
@@ -86,7 +89,7 @@ class Spool:
                 "raise --spool-limit",
             )
         try:
-            for path in (directory, directory / "inventory", directory / "quarantine"):
+            for path in (directory, *(directory / name for name in ("inventory", "quarantine", "untold"))):
                 path.mkdir(parents=True, exist_ok=True, mode=0o700)
             lock_fd = take_lock(directory)
         except OSError as e:
@@ -286,6 +289,33 @@ class Spool:
             write_file(path.with_name(name + ".txt"), reason.encode() + b"\n")
         return path
 
+    def keep_untold(self, remark: Remark) -> None:
+        """Keep a remark until `told`. Durable on return."""
+        with self._mutex:
+            write_file(self.directory / "untold" / remark.name, remark.dump())
+
+    def untold(self) -> list[Remark]:
+        """Every remark that is kept, by name."""
+        found = []
+        with self._mutex:
+            for path in sorted((self.directory / "untold").iterdir()):
+                remark = load_remark(path.name, path.read_bytes())
+                if remark is None:
+                    log.warning("spool: %s is not a remark; left where it is", path)
+                else:
+                    found.append(remark)
+        return found
+
+    def told(self, names: Iterable[str]) -> None:
+        """These are in durable records: forget them."""
+        with self._mutex:
+            try:
+                for name in names:
+                    (self.directory / "untold" / name).unlink(missing_ok=True)
+                sync_directory(self.directory / "untold")
+            except OSError as e:  # at worst it is told once more after a restart
+                log.warning("spool: cannot forget what was told: %s", e.strerror or e)
+
     def close(self) -> None:
         """Write the acked hint, let go of files and lock. A second close does nothing."""
         with self._mutex:
@@ -450,7 +480,9 @@ class Spool:
             segment, cut, digests = read_segment(path)
             used |= digests
             if cut is not None:
-                self.quarantine(f"cut-{path.stem}-{cut.offset}", cut.data, cut.reason)
+                name = f"cut-{path.stem}-{cut.offset}"
+                self.quarantine(name, cut.data, cut.reason)
+                self.keep_untold(Remark(NoticeKind.SPOOL_TORN, cut.reason, name))
                 os.truncate(path, cut.offset)
                 self.cuts.append(cut)
                 log.warning("spool: %s", cut.reason)

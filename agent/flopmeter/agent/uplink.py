@@ -25,7 +25,7 @@ from flopmeter.wire.v1 import ingest_pb2 as pb
 
 from .backoff import DEFAULT_BASE_S, DEFAULT_CAP_S, Backoff
 from .chain import Chain, HeadFacts
-from .errors import AgentError
+from .errors import AgentError, SpoolFullError
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +36,13 @@ _ENVELOPE_BYTES = 64 << 10
 _MIN_REST_S = 0.1
 #: A pushback may ask for any wait; more than this is not obeyed, as an operator would not know why.
 _MAX_REST_S = 600.0
+#: A stop gives the stream so long to end by itself before it is cut off.
+_POLITE_S = 1.0
 #: gRPC hands the last events of a closed channel to whichever event loop of the process wakes first (in
 #: replay and demo there are several); a loop that is gone by then is an error there.
 _DRAIN_S = 0.05
+#: No chain gets this far, at a record a second in a hundred million years: a resume point beyond it is nonsense.
+_MAX_SEQ = 1 << 52
 _PUSHBACK, _REFUSAL = pb.Pushback, pb.Refusal
 #: Refusals that concern the chain as such, not one record: the next Welcome settles them.
 _FORKS = (_REFUSAL.CODE_CONFLICT, _REFUSAL.CODE_BROKEN_CHAIN)
@@ -103,6 +107,7 @@ class Uplink:
         self.backoff = Backoff(rng, self.timing.backoff_base_s, self.timing.backoff_cap_s)
         self._changed = threading.Condition()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
         self.woken = asyncio.Event()
         self.stopping = False
         self._ready = threading.Event()
@@ -140,6 +145,11 @@ class Uplink:
         self.stopping = True
         self.wake()
         if self._thread.is_alive():
+            self._thread.join(_POLITE_S)
+        if self._thread.is_alive():  # it waits for a collector that does not answer
+            with contextlib.suppress(RuntimeError):  # ended meanwhile
+                if self._loop is not None and self._task is not None:
+                    self._loop.call_soon_threadsafe(self._task.cancel)
             self._thread.join(timeout_s)
             if self._thread.is_alive():
                 log.warning("uplink: its thread did not end in %.0f s; leaving it", timeout_s)
@@ -154,6 +164,8 @@ class Uplink:
     def _run(self) -> None:
         try:
             asyncio.run(self._main())
+        except asyncio.CancelledError:
+            self.publish(connected=False)
         except AgentError as e:
             log.critical("uplink stopped: %s", e)
             self.publish(connected=False, last_error=str(e), fatal=e)
@@ -164,7 +176,7 @@ class Uplink:
             self._ready.set()
 
     async def _main(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         self._ready.set()
         while not self.stopping:
             try:
@@ -174,6 +186,11 @@ class Uplink:
                 if e.hopeless:
                     self.backoff.longest()
                 wait_s = self.backoff.next_s(e.at_least_s)
+                text = str(e)
+            except SpoolFullError as e:
+                # Moving records takes room for a copy of them. Nothing was changed: the next Welcome asks again.
+                self.backoff.longest()
+                wait_s = self.backoff.next_s()
                 text = str(e)
             self.publish(connected=False, last_error=text)
             if not self.stopping:
@@ -270,7 +287,7 @@ class _Session:
         signature = key.sign(HELLO_DOMAIN + challenge.challenge.nonce + body)
         await self._write(pb.StreamRequest(hello=pb.Hello(body=body, signature=signature)))
         welcome = (await self._expect("welcome")).welcome
-        if welcome.resume_seq < 1 or len(welcome.head_hash) not in (0, 32):
+        if not 1 <= welcome.resume_seq <= _MAX_SEQ or len(welcome.head_hash) not in (0, 32):
             raise _SessionError("welcome: expected a resume point and a hash of 32 bytes", hopeless=True)
         self._next = self._chain.resume(
             HeadFacts(
@@ -395,10 +412,11 @@ class _Session:
             raise _SessionError(
                 f"ack of {seq}, but only records up to {self._sent_to} were sent", hopeless=True
             )
+        if seq > self._chain.spool.acked_seq:
+            self._progress_at = time.monotonic()
+            self._up.backoff.reset()  # only durable progress is a success
         self._chain.ack(seq)
         self._next = max(self._next, seq + 1)
-        self._progress_at = time.monotonic()
-        self._up.backoff.reset()  # only durable progress is a success
         self._up.publish(
             last_ack_unix_ns=time.time_ns(), acked_seq=self._chain.spool.acked_seq, last_error=""
         )
@@ -431,11 +449,18 @@ class _Session:
         if refusal.code in _FORKS:
             self._chain.forked()
             raise _SessionError(f"record {refusal.seq} refused: {text}")
+        if not self._chain.spool.acked_seq < refusal.seq <= self._sent_to:
+            raise _SessionError(
+                f"refusal of {refusal.seq}, but records {self._chain.spool.acked_seq + 1} to {self._sent_to} were sent",
+                hopeless=True,
+            )
         if refusal.code == _REFUSAL.CODE_OVERLAP and self._chain.overlaps(refusal.seq):
             raise _SessionError(f"record {refusal.seq} refused: {text}")
-        self._chain.refuse(refusal.seq, text)
+        in_books = refusal.code == _REFUSAL.CODE_OVERLAP
+        self._chain.refuse(refusal.seq, text, in_books=in_books)
         # Those in flight behind it carry the old chain: the collector pushes them back as out of sequence.
         self._next = min(self._next, refusal.seq)
+        self._sent_to = min(self._sent_to, refusal.seq - 1)
         self._rest(0.0)
 
     def _count_refusal(self, refusal: pb.Refusal) -> str:

@@ -146,6 +146,14 @@ class Window:
         self._chars = 0
         self.held_back = False
 
+    def holders(self) -> dict[str, set[Workload]]:
+        """Each entity's workloads, by UUID."""
+        found: dict[str, set[Workload]] = {}
+        names = list(self._workloads)
+        for entity, workload, *_ in self._rows:
+            found.setdefault(entity, set()).add(names[workload])
+        return found
+
     def entities(self) -> set[str]:
         """All that rows, anchors and notices name."""
         named = {key[0] for key in self._rows} | {entity for entity, _ in self._anchors}

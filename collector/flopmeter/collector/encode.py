@@ -96,6 +96,7 @@ class DeviceBounds(NamedTuple):
     model_no: int
     cycles_per_us: int  # most SM-cycles in 1,000 ns, 2 % included
     slack: int  # SM-cycles x 1,000 that one late reading may add
+    divided: bool = False  # a GPU cut into MIG instances: its SMs are metered there, so its gap has no price
 
 
 class LocalKey(NamedTuple):
@@ -114,10 +115,19 @@ _VALID: dict[tuple[int, int, int, int], tuple[int, ...]] = {}
 _VALID_MAX = 4_096
 
 
-def device_bounds(device: Device, model_no: int) -> DeviceBounds:
-    """Bounds of `device`. With sm_count 0 (not known) no cycle can have been metered."""
+def device_bounds(device: Device, model_no: int, parents: frozenset[str] = frozenset()) -> DeviceBounds:
+    """Bounds of `device`; `parents` are the GPUs of its inventory that are cut into MIG instances.
+
+    With sm_count 0 (not known) no cycle can have been metered.
+    """
     per_us = device.sm_count * MAX_SM_CLOCK_MHZ * (1_000_000 + ELAPSED_SLACK_PPM) // 1_000_000
-    return DeviceBounds(model_no, per_us, device.sm_count * MAX_SM_CLOCK_MHZ * ELAPSED_SLACK_NS)
+    slack = device.sm_count * MAX_SM_CLOCK_MHZ * ELAPSED_SLACK_NS
+    return DeviceBounds(model_no, per_us, slack, device.entity in parents)
+
+
+def divided(inventory: Inventory) -> frozenset[str]:
+    """The GPUs of an inventory that are cut into MIG instances."""
+    return frozenset(d.parent for d in inventory.devices if d.mig and d.parent)
 
 
 class BatchView:
@@ -166,7 +176,7 @@ class BatchView:
         for row in rows:
             entity = row.entity_index
             try:
-                model_no, cycles_per_us, slack = devices[entity]
+                model_no, cycles_per_us, slack, parent = devices[entity]
             except IndexError:
                 raise ContractError(
                     f"usage: entity_index {entity} points past the inventory's {len(devices)} devices"
@@ -193,7 +203,7 @@ class BatchView:
                 or numbers[11] * 1_000_000 > (duration + ENERGY_SLACK_NS) * MAX_DEVICE_WATTS
             ):
                 _say_why_implausible(entity, numbers, cycles_per_us, slack)
-            if not elapsed and duration and cycles_per_us and row.evidence_class == _GAP:
+            if not elapsed and duration and cycles_per_us and row.evidence_class == _GAP and not parent:
                 raise ContractError(
                     f"usage of entity {entity}: a gap of {duration} ns must state the most SM-cycles that can "
                     "have elapsed, got 0; a gap is never priced at nothing"

@@ -11,7 +11,7 @@ from typing import Any
 
 from flopmeter.contract.usage import Inventory, Workload
 
-from .encode import DeviceBounds, decode_inventory, device_bounds
+from .encode import DeviceBounds, decode_inventory, device_bounds, divided
 from .group import Group, NewWorkload
 from .ingest import run_of, scope_of
 from .store.base import Catalogue
@@ -63,6 +63,7 @@ class Names:
 
     def _know(self, digest: bytes, inventory: Inventory, group: Group | None) -> KnownInventory:
         bounds = []
+        parents = divided(inventory)
         for device in inventory.devices:
             model = (device.name, device.compute_capability)
             number = self._models.get(model)
@@ -72,7 +73,7 @@ class Names:
                 number = self._models[model] = self._next_model_no
                 self._next_model_no += 1
                 group.models.append((number, *model))
-            alike = device_bounds(device, number)
+            alike = device_bounds(device, number, parents)
             bounds.append(self._bounds.setdefault(alike, alike))
         where = Inventory(inventory.node, sys.intern(inventory.cluster), "", "", "", ())
         known = self._inventories[digest] = KnownInventory(where, tuple(bounds))

@@ -1,0 +1,63 @@
+"""What stands in the books in the place of a record that the collector will never take: its time, as a gap.
+
+The same window and inventory, and for each entity as much time as the record told of, priced from nothing to
+the most that can have run. So the sum of an entity's time stays whole, and the loss stands where it happened.
+"""
+
+from flopmeter.contract.evidence_class import EvidenceClass
+from flopmeter.contract.usage import UNATTRIBUTED, Batch, GapReason, Measured, Notice, NoticeKind, Usage
+from flopmeter.contract.w_table import current
+
+from .encode import Outline, decode_devices, encode_batch
+from .interval import describe, gap_numbers
+from .window import MAX_DETAIL_CHARS
+
+
+def is_substitute(outline: Outline) -> bool:
+    """Whether the batch is one of ours: put in the place of a record that was lost, and metering nothing."""
+    return outline.only_lost and NoticeKind.RECORD_REFUSED in outline.notices
+
+
+def substitute(outline: Outline, inventory: bytes, detail: str, *, start_boot_ns: int = 0) -> bytes:
+    """The payload that replaces the batch of `outline`; `detail` says why, in its RECORD_REFUSED notice.
+
+    `start_boot_ns`: usage up to there is in the books already, so that only the rest of the window is lost.
+    The time is nobody's: names of workloads may be what the record was refused for.
+    """
+    devices = decode_devices(inventory)
+    parents = frozenset(d.parent for d in devices if d.mig and d.parent)
+    start = max(outline.window_start_boot_ns, start_boot_ns)
+    most_ns = outline.window_end_boot_ns - start if start > outline.window_start_boot_ns else None
+    usage = []
+    for index, time_ns in sorted(outline.time_ns.items()):
+        lost_ns = time_ns if most_ns is None else min(time_ns, most_ns)
+        if not 0 <= index < len(devices) or lost_ns <= 0:
+            continue
+        entity = describe(devices[index], current(), source="", parents=parents)
+        duration_ns, most_cycles, *_ = gap_numbers(entity, lost_ns)
+        usage.append(
+            Usage(
+                index,
+                0,
+                EvidenceClass.GAP,
+                Measured(0),
+                0,
+                duration_ns,
+                most_cycles,
+                gap_reason=GapReason.RECORD_LOST,
+            )
+        )
+    end, end_unix = outline.window_end_boot_ns, outline.window_end_unix_ns
+    return encode_batch(
+        Batch(
+            agent_version=outline.agent_version,
+            inventory_digest=outline.inventory_digest,
+            window_start_boot_ns=start,
+            window_end_boot_ns=end,
+            window_start_unix_ns=outline.window_start_unix_ns,
+            window_end_unix_ns=end_unix,
+            workloads=(UNATTRIBUTED,) if usage else (),
+            usage=tuple(usage),
+            notices=(Notice(NoticeKind.RECORD_REFUSED, end, end_unix, -1, detail[:MAX_DETAIL_CHARS]),),
+        )
+    )
