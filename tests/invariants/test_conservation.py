@@ -98,7 +98,9 @@ class World:
         self.t = 1_000 * SECOND
         self.up_since = 0
         self.boot = BOOT
-        self.gpus = [Gpu(e, average=average) for e in ENTITIES]
+        self.start = 4 * 10**18
+        start = dict.fromkeys(CYCLE_IDS, self.start)
+        self.gpus = [Gpu(e, average=average, counters=dict(start)) for e in ENTITIES]
         self.devices = tuple(device(i) for i in range(len(ENTITIES)))
         self.oracles = [Oracle() for _ in ENTITIES]
         self.sealed: list[Sealed] = []
@@ -135,7 +137,7 @@ class World:
         if s["then"] == "reset":
             self.restarted = set(ENTITIES)
             for gpu in self.gpus:
-                gpu.reset()
+                self._restart(gpu)
         elif s["then"] == "tick":
             self.sealed += self.agent.advance(self.boot_ns, UNIX0 + self.t)
         elif s["then"] in ("kill", "stop"):
@@ -153,13 +155,22 @@ class World:
         self.sealed += [last] if last else []
         self.unsealed.clear()
 
+    def _restart(self, gpu: Gpu) -> None:
+        """Counters start anew, each time so far below that no schedule passes where they stood: it is seen.
+
+        One that is not seen, as all counters have passed their old values, no reader of counters could tell.
+        """
+        gpu.reset()
+        self.start -= 3 * 10**16  # above 30 steps of 3,700 s, summed over the SMs
+        gpu.counters = dict.fromkeys(CYCLE_IDS, self.start)
+
     def reboot(self) -> None:
         self._flush()  # an orderly one, so that the last reading is in the books
         self.boot = bytes([self.boot[0] + 1]) + self.boot[1:]
         self.t += 90 * SECOND
         self.up_since = self.t - 30 * SECOND
         for gpu, oracle in zip(self.gpus, self.oracles, strict=True):
-            gpu.reset()
+            self._restart(gpu)
             gpu.run(30 * SECOND, {})
             oracle.base, oracle.first_ns = None, None
             self.leapt[gpu.entity] = False
