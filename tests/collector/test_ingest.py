@@ -1,5 +1,7 @@
 """The pure rules: sequence, loss, window, run and scope."""
 
+from dataclasses import replace
+
 import pytest
 from builders import Chain
 
@@ -124,3 +126,26 @@ def test_windows_of_one_boot_may_touch_and_not_overlap():
     assert out.code == RefusalCode.OVERLAP
     other_boot = Head(3, ZERO_HASH, b"another boot 16b", 1_000, 1)
     assert ingest.window(other_boot, record, 5, 1, now_unix_ns=1) is None
+
+
+def test_a_boot_that_is_over_does_not_come_back():
+    (record,) = records(1)
+    head = Head(3, ZERO_HASH, b"another boot 16b", 1_000, 1, boots={record.boot_id: 700})
+    booked = ingest.window(head, record, 699, 1, now_unix_ns=1)
+    assert isinstance(booked, Refused)
+    assert booked.code == RefusalCode.OVERLAP  # its usage is in the books: nothing is counted twice
+    later = ingest.window(head, record, 700, 1, now_unix_ns=1)
+    assert isinstance(later, Refused)
+    assert later.code == RefusalCode.CONFLICT
+
+
+def test_moving_to_another_boot_remembers_where_the_one_before_ended():
+    first, second = records(2)
+    head = Head()
+    ingest.move(head, first, b"h1", 1_000, 5)
+    ingest.move(head, second, b"h2", 2_000, 6)
+    assert head.boots == {}
+    other = replace(second, boot_id=b"another boot 16b")
+    ingest.move(head, other, b"h3", 10, 7)
+    assert head.boots == {first.boot_id: 2_000}
+    assert (head.boot_id, head.window_end_boot_ns, head.last_hash) == (other.boot_id, 10, b"h3")

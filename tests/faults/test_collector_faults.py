@@ -38,13 +38,14 @@ def assert_books_are_sums(desk):
 
 
 def fill(desk, chain, agent):
-    """One group that makes every statement run: new agent, names, a fork, a loss, events."""
+    """One group that makes every statement run: new agent, names, a boot that ends, a fork, a loss, events."""
     stranger = Chain(f"stranger-{chain.seq}")
     desk.agent(stranger, oldest_seq=3)  # a new agent that has lost two
     again = Chain(f"n-{chain.seq}", key_seed="n", gpus=1 + chain.seq)  # the node, renamed and rebuilt
     desk.agent(again)
     other_model = inventory("n", name="NVIDIA H200")
     assert desk.intake.inventory(agent, other_model, desk.now) is None
+    chain.reboot()
     raw = chain.next(
         [busy(0), busy(1, 1)], [Workload(WorkloadKind.SLURM, job=str(chain.seq), run="r1"), IDLE]
     )

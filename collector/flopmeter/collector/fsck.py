@@ -226,9 +226,13 @@ def _heads(reader: Reader, books: Rederivation) -> None:
     stored = dict(reader.rows("SELECT agent_no, position FROM heads ORDER BY agent_no"))
     for number in sorted(stored.keys() - books.agents.keys()):
         raise Difference("heads", f"agent_no {number}", "row", "none: no such agent", "a row")
+    boots: dict[int, dict[bytes, int]] = {}
+    for agent_no, boot_id, end in reader.rows("SELECT agent_no, boot_id, window_end_boot_ns FROM boots"):
+        boots.setdefault(agent_no, {})[boot_id] = end
     for agent in books.agents.values():
         # 0: no record, no row
         compare("heads", agent.name, [("position", agent.position, stored.get(agent.agent_no, 0))])
+        compare("boots", agent.name, [("rows", agent.head.boots, boots.get(agent.agent_no, {}))])
         # Numbers lost after the last record are still to be skipped; anything else had to be met.
         next_seq = agent.head.next_seq
         for first, last in agent.losses:

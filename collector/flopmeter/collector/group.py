@@ -92,6 +92,8 @@ class Group:
     workloads: list[NewWorkload] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
     conflicts: list[Conflict] = field(default_factory=list)
+    #: agent_no, a boot that is over, where its usage ends
+    boots: list[tuple[int, bytes, int]] = field(default_factory=list)
     record_bytes: int = 0
 
     def __bool__(self) -> bool:

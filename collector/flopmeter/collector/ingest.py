@@ -84,6 +84,8 @@ class Head:
     window_end_boot_ns: int = 0
     window_end_unix_ns: int = 0
     lost: list[tuple[int, int]] = field(default_factory=list)
+    #: Boots before the head's, with where their usage in the books ends. A boot never comes back.
+    boots: dict[bytes, int] = field(default_factory=dict)
 
     @property
     def next_seq(self) -> int:
@@ -152,13 +154,29 @@ def window(
             f"at most {MAX_CLOCK_AHEAD_NS / 1e9:.0f} s are allowed; set the node's clock",
             retry_after_ms=60_000,
         )
-    if head.last_seq and record.boot_id == head.boot_id and start_boot_ns < head.window_end_boot_ns:
+    current = bool(head.last_seq) and record.boot_id == head.boot_id
+    booked = head.window_end_boot_ns if current else head.boots.get(record.boot_id, -1)
+    if start_boot_ns < booked:
         return Refused(
             RefusalCode.OVERLAP,
-            f"record {record.seq}: its window starts at {start_boot_ns} ns of this boot, but usage up to "
-            f"{head.window_end_boot_ns} ns is in the books already",
+            f"record {record.seq}: its window starts at {start_boot_ns} ns of its boot, but usage up to "
+            f"{booked} ns is in the books already",
+        )
+    if not current and record.boot_id in head.boots:
+        return Refused(
+            RefusalCode.CONFLICT,
+            f"record {record.seq}: boot {record.boot_id.hex()} was over when boot {head.boot_id.hex()} began, "
+            "and reports again; two agents share one key, or a machine was set back to a copy",
         )
     return None
+
+
+def move(head: Head, record: Record, digest: bytes, end_boot_ns: int, end_unix_ns: int) -> None:
+    """Make the taken `record` the head."""
+    if head.last_seq and record.boot_id != head.boot_id:
+        head.boots[head.boot_id] = head.window_end_boot_ns
+    head.last_seq, head.last_hash, head.boot_id = record.seq, digest, record.boot_id
+    head.window_end_boot_ns, head.window_end_unix_ns = end_boot_ns, end_unix_ns
 
 
 def scope_of(workload: Workload, inventory: Inventory) -> str:

@@ -29,7 +29,7 @@ from .books import GroupKey
 from .encode import BatchView, Implausible
 from .errors import StoreError
 from .group import Agent, Conflict, Group, Loss, TakenRecord
-from .ingest import DUPLICATE, TAKEN, Outcome, PushbackReason, PushedBack, RefusalCode, Refused
+from .ingest import TAKEN, Outcome, PushbackReason, PushedBack, RefusalCode, Refused
 from .names import Names
 from .store.base import Catalogue, StoredAgent
 
@@ -214,6 +214,7 @@ class Intake:
             view = BatchView(raw[HEADER_BYTES:-SIGNATURE_BYTES])
             out = ingest.window(head, record, view.window_start_boot_ns, view.window_end_unix_ns, now_unix_ns)
             if out is not None:
+                self._note_fork(agent, record, None, out, now_unix_ns)
                 return out
             known = self.names.inventory(view.inventory_digest)
             if known is None:
@@ -251,7 +252,9 @@ class Intake:
         )
         self.group.record_bytes += len(raw)
         agent.uncommitted[record.seq] = digest
-        _move(head, record, digest, view)
+        if head.last_seq and record.boot_id != head.boot_id:
+            self.group.boots.append((agent.agent_no, head.boot_id, head.window_end_boot_ns))
+        ingest.move(head, record, digest, view.window_end_boot_ns, view.window_end_unix_ns)
         return TAKEN
 
     def _behind(self, agent: Agent, record: Record, digest: bytes, now_unix_ns: int) -> Outcome:
@@ -261,13 +264,20 @@ class Intake:
         if known is None:
             known = self._stored_hash(agent, record)
         outcome = ingest.behind(agent.head, record, digest, known)
-        if outcome is DUPLICATE or not isinstance(outcome, Refused) or outcome.code != RefusalCode.CONFLICT:
-            return outcome
+        self._note_fork(agent, record, known, outcome, now_unix_ns)
+        return outcome
+
+    def _note_fork(
+        self, agent: Agent, record: Record, known: bytes | None, outcome: Outcome, now_unix_ns: int
+    ) -> None:
+        """Keep a signed record that proves a clone or a fork; it becomes an event."""
+        if not isinstance(outcome, Refused) or outcome.code != RefusalCode.CONFLICT:
+            return
+        digest = record.hash
         seen = self._conflicts.setdefault(agent.agent_no, set())
         if (record.seq, digest) not in seen and len(seen) < MAX_CONFLICTS_PER_AGENT:
             seen.add((record.seq, digest))
             self.group.conflicts.append(Conflict(agent, record.seq, digest, known, record.raw, now_unix_ns))
-        return outcome
 
     def _stored_hash(self, agent: Agent, record: Record) -> bytes | None:
         """The stored record's hash. Found by its window: the same bytes name the same window."""
@@ -280,19 +290,15 @@ class Intake:
         )
 
 
-def _move(head: ingest.Head, record: Record, digest: bytes, view: BatchView) -> None:
-    """The head's chain stands at `record` now."""
-    head.last_seq, head.last_hash, head.boot_id = record.seq, digest, record.boot_id
-    head.window_end_boot_ns, head.window_end_unix_ns = view.window_end_boot_ns, view.window_end_unix_ns
-
-
 def _head_of(stored: StoredAgent) -> ingest.Head:
     """The head that the agent's last record leaves, as when it was taken. Raises StoreError."""
-    head = ingest.Head(lost=stored.lost)
+    head = ingest.Head(lost=stored.lost, boots=stored.boots)
     if stored.last_record is not None:
         try:
             record = parse_record(stored.last_record)
-            _move(head, record, record_hash(record.raw), BatchView(record.payload))
+            view = BatchView(record.payload)
+            digest = record_hash(record.raw)
+            ingest.move(head, record, digest, view.window_end_boot_ns, view.window_end_unix_ns)
         except ContractError as e:
             raise StoreError(
                 f"agent {stored.agent_id.hex()}: expected its last record in the store, got {e}",

@@ -150,9 +150,7 @@ class Rederivation:
                 "inventories", f"digest {batch.inventory_digest.hex()}", "bytes", f"what {key} names", "none"
             )
         self._add(key, agent, record, batch, inventory)
-        head = agent.head
-        head.last_seq, head.last_hash, head.boot_id = record.seq, stored_hash, record.boot_id
-        head.window_end_boot_ns, head.window_end_unix_ns = batch.window_end_boot_ns, batch.window_end_unix_ns
+        ingest.move(agent.head, record, stored_hash, batch.window_end_boot_ns, batch.window_end_unix_ns)
         agent.position = position
         self.window_end_unix_ns = batch.window_end_unix_ns
 

@@ -231,12 +231,15 @@ class IngestServer:
         )
         if isinstance(agent, Refused):
             return await self._turn_away(stream, agent)
-        # What the Welcome says must be durable: a new agent, a loss, and records of a stream before this.
-        if (self._intake.group or agent.uncommitted) and not await self._committer.settled():
-            return await self._not_now(stream)
-        older = self._by_agent.get(agent.agent_no)
-        if older is not None:
-            self._close(older, grpc.StatusCode.ABORTED, "a newer stream of this agent took over")
+        # What the Welcome says must be durable: a new agent, a loss, and records of a stream before this,
+        # which takes no more from here on.
+        self._end_older(agent)
+        while self._intake.group or agent.uncommitted:
+            if not await self._committer.settled():
+                return await self._not_now(stream)
+            self._end_older(agent)
+            if not agent.uncommitted:
+                break
         stream.agent = agent
         self._by_agent[agent.agent_no] = stream
         head = agent.head
@@ -252,6 +255,11 @@ class IngestServer:
         )
         await stream.context.write(_Response(welcome=welcome).SerializeToString())
         return True
+
+    def _end_older(self, agent: Agent) -> None:
+        older = self._by_agent.get(agent.agent_no)
+        if older is not None:
+            self._close(older, grpc.StatusCode.ABORTED, "a newer stream of this agent took over")
 
     async def _turn_away(self, stream: _Stream, refused: Refused) -> bool:
         """Refuse the whole stream (seq 0)."""
@@ -274,6 +282,8 @@ class IngestServer:
         return False
 
     def _message(self, stream: _Stream, data: bytes) -> None:
+        if stream.closing:
+            return
         try:
             request = _Request.FromString(data)
         except DecodeError as e:

@@ -285,6 +285,7 @@ def _names(group: Group, tx: Transaction) -> None:
     tx.inventories = list(group.inventories)
     tx.models = list(group.models)
     tx.workloads = list(group.workloads)
+    tx.boots = list(group.boots)
 
 
 def _delta(records: Iterable[TakenRecord]) -> dict[HourKey, Sums]:

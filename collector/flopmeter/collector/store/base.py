@@ -32,6 +32,7 @@ class StoredAgent(NamedTuple):
     last_record: bytes | None  # None: no record yet
     last_received_unix_ns: int | None
     lost: list[tuple[int, int]]  # ranges of numbers, in order
+    boots: dict[bytes, int]  # boots before the last record's -> boot time at which their usage ends
 
 
 class RunTotal(NamedTuple):
@@ -53,6 +54,7 @@ class Transaction:
     workloads: list[tuple[Any, ...]] = field(default_factory=list)
     records: list[tuple[Any, ...]] = field(default_factory=list)
     heads: list[tuple[Any, ...]] = field(default_factory=list)
+    boots: list[tuple[Any, ...]] = field(default_factory=list)
     spans: list[tuple[Any, ...]] = field(default_factory=list)
     totals: list[tuple[Any, ...]] = field(default_factory=list)
     hourly: list[tuple[Any, ...]] = field(default_factory=list)

@@ -37,6 +37,10 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         -- Where each agent's chain stands: its last record, which says the rest. Hundreds of these rows
         -- share a page, so that a group of a hundred agents writes a few pages here and not a hundred.
         CREATE TABLE heads (agent_no INTEGER PRIMARY KEY, position INTEGER NOT NULL);
+        -- Boots of a node that are over, and where their usage ends: a boot never comes back.
+        CREATE TABLE boots (
+            agent_no INTEGER NOT NULL, boot_id BLOB NOT NULL, window_end_boot_ns INTEGER NOT NULL,
+            PRIMARY KEY (agent_no, boot_id)) WITHOUT ROWID;
         CREATE TABLE models (
             model_no INTEGER PRIMARY KEY, name TEXT NOT NULL, compute_capability TEXT NOT NULL,
             UNIQUE (name, compute_capability));

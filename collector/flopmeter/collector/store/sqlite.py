@@ -50,6 +50,7 @@ WRITES: tuple[tuple[str, str], ...] = (
     ("workloads", _insert("workloads", _WORKLOAD)),
     ("records", _insert("records", _RECORD)),
     ("heads", _insert("heads", "agent_no, position", "INSERT OR REPLACE")),
+    ("boots", _insert("boots", "agent_no, boot_id, window_end_boot_ns")),
     ("spans", f"UPDATE workloads SET {_SPAN} WHERE workload_no = ?"),  # noqa: S608
     ("totals", _insert("totals", f"{_KEY}, {_SUMS}", "INSERT OR REPLACE")),
     ("hourly", _insert("hourly", f"hour, {_KEY}, {_SUMS}", "INSERT OR REPLACE")),
@@ -184,7 +185,13 @@ class SqliteCatalogue:
             "SELECT agent_no, from_seq, to_seq FROM losses ORDER BY agent_no, from_seq"
         ):
             lost.setdefault(agent_no, []).append((first, last))
-        return [StoredAgent._make((*row, lost.get(row[0], []))) for row in self._all(_AGENTS)]
+        boots: dict[int, dict[bytes, int]] = {}
+        for agent_no, boot_id, end in self._all("SELECT agent_no, boot_id, window_end_boot_ns FROM boots"):
+            boots.setdefault(agent_no, {})[boot_id] = end
+        return [
+            StoredAgent._make((*row, lost.get(row[0], []), boots.get(row[0], {})))
+            for row in self._all(_AGENTS)
+        ]
 
     def next_numbers(self) -> NextNumbers:
         row = self._all(
