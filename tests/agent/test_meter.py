@@ -453,6 +453,22 @@ def test_an_agent_that_was_down_leaves_a_gap_without_counters() -> None:
     assert gaps(node.flush()) == [(GapReason.AGENT_DOWN, 601, JOB_A)]
 
 
+def test_percentages_are_not_stretched_over_a_restart_however_short() -> None:
+    """They are averages since the reading before, which another life of the agent took."""
+    node = Node()
+    for _ in range(3):
+        node.take(percent(node.t))
+        node.sleep(1)
+    node.flush()
+    node.restart()
+    node.sleep(4)
+    node.take(percent(node.t))
+    node.sleep(1)
+    node.take(percent(node.t))
+    assert gaps(node.flush()) == [(GapReason.AGENT_DOWN, 5, JOB_A)]
+    assert total(node.sealed, "duration_ns") == 3 * SECOND
+
+
 def test_why_nobody_metered_can_be_told() -> None:
     node = Node()
     for _ in range(2):

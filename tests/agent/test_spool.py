@@ -1,5 +1,6 @@
 """The spool in good weather, at its limit, and after a crash left half of something."""
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -269,3 +270,22 @@ def test_a_closed_spool_takes_nothing_more(tmp_path: Path, key: RecordKey) -> No
 def test_boot_and_number_stand_in_the_record(tmp_path: Path, key: RecordKey) -> None:
     entry = entries(key, Tip(7, ZERO_HASH, b""), 1)[0]
     assert (entry.boot_id, entry.seq, entry.prev_hash) == (BOOT, 7, ZERO_HASH)
+
+
+def test_a_large_spool_is_opened_in_little_memory(tmp_path: Path) -> None:
+    """Moving records makes one segment of all that waits: up to the limit, 256 MiB."""
+    key = load_or_create_key(tmp_path)
+    spool = Spool.open(tmp_path / "spool")
+    spool.rebase(1, 1, ZERO_HASH, entries(key, Tip(1, ZERO_HASH, b""), 60, payload=1_000_000))
+    spool.close()
+    (path,) = (tmp_path / "spool").glob("*.seg")
+    assert path.stat().st_size > 59_000_000
+    tracemalloc.start()
+    try:
+        again = Spool.open(tmp_path / "spool")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert again.pending == 60
+    assert peak < 8 << 20
+    again.close()

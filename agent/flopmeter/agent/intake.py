@@ -39,6 +39,7 @@ MAX_REBOOT_GAP_NS = 31 * 86_400_000_000_000
 #: So many readings in a row that lack a counter are waited out; then the others go on without it.
 MAX_LACKING = 10
 
+_NOT_METERED = (GapReason.AGENT_DOWN, GapReason.SPOOL_FULL)
 _AFTER_FAILED_READ = (GapReason.READ_FAILED, GapReason.READ_HUNG, GapReason.LOST)
 
 
@@ -266,10 +267,17 @@ class Intake:
         return self.j.hole_reason if self.j.hole_end_ns > track.seen_ns else GapReason.NONE
 
     def _too_long(self, track: Track, t: int) -> GapReason:
-        """The reason if the time since the entity's last reading is too long for percentages, else NONE."""
-        if track.seen_ns < 0 or t - track.seen_ns <= track.longest_ns(self._long_ns):
+        """The reason if percentages do not speak of all the time since the entity's last reading, else NONE.
+
+        They are averages since the source's last reading: not over a time in which nobody read or none was
+        kept, however short; and not over far more than the usual time.
+        """
+        if track.seen_ns < 0:
             return GapReason.NONE
-        return self._hole(track) or GapReason.READ_HUNG
+        hole = self._hole(track)
+        if t - track.seen_ns > track.longest_ns(self._long_ns):
+            return hole or GapReason.READ_HUNG
+        return hole if hole in _NOT_METERED else GapReason.NONE
 
     def _gap(
         self, track: Track, until: int, reason: GapReason, workload: Workload | None, unix: int = 0

@@ -1,6 +1,7 @@
 """One file of the spool: a head frame, then entries. Framing, reading back, writing whole."""
 
 import contextlib
+import mmap
 import os
 import struct
 import zlib
@@ -151,7 +152,7 @@ class Segment:
             os.truncate(self.path, self.size)
 
 
-def _body(data: bytes, at: int) -> bytes | None:
+def _body(data: bytes | mmap.mmap, at: int) -> bytes | None:
     """The body of the frame at `at`; None if there is no whole, undamaged frame."""
     if len(data) - at < _FRAME.size:
         return None
@@ -172,10 +173,17 @@ def read_segment(path: Path) -> tuple[Segment | None, Cut | None, set[str]]:
 
     None for the segment if even its head is damaged: then all of it is cut.
     """
-    data = path.read_bytes()
+    if not path.stat().st_size:
+        return None, Cut(path, 0, b"", f"{path.name}: empty, removed"), set()
+    # Mapped, not read: a segment made by moving the whole spool is as large as the spool.
+    with path.open("rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return _read_frames(path, data)
+
+
+def _read_frames(path: Path, data: mmap.mmap) -> tuple[Segment | None, Cut | None, set[str]]:
     head_body = _body(data, 0)
     if head_body is None or len(head_body) < _HEAD.size or not head_body.startswith(_MAGIC):
-        return None, Cut(path, 0, data, f"{path.name}: head damaged, {len(data)} bytes set aside"), set()
+        return None, Cut(path, 0, data[:], f"{path.name}: head damaged, {len(data)} bytes set aside"), set()
     _, first_seq, prev_hash, voids_from = _HEAD.unpack_from(head_body)
     at = _FRAME.size + len(head_body)
     segment = Segment(
