@@ -164,7 +164,7 @@ def test_forks_losses_and_silences_have_a_key_each():
     loss = loss_event(AGENT, "n1", 6, 9, "spool was replaced", at_unix_ns=NOW, position=4)
     assert loss.type == "coverage.lost"
     assert "Records 6 to 9" in loss.data["message"]
-    silent = silent_event(AGENT, "n1", 9, NOW, at_unix_ns=NOW + 1, position=4)
+    silent = silent_event(AGENT, "n1", 9, NOW, NOW, at_unix_ns=NOW + 1, position=4)
     assert silent.type == "agent.silent"
     assert len({e.key for e in (a, b, loss, silent)}) == 4
     assert all(e.subject == f"agent/{AGENT.hex()}" for e in (a, b, loss, silent))

@@ -232,7 +232,7 @@ def test_no_cycle_adds_more_than_the_bound_says(desk, evidence_class, measured, 
             tally = Tally()
             tally.add(GroupKey(1, 1, evidence_class, measured, spread, 0), "fp4", sums)
             flop, ops = tally.figures({1: model}, current())
-            assert flop.upper + ops.upper <= writer._most_per_cycle * sum(sums)
+            assert flop.upper + ops.upper <= writer._judge._most_per_cycle * sum(sums)
 
 
 @pytest.mark.parametrize("minutes", [1, 2, 7, 40])

@@ -55,15 +55,17 @@ def fill(desk, chain, agent):
     return raw
 
 
-def regimes():
+def regimes(digest="11" * 32):
     return [
-        replace(r, threshold_flop=10**16, status="in-force", effective=date(2020, 1, 1), ends=None)
+        replace(
+            r, threshold_flop=10**16, status="in-force", effective=date(2020, 1, 1), ends=None, digest=digest
+        )
         for r in shipped()[:1]
     ]
 
 
-def opened(path, faults):
-    return Desk(path, regimes(), sinks=("event-log",), connect=faults.connect)
+def opened(path, faults, **of_regimes):
+    return Desk(path, regimes(**of_regimes), sinks=("event-log",), connect=faults.connect)
 
 
 @pytest.mark.parametrize("dies", [False, True], ids=["error", "crash"])
@@ -77,6 +79,9 @@ def test_a_commit_that_fails_at_any_statement_is_all_or_nothing(tmp_path, statem
     agent = desk.agent(chain)
     assert desk.offer(agent, chain.next()) is TAKEN
     desk.commit()
+    desk.close()
+    desk = opened(tmp_path / "b.db", faults, digest="22" * 32)  # another text of the regime: that is noted
+    agent = desk.agent(chain)
     before_it = desk.totals()
 
     raw = fill(desk, chain, agent)

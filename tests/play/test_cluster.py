@@ -75,6 +75,11 @@ def test_the_dead_agent_is_silent_and_its_time_is_missed(
     status = {n["node"]: n["status"] for n in books[1]["fleet"]["nodes"]}
     assert status.pop(dead.name) == "silent"
     assert set(status.values()) == {"live"}
+    (event,) = [e for e in books[1]["events"] if e["type"] == "agent.silent"]
+    assert event["data"]["node"] == dead.name
+    silences = {n["node"]: (n["silences"], n["silence_open"]) for n in books[1]["fleet"]["nodes"]}
+    assert silences.pop(dead.name) == (1, True)
+    assert set(silences.values()) == {(0, False)}
     missing = of(books, PRETRAIN)["coverage"]["gaps"]["unreported"]
     assert missing == (script.hours - dead.dies) * 3600 * script.gpus_per_node
 

@@ -130,12 +130,16 @@ def divided(inventory: Inventory) -> frozenset[str]:
     return frozenset(d.parent for d in inventory.devices if d.mig and d.parent)
 
 
+_STOPPED = int(NoticeKind.AGENT_STOPPED)
+
+
 class BatchView:
     """A parsed payload. `groups` checks it whole; nothing of it may be used before that returned."""
 
     __slots__ = (
         "_message",
         "inventory_digest",
+        "stopped",
         "window_end_boot_ns",
         "window_end_unix_ns",
         "window_start_boot_ns",
@@ -151,6 +155,8 @@ class BatchView:
         self.window_end_boot_ns: int = message.window_end_boot_ns
         self.window_start_unix_ns: int = message.window_start_unix_ns
         self.window_end_unix_ns: int = message.window_end_unix_ns
+        #: Whether the agent says that this is its last record before a stop on purpose.
+        self.stopped = bool(message.notices) and any(n.kind == _STOPPED for n in message.notices)
         _check_window(message)
 
     def workload_keys(self) -> list[bytes]:

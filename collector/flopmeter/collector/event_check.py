@@ -3,11 +3,9 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from flopmeter.contract.flop import ZERO
-from flopmeter.contract.limits import MAX_CLOCK_AHEAD_NS
 from flopmeter.contract.w_table import WTable
 
 from .events import (
@@ -17,14 +15,19 @@ from .events import (
     THRESHOLD_CROSSED,
     THRESHOLD_UNDETERMINED,
     event_id,
+    silent_event,
     threshold_events,
     threshold_key,
     threshold_state,
+    time_text,
 )
 from .figures import Model, Tally
-from .rederive import Difference, compare
+from .rederive import AgentBooks, Difference, compare
 from .regimes import Regime
 from .rules import in_force
+from .silence import is_silent, silent_after_ns
+
+_HOUR_NS = 3_600_000_000_000
 
 _THRESHOLD_TYPES = (THRESHOLD_UNDETERMINED, THRESHOLD_CROSSED)
 _PREFIX = {
@@ -36,6 +39,16 @@ _PREFIX = {
 }
 #: What a threshold event says that follows from the books alone, whatever the regime file's wording was.
 _FROM_BOOKS = ("run", "regime", "verdict", "estimate", "flop", "integer_ops")
+
+
+class JudgedRow(NamedTuple):
+    """A row of the judged table."""
+
+    regime: str
+    digest: str
+    w_table: str
+    from_position: int
+    until_position: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +79,34 @@ class EventCheck:
         regimes: Iterable[Regime],
         models: Mapping[int, Model],
         table: WTable,
+        *,
+        judged: Iterable[JudgedRow],
+        heads: Mapping[str, AgentBooks],
     ) -> None:
+        """`heads`, by agent id in hex, are the derived ones: they move between the calls of `at`."""
         self._regimes = {r.id: r for r in regimes}
         self._models, self._table = models, table
         self.events = tuple(events)
         self._before: dict[int, list[StoredEvent]] = {}
         self._at: dict[int, list[StoredEvent]] = {}
+        self._silences: dict[int, list[StoredEvent]] = {}
+        self._heads = heads
+        #: (regime, digest) -> first positions judged by it, under today's W table; and those that still are.
+        self._judged_from: dict[tuple[str, str], set[int]] = {}
+        self._judged_now: set[tuple[str, str]] = set()
+        for row in judged:
+            if row.w_table == table.id:
+                self._judged_from.setdefault((row.regime, row.digest), set()).add(row.from_position)
+                if row.until_position is None:
+                    self._judged_now.add((row.regime, row.digest))
         self.unknown_regimes: set[str] = set()
         for number, e in enumerate(self.events, 1):
             self._check_row(number, e)
             if e.type in _THRESHOLD_TYPES:
                 self._before.setdefault(e.since_position - 1, []).append(e)
                 self._at.setdefault(e.position, []).append(e)
+            elif e.type == AGENT_SILENT:
+                self._silences.setdefault(e.position, []).append(e)
 
     def _check_row(self, number: int, e: StoredEvent) -> None:
         name = f"event {number}"
@@ -93,12 +122,42 @@ class EventCheck:
         except ValueError as error:
             raise Difference("events", e.name, "data", "JSON", str(error)) from error
 
-    def at(self, position: int, tallies: Mapping[str, Tally], window_end_unix_ns: int) -> None:
-        """The books stand at `position`. Raises Difference."""
+    @property
+    def not_judged(self) -> list[str]:
+        """Regimes that this store's collector does not judge by, as they are here: their events are not owed."""
+        return sorted(r.id for r in self._regimes.values() if (r.id, r.digest) not in self._judged_now)
+
+    def at(self, position: int, tallies: Mapping[str, Tally], received_unix_ns: int) -> None:
+        """The books stand at `position`, whose record came at that time. Raises Difference."""
         for e in self._before.pop(position, ()):
-            self._false_before(e, tallies, window_end_unix_ns)
+            self._false_before(e, tallies, received_unix_ns)
         for e in self._at.pop(position, ()):
             self._true_at(e, tallies)
+        for e in self._silences.pop(position, ()):
+            self._silent_at(e)
+
+    def _silent_at(self, e: StoredEvent) -> None:
+        """Derived again from the agent's head at that position, but for the node's name of then."""
+        agent_id = e.subject.removeprefix("agent/")
+        agent = self._heads.get(agent_id)
+        if agent is None:
+            raise Difference("events", e.name, "subject", "an admitted agent", e.subject)
+        head, stored = agent.head, json.loads(e.data)
+        expected = silent_event(
+            agent.agent_id,
+            str(stored.get("node")),
+            head.last_seq,
+            head.window_end_unix_ns,
+            head.received_unix_ns,
+            at_unix_ns=e.time_unix_ns,
+            position=e.position,
+        )
+        compare("events", e.name, [("key", expected.key, e.key), ("data", expected.data_json, e.data)])
+        if not is_silent(head, e.time_unix_ns):
+            limit_s = silent_after_ns(head) / 1e9
+            since = time_text(head.received_unix_ns)
+            said = f"over {limit_s:.0f} s after {since}, and no stop on purpose"
+            raise Difference("events", e.name, "time_unix_ns", said, time_text(e.time_unix_ns))
 
     def _figures(self, run: str, tallies: Mapping[str, Tally]) -> Any:
         tally = tallies.get(run)
@@ -111,7 +170,7 @@ class EventCheck:
             self.unknown_regimes.add(regime_id)
         return regime
 
-    def _false_before(self, e: StoredEvent, tallies: Mapping[str, Tally], window_end_unix_ns: int) -> None:
+    def _false_before(self, e: StoredEvent, tallies: Mapping[str, Tally], received_unix_ns: int) -> None:
         regime = self._regime(e)
         if regime is None:
             return
@@ -119,8 +178,10 @@ class EventCheck:
         state = threshold_state(flop, regime, ops)
         if state is None or threshold_key(regime.id, e.subject, *state) != e.key:
             return
-        # A regime that came into force, or whose file was written, after that record was late by right.
-        if _day_ns(max(regime.effective, regime.status_as_of)) > window_end_unix_ns - MAX_CLOCK_AHEAD_NS:
+        # Late by right: the regime was not in force when that record came, or this text of it (or this
+        # W table) was new to the collector at this event. From then on every commit judged by it.
+        new_at = self._judged_from.get((regime.id, regime.digest), set())
+        if not in_force(regime, received_unix_ns) or new_at & {e.since_position, e.since_position + 1}:
             return
         raise Difference(
             "events",
@@ -162,16 +223,16 @@ class EventCheck:
         self,
         position: int,
         tallies: Mapping[str, Tally],
-        run_ends_unix_ns: Mapping[str, int],
+        received_unix_ns: int,
         loss_keys: Mapping[str, str],
         fork_keys: Mapping[str, str],
     ) -> None:
-        """All records are in. `loss_keys` and `fork_keys`: the event key that each such row must have."""
-        for waiting in (self._before, self._at):
+        """All records are in, the last at that time. `loss_keys` and `fork_keys`: the event key that each such row must have."""
+        for waiting in (self._before, self._at, self._silences):
             for e in sorted((e for events in waiting.values() for e in events), key=lambda e: e.event_no):
                 raise Difference("events", e.name, "position", f"at most {position}", e.position)
         keys = {e.key for e in self.events}
-        self._none_missing(keys, tallies, run_ends_unix_ns)
+        self._none_missing(keys, tallies, received_unix_ns)
         for kind, wanted, rows in (
             (COVERAGE_LOST, loss_keys, "losses"),
             (EVIDENCE_FORK, fork_keys, "conflicts"),
@@ -185,22 +246,23 @@ class EventCheck:
                 if e.type == kind and e.key not in wanted:
                     raise Difference(rows, e.name, "row", "the row that this event is about", "none")
 
-    def _none_missing(
-        self, keys: set[str], tallies: Mapping[str, Tally], run_ends_unix_ns: Mapping[str, int]
-    ) -> None:
-        """What holds at the end, under a regime in force while the run was reported, was raised."""
+    def _none_missing(self, keys: set[str], tallies: Mapping[str, Tally], received_unix_ns: int) -> None:
+        """What holds at the end, of any run, under a regime in force when the last record came, was raised."""
+        owed = [
+            r
+            for r in self._regimes.values()
+            # Its commit may have been a little later, and by then a regime may have lapsed.
+            if (r.id, r.digest) in self._judged_now
+            and in_force(r, received_unix_ns)
+            and in_force(r, received_unix_ns + _HOUR_NS)
+        ]
         for run in sorted(tallies):
             flop, ops = self._figures(run, tallies)
-            seen_ns = run_ends_unix_ns[run] - MAX_CLOCK_AHEAD_NS
-            for regime in self._regimes.values():
+            for regime in owed:
                 state = threshold_state(flop, regime, ops)
-                if state is None or seen_ns < 0 or not in_force(regime, seen_ns):
+                if state is None:
                     continue
                 key = threshold_key(regime.id, run, *state)
                 if key not in keys:
                     said = f"an event: lower {flop.lower}, point {flop.point}, upper {flop.upper}"
                     raise Difference("events", f"key {key}", "row", said, "none")
-
-
-def _day_ns(day: date) -> int:
-    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1_000_000_000

@@ -229,25 +229,38 @@ def loss_event(
     )
 
 
+def silent_key(agent_id: str, last_seq: int, window_end_unix_ns: int) -> str:
+    """The key of the one event of a silence: it is over when the agent's last record is another."""
+    return f"silent:{agent_id}:{last_seq}:{window_end_unix_ns}"
+
+
 def silent_event(
-    agent_id: bytes, node: str, last_seq: int, window_end_unix_ns: int, *, at_unix_ns: int, position: int
+    agent_id: bytes,
+    node: str,
+    last_seq: int,
+    window_end_unix_ns: int,
+    received_unix_ns: int,
+    *,
+    at_unix_ns: int,
+    position: int,
 ) -> NewEvent:
     """Nothing was heard of an agent for too long. Once per silence: the next record ends it."""
     agent = agent_id.hex()
     return NewEvent(
-        key=f"silent:{agent}:{last_seq}",
+        key=silent_key(agent, last_seq, window_end_unix_ns),
         type=AGENT_SILENT,
         subject=f"agent/{agent}",
         time_unix_ns=at_unix_ns,
         since_position=position,
         position=position,
         data={
-            "message": f"Agent {agent} of node {node} has been silent since {time_text(window_end_unix_ns)}: "
-            "what its GPUs did since then is in no total until it reports.",
+            "message": f"Agent {agent} of node {node} has been silent since {time_text(received_unix_ns)}: "
+            f"what its GPUs did since {time_text(window_end_unix_ns)} is in no total until it reports.",
             "agent": agent,
             "node": node,
             "last_seq": str(last_seq),
             "window_end": time_text(window_end_unix_ns),
+            "received": time_text(received_unix_ns),
         },
     )
 

@@ -33,6 +33,8 @@ class AgentState:
     received_unix_ns: int
     conflicts: int
     lost_records: int
+    silences: int  # agent.silent events
+    silence_open: bool  # the last of them is about now: no record came since
     inventory: Inventory | None
     batch: Batch | None
     fault: str = ""
@@ -130,6 +132,8 @@ def node_document(agent: AgentState, now_unix_ns: int) -> dict[str, Any]:
         "last_seq": agent.last_seq,
         "last_window_end": time_text(agent.window_end_unix_ns) if agent.last_seq else None,
         "last_received": time_text(agent.received_unix_ns) if agent.last_seq else None,
+        "silences": agent.silences,
+        "silence_open": agent.silence_open,
         "lag_seconds": lag_ns / _SECOND_NS if lag_ns is not None else None,
         "last_window": {
             "classes": _classes(agent),

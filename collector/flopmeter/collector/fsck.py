@@ -15,7 +15,7 @@ from flopmeter.contract.record import parse_record, record_hash
 from flopmeter.contract.w_table import current
 
 from .books import SUM_FIELDS, GroupKey, HourKey
-from .event_check import EventCheck, StoredEvent
+from .event_check import EventCheck, JudgedRow, StoredEvent
 from .intake import verified
 from .queries import Reader, reading
 from .rederive import (
@@ -132,6 +132,11 @@ def _check(
         regimes,
         models_by_no(names.models),
         current(),
+        judged=(
+            JudgedRow(*r)
+            for r in db("SELECT regime, digest, w_table, from_position, until_position FROM judged")
+        ),
+        heads={a.agent_id.hex(): a for a in agents},
     )
     counts["events"] = len(events.events)
     books = Rederivation(agents, names)
@@ -149,7 +154,7 @@ def _check(
                 "another than the record's",
                 bytes(row[6]),
             )
-        events.at(books.position, books.tallies, books.window_end_unix_ns)
+        events.at(books.position, books.tallies, books.received_unix_ns)
         counts["records"] += 1
         if progress is not None and (counts["records"] % PROGRESS_EVERY == 0 or counts["records"] == whole):
             progress(counts["records"], whole)
@@ -170,18 +175,20 @@ def _check(
         books.hourly,
         lambda key: HourKey(key[0], GroupKey._make(key[1:])),
     )
-    run_ends: dict[str, int] = {}
-    for span in books.spans.values():
-        run_ends[span.run] = max(run_ends.get(span.run, 0), span.last_unix_ns)
     fork_keys = {
         f"fork:{by_no[no].agent_id.hex()}:{seq}:{digest.hex()}": f"{by_no[no].name}, seq {seq}"
         for no, seq, digest in sorted(forks)
     }
-    events.finish(books.position, books.tallies, run_ends, loss_keys, fork_keys)
+    events.finish(books.position, books.tallies, books.received_unix_ns, loss_keys, fork_keys)
     for event_no, sink in db(
         "SELECT event_no, sink FROM outbox WHERE event_no NOT IN (SELECT event_no FROM events)"
     ):
         raise Difference("outbox", f"event_no {event_no}, sink {sink}", "event_no", "an event", event_no)
+    if events.not_judged:
+        notes.append(
+            f"runs are not judged by {', '.join(events.not_judged)} (or not by this text of it, or not with this W "
+            "table): the collector has not been started with it; its events were not looked for"
+        )
     if events.unknown_regimes:
         notes.append(
             f"events of regimes not known here were not derived: {', '.join(sorted(events.unknown_regimes))}; "
@@ -223,15 +230,16 @@ def _conflicts(reader: Reader, agents: dict[int, AgentBooks]) -> set[tuple[int, 
 
 
 def _heads(reader: Reader, books: Rederivation) -> None:
-    stored = dict(reader.rows("SELECT agent_no, position FROM heads ORDER BY agent_no"))
+    stored = {r[0]: r[1:] for r in reader.rows("SELECT agent_no, position, usual_window_ns FROM heads")}
     for number in sorted(stored.keys() - books.agents.keys()):
         raise Difference("heads", f"agent_no {number}", "row", "none: no such agent", "a row")
     boots: dict[int, dict[bytes, int]] = {}
     for agent_no, boot_id, end in reader.rows("SELECT agent_no, boot_id, window_end_boot_ns FROM boots"):
         boots.setdefault(agent_no, {})[boot_id] = end
     for agent in books.agents.values():
-        # 0: no record, no row
-        compare("heads", agent.name, [("position", agent.position, stored.get(agent.agent_no, 0))])
+        position, usual_ns = stored.get(agent.agent_no, (0, 0))  # no record, no row
+        compare("heads", agent.name, [("position", agent.position, position)])
+        compare("heads", agent.name, [("usual_window_ns", agent.head.usual_window_ns, usual_ns)])
         compare("boots", agent.name, [("rows", agent.head.boots, boots.get(agent.agent_no, {}))])
         # Numbers lost after the last record are still to be skipped; anything else had to be met.
         next_seq = agent.head.next_seq

@@ -38,6 +38,7 @@ class TakenRecord(NamedTuple):
     window_start_unix_ns: int
     window_end_unix_ns: int
     received_unix_ns: int
+    usual_window_ns: int  # of the agent, with this record
     groups: list[tuple[GroupKey, Sums]]
 
 
@@ -69,6 +70,15 @@ class Loss(NamedTuple):
     reason: str
 
 
+class Silence(NamedTuple):
+    """An agent of which nothing came for too long."""
+
+    agent: Agent
+    last_seq: int
+    window_end_unix_ns: int
+    received_unix_ns: int
+
+
 class Conflict(NamedTuple):
     """A signed record whose number is taken by other bytes."""
 
@@ -92,8 +102,11 @@ class Group:
     workloads: list[NewWorkload] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
     conflicts: list[Conflict] = field(default_factory=list)
-    #: agent_no, a boot that is over, where its usage ends
-    boots: list[tuple[int, bytes, int]] = field(default_factory=list)
+    silences: list[Silence] = field(default_factory=list)
+    review: bool = False  # commit even if there is nothing else: it is time to judge all runs
+    boots: list[tuple[int, bytes, int]] = field(
+        default_factory=list
+    )  # agent_no, ended boot, its last window's end
     record_bytes: int = 0
 
     def __bool__(self) -> bool:
@@ -106,4 +119,6 @@ class Group:
             or self.workloads
             or self.losses
             or self.conflicts
+            or self.silences
+            or self.review
         )

@@ -7,12 +7,16 @@ bytes is acknowledged again and counts nothing; with other bytes it is a fork; a
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 from flopmeter.contract.limits import MAX_CLOCK_AHEAD_NS
 from flopmeter.contract.record import ZERO_HASH, Record
 from flopmeter.contract.usage import Batch, Inventory, Workload, WorkloadKind
 
 from .books import SUM_FIELDS, GroupKey
+
+if TYPE_CHECKING:
+    from .encode import BatchView
 
 HOUR_NS = 3_600_000_000_000
 
@@ -86,6 +90,9 @@ class Head:
     lost: list[tuple[int, int]] = field(default_factory=list)
     #: Boots before the head's, with where their usage in the books ends. A boot never comes back.
     boots: dict[bytes, int] = field(default_factory=dict)
+    received_unix_ns: int = 0  # when its last record came, by the collector's clock
+    usual_window_ns: int = 0  # the longest of late: a short one at a stop or start does not hide it
+    stopped: bool = False  # the last record says that the agent was stopped on purpose
 
     @property
     def next_seq(self) -> int:
@@ -171,12 +178,23 @@ def window(
     return None
 
 
-def move(head: Head, record: Record, digest: bytes, end_boot_ns: int, end_unix_ns: int) -> None:
-    """Make the taken `record` the head."""
+def move(
+    head: Head,
+    record: Record,
+    digest: bytes,
+    window: "BatchView | Batch",
+    *,
+    received_unix_ns: int,
+    stopped: bool,
+) -> None:
+    """Make the taken `record`, of `window`, the head."""
     if head.last_seq and record.boot_id != head.boot_id:
         head.boots[head.boot_id] = head.window_end_boot_ns
     head.last_seq, head.last_hash, head.boot_id = record.seq, digest, record.boot_id
-    head.window_end_boot_ns, head.window_end_unix_ns = end_boot_ns, end_unix_ns
+    head.window_end_boot_ns, head.window_end_unix_ns = window.window_end_boot_ns, window.window_end_unix_ns
+    length_ns = window.window_end_boot_ns - window.window_start_boot_ns
+    head.usual_window_ns = max(length_ns, head.usual_window_ns - head.usual_window_ns // 4)
+    head.received_unix_ns, head.stopped = received_unix_ns, stopped
 
 
 def scope_of(workload: Workload, inventory: Inventory) -> str:

@@ -31,11 +31,13 @@ from .errors import StoreError
 from .group import Agent, Conflict, Group, Loss, TakenRecord
 from .ingest import TAKEN, Outcome, PushbackReason, PushedBack, RefusalCode, Refused
 from .names import Names
+from .silence import SilenceWatch
 from .store.base import Catalogue, StoredAgent
 
 #: Forks kept per agent; each is an event, and a clone must not be able to fill the store with them.
 MAX_CONFLICTS_PER_AGENT = 1_000
 _SECOND_NS = 1_000_000_000
+_DAY_NS = 86_400 * _SECOND_NS
 
 
 def verified(message: bytes, signature: bytes, public_key: bytes) -> bool:
@@ -58,6 +60,8 @@ class Intake:
         self.group = Group()
         self.names: Names
         self._next_agent_no = 1
+        self._watch = SilenceWatch()
+        self._reviewed_day = -1
         self.reset()
 
     def reset(self) -> None:
@@ -67,6 +71,8 @@ class Intake:
         whose admission was not committed is gone, and must say Hello again.
         """
         self.group = Group()
+        self._watch.restart()
+        self._reviewed_day = -1
         self._conflicts.clear()
         self.names = Names(self._catalogue)
         self._next_agent_no = self._catalogue.next_numbers().agent_no
@@ -104,6 +110,23 @@ class Intake:
             agent.durable_seq = record.seq
         self.names.trim(self.group)
         return by_no
+
+    # --- what time alone brings ---
+
+    def review(self, now_unix_ns: int, *, listening: bool = True) -> bool:
+        """Put into `group` who has fallen silent, and once a day that all runs are to be judged.
+
+        Call it now and then; True if there is something to commit. `listening` False: since the last call the
+        collector could not hear its agents all the time, so that nobody is silent by that.
+        """
+        if not listening:
+            self._watch.restart()
+        self.group.silences += self._watch.new(self._agents.values(), now_unix_ns)
+        today = now_unix_ns // _DAY_NS
+        if today != self._reviewed_day:
+            self._reviewed_day = today
+            self.group.review = True
+        return bool(self.group.silences or self.group.review)
 
     # --- who speaks ---
 
@@ -238,6 +261,9 @@ class Intake:
         except ContractError as e:
             return Refused(RefusalCode.MALFORMED, f"record {record.seq}: {e}")
         groups = [(GroupKey(numbers[key[0]], *key[1:]), sums) for key, sums in local.items()]
+        if head.last_seq and record.boot_id != head.boot_id:
+            self.group.boots.append((agent.agent_no, head.boot_id, head.window_end_boot_ns))
+        ingest.move(head, record, digest, view, received_unix_ns=now_unix_ns, stopped=view.stopped)
         self.group.records.append(
             TakenRecord(
                 agent.agent_no,
@@ -247,14 +273,12 @@ class Intake:
                 view.window_start_unix_ns,
                 view.window_end_unix_ns,
                 now_unix_ns,
+                head.usual_window_ns,
                 groups,
             )
         )
         self.group.record_bytes += len(raw)
         agent.uncommitted[record.seq] = digest
-        if head.last_seq and record.boot_id != head.boot_id:
-            self.group.boots.append((agent.agent_no, head.boot_id, head.window_end_boot_ns))
-        ingest.move(head, record, digest, view.window_end_boot_ns, view.window_end_unix_ns)
         return TAKEN
 
     def _behind(self, agent: Agent, record: Record, digest: bytes, now_unix_ns: int) -> Outcome:
@@ -298,7 +322,9 @@ def _head_of(stored: StoredAgent) -> ingest.Head:
             record = parse_record(stored.last_record)
             view = BatchView(record.payload)
             digest = record_hash(record.raw)
-            ingest.move(head, record, digest, view.window_end_boot_ns, view.window_end_unix_ns)
+            came_ns = stored.last_received_unix_ns or 0
+            ingest.move(head, record, digest, view, received_unix_ns=came_ns, stopped=view.stopped)
+            head.usual_window_ns = stored.usual_window_ns or 0  # which earlier records say, too
         except ContractError as e:
             raise StoreError(
                 f"agent {stored.agent_id.hex()}: expected its last record in the store, got {e}",

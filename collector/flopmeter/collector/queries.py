@@ -18,7 +18,7 @@ from flopmeter.contract.w_table import WTable, current
 from .books import SUM_FIELDS, GroupKey, Sums
 from .documents import RunRows, WorkloadRow, run_document
 from .errors import StoreError
-from .events import to_cloudevent
+from .events import AGENT_SILENT, silent_key, to_cloudevent
 from .figures import Model
 from .fleet import SILENT_AFTER_NS, AgentState, fleet_document, unreported
 from .regimes import Regime, shipped
@@ -233,8 +233,13 @@ class Reader:
 
     def _state(self, row: sqlite3.Row) -> AgentState:
         batch, inventory, fault = self._last_batch(row["record"])
+        agent = row["agent_id"].hex()
+        silences = self._db.execute(
+            "SELECT key FROM events WHERE subject = ? AND type = ?", (f"agent/{agent}", AGENT_SILENT)
+        ).fetchall()
+        open_key = silent_key(agent, row["seq"] or 0, row["window_end_unix_ns"] or 0)
         return AgentState(
-            agent_id=row["agent_id"].hex(),
+            agent_id=agent,
             node=row["node"],
             version=row["version"],
             admitted_how=row["admitted_how"],
@@ -243,6 +248,8 @@ class Reader:
             received_unix_ns=row["received_unix_ns"] or 0,
             conflicts=row["conflict_count"],
             lost_records=row["lost_records"],
+            silences=len(silences),
+            silence_open=any(key == open_key for (key,) in silences),
             inventory=inventory,
             batch=batch,
             fault=fault,

@@ -12,7 +12,7 @@ from typing import Any
 from flopmeter.contract.errors import ContractError
 from flopmeter.contract.ids import agent_id as id_of_key
 from flopmeter.contract.record import Record, parse_record, record_hash
-from flopmeter.contract.usage import Batch, Inventory
+from flopmeter.contract.usage import Batch, Inventory, NoticeKind
 
 from . import ingest
 from .anchors import AnchorCheck
@@ -108,7 +108,7 @@ class Rederivation:
         self.tallies: dict[str, Tally] = {}
         self.spans: dict[int, Span] = {}
         self.position = 0
-        self.window_end_unix_ns = 0  # of the last record taken
+        self.received_unix_ns = 0  # of the last record taken
 
     def take(self, row: Sequence[Any]) -> None:
         """One row of records, its columns in RECORD_COLUMNS' order. Raises Difference."""
@@ -150,9 +150,10 @@ class Rederivation:
                 "inventories", f"digest {batch.inventory_digest.hex()}", "bytes", f"what {key} names", "none"
             )
         self._add(key, agent, record, batch, inventory)
-        ingest.move(agent.head, record, stored_hash, batch.window_end_boot_ns, batch.window_end_unix_ns)
+        stopped = any(n.kind is NoticeKind.AGENT_STOPPED for n in batch.notices)
+        ingest.move(agent.head, record, stored_hash, batch, received_unix_ns=received_ns, stopped=stopped)
         agent.position = position
-        self.window_end_unix_ns = batch.window_end_unix_ns
+        self.received_unix_ns = received_ns
 
     def _chain(
         self, key: str, agent: AgentBooks, record: Record, batch: Batch, received_unix_ns: int

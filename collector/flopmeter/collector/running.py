@@ -17,7 +17,7 @@ from .errors import CollectorError
 from .intake import Intake
 from .metrics import Counters
 from .regimes import with_site
-from .server import MAX_STREAMS, IngestServer
+from .server import MAX_STREAMS, REVIEW_S, IngestServer
 from .settings import CollectorSettings, split_address
 from .sink import EventLog
 from .store.sqlite import SqliteStore
@@ -42,8 +42,14 @@ DRAIN_S = 0.05
 class Collector:
     """All parts of one collector, opened in `start` and closed in `stop`, both on the event loop."""
 
-    def __init__(self, settings: CollectorSettings, unix_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        settings: CollectorSettings,
+        unix_ns: Callable[[], int] = time.time_ns,
+        review_s: float | None = REVIEW_S,
+    ) -> None:
         self.settings = settings
+        self._review_s = review_s
         self._unix_ns = unix_ns
         self.address = self.http_address = ""
         self._http: HttpServer | None = None
@@ -68,6 +74,7 @@ class Collector:
                 counters=Counters(),
                 unix_ns=self._unix_ns,
                 raised=self._wake_sink,
+                review_s=self._review_s,
             )
             host, _ = split_address("--listen", s.listen)
             try:
@@ -123,9 +130,14 @@ class Collector:
 class RunningCollector:
     """A collector in a thread of this process: for replay, the demo and tests."""
 
-    def __init__(self, settings: CollectorSettings, unix_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        settings: CollectorSettings,
+        unix_ns: Callable[[], int] = time.time_ns,
+        review_s: float | None = REVIEW_S,
+    ) -> None:
         """Returns when it serves. Raises CollectorError if it cannot."""
-        self._collector = Collector(settings, unix_ns)
+        self._collector = Collector(settings, unix_ns, review_s)
         self._started = threading.Event()
         self._failed: BaseException | None = None
         self._stop_asked: asyncio.Event
@@ -159,6 +171,10 @@ class RunningCollector:
     def counters(self) -> Counters:
         return self._collector.server.counters
 
+    def review(self) -> None:
+        """Look for silent agents and for a new day, now. Back when what came of it is committed."""
+        asyncio.run_coroutine_threadsafe(self._collector.server.review(), self._loop).result(START_TIMEOUT_S)
+
     def stop(self) -> None:
         """Stop gracefully: what was taken is committed and acknowledged. Raises what went wrong meanwhile."""
         if self._thread.is_alive():
@@ -180,9 +196,17 @@ class RunningCollector:
         self.stop()
 
 
-def run_collector(settings: CollectorSettings, unix_ns: Callable[[], int] = time.time_ns) -> RunningCollector:
-    """Start a collector in a thread; use as a context manager. Raises CollectorError."""
-    return RunningCollector(settings, unix_ns)
+def run_collector(
+    settings: CollectorSettings,
+    unix_ns: Callable[[], int] = time.time_ns,
+    *,
+    review_s: float | None = REVIEW_S,
+) -> RunningCollector:
+    """Start a collector in a thread; use as a context manager. Raises CollectorError.
+
+    `review_s` None: whoever moves `unix_ns` calls `review`, when all that came until then is in the books.
+    """
+    return RunningCollector(settings, unix_ns, review_s)
 
 
 def serve_forever(settings: CollectorSettings) -> None:

@@ -44,6 +44,10 @@ HELLO_TIMEOUT_S = 30.0
 #: A stream that said nothing for so long is closed; agents send a heartbeat every minute or so.
 IDLE_TIMEOUT_S = 900.0
 SWEEP_S = 5.0
+#: Between two looks for silent agents and a new day; a look at 50,000 agents takes some 10 ms.
+REVIEW_S = 15.0
+#: A look that is later than this by the collector's clock: the collector was not listening meanwhile.
+PAUSE_S = 60.0
 #: Replies that a stream has not read; a peer that sends and never reads is cut off.
 MAX_UNREAD_REPLIES = 64
 RETRY_STORE_MS = 2_000
@@ -110,8 +114,9 @@ class IngestServer:
         counters: Counters,
         unix_ns: Callable[[], int] = time.time_ns,
         raised: Callable[[], None] = lambda: None,
+        review_s: float | None = REVIEW_S,
     ) -> None:
-        """`probe` and `raised` are the Committer's."""
+        """`probe` and `raised` are the Committer's. `review_s` None: `review` is called by whoever moves the clock."""
         self._intake = intake
         self._unix_ns = unix_ns
         self.counters = counters
@@ -119,6 +124,8 @@ class IngestServer:
         self._by_agent: dict[int, _Stream] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sweeper: asyncio.Task[None] | None = None
+        self._review_s = review_s
+        self._reviewer: asyncio.Task[None] | None = None
         self._version = _collector_version()
         self._committer = Committer(
             intake,
@@ -150,6 +157,9 @@ class IngestServer:
         await self._server.start()
         self._committer.start()
         self._sweeper = self._loop.create_task(self._sweep())
+        self._look()  # all runs, by the regimes of now
+        if self._review_s is not None:
+            self._reviewer = self._loop.create_task(self._review_now_and_then(self._review_s))
         return port
 
     async def stop(self, grace_s: float = 5.0) -> None:
@@ -158,6 +168,8 @@ class IngestServer:
         if self._sweeper is None:  # never bound
             return
         self._sweeper.cancel()
+        if self._reviewer is not None:
+            self._reviewer.cancel()
         for stream in list(self._streams):
             if stream.agent is not None:
                 self._push_back(
@@ -169,7 +181,11 @@ class IngestServer:
         await self._server.stop(0)
         for task in list(self._tasks):
             task.cancel()
-        await asyncio.gather(self._sweeper, *self._tasks, return_exceptions=True)
+        await asyncio.gather(
+            *(t for t in (self._sweeper, self._reviewer) if t is not None),
+            *self._tasks,
+            return_exceptions=True,
+        )
 
     @property
     def ready(self) -> bool:
@@ -454,6 +470,24 @@ class IngestServer:
         for stream in list(self._by_agent.values()):
             if stream.agent is not None and stream.agent.uncommitted:
                 self._push_back(stream, why, stream.agent.durable_seq + 1)
+
+    def _look(self, *, listening: bool = True) -> None:
+        if self.ready and self._intake.review(self._unix_ns(), listening=listening):
+            self._committer.taken()
+
+    async def review(self) -> None:
+        """Look for silent agents, and judge all runs if it is another day; what came of it is committed."""
+        self._look()
+        await self._committer.settled()
+
+    async def _review_now_and_then(self, every_s: float) -> None:
+        looked_ns = self._unix_ns()
+        while True:
+            await asyncio.sleep(every_s)
+            now_ns = self._unix_ns()
+            # The machine slept, this process was stopped, or the clock stepped: nothing could come meanwhile.
+            self._look(listening=now_ns - looked_ns < (every_s + PAUSE_S) * 1e9)
+            looked_ns = now_ns
 
     async def _sweep(self) -> None:
         """Close streams that never said Hello, or have said nothing for long."""

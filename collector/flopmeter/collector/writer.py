@@ -8,34 +8,19 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from flopmeter.contract.flop import Figure
-from flopmeter.contract.w_table import WTable, current
+from flopmeter.contract.w_table import current
 
 from .books import NO_SUMS, GroupKey, HourKey, Sums
-from .events import NewEvent, fork_event, loss_event, threshold_events
-from .figures import Model, Tally
+from .events import NewEvent, fork_event, loss_event, silent_event
 from .group import Group, TakenRecord
 from .ingest import hour_of
+from .judge import Judge, Moment
 from .regimes import Regime
 from .store.base import Books, Transaction
 
 #: Sums kept in memory; past this they are read from the store again.
 MAX_CACHED_SUMS = 200_000
 _SECOND_NS = 1_000_000_000
-_DAY_NS = 86_400 * _SECOND_NS
-_NEVER = 1 << 200  # cycles: past every line, nothing is left to meet
-
-
-@dataclass(slots=True)
-class _Run:
-    """One run's sums merged for pricing, and what it has raised."""
-
-    tally: Tally
-    cycles: int  # all cycles of all groups, added up: bounds how far any figure can have moved
-    raised: set[str]
-    #: Until `cycles` reaches this, no figure can meet a line that it did not meet when last priced …
-    quiet_until: int = 0
-    quiet_day: int = -1  # … on this UTC day: regimes come into force and lapse at midnight
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +36,6 @@ class Committed:
 class _Cache:
     totals: dict[GroupKey, Sums] = field(default_factory=dict)
     hourly: dict[HourKey, Sums] = field(default_factory=dict)
-    workloads: dict[int, tuple[str, str]] = field(default_factory=dict)  # workload_no -> (run, dtype)
-    runs: dict[str, _Run] = field(default_factory=dict)
 
 
 class Writer:
@@ -67,16 +50,9 @@ class Writer:
         unix_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._books = books
-        self._regimes = tuple(regimes)
+        self._judge = Judge(books, regimes, current())
         self._sinks = tuple(sinks)
         self._unix_ns = unix_ns
-        self._table: WTable = current()
-        # FLOP and integer operations per counted cycle, at the very most: what one cycle adds to a figure is
-        # at most four unread pipes and its own, at the best rate, widened by under 2.2, for FLOP and for
-        # integer operations. 40 best rates are more than that (tests/collector/test_writer.py).
-        best = max((rate for arch in self._table.archs for rate in arch.rates.values()), default=1)
-        self._most_per_cycle = best * 40
-        self._lines = sorted({r.threshold_flop for r in self._regimes})
         self.reset()
 
     def reset(self) -> None:
@@ -84,7 +60,7 @@ class Writer:
         self._cache = _Cache()
         self._position = self._books.next_position()
         self._event_no = self._books.next_event_no()
-        self._models = {no: Model(*model) for no, model in self._books.models().items()}
+        self._judge.reset()
 
     def commit(self, group: Group) -> Committed:
         """Make `group` durable, whole. Raises StoreError; then `reset` before the next commit."""
@@ -92,18 +68,18 @@ class Writer:
         now = self._unix_ns()
         tx = Transaction()
         _names(group, tx)
-        for model_no, name, capability in group.models:
-            self._models[model_no] = Model(name, capability)
-        for w in group.workloads:
-            self._cache.workloads[w.workload_no] = (w.run, w.dtype)
+        self._judge.add_names(group.models, {w.workload_no: (w.run, w.dtype) for w in group.workloads})
 
         first_position = self._position
         position = self._records(group.records, tx)
         delta = _delta(group.records)
         totals, hourly = self._sums(delta, tx)
         self._spans(group.records, tx)
-        events = self._runs(delta, now, first_position, position - 1)
+        at = Moment(now, first_position, position - 1)
+        events = self._judge.book(delta, at)
+        events += self._judge.review(at, tx)
         events += self._asides(group, tx, now, position - 1)
+        events += self._silences(group, now, first_position - 1)
         self._write_events(events, tx)
 
         self._books.write(tx)
@@ -113,14 +89,14 @@ class Writer:
         self._position = position
         self._event_no += len(events)
         cache = self._cache
-        kept = len(cache.totals) + len(cache.hourly) + len(cache.workloads) + len(cache.runs)
-        if kept > MAX_CACHED_SUMS:
+        if len(cache.totals) + len(cache.hourly) > MAX_CACHED_SUMS:
             self._cache = _Cache()
+        self._judge.trim()
         return Committed(len(group.records), tuple(events), time.perf_counter() - begun)
 
     def _records(self, records: Iterable[TakenRecord], tx: Transaction) -> int:
         position = self._position
-        heads: dict[int, int] = {}
+        heads: dict[int, tuple[int, int, int]] = {}
         for r in records:
             tx.records.append(
                 (
@@ -134,9 +110,9 @@ class Writer:
                     r.raw,
                 )
             )
-            heads[r.agent_no] = position
+            heads[r.agent_no] = (r.agent_no, position, r.usual_window_ns)
             position += 1
-        tx.heads = sorted(heads.items())
+        tx.heads = sorted(heads.values())
         return position
 
     def _sums(
@@ -168,63 +144,6 @@ class Writer:
                     spans[key.workload_no] = (first, last)
         tx.spans = [(first, last, number) for number, (first, last) in spans.items()]
 
-    def _runs(
-        self, delta: dict[HourKey, Sums], now: int, since_position: int, position: int
-    ) -> list[NewEvent]:
-        """Add `delta` to the runs it touches; what each must raise now."""
-        if not self._regimes:
-            return []
-        touched: dict[str, list[tuple[GroupKey, str, Sums]]] = {}
-        workloads = self._cache.workloads
-        missing = {key.group.workload_no for key in delta if key.group.workload_no not in workloads}
-        workloads.update(self._books.workload_runs(missing))
-        for (_hour, group_key), numbers in delta.items():
-            run, dtype = workloads[group_key.workload_no]
-            if run:
-                touched.setdefault(run, []).append((group_key, dtype, numbers))
-        today = now // _DAY_NS
-        events: list[NewEvent] = []
-        for name, rows in touched.items():
-            run_state = self._run(name)
-            for group_key, dtype, numbers in rows:
-                run_state.tally.add(group_key, dtype, numbers)
-                run_state.cycles += sum(numbers[1:11])
-            if run_state.cycles < run_state.quiet_until and today == run_state.quiet_day:
-                continue
-            flop, integer_ops = run_state.tally.figures(self._models, self._table)
-            found = threshold_events(
-                name,
-                flop,
-                self._regimes,
-                run_state.raised,
-                at_unix_ns=now,
-                since_position=since_position,
-                position=position,
-                integer_ops=integer_ops,
-            )
-            run_state.raised.update(event.key for event in found)
-            events += found
-            run_state.quiet_until = run_state.cycles + self._quiet_cycles(flop, flop + integer_ops)
-            run_state.quiet_day = today
-        return events
-
-    def _quiet_cycles(self, *figures: Figure) -> int:
-        """How many more cycles no bound of `figures` can need to get to the next line above it."""
-        numbers = [n for f in figures for n in (f.lower, f.point, f.upper)]
-        rooms = [line - n for n in numbers for line in self._lines if line >= n]
-        return min(rooms) // self._most_per_cycle if rooms else _NEVER
-
-    def _run(self, name: str) -> _Run:
-        """The run's state before this group; read from the store where memory lacks it."""
-        known = self._cache.runs.get(name)
-        if known is None:
-            known = _Run(Tally(), 0, self._books.event_keys(name))
-            for total in self._books.run_totals(name):
-                known.tally.add(total.key, total.dtype, total.sums)
-                known.cycles += sum(total.sums[1:11])
-            self._cache.runs[name] = known
-        return known
-
     def _asides(self, group: Group, tx: Transaction, now: int, position: int) -> list[NewEvent]:
         """Losses and forks: rows and events, each once."""
         events: list[NewEvent] = []
@@ -254,9 +173,26 @@ class Writer:
                 at_unix_ns=now,
                 position=position,
             )
-            if event.key not in self._books.event_keys(event.subject):
+            if not self._books.has_event(event.key):
                 events.append(event)
         return events
+
+    def _silences(self, group: Group, now: int, position: int) -> list[NewEvent]:
+        """They rest on the books as they were before this group, in which the agent may come back."""
+        found = []
+        for s in group.silences:
+            event = silent_event(
+                s.agent.agent_id,
+                s.agent.node,
+                s.last_seq,
+                s.window_end_unix_ns,
+                s.received_unix_ns,
+                at_unix_ns=now,
+                position=position,
+            )
+            if not self._books.has_event(event.key):
+                found.append(event)
+        return found
 
     def _write_events(self, events: Iterable[NewEvent], tx: Transaction) -> None:
         for number, e in enumerate(events, self._event_no):

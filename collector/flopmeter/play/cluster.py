@@ -30,6 +30,7 @@ LIVE = MeterSettings(window_ns=5_000_000_000, tick_ns=1_000_000_000)
 CHUNK_HOURS = 6
 _LINGER_MS = 5  # the agents come in lock-step: there is nothing to wait for
 _ACK_DEADLINE_S = 60.0
+_REVIEW_NS = 15_000_000_000  # live, between two looks of the collector for silent agents
 
 
 class Agent:
@@ -113,6 +114,7 @@ class Cluster:
         self.start_unix_ns = end_unix_ns - scenario.hours * HOUR_NS
         self.now_unix_ns = self.start_unix_ns  # the collector's clock, too
         self.readings = 0
+        self._reviewed_ns = end_unix_ns
         self._directory = directory
         self._collector: RunningCollector | None = None
         self._agents: list[Agent] = []
@@ -129,7 +131,7 @@ class Cluster:
             admit_new=True,
             linger_ms=_LINGER_MS,
         )
-        self._collector = run_collector(settings, lambda: self.now_unix_ns)
+        self._collector = run_collector(settings, lambda: self.now_unix_ns, review_s=None)
         for node in self.scenario.nodes:
             sim = SimNode(self.scenario, node, self.start_unix_ns)
             state = self._directory / "agents" / node.name
@@ -148,6 +150,7 @@ class Cluster:
 
     def history(self, progress: Callable[[int], None], chunk_hours: int = CHUNK_HOURS) -> None:
         """Play the whole history; `progress(readings so far)` after each chunk, when all is in the books."""
+        assert self._collector is not None
         hour = 0
         while hour <= self.scenario.hours:
             chunk = range(hour, min(hour + chunk_hours, self.scenario.hours + 1))
@@ -155,6 +158,7 @@ class Cluster:
             for agent in self._agents:
                 self._play(agent, chunk)
             self.settle()
+            self._collector.review()
             progress(self.readings)
             hour = chunk[-1] + 1
 
@@ -193,6 +197,9 @@ class Cluster:
         for agent in self._agents:
             if agent.running:
                 self.readings += agent.tick(ns)
+        if self.now_unix_ns - self._reviewed_ns >= _REVIEW_NS and self._collector is not None:
+            self._reviewed_ns = self.now_unix_ns
+            self._collector.review()
 
 
 def _restarts_before(node: Node, hour: int) -> bool:

@@ -31,6 +31,7 @@ class StoredAgent(NamedTuple):
     admitted_unix_ns: int
     last_record: bytes | None  # None: no record yet
     last_received_unix_ns: int | None
+    usual_window_ns: int | None
     lost: list[tuple[int, int]]  # ranges of numbers, in order
     boots: dict[bytes, int]  # boots before the last record's -> boot time at which their usage ends
 
@@ -41,6 +42,16 @@ class RunTotal(NamedTuple):
     key: GroupKey
     dtype: str
     sums: Sums
+
+
+class Judged(NamedTuple):
+    """A regime's text and a W table that runs are judged by, since when."""
+
+    regime: str
+    digest: str
+    w_table: str
+    from_position: int
+    from_unix_ns: int
 
 
 @dataclass(slots=True)
@@ -54,6 +65,8 @@ class Transaction:
     workloads: list[tuple[Any, ...]] = field(default_factory=list)
     records: list[tuple[Any, ...]] = field(default_factory=list)
     heads: list[tuple[Any, ...]] = field(default_factory=list)
+    judged: list[tuple[Any, ...]] = field(default_factory=list)
+    judged_until: list[tuple[Any, ...]] = field(default_factory=list)
     boots: list[tuple[Any, ...]] = field(default_factory=list)
     spans: list[tuple[Any, ...]] = field(default_factory=list)
     totals: list[tuple[Any, ...]] = field(default_factory=list)
@@ -109,7 +122,17 @@ class Books(Protocol):
 
     def run_totals(self, run: str) -> list[RunTotal]: ...
 
+    def runs(self) -> list[str]:
+        """Every run's name."""
+        ...
+
     def event_keys(self, subject: str) -> set[str]: ...
+
+    def has_event(self, key: str) -> bool: ...
+
+    def judged(self) -> list[Judged]:
+        """What runs are judged by, as last noted."""
+        ...
 
     def has_loss(self, agent_no: int, from_seq: int, to_seq: int) -> bool: ...
 

@@ -36,7 +36,8 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         CREATE UNIQUE INDEX records_once ON records (window_start_s, agent_no, seq);
         -- Where each agent's chain stands: its last record, which says the rest. Hundreds of these rows
         -- share a page, so that a group of a hundred agents writes a few pages here and not a hundred.
-        CREATE TABLE heads (agent_no INTEGER PRIMARY KEY, position INTEGER NOT NULL);
+        CREATE TABLE heads (agent_no INTEGER PRIMARY KEY, position INTEGER NOT NULL,
+            usual_window_ns INTEGER NOT NULL);  -- what its silence is measured in (ingest.Head)
         -- Boots of a node that are over, and where their usage ends: a boot never comes back.
         CREATE TABLE boots (
             agent_no INTEGER NOT NULL, boot_id BLOB NOT NULL, window_end_boot_ns INTEGER NOT NULL,
@@ -63,6 +64,13 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
             type TEXT NOT NULL, subject TEXT NOT NULL, time_unix_ns INTEGER NOT NULL,
             -- the totals it rests on: false at position since_position - 1, true at position
             since_position INTEGER NOT NULL, position INTEGER NOT NULL, data TEXT NOT NULL);
+        CREATE INDEX events_by_subject ON events (subject);
+        -- By which regime texts and W table runs were judged, and over which positions: an event may rest on
+        -- older records only where its regime was new.
+        CREATE TABLE judged (
+            regime TEXT NOT NULL, digest TEXT NOT NULL, w_table TEXT NOT NULL, from_position INTEGER NOT NULL,
+            from_unix_ns INTEGER NOT NULL, until_position INTEGER,  -- NULL: still
+            PRIMARY KEY (regime, digest, w_table, from_position)) WITHOUT ROWID;
         CREATE TABLE outbox (
             event_no INTEGER NOT NULL, sink TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0,
             delivered_unix_ns INTEGER, PRIMARY KEY (event_no, sink)) WITHOUT ROWID;

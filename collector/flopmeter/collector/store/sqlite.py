@@ -11,7 +11,7 @@ from typing import Any
 from flopmeter.collector.books import SUM_FIELDS, GroupKey, HourKey, Sums
 from flopmeter.collector.errors import StoreError
 
-from .base import NextNumbers, RunTotal, StoredAgent, Transaction
+from .base import Judged, NextNumbers, RunTotal, StoredAgent, Transaction
 from .migrate import check, migrate
 
 #: How long a commit waits for another process's lock (an fsck or a backup that checkpoints).
@@ -49,7 +49,7 @@ WRITES: tuple[tuple[str, str], ...] = (
     ("models", _insert("models", "model_no, name, compute_capability")),
     ("workloads", _insert("workloads", _WORKLOAD)),
     ("records", _insert("records", _RECORD)),
-    ("heads", _insert("heads", "agent_no, position", "INSERT OR REPLACE")),
+    ("heads", _insert("heads", "agent_no, position, usual_window_ns", "INSERT OR REPLACE")),
     ("boots", _insert("boots", "agent_no, boot_id, window_end_boot_ns")),
     ("spans", f"UPDATE workloads SET {_SPAN} WHERE workload_no = ?"),  # noqa: S608
     ("totals", _insert("totals", f"{_KEY}, {_SUMS}", "INSERT OR REPLACE")),
@@ -58,9 +58,14 @@ WRITES: tuple[tuple[str, str], ...] = (
     ("conflicts", _insert("conflicts", "agent_no, seq, hash, record, received_unix_ns", "INSERT OR IGNORE")),
     ("events", _insert("events", _EVENT)),
     ("outbox", _insert("outbox", "event_no, sink")),
+    (
+        "judged_until",
+        "UPDATE judged SET until_position = ? WHERE regime = ? AND digest = ? AND w_table = ? AND from_position = ?",
+    ),
+    ("judged", _insert("judged", ", ".join(Judged._fields))),
 )
 _AGENTS = f"""
-    SELECT {", ".join(f"agents.{name}" for name in _NEW_AGENT.split(", "))}, record, received_unix_ns
+    SELECT {", ".join(f"agents.{name}" for name in _NEW_AGENT.split(", "))}, record, received_unix_ns, usual_window_ns
     FROM agents LEFT JOIN heads USING (agent_no) LEFT JOIN records USING (position)"""  # noqa: S608
 _TOTALS = f"SELECT {_SUMS} FROM totals WHERE {_KEY_IS}"  # noqa: S608
 _HOURLY = f"SELECT {_SUMS} FROM hourly WHERE hour = ? AND {_KEY_IS}"  # noqa: S608
@@ -270,6 +275,19 @@ class SqliteBooks:
     def run_totals(self, run: str) -> list[RunTotal]:
         rows = self._all(_RUN_TOTALS, (run,))
         return [RunTotal(GroupKey(*r[1:7]), r[0], [int(text) for text in r[7:]]) for r in rows]
+
+    def runs(self) -> list[str]:
+        return [
+            run for (run,) in self._all("SELECT DISTINCT run FROM workloads WHERE run != '' ORDER BY run")
+        ]
+
+    def has_event(self, key: str) -> bool:
+        return bool(self._all("SELECT 1 FROM events WHERE key = ?", (key,)))
+
+    def judged(self) -> list[Judged]:
+        columns = ", ".join(Judged._fields)
+        rows = self._all(f"SELECT {columns} FROM judged WHERE until_position IS NULL")  # noqa: S608
+        return [Judged(*row) for row in rows]
 
     def event_keys(self, subject: str) -> set[str]:
         return {key for (key,) in self._all("SELECT key FROM events WHERE subject = ?", (subject,))}
