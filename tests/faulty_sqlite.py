@@ -42,7 +42,9 @@ class Faults:
 
         class Connection(sqlite3.Connection):
             def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
-                found: sqlite3.Cursor = faults.around(sql, lambda: sqlite3.Connection.execute(self, sql, *values))
+                found: sqlite3.Cursor = faults.around(
+                    sql, lambda: sqlite3.Connection.execute(self, sql, *values)
+                )
                 return found
 
             def executemany(self, sql: str, *values: Any) -> sqlite3.Cursor:

@@ -100,7 +100,7 @@ ERRORS = [
     (["--no-such-flag"], 2, "No such option"),
     (["--admit", "absent"], 2, "--admit absent: cannot read"),
     (["--config", "absent.toml"], 2, "--config absent.toml: cannot read"),
-    (["--regimes", "absent"], 1, "regimes: cannot read"),
+    (["--regimes", "absent"], 2, "regimes: cannot read"),
     (["--store", "/proc/b.db"], 3, "cannot open"),
 ]
 

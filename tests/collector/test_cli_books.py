@@ -152,7 +152,10 @@ def test_events_list_and_its_filters(flopmeter):
     assert json.loads(flopmeter("events", "list", "--type", "coverage", "--json")[1])["events"] == [event]
     assert json.loads(flopmeter("events", "list", "--type", "threshold", "--json")[1])["events"] == []
     assert json.loads(flopmeter("events", "list", "--run", "nobody", "--json")[1])["events"] == []
-    assert "no events" in flopmeter("events", "list", "--run", "nobody")[1]
+    assert "no event matches" in flopmeter("events", "list", "--run", "nobody")[1]
+    code, _, said = flopmeter("events", "list", "--type", "threshold.crosed")
+    assert code == 2
+    assert "expected one of threshold.undetermined" in said
 
 
 def test_fleet_list(flopmeter):

@@ -258,6 +258,13 @@ def test_ctrl_c_is_clean(tmp_path: Path, number: int) -> None:
     assert list(env_tmp.iterdir()) == []
 
 
+def test_a_state_that_cannot_be_made(trace: Path) -> None:
+    done = flopmeter("replay", trace, "--state", "/proc/flopmeter")
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+    assert "Hint:" in done.stderr
+
+
 def test_two_replays_on_one_state_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "long.jsonl", steady(60_000))
     state = tmp_path / "state"

@@ -158,8 +158,11 @@ def events() -> None:
 def events_list(store: Path, run: str | None, kind: str | None, as_json: bool) -> None:
     """Every event raised, oldest first; --json prints them as CloudEvents 1.0."""
     from . import queries
+    from .events import TYPES
     from .runs_view import events_view
 
+    if kind is not None and not any(t == kind or t.startswith(kind + ".") for t in TYPES):
+        raise click.BadParameter(f"expected one of {', '.join(TYPES)}, got {kind!r}", param_hint="--type")
     with queries.reading(store) as reader:
         found = [
             e
@@ -170,7 +173,7 @@ def events_list(store: Path, run: str | None, kind: str | None, as_json: bool) -
     if as_json:
         emit_json({"events": found})
     else:
-        click.echo(events_view(found, _paint()))
+        click.echo(events_view(found, _paint(), filtered=bool(run or kind)))
 
 
 @click.group()

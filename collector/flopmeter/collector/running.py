@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from .admission import Admission, read_admit_file
-from .errors import CollectorError
+from .errors import CollectorError, RegimeError, SettingsError
 from .intake import Intake
 from .metrics import Counters
 from .regimes import with_site
@@ -59,7 +59,10 @@ class Collector:
         """Open the store and serve. Raises CollectorError; then nothing is left open."""
         s = self.settings
         admission = Admission(read_admit_file(s.admit) if s.admit else {}, s.admit_new)
-        regimes = with_site(s.regimes)
+        try:
+            regimes = with_site(s.regimes)
+        except RegimeError as e:  # a setting that cannot be used; `regimes check` answers yes or no instead
+            raise SettingsError(f"--regimes: {e}", e.hint) from e
         self._loop = asyncio.get_running_loop()
         self.store = SqliteStore(s.store)
         try:

@@ -244,10 +244,10 @@ def watch_line(document: Mapping[str, Any], now_text: str) -> str:
     )
 
 
-def events_view(events: Sequence[Mapping[str, Any]], paint: Paint) -> str:
+def events_view(events: Sequence[Mapping[str, Any]], paint: Paint, *, filtered: bool = False) -> str:
     """`events list`: what was raised, oldest first."""
     if not events:
-        return "no events: nothing was crossed, lost or forked"
+        return "no event matches" if filtered else "no events: nothing was crossed, lost or forked"
     lines = []
     for e in events:
         fg = "yellow" if e["type"].endswith(("undetermined", "silent")) else "red"

@@ -11,7 +11,7 @@ from random import SystemRandom
 from typing import Any
 
 from flopmeter.agent.chain import Chain
-from flopmeter.agent.errors import AgentError
+from flopmeter.agent.errors import AgentError, SourceError
 from flopmeter.agent.keys import load_or_create_key
 from flopmeter.agent.meter import Meter, MeterSettings
 from flopmeter.agent.pipeline import Pipeline, PipelineSettings
@@ -64,7 +64,13 @@ def replay(
         if state is None:
             state = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flopmeter-replay-")))
         books = state / "collector"
-        books.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            books.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as e:
+            raise SourceError(
+                f"--state {state}: cannot be made: {e.strerror or e}",
+                "name a directory that you may write to",
+            ) from e
         begun = time.monotonic()
         if collector:
             records = _play(trace, state, collector, window_ns, progress)
