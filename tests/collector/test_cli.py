@@ -144,3 +144,19 @@ def test_the_group_lists_fsck_beside_serve():
     assert done.returncode == 0
     assert "serve" in done.stdout
     assert "fsck" in done.stdout
+
+
+def test_a_directory_is_served_and_read_by_one_name(tmp_path, serve):
+    _, log = serve("--store", tmp_path / "books")
+    served(log)
+    assert (tmp_path / "books/books.sqlite").is_file()
+    for named in ("books", "books/books.sqlite"):
+        done = flopmeter("fleet", "list", "--json", "--store", tmp_path / named)
+        assert done.returncode == 0, done.stderr
+
+
+def test_serving_and_reading_have_the_same_default():
+    for words in (("collector", "serve"), ("collector", "fsck"), ("runs", "list"), ("fleet", "list")):
+        assert "default: /var/lib/flopmeter/collector]" in " ".join(
+            flopmeter(*words, "--help").stdout.split()
+        )

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from .store_path import DEFAULT_STORE
+
 _LAZY = {"fsck": ("flopmeter.collector.cli_books", "fsck", "Derive every total again from the stored bytes.")}
 
 
@@ -68,7 +70,12 @@ _FILE = click.Path(path_type=Path)
     help="TOML file of these settings; flags and FLOPMETER_COLLECTOR_* win over it.",
 )
 @click.option(
-    "--store", type=_FILE, required=True, envvar=_env("STORE"), help="SQLite file that holds the books."
+    "--store",
+    type=_FILE,
+    default=DEFAULT_STORE,
+    show_default=True,
+    envvar=_env("STORE"),
+    help="SQLite file that holds the books, or the directory it lies in.",
 )
 @click.option(
     "--listen",

@@ -9,11 +9,12 @@ import click
 
 from flopmeter.cli.output import emit_json, json_option
 
+from .store_path import DEFAULT_STORE, store_file
+
 if TYPE_CHECKING:
     from .regimes import Regime
     from .runs_view import Paint
 
-DEFAULT_STORE = "/var/lib/flopmeter/collector"
 MIN_INTERVAL_S = 0.1
 
 store_option = click.option(
@@ -139,7 +140,7 @@ def _run(run: str, store: Path, regimes_dir: Path | None) -> dict[str, Any]:
         if not found or not run:
             near = difflib.get_close_matches(run, reader.run_names(), n=3, cutoff=0.4)
             raise StoreError(
-                f"run {run!r}: expected a run in {queries.store_file(store)}, found none of that name",
+                f"run {run!r}: expected a run in {store_file(store)}, found none of that name",
                 f"did you mean {', '.join(near)}?" if near else "`flopmeter runs list` shows them all",
             )
     return found[0]
@@ -268,7 +269,6 @@ def fsck(store: Path, regimes_dir: Path | None, as_json: bool) -> None:
     """
     import sys
 
-    from . import queries
     from .fsck import check_store, result_document, result_text
 
     shown = [0.0]
@@ -280,9 +280,7 @@ def fsck(store: Path, regimes_dir: Path | None, as_json: bool) -> None:
             click.echo(f"\r{done:,} of {whole:,} records\x1b[K", err=True, nl=False)
 
     on_terminal = sys.stderr.isatty()
-    result = check_store(
-        queries.store_file(store), _regimes(regimes_dir), progress=progress if on_terminal else None
-    )
+    result = check_store(store_file(store), _regimes(regimes_dir), progress=progress if on_terminal else None)
     if on_terminal:
         click.echo("\r\x1b[K", err=True, nl=False)
     if as_json:

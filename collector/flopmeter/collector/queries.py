@@ -24,17 +24,11 @@ from .fleet import SILENT_AFTER_NS, AgentState, fleet_document, unreported
 from .regimes import Regime, shipped
 from .store.migrate import check
 from .store.sqlite import BUSY_TIMEOUT_S, open_for_reading
+from .store_path import store_file
 
 # S608: SQL is put together from column names and numbers of this program only; values are bound.
-#: What a store is called when a directory is named instead of a file.
-STORE_NAME = "books.sqlite"
 _SUMS = ", ".join(SUM_FIELDS)
 _KEY = ", ".join(GroupKey._fields)
-
-
-def store_file(path: Path) -> Path:
-    """The store that `path` names: the file itself, or the one in that directory."""
-    return path / STORE_NAME if path.is_dir() else path
 
 
 @contextmanager

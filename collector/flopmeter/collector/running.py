@@ -21,6 +21,7 @@ from .server import MAX_STREAMS, REVIEW_S, IngestServer
 from .settings import CollectorSettings, split_address
 from .sink import EventLog
 from .store.sqlite import SqliteStore
+from .store_path import store_file
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ class Collector:
         except RegimeError as e:  # a setting that cannot be used; `regimes check` answers yes or no instead
             raise SettingsError(f"--regimes: {e}", e.hint) from e
         self._loop = asyncio.get_running_loop()
-        self.store = SqliteStore(s.store)
+        path = store_file(s.store)
+        self.store = SqliteStore(path)
         try:
             sinks = [EVENT_LOG_SINK] if s.event_log else []
             writer = Writer(self.store.books, regimes, sinks=sinks, unix_ns=self._unix_ns)
@@ -88,7 +90,7 @@ class Collector:
                 await self.server.stop()
                 raise CollectorError(str(e), "is another collector running on this address?") from e
             if s.event_log is not None:
-                self._sink = EventLog(s.store, s.event_log, EVENT_LOG_SINK, unix_ns=self._unix_ns)
+                self._sink = EventLog(path, s.event_log, EVENT_LOG_SINK, unix_ns=self._unix_ns)
                 self._sink.start()
         except BaseException:
             self.store.close()
@@ -150,7 +152,7 @@ class RunningCollector:
         if not self._started.wait(START_TIMEOUT_S):
             raise CollectorError(f"the collector did not start within {START_TIMEOUT_S:.0f} s")
         self._raise_failure()
-        self.store_path = settings.store
+        self.store_path = store_file(settings.store)
         self.address = self._collector.address
         self.http_address = self._collector.http_address
 
@@ -227,7 +229,7 @@ async def _serve(settings: CollectorSettings) -> None:
         loop.add_signal_handler(number, stop.set)
     collector = Collector(settings)
     await collector.start()
-    log.info("listening on %s, store %s", collector.address, settings.store)
+    log.info("listening on %s, store %s", collector.address, store_file(settings.store))
     if collector.http_address:
         log.info("health and metrics on http://%s", collector.http_address)
     sd_notify("READY=1")

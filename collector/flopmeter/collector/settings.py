@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import SettingsError
+from .store_path import DEFAULT_STORE
 
 ENV_PREFIX = "FLOPMETER_COLLECTOR_"
 #: Set by Kubernetes and Docker links for a service named flopmeter-collector; not ours.
@@ -20,7 +21,7 @@ MAX_LINGER_MS = 10_000
 class CollectorSettings:
     """What `flopmeter collector serve` runs with. Defaults here are the documented ones."""
 
-    store: Path  # SQLite file; made if absent
+    store: Path = Path(DEFAULT_STORE)  # SQLite file, or the directory it lies in; made if absent
     listen: str = "127.0.0.1:9840"  # gRPC; loopback only, since it is plain text
     http: str = "127.0.0.1:9841"  # /healthz /readyz /metrics; "" = none
     admit: Path | None = None  # file of public keys that may speak

@@ -16,9 +16,9 @@ from flopmeter.agent.errors import AgentError
 from flopmeter.agent.meter import Meter, MeterSettings
 from flopmeter.agent.pipeline import Pipeline, PipelineSettings
 from flopmeter.agent.reading import Happening, NodeFacts, Reading
-from flopmeter.collector.queries import STORE_NAME
 from flopmeter.collector.running import RunningCollector, run_collector
 from flopmeter.collector.settings import CollectorSettings
+from flopmeter.collector.store_path import STORE_NAME
 from flopmeter.contract.usage import NoticeKind
 
 from .node import SimNode

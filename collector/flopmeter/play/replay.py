@@ -20,9 +20,10 @@ from flopmeter.agent.sources.compressed import expanded
 from flopmeter.agent.sources.trace import TraceFile
 from flopmeter.agent.spool import Spool
 from flopmeter.agent.uplink import Identity, Timing, Uplink
-from flopmeter.collector.queries import STORE_NAME, document
+from flopmeter.collector.queries import document
 from flopmeter.collector.running import run_collector
 from flopmeter.collector.settings import CollectorSettings
+from flopmeter.collector.store_path import STORE_NAME
 from flopmeter.contract.limits import DEFAULT_TICK_NS
 
 from .progress import Progress
