@@ -249,6 +249,24 @@ def test_what_a_restored_collector_lacks_is_pending_again_at_once(chain: Chain) 
     assert (chain.spool.acked_seq, chain.spool.pending) == (4, 6)
 
 
+def test_of_a_window_that_is_in_the_books_in_part_the_rest_is_a_gap(chain: Chain) -> None:
+    append(chain, 0, 4)
+    head = HeadFacts(8, b"h" * 32, BOOT, 2 * WINDOW_NS + WINDOW_NS // 3)
+    assert chain.resume(head) == 8
+    found = [decode_batch(parse_record(e.record).payload) for e in chain.spool.entries(1)]
+    assert [(b.window_start_boot_ns, b.window_end_boot_ns) for b in found] == [
+        (head.head_window_end_boot_ns, 3 * WINDOW_NS),
+        (3 * WINDOW_NS, 4 * WINDOW_NS),
+    ]
+    (gap,), (usage,) = (b.usage for b in found)
+    assert (gap.gap_reason, gap.duration_ns) == (GapReason.RECORD_LOST, WINDOW_NS - WINDOW_NS // 3)
+    assert (usage.gap_reason, usage.hmma_cycles) == (GapReason.NONE, 7)
+    assert [r.kind for r in chain.take_remarks()[0]] == [NoticeKind.REANCHORED]
+    assert len(list((chain.spool.directory / "quarantine").glob("record-*.txt"))) == 3
+    entry = chain.spool.entry(8)
+    assert (entry.prev_hash, entry.window_start_boot_ns) == (b"h" * 32, head.head_window_end_boot_ns)
+
+
 def test_numbers_that_were_forgotten_are_named_as_lost_by_the_collector(
     collector: FakeCollector, tmp_path: Path, connect: Connect
 ) -> None:

@@ -27,7 +27,7 @@ def substitute(outline: Outline, inventory: bytes, detail: str, *, start_boot_ns
     devices = decode_devices(inventory)
     parents = frozenset(d.parent for d in devices if d.mig and d.parent)
     start = max(outline.window_start_boot_ns, start_boot_ns)
-    most_ns = outline.window_end_boot_ns - start if start > outline.window_start_boot_ns else None
+    most_ns = outline.window_end_boot_ns - start if start_boot_ns else None
     usage = []
     for index, time_ns in sorted(outline.time_ns.items()):
         lost_ns = time_ns if most_ns is None else min(time_ns, most_ns)
