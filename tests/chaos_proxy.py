@@ -83,7 +83,10 @@ class ChaosProxy:
                 await call.write(message)
                 continue
             self._maybe_cut("cut before")
-            act = self._random.choice(("twice", "held", "late")) if self._chance(self._mangle) else "passed"
+            act = "passed"
+            if self._chance(self._mangle) or self._owed("late"):
+                # Each kind in turn: a run of any length sees them all.
+                act = min(("twice", "held", "late"), key=lambda kind: self.done[kind])
             self.done[act] += 1
             if act == "held" and held is None:
                 held = message
@@ -107,8 +110,12 @@ class ChaosProxy:
                 raise _CutError
             await context.write(message)
 
+    def _owed(self, kind: str) -> bool:
+        """Chance has left it out for long enough."""
+        return self.done["passed"] > 10 and not self.done[kind]
+
     def _maybe_cut(self, where: str) -> None:
-        if not self.calm and self._chance(self._cut):
+        if not self.calm and (self._chance(self._cut) or self._owed(where)):
             self.done[where] += 1
             raise _CutError
 

@@ -260,7 +260,7 @@ class Chain:
             same_boot = entry.boot_id == head.head_boot_id
             if entry.seq <= acked and not same_boot:
                 continue  # it was in the books once, and nothing shows that it is not now
-            if not same_boot or entry.window_start_boot_ns >= head_end:
+            if not same_boot or (entry.window_start_boot_ns >= head_end and not _reaches(entry, head_end)):
                 moved.append((entry.seq, False))
             elif entry.seq > acked:
                 books = f"its time is in the books already, up to record {head.resume_seq - 1}"
@@ -319,6 +319,17 @@ class Chain:
         except JournalError:
             told = set()
         return [r for r in kept if r.name not in told]
+
+
+def _reaches(entry: Entry, head_end: int) -> bool:
+    """Whether the record tells of time before `head_end`, though its window starts behind it.
+
+    An interval belongs to the window in which it ends, so that one over a restart can start long before.
+    """
+    outline = _outline(entry)
+    if outline is None:
+        return False
+    return any(time_ns > outline.window_end_boot_ns - head_end for time_ns in outline.time_ns.values())
 
 
 def _outline(entry: Entry) -> Outline | None:

@@ -405,6 +405,20 @@ class Intake:
             track.seen_ns = max(track.seen_ns, t)
             track.loaded_ns = max(track.loaded_ns, t)
 
+    def skip_reaching(self, t: int) -> None:
+        """As `skip_to`, for a window that starts behind `t`: only what reaches back from it before `t`.
+
+        An interval over a restart belongs to the window in which it ends, and can start long before it.
+        """
+        for entity, track in self.tracks.items():
+            begun = track.accounted_ns - self.window.duration_ns(entity)
+            if track.accounted_ns < 0 or begun >= t:
+                continue
+            self.window.drop_usage_of(entity)
+            track.held.clear()
+            track.forget_base(GapReason.RECORD_LOST)
+            track.accounted_ns = t
+
     def take_devices(self, devices: Iterable[Device]) -> str:
         """Make the tracks fit `devices`: settle those that left, begin those that came, restart the changed.
 

@@ -180,7 +180,10 @@ class Meter:
         False if that cannot be, as it is only `now_ns`; a replay comes from behind, and may skip ahead.
         """
         j = self._j
-        if boot_id != j.boot_id or t_boot_ns <= j.batch_start_ns:
+        if boot_id != j.boot_id:
+            return True
+        if t_boot_ns <= j.batch_start_ns:
+            self._in.skip_reaching(t_boot_ns)
             return True
         if t_boot_ns > now_ns and not self._replay:
             return False

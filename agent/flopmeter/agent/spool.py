@@ -39,7 +39,7 @@ DEFAULT_LIMIT_BYTES = 256 << 20
 DEFAULT_KEEP_ACKED_BYTES = 32 << 20
 MIN_LIMIT_BYTES = 64 << 10
 #: The acked hint is written again after this many more records; losing it costs a few repeats.
-_ACKED_EVERY = 256
+_ACKED_EVERY = 16
 
 
 class Tip(NamedTuple):

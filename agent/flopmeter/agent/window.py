@@ -138,6 +138,15 @@ class Window:
         elif len(self._said) < MAX_WINDOW_NOTICES:
             self._said[kind, entity] = _Said(kind, t_boot_ns, t_unix_ns, entity, detail[:MAX_DETAIL_CHARS])
 
+    def duration_ns(self, entity: str) -> int:
+        """Time that the entity's rows cover."""
+        return sum(numbers[0] for key, numbers in self._rows.items() if key[0] == entity)
+
+    def drop_usage_of(self, entity: str) -> None:
+        """Give up one entity's rows and anchors."""
+        self._rows = {key: numbers for key, numbers in self._rows.items() if key[0] != entity}
+        self._anchors = [kept for kept in self._anchors if kept[0] != entity]
+
     def drop_usage(self) -> None:
         """Give up rows and anchors; what was said stays."""
         self._rows.clear()
