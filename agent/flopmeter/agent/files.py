@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 from pathlib import Path
 
@@ -38,6 +39,26 @@ def write_file(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):  # the next start removes it
             tmp.unlink(missing_ok=True)
         raise os_error(f"cannot write {path}", e) from e
+
+
+def read_named_by_hash(path: Path) -> bytes:
+    """A file whose name is the SHA-256 of its bytes. SpoolError if it is gone or damaged."""
+    try:
+        data = path.read_bytes()
+    except OSError as e:
+        raise SpoolError(f"{path}: cannot be read: {e.strerror or e}", "check the disk") from e
+    if hashlib.sha256(data).hexdigest() != path.name:
+        raise SpoolError(f"{path}: its bytes do not give its name", "check the disk")
+    return data
+
+
+def read_number(path: Path) -> int:
+    """A number that was noted as a hint, 0 where there is none that can be read whole."""
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError):
+        return 0
+    return int(text) if text.endswith("\n") and text.strip().isascii() and text.strip().isdigit() else 0
 
 
 def take_lock(directory: Path) -> int:

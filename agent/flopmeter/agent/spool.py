@@ -25,7 +25,7 @@ from flopmeter.contract.record import ZERO_HASH, record_hash
 from flopmeter.contract.usage import NoticeKind
 
 from .errors import SpoolError, SpoolFullError
-from .files import os_error, sync_directory, take_lock, write_file
+from .files import os_error, read_named_by_hash, read_number, sync_directory, take_lock, write_file
 from .remark import Remark, load_remark
 from .segment import Cut, Entry, Head, Segment, read_segment, segment_path, write_segment
 
@@ -178,16 +178,7 @@ class Spool:
 
     def inventory(self, digest: bytes) -> bytes:
         """A kept inventory. SpoolError if it is gone or damaged."""
-        import hashlib
-
-        path = self.directory / "inventory" / digest.hex()
-        try:
-            data = path.read_bytes()
-        except OSError as e:
-            raise SpoolError(f"inventory {path}: cannot be read: {e.strerror or e}", "check the disk") from e
-        if hashlib.sha256(data).digest() != digest:
-            raise SpoolError(f"inventory {path}: its bytes do not give its name", "check the disk")
-        return data
+        return read_named_by_hash(self.directory / "inventory" / digest.hex())
 
     # Changing it.
 
@@ -455,13 +446,6 @@ class Spool:
         except OSError as e:  # only a hint: the collector's Welcome says the truth
             log.warning("spool: cannot note the acknowledged position: %s", e.strerror or e)
 
-    def _read_acked(self) -> int:
-        try:
-            text = (self.directory / "acked").read_text()
-        except OSError:
-            return 0
-        return int(text) if text.endswith("\n") and text.strip().isascii() and text.strip().isdigit() else 0
-
     def _close_files(self) -> None:
         for fd in (self._write_fd, self._read_fd):
             if fd >= 0:
@@ -507,7 +491,7 @@ class Spool:
                 self._tip = Tip(last.first_seq, last.head.prev_hash, last.head.journal)
         # What stands before the oldest segment was acknowledged before it was forgotten.
         forgotten = self._segments[0].first_seq - 1 if self._segments else 0
-        self._acked = max(forgotten, min(self._read_acked(), self._tip.next_seq - 1))
+        self._acked = max(forgotten, min(read_number(self.directory / "acked"), self._tip.next_seq - 1))
         self._acked_written = self._acked
         for path in (self.directory / "inventory").iterdir():
             if path.name not in used:
