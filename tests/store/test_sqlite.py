@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 from builders import Chain
@@ -102,16 +103,62 @@ def test_a_newer_schema_is_refused_with_a_hint(path):
         open_for_reading(path)
 
 
-def test_a_migration_that_fails_leaves_no_trace(path, monkeypatch):
+LATER = (*MIGRATIONS, ("0002-later", "CREATE TABLE later (x);\nCREATE INDEX later_x ON later (x);"))
+BROKEN = (*LATER, ("0003-broken", "CREATE TABLE last (x);\nCREATE TABLE agents (x);"))
+
+
+def applied(path):
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute("SELECT migration_set, name FROM _sqlite_migrations ORDER BY id").fetchall()
+
+
+def tables(path):
+    with closing(sqlite3.connect(path)) as connection:
+        return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
+def test_a_migration_that_fails_leaves_no_trace_of_it_nor_of_those_before(path, monkeypatch):
     SqliteStore(path).close()
-    broken = (*MIGRATIONS, ("0002-broken", "CREATE TABLE later (x);\nCREATE TABLE agents (x);"))
-    monkeypatch.setattr("flopmeter.collector.store.migrate.MIGRATIONS", broken)
+    before = tables(path)
+    monkeypatch.setattr("flopmeter.collector.store.migrate.MIGRATIONS", BROKEN)
     with pytest.raises(StoreError, match="already exists"):
         SqliteStore(path)
     assert pragma(path, "user_version") == len(MIGRATIONS)
-    connection = sqlite3.connect(path)
-    assert connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'later'").fetchone() == (0,)
-    connection.close()
+    assert tables(path) == before
+    assert applied(path) == [("flopmeter", name) for name, _ in MIGRATIONS]
+
+
+def test_a_new_store_whose_migration_fails_is_still_ours_to_make(path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("flopmeter.collector.store.migrate.MIGRATIONS", BROKEN)
+        with pytest.raises(StoreError, match="already exists"):
+            SqliteStore(path)
+    assert tables(path) == set()
+    SqliteStore(path).close()
+    assert pragma(path, "application_id") == APPLICATION_ID
+
+
+def test_a_later_migration_is_applied_to_books_that_hold_something(path, monkeypatch):
+    chain = Chain()
+    with Desk(path) as desk:
+        assert desk.offer(desk.agent(chain), chain.next()) is TAKEN
+        desk.commit()
+    monkeypatch.setattr("flopmeter.collector.store.migrate.MIGRATIONS", LATER)
+    with Desk(path) as desk:
+        assert desk.offer(desk.agent(chain), chain.next()) is TAKEN
+        desk.commit()
+        assert desk.rows("SELECT count(*) FROM records") == [(2,)]
+    assert pragma(path, "user_version") == len(LATER)
+    assert applied(path) == [("flopmeter", name) for name, _ in LATER]
+
+
+def test_a_store_that_is_up_to_date_opens_without_sqlite_utils(path):
+    code = (
+        "import sys; from pathlib import Path; from flopmeter.collector.store.sqlite import SqliteStore; "
+        "SqliteStore(Path(sys.argv[1])).close(); print('sqlite_utils' in sys.modules)"
+    )
+    said = [subprocess.check_output([sys.executable, "-c", code, path], text=True) for _ in range(2)]
+    assert said == ["True\n", "False\n"]
 
 
 def test_readers_need_a_store(path, tmp_path):
