@@ -1,6 +1,7 @@
 """The books: exact integer sums of usage, keyed so that FLOP can be derived again with any W table.
 
-Pure. `add_rows` is the one function that turns usage into sums; ingest and fsck both run it.
+Pure. `add_rows` is the plain way to add, by which fsck derives the books; ingest's fast way (encode.py, writer.py)
+must come to the same, and fsck is what says so.
 """
 
 from collections.abc import Iterable
