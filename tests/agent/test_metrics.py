@@ -98,6 +98,9 @@ def test_the_numbers_are_those_of_the_parts(
     assert plain["flopmeter_agent_uplink_connected"] == 1
     assert plain["flopmeter_agent_uplink_connects_total"] == 1
     assert plain["flopmeter_agent_uplink_last_ack_timestamp_seconds"] > 1.7e9
+    assert 0 < plain["flopmeter_agent_cpu_seconds_total"] < 3600
+    assert 10e6 < plain["flopmeter_agent_resident_memory_bytes"] < 10e9
+    assert plain["flopmeter_agent_threads"] >= 2
     one, two = readings[-2].entity, readings[-1].entity
     assert got["flopmeter_agent_gpu_read_ok", (("hw_id", one),)] == 1
     assert got["flopmeter_agent_gpu_read_ok", (("hw_id", two),)] == 0

@@ -115,6 +115,14 @@ class AgentView:
             ("spool_limit_bytes", "Above this, detail is given up.", spool.limit_bytes),
         ):
             yield Gauge(f"flopmeter_agent_{name}", text, value=value)
+        cpu_s, rss_bytes, threads = own_cost()
+        yield Counter(
+            "flopmeter_agent_cpu_seconds", "What the agent itself has used of the cores.", value=cpu_s
+        )
+        yield Gauge("flopmeter_agent_resident_memory_bytes", "What the agent itself holds.", value=rss_bytes)
+        yield Gauge(
+            "flopmeter_agent_threads", "Threads; a driver that hangs holds one per GPU.", value=threads
+        )
         status = pipeline.status
         if status is not None:
             yield Gauge("flopmeter_agent_uplink_connected", "1 = a stream is open.", value=status.connected)
@@ -142,6 +150,16 @@ class AgentView:
             if w is not None:
                 jobs.add_metric([hw_id, w.kind.label, w.job, w.step, w.run, w.user], 1)
         yield from (ok, last, failed, jobs)
+
+
+def own_cost() -> tuple[float, int, int]:
+    """(CPU seconds, resident bytes, threads) of this process: the budget of docs/performance.md, on every node."""
+    import psutil
+
+    process = psutil.Process()
+    with process.oneshot():
+        times = process.cpu_times()
+        return times.user + times.system, process.memory_info().rss, process.num_threads()
 
 
 class MetricsServer:
