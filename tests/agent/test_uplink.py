@@ -237,7 +237,7 @@ def test_a_restored_collector_is_refilled(collector: FakeCollector, chain: Chain
     again = connect(collector.target)
     settled(again, 12)
     in_books(collector, chain)
-    assert chain.take_remarks() == ([], (BOOT, 4 * WINDOW_NS))
+    assert chain.take_remarks() == ([], (BOOT, 4 * WINDOW_NS, False))
 
 
 def test_what_a_restored_collector_lacks_is_pending_again_at_once(chain: Chain) -> None:
@@ -420,7 +420,7 @@ def test_a_lost_spool_goes_on_behind_the_collectors_head(
     remarks, skip = again.take_remarks()
     assert [r.kind for r in remarks] == [NoticeKind.REANCHORED]
     assert "2 records sealed again behind it, 2 set aside" in remarks[0].detail
-    assert skip == (BOOT, 10 * WINDOW_NS)
+    assert skip == (BOOT, 10 * WINDOW_NS, True)
     assert len(list((tmp_path / "state/spool/quarantine").glob("record-*.txt"))) == 2
     append(again, 12, 1)
     settled(uplink, 13)

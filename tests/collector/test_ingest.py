@@ -6,6 +6,7 @@ import pytest
 from builders import Chain
 
 from flopmeter.collector import ingest
+from flopmeter.collector.encode import decode_batch
 from flopmeter.collector.ingest import DUPLICATE, Head, PushbackReason, PushedBack, RefusalCode, Refused
 from flopmeter.contract.record import ZERO_HASH, parse_record, record_hash
 from flopmeter.contract.usage import Inventory, Workload, WorkloadKind
@@ -142,10 +143,16 @@ def test_a_boot_that_is_over_does_not_come_back():
 def test_moving_to_another_boot_remembers_where_the_one_before_ended():
     first, second = records(2)
     head = Head()
-    ingest.move(head, first, b"h1", 1_000, 5)
-    ingest.move(head, second, b"h2", 2_000, 6)
+
+    def taken(record, digest, end_boot_ns):
+        window = replace(decode_batch(record.payload), window_end_boot_ns=end_boot_ns)
+        ingest.move(head, record, digest, window, received_unix_ns=5, stopped=False)
+
+    taken(first, b"h1", 2_000_000_000_000)
+    taken(second, b"h2", 3_000_000_000_000)
     assert head.boots == {}
     other = replace(second, boot_id=b"another boot 16b")
-    ingest.move(head, other, b"h3", 10, 7)
-    assert head.boots == {first.boot_id: 2_000}
-    assert (head.boot_id, head.window_end_boot_ns, head.last_hash) == (other.boot_id, 10, b"h3")
+    taken(other, b"h3", 1_500_000_000_000)
+    assert head.boots == {first.boot_id: 3_000_000_000_000}
+    assert (head.boot_id, head.window_end_boot_ns) == (other.boot_id, 1_500_000_000_000)
+    assert head.last_hash == b"h3"

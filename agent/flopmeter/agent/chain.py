@@ -10,7 +10,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from flopmeter.contract.record import HEADER_BYTES, SIGNATURE_BYTES, ZERO_HASH, record_hash
 from flopmeter.contract.usage import Batch, Inventory, NoticeKind
@@ -53,6 +53,14 @@ class HeadFacts:
     head_window_end_boot_ns: int
 
 
+class Skip(NamedTuple):
+    """Up to where the books hold usage of a boot. `reanchored`: by records that are not ours as we know them."""
+
+    boot_id: bytes
+    t_boot_ns: int
+    reanchored: bool
+
+
 class Chain:
     """Append, ship, acknowledge, move. Every method may be called from any thread."""
 
@@ -66,7 +74,7 @@ class Chain:
         self._overlapped = 0  # the last record that was refused for telling of time in the books
         self._telling: dict[str, int] = {}  # remarks, and a record not before the one that tells of it
         self._remarks = self._untold()
-        self._skip: tuple[bytes, int] | None = None
+        self._skip: Skip | None = None
         self._kept_digest = b""
 
     # The pipeline's side.
@@ -125,8 +133,8 @@ class Chain:
                     del self._telling[name]
             return gone
 
-    def take_remarks(self) -> tuple[list[Remark], tuple[bytes, int] | None]:
-        """Remarks for the next batch, and (boot id, time) up to which the books already hold usage."""
+    def take_remarks(self) -> tuple[list[Remark], Skip | None]:
+        """Remarks for the next batch, and up to where the books already hold usage."""
         if not self._remarks and self._skip is None:
             return [], None
         with self._lock:
@@ -165,7 +173,8 @@ class Chain:
                 # At the oldest that we hold its predecessor may be any: the collector has noted the loss.
                 oldest = spool.oldest_seq
                 fits = spool.entry(seq).prev_hash == head_hash or (seq == oldest > 1 and not self._forked)
-            if fits and not self._told_already(head):
+            ours = fits and not self._told_already(head)
+            if ours:
                 if seq <= spool.acked_seq:
                     log.warning("collector holds records up to %d only: refilling it from the spool", seq - 1)
                     spool.regress(seq - 1)
@@ -175,7 +184,8 @@ class Chain:
             if head.head_boot_id:
                 # Nothing to skip for a meter that is behind the books' end, as it is but when its state was
                 # lost or is older than the books, or when an agent before us did not live to skip.
-                self._skip = (head.head_boot_id, head.head_window_end_boot_ns)
+                lost = not ours or (self._skip is not None and self._skip.reanchored)
+                self._skip = Skip(head.head_boot_id, head.head_window_end_boot_ns, lost)
             self._forked = False
             return seq
 

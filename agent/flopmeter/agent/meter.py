@@ -174,7 +174,7 @@ class Meter:
         self._j.driver, self._j.nvml = facts.driver, facts.nvml
         self._take_devices()
 
-    def skip_to(self, boot_id: bytes, t_boot_ns: int, now_ns: int) -> bool:
+    def skip_to(self, boot_id: bytes, t_boot_ns: int, now_ns: int, *, reanchored: bool = False) -> bool:
         """Usage up to `t_boot_ns` is in the books already: drop it here, go on from there with a gap.
 
         False if that cannot be, as it is only `now_ns`; a replay comes from behind, and may skip ahead.
@@ -183,7 +183,8 @@ class Meter:
         if boot_id != j.boot_id:
             return True
         if t_boot_ns <= j.batch_start_ns:
-            self._in.skip_reaching(t_boot_ns)
+            if reanchored:  # else the books hold just what this meter sealed
+                self._in.skip_reaching(t_boot_ns)
             return True
         if t_boot_ns > now_ns and not self._replay:
             return False

@@ -16,7 +16,7 @@ from typing import Protocol
 from flopmeter.contract.usage import GapReason, NoticeKind, Workload
 
 from .attribution import WorkloadFinder
-from .chain import Chain, SealedWindow
+from .chain import Chain, SealedWindow, Skip
 from .errors import AgentError, SpoolFullError
 from .keys import load_or_create_key
 from .meter import Meter, MeterSettings
@@ -48,7 +48,7 @@ class PipelineMeter(Protocol):
     def advance(self, t_boot_ns: int, t_unix_ns: int) -> Sequence[SealedWindow]: ...
     def flush(self, *, final: bool = False) -> SealedWindow | None: ...
     def refacts(self, facts: NodeFacts) -> None: ...
-    def skip_to(self, boot_id: bytes, t_boot_ns: int, now_ns: int) -> bool: ...
+    def skip_to(self, boot_id: bytes, t_boot_ns: int, now_ns: int, *, reanchored: bool = False) -> bool: ...
     def note(self, kind: NoticeKind, detail: str, *, name: str = "") -> None: ...
     def forget_told(self, names: Sequence[str]) -> None: ...
     def holders(self) -> Mapping[str, Collection[Workload]]: ...
@@ -131,7 +131,7 @@ class Pipeline:
         self._meter = make_meter(facts, chain.journal)
         self._group: list[SealedWindow] = []
         self._said: list[Remark] = []  # notices that are not durable yet
-        self._skip: tuple[bytes, int, int] | None = None  # the books hold usage up to there; not durable yet
+        self._skip: tuple[Skip, int] | None = None  # the books hold usage up to there; not durable yet
         self._held: dict[str, set[Workload]] = {}  # who held each entity since detail is given up
         self._group_limit = self._part = 1
         self._room_until_s = 0.0  # 0 = not waiting for room
@@ -236,11 +236,14 @@ class Pipeline:
             raise self.uplink.status.fatal
         remarks, skip = self.chain.take_remarks()
         if skip is not None:
-            self._skip = (*skip, t_boot_ns)
-            if not self._meter.skip_to(*self._skip):
-                log.error("collector: says it has usage up to %d ns, now is %d ns", skip[1], t_boot_ns)
+            self._skip = (skip, t_boot_ns)
+            if not self._skip_to(*self._skip):
+                log.error("collector: says it has usage up to %d ns, now is %d ns", skip.t_boot_ns, t_boot_ns)
         for remark in remarks:
             self.note(remark.kind, remark.detail, remark.name)
+
+    def _skip_to(self, skip: Skip, now_ns: int) -> bool:
+        return self._meter.skip_to(skip.boot_id, skip.t_boot_ns, now_ns, reanchored=skip.reanchored)
 
     def _take(self, sealed: Sequence[SealedWindow]) -> None:
         # After detail was given up, what was said stands in the open window, not in those just sealed. And only
@@ -303,7 +306,7 @@ class Pipeline:
         self._meter = self._make_meter(self.facts, self.chain.journal)
         self._meter.bridge(GapReason.SPOOL_FULL, self._held)
         if self._skip is not None:
-            self._meter.skip_to(*self._skip)
+            self._skip_to(*self._skip)
         if not any(remark.kind is NoticeKind.SPOOL_FULL for remark in self._said):
             self._said.append(Remark(NoticeKind.SPOOL_FULL, str(why)))
         self._say_again = True
