@@ -63,7 +63,7 @@ bench: $(VENV)/.bench ## ratios of our speed to peers and floors, measured side 
 	@$(BIN)/python tests/bench/run.py $(ARGS)
 
 proto: $(VENV)/.dev ## generate protos/flopmeter/wire/v1/*_pb2* again
-	$(BIN)/python -m grpc_tools.protoc -I protos --python_out=protos --mypy_out=protos protos/flopmeter/wire/v1/*.proto
+	$(BIN)/python -m grpc_tools.protoc --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy -I protos --python_out=protos --mypy_out=protos protos/flopmeter/wire/v1/*.proto
 
 lock: $(VENV)/.dev ## resolve the lock files again (needs uv on the PATH or in .venv)
 	requirements/lock.sh

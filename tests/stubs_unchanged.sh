@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=$(mktemp -d); trap 'rm -rf "$out"' EXIT
-.venv/bin/python -m grpc_tools.protoc -I protos --python_out="$out" --mypy_out="$out" protos/flopmeter/wire/v1/*.proto
+.venv/bin/python -m grpc_tools.protoc --plugin=protoc-gen-mypy=.venv/bin/protoc-gen-mypy -I protos --python_out="$out" --mypy_out="$out" protos/flopmeter/wire/v1/*.proto
 for f in "$out"/flopmeter/wire/v1/*; do
   cmp -s "$f" "protos/flopmeter/wire/v1/$(basename "$f")" || { echo "stub differs: $(basename "$f"); run make proto and commit" >&2; exit 1; }
 done
