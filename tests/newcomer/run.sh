@@ -7,8 +7,7 @@
 # fails where it has not. From this machine the new one gets only what its package clients need to reach
 # the outside: apt sources, pip settings with the local folders that they name, proxies, certificates, DNS.
 #
-# NEWCOMER_PYTEST="…" hands arguments to the newcomer's pytest; .ci/run leaves out the kill-and-full-disk
-# tests here (-m 'not faults'), which it has run on the machine itself just before.
+# NEWCOMER_PYTEST="…" hands arguments to the newcomer's pytest; .ci/run hands none: all of `make test`.
 set -euo pipefail
 repo=$(cd "$(dirname "$0")/../.." && pwd)
 shared=$(realpath "${1:-$repo/../shared}")
