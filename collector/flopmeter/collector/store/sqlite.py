@@ -16,8 +16,9 @@ from .migrate import check, migrate
 
 #: How long a commit waits for another process's lock (an fsck or a backup that checkpoints).
 BUSY_TIMEOUT_S = 5.0
-#: Pages of WAL before a commit also checkpoints: 16 MiB, so that the fsync of the main file is rare.
-WAL_AUTOCHECKPOINT_PAGES = 4_000
+#: Pages of WAL before a commit also checkpoints: 4 MiB, some fifteen groups of a hundred. Measured after 1.5
+#: million rows: 2,000 and 4,000 give 10 % and 15 % fewer rows a second and twice and three times the longest commit.
+WAL_AUTOCHECKPOINT_PAGES = 1_000
 #: Most memory for pages, per connection: the heads of 50,000 agents and the indexes' right edges.
 CACHE_KIB = 32_768
 
