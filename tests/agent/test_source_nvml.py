@@ -93,6 +93,7 @@ def test_a_hopper_on_a_new_driver_gives_everything(play):
     assert gpu == {
         "entity": GPU0, "name": "NVIDIA H100 80GB HBM3", "compute_capability": "9.0", "sm_count": 132,
         "max_sm_clock_mhz": 1980, "serial": "1650000000", "mig": False, "parent": "", "gpu_instance": -1,
+        "pci_address": "", "persistence": None, "confidential": None,
     }  # fmt: skip
     assert (other["entity"], other["serial"]) == (GPU1, "")
     assert second["error"] is None

@@ -50,7 +50,7 @@ MALFORMED = {
     "workload past the list": (lambda m: row(m, workload_index=1), "workload_index 1 points past"),
     "unknown evidence class": (lambda m: row(m, evidence_class=9), "evidence_class 9 is not known"),
     "evidence class zero": (lambda m: row(m, evidence_class=0), "evidence_class 0 is not known"),
-    "unknown measured bit": (lambda m: row(m, measured=1024), "unknown bits"),
+    "unknown measured bit": (lambda m: row(m, measured=4096), "unknown bits"),
     "spread between steps": (lambda m: row(m, spread_ppm=1), "spread_ppm 1 is not one of"),
     "unknown gap reason": (lambda m: row(m, gap_reason=10, evidence_class=8), "gap_reason 10"),
     "gap reason on a reading": (lambda m: row(m, gap_reason=1), "a gap reason for gaps and only"),

@@ -7,8 +7,11 @@ import hashlib
 from dataclasses import dataclass
 
 from flopmeter.contract.evidence_class import EvidenceClass
-from flopmeter.contract.usage import Batch, Device, GapReason, Inventory, NoticeKind
+from flopmeter.contract.usage import NO_LIBRARY, Batch, Device, GapReason, Inventory, NoticeKind
 from flopmeter.wire.v1 import batch_pb2 as pb
+
+_SWITCH = {None: pb.SWITCH_UNSPECIFIED, False: pb.SWITCH_OFF, True: pb.SWITCH_ON}
+_SWITCHED = {value: key for key, value in _SWITCH.items()}
 
 
 def encode_batch(batch: Batch) -> bytes:
@@ -62,6 +65,7 @@ def encode_batch(batch: Batch) -> bytes:
             counter_ids=[key for key, _ in a.counters],
             counter_values=[value for _, value in a.counters],
             energy_mj_plus_one=a.energy_mj + 1,
+            k_ppm=a.k_ppm,
         )
     for n in batch.notices:
         message.notices.add(
@@ -94,6 +98,18 @@ def encode_inventory(inventory: Inventory) -> bytes:
             mig=d.mig,
             parent=d.parent,
             gpu_instance_plus_one=d.gpu_instance + 1,
+            pci_address=d.pci_address,
+            persistence=_SWITCH[d.persistence],
+            confidential=_SWITCH[d.confidential],
+        )
+    if inventory.library != NO_LIBRARY:
+        found = inventory.library
+        message.library.CopyFrom(
+            pb.Library(path=found.path, sha256=found.sha256, kernel_module=found.kernel_module)
+        )
+    for other in inventory.uncovered:
+        message.uncovered.add(
+            pci_address=other.pci_address, vendor=other.vendor, model=other.model, reason=other.reason
         )
     return message.SerializeToString(deterministic=True)
 
@@ -158,6 +174,9 @@ def decode_devices(inventory: bytes) -> tuple[Device, ...]:
             mig=d.mig,
             parent=d.parent,
             gpu_instance=d.gpu_instance_plus_one - 1,
+            pci_address=d.pci_address,
+            persistence=_SWITCHED.get(d.persistence),
+            confidential=_SWITCHED.get(d.confidential),
         )
         for d in message.devices
     )

@@ -161,6 +161,7 @@ def fit(device: Device) -> Device | None:
         name=tidy_label(device.name),
         compute_capability=tidy_label(device.compute_capability),
         serial=tidy_label(device.serial),
+        pci_address=tidy_label(device.pci_address),
         parent=parent,
         sm_count=device.sm_count if 0 < device.sm_count <= MOST_SMS else 0,
         max_sm_clock_mhz=min(max(device.max_sm_clock_mhz, 0), MAX_SM_CLOCK_MHZ),

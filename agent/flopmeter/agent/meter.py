@@ -7,16 +7,18 @@ a gap when the window closes. docs/metering.md and ARCHITECTURE.md tell the stor
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
-from flopmeter.contract.limits import ANCHOR_PERIOD_NS, DEFAULT_TICK_NS, DEFAULT_WINDOW_NS
+from flopmeter.contract.limits import ANCHOR_PERIOD_NS, DEFAULT_TICK_NS, DEFAULT_WINDOW_NS, MAX_ENTITIES
 from flopmeter.contract.usage import (
     IDLE,
     UNATTRIBUTED,
     Batch,
     GapReason,
     Inventory,
+    Library,
     NoticeKind,
+    Uncovered,
     Workload,
 )
 from flopmeter.contract.w_table import WTable, current
@@ -316,7 +318,16 @@ class Meter:
         f, j = self._facts, self._j
         devices = (*j.devices, *(d for e, d in self._in.gone.items() if e in named))
         node, cluster, source = tidy_label(f.node), tidy_label(f.cluster), tidy_label(f.source)
-        inventory = Inventory(node, cluster, tidy_label(j.driver), tidy_label(j.nvml), source, devices)
+        inventory = Inventory(
+            node=node,
+            cluster=cluster,
+            driver=tidy_label(j.driver),
+            nvml=tidy_label(j.nvml),
+            source=source,
+            devices=devices,
+            library=Library(*(tidy_label(text) for text in astuple(f.library))),
+            uncovered=tuple(Uncovered(*map(tidy_label, astuple(u))) for u in f.uncovered[:MAX_ENTITIES]),
+        )
         if self._inventory is None or self._inventory[0] != inventory:
             self._inventory = inventory, inventory_digest(encode_inventory(inventory))
         return *self._inventory, {d.entity: i for i, d in enumerate(devices)}

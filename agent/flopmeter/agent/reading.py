@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from flopmeter.contract.usage import Device, Workload
+from flopmeter.contract.usage import NO_LIBRARY, Device, Library, Uncovered, Workload
 
 # GPM metric ids as our own constants, so that an old binding is not a crash (reference/metering.md 1.1, 1.3).
 SM_CYCLES_ELAPSED = 248
@@ -32,6 +32,11 @@ FP32_UTIL = 12
 FP16_UTIL = 13
 PERCENT_IDS = (2, 4, 5, 6, 7, 8, 9, 11, 12, 13)
 
+DRAM_BW_UTIL = 10  # of theoretical bandwidth: a cross-check, no pipe
+#: Rates of the time since the reading before, in MiB/s: PCIe and NVLink (reference/metering.md 1.3).
+PCIE_TX, PCIE_RX, NVLINK_RX, NVLINK_TX = 20, 21, 60, 61
+RATE_IDS = (PCIE_TX, PCIE_RX, NVLINK_RX, NVLINK_TX)
+
 #: Percentages above this are a failed read (reference/metering.md 7.2, item 4).
 MAX_PERCENT = 100.5
 
@@ -51,7 +56,8 @@ class Reading:
 
     `cycles` holds GPM ids 248-260 as integers, since boot. `percent` holds GPM ids 1-13 as the average
     over the time since the previous reading of the same entity. `sm_clock_mhz` holds the samples since
-    then, or the one clock at the reading. `workload` None = the source does not say (the agent attributes).
+    then, or the one clock at the reading. `percent` may also hold id 10 and `rates_mib_s` ids 20, 21, 60 and
+    61: cross-checks only. `workload` None = the source does not say (the agent attributes).
     """
 
     entity: str
@@ -66,6 +72,8 @@ class Reading:
     memory_used_bytes: int | None = None
     processes: tuple[Process, ...] | None = None
     workload: Workload | None = None
+    rates_mib_s: Mapping[int, float] = field(default_factory=dict)
+    clock_event_reasons: int | None = None  # NVML's bit mask: why the clock is not at its highest
     error: str | None = None  # the read failed: NVML's error name; then no values follow
 
 
@@ -103,3 +111,5 @@ class NodeFacts:
     source: str  # nvml, dcgm, trace, sim
     devices: tuple[Device, ...]
     cluster: str = ""
+    library: Library = NO_LIBRARY
+    uncovered: tuple[Uncovered, ...] = ()

@@ -154,11 +154,26 @@ def dump_device(d: Device) -> list[Any]:
 
 
 def load_device(data: list[Any]) -> Device:
-    entity, name, capability, sms, mhz, serial, mig, parent, instance = data
-    if not all(isinstance(v, str) for v in (entity, name, capability, serial, parent)):
+    entity, name, capability, sms, mhz, serial, mig, parent, instance, pci, persistence, confidential = data
+    if not all(isinstance(v, str) for v in (entity, name, capability, serial, parent, pci)):
         raise TypeError("journal: a device's names are text")
+    if not all(v is None or isinstance(v, bool) for v in (persistence, confidential)):
+        raise TypeError("journal: a device's switches are on, off or not known")
     _ints([sms, mhz, instance], 3)
-    return Device(entity, name, capability, sms, mhz, serial, bool(mig), parent, instance)
+    return Device(
+        entity,
+        name,
+        capability,
+        sms,
+        mhz,
+        serial,
+        bool(mig),
+        parent,
+        instance,
+        pci,
+        persistence,
+        confidential,
+    )
 
 
 def _from_workload(w: Workload | None) -> list[Any] | None:

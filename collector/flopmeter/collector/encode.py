@@ -36,9 +36,11 @@ from flopmeter.contract.usage import (
     Device,
     GapReason,
     Inventory,
+    Library,
     Measured,
     Notice,
     NoticeKind,
+    Uncovered,
     Usage,
     Workload,
     WorkloadKind,
@@ -131,6 +133,8 @@ def divided(inventory: Inventory) -> frozenset[str]:
 
 
 _STOPPED = int(NoticeKind.AGENT_STOPPED)
+#: batch.proto's Switch; a number that is not known here says "not known".
+_SWITCHED = {batch_pb2.SWITCH_OFF: False, batch_pb2.SWITCH_ON: True}
 
 
 class BatchView:
@@ -328,6 +332,11 @@ def _check_asides(message: batch_pb2.Batch, devices: int) -> None:
                 f"anchor: expected as many values as ids, got {len(anchor.counter_values)} "
                 f"for {len(anchor.counter_ids)}"
             )
+        if anchor.k_ppm and len(anchor.k_ppm) != len(anchor.counter_ids):
+            raise ContractError(
+                f"anchor: expected no k_ppm or one for each id, got {len(anchor.k_ppm)} "
+                f"for {len(anchor.counter_ids)}"
+            )
         if len(set(anchor.counter_ids)) != len(anchor.counter_ids):
             raise ContractError("anchor: expected each counter once")
     for notice in message.notices:
@@ -370,7 +379,30 @@ def decode_inventory(raw: bytes) -> Inventory:
         raise ContractError("inventory: expected each entity once")
     for name in ("node", "cluster", "driver", "nvml", "source"):
         check_label(name, getattr(m, name))
-    return Inventory(m.node, m.cluster, m.driver, m.nvml, m.source, devices)
+    if len(m.uncovered) > MAX_ENTITIES:
+        raise ContractError(f"inventory: expected at most {MAX_ENTITIES} uncovered, got {len(m.uncovered)}")
+    return Inventory(
+        node=m.node,
+        cluster=m.cluster,
+        driver=m.driver,
+        nvml=m.nvml,
+        source=m.source,
+        devices=devices,
+        library=Library(
+            path=check_label("library path", m.library.path),
+            sha256=check_label("library sha256", m.library.sha256),
+            kernel_module=check_label("kernel module", m.library.kernel_module),
+        ),
+        uncovered=tuple(
+            Uncovered(
+                pci_address=check_label("pci_address", u.pci_address),
+                vendor=check_label("vendor", u.vendor),
+                model=check_label("model", u.model),
+                reason=check_label("reason", u.reason),
+            )
+            for u in m.uncovered
+        ),
+    )
 
 
 def _device(d: batch_pb2.Device) -> Device:
@@ -386,6 +418,9 @@ def _device(d: batch_pb2.Device) -> Device:
         mig=d.mig,
         parent=check_entity(d.parent) if d.parent else "",
         gpu_instance=d.gpu_instance_plus_one - 1,
+        pci_address=check_label("pci_address", d.pci_address),
+        persistence=_SWITCHED.get(d.persistence),
+        confidential=_SWITCHED.get(d.confidential),
     )
 
 
@@ -437,6 +472,7 @@ def _anchor(a: batch_pb2.Anchor) -> Anchor:
         scale=a.scale,
         counters=tuple(zip(a.counter_ids, a.counter_values, strict=False)),
         energy_mj=a.energy_mj_plus_one - 1,
+        k_ppm=tuple(a.k_ppm),
     )
 
 

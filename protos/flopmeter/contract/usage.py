@@ -34,8 +34,15 @@ class Measured(IntFlag):
     FP16 = 128
     INT = 256
     ENERGY = 512
+    #: A row of a shared entity: its numbers are this workload's apportioned share (metering.md 5.2). They add
+    #: up to the entity's own; they have no lower bound, because any split may be wrong.
+    APPORTIONED = 1024
+    #: Beside an APPORTIONED row: what the other holders were given in the same time, for the upper bound of
+    #: this workload only. Duration, elapsed cycles and energy are 0, and it is no part of the entity's time.
+    OTHERS = 2048
 
 
+#: Every number of a row, and no mark.
 ALL_MEASURED = Measured(1023)
 
 
@@ -71,6 +78,31 @@ class Device:
     mig: bool = False
     parent: str = ""  # UUID of the GPU a MIG instance is cut from
     gpu_instance: int = -1  # -1 = not a MIG instance
+    pci_address: str = ""  # domain:bus:device.function, "00000000:18:00.0"
+    persistence: bool | None = None  # None = not known, here and below
+    confidential: bool | None = None  # confidential-computing mode: NVIDIA says performance counters are off
+
+
+@dataclass(frozen=True, slots=True)
+class Uncovered:
+    """An accelerator on the node that nothing here meters: another vendor's, or one that cannot be read."""
+
+    pci_address: str
+    vendor: str  # "AMD", "Intel", "NVIDIA"
+    model: str  # as the source names it, or the PCI ids "1002:74a1"
+    reason: str  # why it is not metered
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """Which NVML was loaded, so that a spoofed one can be told (reference/metering.md 6.2)."""
+
+    path: str = ""  # absolute; "" = not known
+    sha256: str = ""  # of the file, hex
+    kernel_module: str = ""  # first line of /proc/driver/nvidia/version
+
+
+NO_LIBRARY = Library()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +115,8 @@ class Inventory:
     nvml: str
     source: str  # which source read it: nvml, dcgm, trace, sim
     devices: tuple[Device, ...]
+    library: Library = NO_LIBRARY
+    uncovered: tuple[Uncovered, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +179,8 @@ class Anchor:
     scale: int  # counters are summed over this many SMs: 1 (average) or the SM count
     counters: tuple[tuple[int, int], ...]  # (GPM metric id, cycles)
     energy_mj: int = -1  # -1 = not read
+    #: k_p of each counter in parts per million (metering.md 3.1): usage is counter x k_p. () = all are 1.
+    k_ppm: tuple[int, ...] = ()
 
 
 class NoticeKind(IntEnum):
@@ -165,6 +201,7 @@ class NoticeKind(IntEnum):
     CALIBRATION = 13
     READING_REFUSED = 14
     SPOOL_LOST = 15
+    CROSS_CHECK = 16  # independent readings disagree: flagged, never corrected (metering.md 6.2)
 
     @property
     def label(self) -> str:

@@ -11,6 +11,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -21,6 +22,24 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Switch:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SwitchEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Switch.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SWITCH_UNSPECIFIED: _Switch.ValueType  # 0
+    SWITCH_OFF: _Switch.ValueType  # 1
+    SWITCH_ON: _Switch.ValueType  # 2
+
+class Switch(_Switch, metaclass=_SwitchEnumTypeWrapper):
+    """Something that may be on, off, or not known."""
+
+SWITCH_UNSPECIFIED: Switch.ValueType  # 0
+SWITCH_OFF: Switch.ValueType  # 1
+SWITCH_ON: Switch.ValueType  # 2
+Global___Switch: _TypeAlias = Switch  # noqa: Y015
 
 @_typing.final
 class Batch(_message.Message):
@@ -160,7 +179,9 @@ class Usage(_message.Message):
     evidence_class: _builtins.int
     """contract.evidence_class.EvidenceClass."""
     measured: _builtins.int
-    """contract.usage.Measured: bit set = the number was read. A number whose bit is clear must be 0."""
+    """contract.usage.Measured: bit set = the number was read. A number whose bit is clear must be 0.
+    Bit 1024 marks an apportioned share of a shared entity, bit 2048 what its other holders were given.
+    """
     spread_ppm: _builtins.int
     """Half-width of the clock term; one of contract.evidence_class.SPREAD_STEPS_PPM."""
     duration_ns: _builtins.int
@@ -223,6 +244,7 @@ class Anchor(_message.Message):
     COUNTER_IDS_FIELD_NUMBER: _builtins.int
     COUNTER_VALUES_FIELD_NUMBER: _builtins.int
     ENERGY_MJ_PLUS_ONE_FIELD_NUMBER: _builtins.int
+    K_PPM_FIELD_NUMBER: _builtins.int
     entity_index: _builtins.int
     t_boot_ns: _builtins.int
     t_unix_ns: _builtins.int
@@ -238,6 +260,10 @@ class Anchor(_message.Message):
 
     @_builtins.property
     def counter_values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def k_ppm(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Beside counter_ids: usage is counter x k_ppm / 10^6. Empty = all are 10^6."""
+
     def __init__(
         self,
         *,
@@ -249,10 +275,11 @@ class Anchor(_message.Message):
         counter_ids: _abc.Iterable[_builtins.int] | None = ...,
         counter_values: _abc.Iterable[_builtins.int] | None = ...,
         energy_mj_plus_one: _builtins.int = ...,
+        k_ppm: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counter_ids", b"counter_ids", "counter_values", b"counter_values", "energy_mj_plus_one", b"energy_mj_plus_one", "entity_index", b"entity_index", "epoch", b"epoch", "scale", b"scale", "t_boot_ns", b"t_boot_ns", "t_unix_ns", b"t_unix_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counter_ids", b"counter_ids", "counter_values", b"counter_values", "energy_mj_plus_one", b"energy_mj_plus_one", "entity_index", b"entity_index", "epoch", b"epoch", "k_ppm", b"k_ppm", "scale", b"scale", "t_boot_ns", b"t_boot_ns", "t_unix_ns", b"t_unix_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -306,6 +333,8 @@ class Inventory(_message.Message):
     NVML_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     DEVICES_FIELD_NUMBER: _builtins.int
+    LIBRARY_FIELD_NUMBER: _builtins.int
+    UNCOVERED_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     cluster: _builtins.str
     driver: _builtins.str
@@ -314,6 +343,14 @@ class Inventory(_message.Message):
     """Which source read it: nvml, dcgm, trace, sim."""
     @_builtins.property
     def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Device]: ...
+    @_builtins.property
+    def library(self) -> Global___Library:
+        """The NVML library that was loaded."""
+
+    @_builtins.property
+    def uncovered(self) -> _containers.RepeatedCompositeFieldContainer[Global___Uncovered]:
+        """Accelerators of the node that nothing here meters."""
+
     def __init__(
         self,
         *,
@@ -323,14 +360,78 @@ class Inventory(_message.Message):
         nvml: _builtins.str = ...,
         source: _builtins.str = ...,
         devices: _abc.Iterable[Global___Device] | None = ...,
+        library: Global___Library | None = ...,
+        uncovered: _abc.Iterable[Global___Uncovered] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["library", b"library"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "devices", b"devices", "driver", b"driver", "node", b"node", "nvml", b"nvml", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "devices", b"devices", "driver", b"driver", "library", b"library", "node", b"node", "nvml", b"nvml", "source", b"source", "uncovered", b"uncovered"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Inventory: _TypeAlias = Inventory  # noqa: Y015
+
+@_typing.final
+class Library(_message.Message):
+    """Which NVML answered, so that a spoofed one can be told."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    KERNEL_MODULE_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Absolute path of the file; empty = not known."""
+    sha256: _builtins.str
+    """SHA-256 of the file, hex; empty = not known."""
+    kernel_module: _builtins.str
+    """First line of /proc/driver/nvidia/version."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        sha256: _builtins.str = ...,
+        kernel_module: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kernel_module", b"kernel_module", "path", b"path", "sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Library: _TypeAlias = Library  # noqa: Y015
+
+@_typing.final
+class Uncovered(_message.Message):
+    """An accelerator that is not metered: another vendor's, or one that cannot be read."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PCI_ADDRESS_FIELD_NUMBER: _builtins.int
+    VENDOR_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    pci_address: _builtins.str
+    vendor: _builtins.str
+    """"AMD", "Intel", "NVIDIA"."""
+    model: _builtins.str
+    """As its driver names it, or its PCI ids."""
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        pci_address: _builtins.str = ...,
+        vendor: _builtins.str = ...,
+        model: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "pci_address", b"pci_address", "reason", b"reason", "vendor", b"vendor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Uncovered: _TypeAlias = Uncovered  # noqa: Y015
 
 @_typing.final
 class Device(_message.Message):
@@ -347,6 +448,9 @@ class Device(_message.Message):
     MIG_FIELD_NUMBER: _builtins.int
     PARENT_FIELD_NUMBER: _builtins.int
     GPU_INSTANCE_PLUS_ONE_FIELD_NUMBER: _builtins.int
+    PCI_ADDRESS_FIELD_NUMBER: _builtins.int
+    PERSISTENCE_FIELD_NUMBER: _builtins.int
+    CONFIDENTIAL_FIELD_NUMBER: _builtins.int
     entity: _builtins.str
     """NVIDIA UUID: GPU-… or MIG-…."""
     name: _builtins.str
@@ -362,6 +466,11 @@ class Device(_message.Message):
     """UUID of the GPU that a MIG instance is cut from."""
     gpu_instance_plus_one: _builtins.int
     """GPU instance id plus one; 0 = not a MIG instance."""
+    pci_address: _builtins.str
+    """"00000000:18:00.0" """
+    persistence: Global___Switch.ValueType
+    confidential: Global___Switch.ValueType
+    """Confidential-computing mode."""
     def __init__(
         self,
         *,
@@ -374,10 +483,13 @@ class Device(_message.Message):
         mig: _builtins.bool = ...,
         parent: _builtins.str = ...,
         gpu_instance_plus_one: _builtins.int = ...,
+        pci_address: _builtins.str = ...,
+        persistence: Global___Switch.ValueType = ...,
+        confidential: Global___Switch.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_capability", b"compute_capability", "entity", b"entity", "gpu_instance_plus_one", b"gpu_instance_plus_one", "max_sm_clock_mhz", b"max_sm_clock_mhz", "mig", b"mig", "name", b"name", "parent", b"parent", "serial", b"serial", "sm_count", b"sm_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_capability", b"compute_capability", "confidential", b"confidential", "entity", b"entity", "gpu_instance_plus_one", b"gpu_instance_plus_one", "max_sm_clock_mhz", b"max_sm_clock_mhz", "mig", b"mig", "name", b"name", "parent", b"parent", "pci_address", b"pci_address", "persistence", b"persistence", "serial", b"serial", "sm_count", b"sm_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
