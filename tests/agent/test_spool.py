@@ -1,5 +1,7 @@
 """The spool in good weather, at its limit, and after a crash left half of something."""
 
+import errno
+import os
 import tracemalloc
 from pathlib import Path
 
@@ -68,8 +70,6 @@ def test_entries_out_of_the_chain_are_refused_and_nothing_is_kept(tmp_path: Path
 
 
 def test_a_second_agent_on_the_same_spool_is_refused_and_told_who_has_it(tmp_path: Path) -> None:
-    import os
-
     spool = Spool.open(tmp_path / "spool")
     with pytest.raises(SpoolError, match=f"in use by process {os.getpid()}") as caught:
         Spool.open(tmp_path / "spool")
@@ -108,6 +108,37 @@ def test_the_newest_record_is_never_forgotten(tmp_path: Path, key: RecordKey) ->
     assert spool.newest_seq == 30
     assert spool.holds(30)
     assert len(segments(spool)) <= 2
+
+
+def test_the_newest_record_stays_though_a_segment_behind_it_was_begun(
+    tmp_path: Path, key: RecordKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(fd: int, data: bytes, at: int) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    spool = Spool.open(tmp_path / "spool", keep_acked_bytes=0, limit_bytes=MIN_LIMIT_BYTES)
+    spool.append(entries(key, spool.tip, 1, payload=9000))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(SpoolFullError):
+            spool.append(entries(key, spool.tip, 1, payload=9000))
+    assert len(segments(spool)) == 2
+    spool.ack(1)
+    assert spool.holds(1)
+
+
+def test_what_is_not_acknowledged_is_not_forgotten_with_what_is(tmp_path: Path, key: RecordKey) -> None:
+    """They share a segment, and room is asked for."""
+    spool = Spool.open(tmp_path / "spool", keep_acked_bytes=0, limit_bytes=MIN_LIMIT_BYTES)
+    with pytest.raises(SpoolFullError):
+        while True:
+            spool.append(entries(key, spool.tip, 1, payload=3000))
+    newest = spool.newest_seq
+    assert spool._segments[0].count > 1
+    spool.ack(1)
+    spool.append(entries(key, spool.tip, 1, payload=3000))
+    assert spool.pending == newest
+    assert [e.seq for e in spool.entries(2)] == list(range(2, newest + 2))
 
 
 def test_at_the_limit_appends_are_refused_until_something_is_acknowledged(

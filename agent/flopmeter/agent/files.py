@@ -22,6 +22,20 @@ def sync_directory(directory: Path) -> None:
         os.close(fd)
 
 
+def make_directory(path: Path) -> None:
+    """Make `path`, private, and what is missing above it. Durable on return.
+
+    A directory whose own name a power cut takes away takes all that was synced in it along.
+    """
+    made = False
+    for missing in reversed([p for p in (path, *path.parents) if not p.is_dir()]):
+        missing.mkdir(exist_ok=True, mode=0o700 if missing == path else 0o777)
+        sync_directory(missing.parent)
+        made = True
+    if not made and os.access(path.parent, os.R_OK):  # a start before this may have died right behind mkdir
+        sync_directory(path.parent)
+
+
 def write_file(path: Path, data: bytes) -> None:
     """Write a whole file, durable on return; a crash leaves all of it or what was there before.
 

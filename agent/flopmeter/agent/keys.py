@@ -9,7 +9,7 @@ from flopmeter.contract.ids import agent_id
 from flopmeter.contract.record import SIGNATURE_BYTES
 
 from .errors import AgentError
-from .files import sync_directory
+from .files import make_directory, sync_directory
 
 KEY_FILE = "record.key"
 _MAGIC = "flopmeter-record-key-1"
@@ -46,7 +46,7 @@ def load_or_create_key(state: Path) -> RecordKey:
     """
     path = state / KEY_FILE
     try:
-        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_directory(state)
         if not path.is_symlink() and not path.exists():
             _create(path)
         return _load(path)
@@ -62,7 +62,8 @@ def _create(path: Path) -> None:
 
     seed = os.urandom(32)
     public, _ = crypto_sign_seed_keypair(seed)
-    tmp = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    # Not by process number: in a container that is 1 each time, also for one that died right here.
+    tmp = path.with_name(f"{path.name}.{os.urandom(8).hex()}.tmp")
     fd = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
         os.write(fd, f"{_MAGIC} {seed.hex()} {public.hex()}\n".encode())

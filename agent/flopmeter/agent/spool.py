@@ -25,7 +25,15 @@ from flopmeter.contract.record import ZERO_HASH, record_hash
 from flopmeter.contract.usage import NoticeKind
 
 from .errors import SpoolError, SpoolFullError
-from .files import os_error, read_named_by_hash, read_number, sync_directory, take_lock, write_file
+from .files import (
+    make_directory,
+    os_error,
+    read_named_by_hash,
+    read_number,
+    sync_directory,
+    take_lock,
+    write_file,
+)
 from .remark import Remark, load_remark
 from .segment import Cut, Entry, Head, Segment, read_segment, segment_path, write_segment
 
@@ -90,7 +98,7 @@ class Spool:
             )
         try:
             for path in (directory, *(directory / name for name in ("inventory", "quarantine", "untold"))):
-                path.mkdir(parents=True, exist_ok=True, mode=0o700)
+                make_directory(path)
             lock_fd = take_lock(directory)
         except OSError as e:
             raise SpoolError(
