@@ -25,3 +25,9 @@ class SettingsError(CollectorError):
     """A setting is unknown or out of range."""
 
     exit_code = 2
+
+
+class EstimateError(CollectorError):
+    """An input of an estimate is refused: missing, out of range, or not what the formula asks for."""
+
+    exit_code = 2
