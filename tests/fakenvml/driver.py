@@ -1,0 +1,173 @@
+"""Building and driving the stand-in for libnvidia-ml.so.1. README.md says what a script may hold.
+
+with Machine(tmp_path) as machine:           # its own script, its own clock, in this process
+    machine.say("gpu g0 hmma=0.45 clock=345:0.4,1980:0.6")
+    source = NvmlSource(machine, node="n")   # a Machine is the node's clock too
+    machine.advance(1_000_000_000)
+    source.read(machine.uuid(0))
+
+Only one Machine at a time: the real nvidia-ml-py holds one library in a process.
+"""
+
+import atexit
+import ctypes
+import functools
+import mmap
+import os
+import shutil
+import struct
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+SOURCES = ("model.c", "nvml.c")
+COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+NO_COMPILER = "no C compiler here (cc, gcc or clang) to build the stand-in for libnvidia-ml.so.1"
+SECOND = 1_000_000_000
+BOOT_NS = 1_000_000_000_000  # of the virtual clock, where a Machine begins
+UNIX_NS = 1_790_000_000_000_000_000
+
+#: What drivers of that age lack, each beside what R595 has.
+OLD_DRIVER = (  # R470: no GPM, no v3 call, no event reasons, no confidential computing
+    "nvmlDeviceGetComputeRunningProcesses_v3",
+    "nvmlDeviceGetCurrentClocksEventReasons",
+    "nvmlSystemGetConfComputeState",
+    "nvmlGpmQueryDeviceSupport",
+    "nvmlGpmSampleAlloc",
+    "nvmlGpmSampleFree",
+    "nvmlGpmSampleGet",
+    "nvmlGpmMigSampleGet",
+    "nvmlGpmMetricsGet",
+)
+ANCIENT_DRIVER = (*OLD_DRIVER, "nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetSamples")
+
+
+@functools.cache
+def _folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="fakenvml-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@functools.cache
+def build(without: tuple[str, ...] = (), gpm_max: int = 477) -> Path:
+    """The library, built once in a process; `without` are functions that it does not export."""
+    if COMPILER is None:
+        raise FileNotFoundError(NO_COMPILER)
+    folder = Path(tempfile.mkdtemp(dir=_folder()))
+    library = folder / "libnvidia-ml.so.1"
+    hidden = "".join(f" {name};" for name in without)
+    script = folder / "exports.map"
+    script.write_text(f"{{ global: nvml*; fakenvml_*; local:{hidden} *; }};\n")
+    command = [COMPILER, "-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", f"-DGPM_MAX={gpm_max}"]
+    command += ["-Wl,-soname,libnvidia-ml.so.1", f"-Wl,--version-script={script}", "-o", str(library)]
+    subprocess.run([*command, *(str(HERE / name) for name in SOURCES), "-lm", "-lpthread"], check=True)
+    return library
+
+
+class Machine:
+    """A node with the stand-in's driver: its script, and its clock (flopmeter.contract.clock.Clock)."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *lines: str,
+        without: Iterable[str] = (),
+        gpm_max: int = 477,
+        boot_ns: int = BOOT_NS,
+        unix_ns: int = UNIX_NS,
+    ) -> None:
+        self.library = build(tuple(without), gpm_max)
+        self.script = folder / "machine.nvml"
+        self.clock_file = folder / "machine.clock"
+        self.stopped = False
+        self._script = self.script.open("wb", buffering=0)
+        self._length = 0
+        self.clock_file.write_bytes(bytes(4096))
+        with self.clock_file.open("r+b") as f:
+            self._clock = mmap.mmap(f.fileno(), 4096)
+        self._offset = unix_ns - boot_ns
+        self._boot = boot_ns
+        self._set_clock()
+        for line in lines:
+            self.say(line)
+
+    # ---- the script ----
+
+    def say(self, line: str, at_ns: int | None = None) -> None:
+        """Append a line: in force from now, or from `at_ns` on."""
+        data = f"@{self._boot if at_ns is None else at_ns} {line}\n".encode()
+        self._script.write(data)
+        self._length += len(data)
+        self._set_clock()
+
+    @staticmethod
+    def uuid(index: int) -> str:
+        """UUID of the GPU that the script named as the index-th."""
+        return f"GPU-fa4e0000-0000-0000-0000-{index:012d}"
+
+    @staticmethod
+    def mig_uuid(gpu: int, instance: int, compute: int = 0) -> str:
+        return f"MIG-fa4e{gpu:04d}-0000-0000-0000-{instance:06d}{compute:06d}"
+
+    # ---- the clock: virtual, shared with the driver, also with one in another process ----
+
+    def _set_clock(self) -> None:
+        struct.pack_into("=QQQ", self._clock, 0, self._boot, self._length, self._offset)
+
+    def boot_ns(self) -> int:
+        return self._boot
+
+    def unix_ns(self) -> int:
+        return self._boot + self._offset
+
+    def wait(self, seconds: float) -> bool:
+        self.advance(round(seconds * 1e9))
+        return self.stopped
+
+    def advance(self, ns: int) -> None:
+        self._boot += ns
+        self._set_clock()
+
+    def step_wall_clock(self, ns: int) -> None:
+        self._offset += ns
+        self._set_clock()
+
+    # ---- this process: nvidia-ml-py with the stand-in as its library ----
+
+    def __enter__(self) -> "Machine":
+        import pynvml
+
+        self.lib = ctypes.CDLL(str(self.library))
+        self.lib.fakenvml_open.argtypes = (ctypes.c_char_p, ctypes.c_char_p)
+        self.lib.fakenvml_open(os.fsencode(self.script), os.fsencode(self.clock_file))
+        self.lib.fakenvml_forget()
+        self.lib.fakenvml_calls.restype = ctypes.c_ulong
+        self.lib.fakenvml_ns.restype = ctypes.c_uint64
+        self._before = pynvml.nvmlLib
+        pynvml.nvmlLib = self.lib  # as `CDLL("libnvidia-ml.so.1")` would have found it
+        pynvml._nvmlGetFunctionPointer_cache.clear()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import pynvml
+
+        pynvml.nvmlLib = self._before
+        pynvml._nvmlGetFunctionPointer_cache.clear()
+        self._script.close()
+
+    def calls(self, function: str = "") -> int:
+        """How often the driver was asked since this Machine was entered: one function, or all."""
+        return self.lib.fakenvml_calls(function.encode())
+
+    # ---- another process: where it finds library, script and clock ----
+
+    def environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "LD_LIBRARY_PATH": str(self.library.parent),
+            "FAKENVML_SCRIPT": str(self.script),
+            "FAKENVML_CLOCK": str(self.clock_file),
+        }
