@@ -109,6 +109,12 @@ _FILE = click.Path(path_type=Path)
     "--regimes", type=_FILE, envvar=_env("REGIMES"), help="Directory of your own regime files (*.toml)."
 )
 @click.option(
+    "--estimates",
+    type=_FILE,
+    envvar=_env("ESTIMATES"),
+    help="TOML file of declared estimates, compared with what is metered (docs/estimate.md).",
+)
+@click.option(
     "--event-log", type=_FILE, envvar=_env("EVENT_LOG"), help="Write every event to this file, as JSON Lines."
 )
 def serve(**values: Any) -> None:

@@ -12,6 +12,7 @@ from .events import (
     AGENT_SILENT,
     COVERAGE_LOST,
     EVIDENCE_FORK,
+    METHOD_DISAGREES,
     THRESHOLD_CROSSED,
     THRESHOLD_UNDETERMINED,
     event_id,
@@ -36,6 +37,7 @@ _PREFIX = {
     COVERAGE_LOST: "loss:",
     EVIDENCE_FORK: "fork:",
     AGENT_SILENT: "silent:",
+    METHOD_DISAGREES: "method:",
 }
 #: What a threshold event says that follows from the books alone, whatever the regime file's wording was.
 _FROM_BOOKS = ("run", "regime", "verdict", "estimate", "flop", "integer_ops")

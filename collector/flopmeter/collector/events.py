@@ -23,7 +23,15 @@ THRESHOLD_CROSSED = "threshold.crossed"
 COVERAGE_LOST = "coverage.lost"
 AGENT_SILENT = "agent.silent"
 EVIDENCE_FORK = "evidence.fork"
-TYPES = (THRESHOLD_UNDETERMINED, THRESHOLD_CROSSED, COVERAGE_LOST, AGENT_SILENT, EVIDENCE_FORK)
+METHOD_DISAGREES = "method.disagrees"
+TYPES = (
+    THRESHOLD_UNDETERMINED,
+    THRESHOLD_CROSSED,
+    COVERAGE_LOST,
+    AGENT_SILENT,
+    EVIDENCE_FORK,
+    METHOD_DISAGREES,
+)
 SOURCE = "urn:flopmeter:collector"
 #: Said with every threshold event (reference/regulations.md section 13, items 20 and 28).
 NOT_RISK = "Compute is a trigger for scrutiny, not a measure of risk."

@@ -17,6 +17,7 @@ from flopmeter.contract.w_table import current
 from .books import SUM_FIELDS, GroupKey, HourKey
 from .event_check import EventCheck, JudgedRow, StoredEvent
 from .intake import verified
+from .method_check import MethodCheck
 from .queries import Reader, reading
 from .rederive import (
     RECORD_COLUMNS,
@@ -139,6 +140,7 @@ def _check(
         heads={a.agent_id.hex(): a for a in agents},
     )
     counts["events"] = len(events.events)
+    methods = MethodCheck(events.events, models_by_no(names.models), current())
     books = Rederivation(agents, names)
     forks = _conflicts(reader, by_no)
 
@@ -155,6 +157,7 @@ def _check(
                 bytes(row[6]),
             )
         events.at(books.position, books.tallies, books.received_unix_ns)
+        methods.at(books)
         counts["records"] += 1
         if progress is not None and (counts["records"] % PROGRESS_EVERY == 0 or counts["records"] == whole):
             progress(counts["records"], whole)
@@ -180,6 +183,7 @@ def _check(
         for no, seq, digest in sorted(forks)
     }
     events.finish(books.position, books.tallies, books.received_unix_ns, loss_keys, fork_keys)
+    methods.finish(books.position)
     for event_no, sink in db(
         "SELECT event_no, sink FROM outbox WHERE event_no NOT IN (SELECT event_no FROM events)"
     ):
@@ -188,6 +192,11 @@ def _check(
         notes.append(
             f"runs are not judged by {', '.join(events.not_judged)} (or not by this text of it, or not with this W "
             "table): the collector has not been started with it; its events were not looked for"
+        )
+    if methods.other_tables:
+        notes.append(
+            f"events of methods that disagree were priced with {', '.join(sorted(methods.other_tables))} and not "
+            "derived again"
         )
     if events.unknown_regimes:
         notes.append(

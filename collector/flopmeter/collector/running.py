@@ -12,8 +12,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from flopmeter.contract.w_table import current
+
 from .admission import Admission, read_admit_file
-from .errors import CollectorError, RegimeError, SettingsError
+from .errors import CollectorError, EstimateError, RegimeError, SettingsError
+from .estimate.files import read_estimates
 from .intake import Intake
 from .metrics import Counters
 from .regimes import with_site
@@ -64,12 +67,18 @@ class Collector:
             regimes = with_site(s.regimes)
         except RegimeError as e:  # a setting that cannot be used; `regimes check` answers yes or no instead
             raise SettingsError(f"--regimes: {e}", e.hint) from e
+        try:
+            estimates = read_estimates(s.estimates, current()) if s.estimates else ()
+        except EstimateError as e:
+            raise SettingsError(f"--estimates: {e}", e.hint) from e
         self._loop = asyncio.get_running_loop()
         path = store_file(s.store)
         self.store = SqliteStore(path)
         try:
             sinks = [EVENT_LOG_SINK] if s.event_log else []
-            writer = Writer(self.store.books, regimes, sinks=sinks, unix_ns=self._unix_ns)
+            writer = Writer(
+                self.store.books, regimes, sinks=sinks, estimates=estimates, unix_ns=self._unix_ns
+            )
             intake = Intake(self.store.catalogue, admission)
             self.server = IngestServer(
                 intake,

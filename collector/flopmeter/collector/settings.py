@@ -28,6 +28,7 @@ class CollectorSettings:
     admit_new: bool = False  # trust any key on first use
     linger_ms: int = 100  # how long a group waits for more records before it is committed
     regimes: Path | None = None  # a site's own regime files, beside the shipped ones
+    estimates: Path | None = None  # a site's declared estimates, compared with the counters
     event_log: Path | None = None  # JSON Lines file that every event is written to
 
     def __post_init__(self) -> None:

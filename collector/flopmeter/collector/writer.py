@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from flopmeter.contract.w_table import current
 
 from .books import NO_SUMS, GroupKey, HourKey, Sums
+from .estimate.declared import Declared
 from .events import NewEvent, fork_event, loss_event, silent_event
 from .group import Group, TakenRecord
 from .ingest import hour_of
 from .judge import Judge, Moment
 from .regimes import Regime
+from .second_method import SecondMethod
 from .store.base import Books, Transaction
 
 #: Sums kept in memory; past this they are read from the store again.
@@ -47,10 +49,12 @@ class Writer:
         regimes: Sequence[Regime],
         *,
         sinks: Sequence[str] = (),
+        estimates: Sequence[Declared] = (),
         unix_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._books = books
         self._judge = Judge(books, regimes, current())
+        self._methods = SecondMethod(books, estimates, current())
         self._sinks = tuple(sinks)
         self._unix_ns = unix_ns
         self.reset()
@@ -61,6 +65,7 @@ class Writer:
         self._position = self._books.next_position()
         self._event_no = self._books.next_event_no()
         self._judge.reset()
+        self._methods.reset()
 
     def commit(self, group: Group) -> Committed:
         """Make `group` durable, whole. Raises StoreError; then `reset` before the next commit."""
@@ -78,6 +83,7 @@ class Writer:
         at = Moment(now, first_position, position - 1)
         events = self._judge.book(delta, at)
         events += self._judge.review(at, tx)
+        events += self._methods.judge(group, delta, at_unix_ns=now, position=position - 1)
         events += self._asides(group, tx, now, position - 1)
         events += self._silences(group, now, first_position - 1)
         self._write_events(events, tx)

@@ -125,7 +125,7 @@ def period(entry: Entry, where: Callable[[str], str], table: WTable) -> Period:
     if utilisation > 1:
         raise EstimateError(
             f"{f.name('utilisation')}: expected at most 1, got {entry['utilisation']!r}",
-            "write 0.4 or 40% for forty per cent" if utilisation <= 100 else NOT_UTILISATION,
+            f"write 0.4 or 40% for forty per cent. {NOT_UTILISATION}",
         )
     hardware = _hardware(f, where, table, by_device_hours=by_device_hours)
     f.done()
@@ -136,7 +136,9 @@ def _length(f: Fields) -> tuple[Fraction, int | None, int | None]:
     ways = [key for key in ("hours", "seconds", "start") if f.has(key)]
     if len(ways) != 1:
         raise f.fault(
-            "hours", "one of hours, seconds, start and end, or device_hours", ", ".join(ways) or None
+            "hours",
+            "how long: hours, or start and end, or device_hours (units x hours)",
+            ", ".join(ways) or None,
         )
     if ways == ["hours"]:
         return f.number("hours") * _HOUR_S, None, None

@@ -36,20 +36,31 @@ class Peak:
 
 def find(name: str, table: WTable) -> Sku | None:
     """The one SKU that `name` means, or None. Raises EstimateError where it means several."""
-    wanted = _plain(name)
-    hits = [s for s in table.skus if any(re.search(s.name, n, re.IGNORECASE) for n in (name.strip(), wanted))]
-    if not hits and wanted:  # "H100": the beginning of several, as "H100 80GB" is
-        begun = [s for s in table.skus if any(_plain(n).startswith(wanted) for n in names(s))]
-        same = [s for s in table.skus if any(_plain(n).split()[0] == wanted.split()[0] for n in names(s))]
-        hits = same if len(same) > 1 else begun
+    hits = _candidates(name, table)
     if len(hits) > 1:
-        several = " or ".join(
-            f"{names(s)[min(1, len(names(s)) - 1)]} ({tera(dense(s, 'bf16', table))} bf16)" for s in hits
-        )
+        several = " or ".join(f"{_short(s)} ({tera(dense(s, 'bf16', table))} bf16)" for s in hits)
         raise EstimateError(
-            f"device {name!r}: expected one model, got a name of {len(hits)}", f"say which: {several}"
+            f"device {name!r}: expected one model, got a name that fits {len(hits)}",
+            f"say which: {several}; or give its dense peak beside it",
         )
     return hits[0] if hits else None
+
+
+def _candidates(name: str, table: WTable) -> list[Sku]:
+    wanted = _plain(name)
+    hits = [s for s in table.skus if any(re.search(s.name, n, re.IGNORECASE) for n in (name.strip(), wanted))]
+    if hits or not wanted:
+        return hits
+    # "H100" is the beginning of several, and so is "H100 80GB": the first word says what else it might be.
+    same = [s for s in table.skus if any(_plain(n).split()[0] == wanted.split()[0] for n in names(s))]
+    begun = [s for s in table.skus if any(_plain(n).startswith(wanted) for n in names(s))]
+    return same if len(same) > 1 else begun
+
+
+def _short(sku: Sku) -> str:
+    """The shortest of a model's names that is still its own: H100 SXM, not H100 80GB HBM3."""
+    own = [n for n in names(sku) if names(sku)[0].split()[0] in n]
+    return min(own, key=len)
 
 
 def _plain(name: str) -> str:
@@ -82,17 +93,18 @@ def peak(device: str, dtype: str, given: str, table: WTable) -> Peak:
     kind = dtype or DEFAULT_DTYPE
     if kind not in DTYPES:
         raise EstimateError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
-    sku = find(device, table) if device else None
     if given:
         value = rate("peak", given)
-        _refuse_sparse(value, kind, sku, device, table)
-        said = "given" if sku else "given; no model of the W table to check it by"
-        return Peak(value, kind, device, said, confirmed=sku is not None)
+        possible = _candidates(device, table)
+        _refuse_sparse(value, kind, possible, device, table)
+        said = "given" if possible else "given; no model of the W table to check it by"
+        return Peak(value, kind, device, said, confirmed=bool(possible))
     if not device:
         raise EstimateError(
             "expected a device model or a peak, got neither",
             "name the model (such as 'H100 SXM'), or its dense peak (such as 989e12)",
         )
+    sku = find(device, table)
     if sku is None:
         raise EstimateError(
             f"device {device!r}: expected a model of the W table, got none of them",
@@ -113,13 +125,14 @@ def peak(device: str, dtype: str, given: str, table: WTable) -> Peak:
     return Peak(found, kind, device, said, confirmed=sku.confirmed)
 
 
-def _refuse_sparse(value: Fraction, dtype: str, sku: Sku | None, device: str, table: WTable) -> None:
+def _refuse_sparse(value: Fraction, dtype: str, possible: list[Sku], device: str, table: WTable) -> None:
     """U counts dense operations: a sparse peak would double the estimate."""
-    if sku is not None:
-        limit = _official(sku, dtype, table)
-        if limit is None or value <= limit * ABOVE_DENSE:
+    limits = [d for s in possible if (d := _official(s, dtype, table)) is not None]
+    if limits:
+        limit = max(limits)
+        if value <= limit * ABOVE_DENSE:
             return
-        twice = abs(value - 2 * limit) <= 2 * limit * (ABOVE_DENSE - 1)
+        twice = any(abs(value - 2 * d) <= 2 * d * (ABOVE_DENSE - 1) for d in limits)
         got = "its sparse peak" if twice else "more than that"
         raise EstimateError(
             f"peak: expected at most the dense {dtype} peak of {device}, {tera(limit)}, got {tera(value)}: {got}",

@@ -122,6 +122,10 @@ class Books(Protocol):
 
     def run_totals(self, run: str) -> list[RunTotal]: ...
 
+    def run_hours(self, run: str, before_hour: int) -> list[RunTotal]:
+        """The run's groups of each hour before that one (hours since 1970)."""
+        ...
+
     def runs(self) -> list[str]:
         """Every run's name."""
         ...

@@ -70,6 +70,7 @@ _AGENTS = f"""
     FROM agents LEFT JOIN heads USING (agent_no) LEFT JOIN records USING (position)"""  # noqa: S608
 _TOTALS = f"SELECT {_SUMS} FROM totals WHERE {_KEY_IS}"  # noqa: S608
 _HOURLY = f"SELECT {_SUMS} FROM hourly WHERE hour = ? AND {_KEY_IS}"  # noqa: S608
+_RUN_HOURS = f"SELECT dtype, {_KEY}, {_SUMS} FROM hourly JOIN workloads USING (workload_no) WHERE run = ? AND hour < ?"  # noqa: S608
 _RUN_TOTALS = f"SELECT dtype, {_KEY}, {_SUMS} FROM workloads JOIN totals USING (workload_no) WHERE run = ?"  # noqa: S608
 
 
@@ -275,6 +276,10 @@ class SqliteBooks:
 
     def run_totals(self, run: str) -> list[RunTotal]:
         rows = self._all(_RUN_TOTALS, (run,))
+        return [RunTotal(GroupKey(*r[1:7]), r[0], [int(text) for text in r[7:]]) for r in rows]
+
+    def run_hours(self, run: str, before_hour: int) -> list[RunTotal]:
+        rows = self._all(_RUN_HOURS, (run, before_hour))
         return [RunTotal(GroupKey(*r[1:7]), r[0], [int(text) for text in r[7:]]) for r in rows]
 
     def runs(self) -> list[str]:

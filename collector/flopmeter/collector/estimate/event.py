@@ -1,0 +1,49 @@
+"""The event of two methods that disagree, with all that it rests on. Pure."""
+
+import json
+
+from flopmeter.collector.events import METHOD_DISAGREES, NewEvent, figure_json, time_text
+from flopmeter.contract.flop import Figure
+
+from .compare import ratio
+from .declared import Declared
+from .margin import margin
+from .numbers import figures
+
+
+def method_key(d: Declared) -> str:
+    """Once per run and estimate: another text of the estimate is another estimate."""
+    return f"method:{d.run}:{d.digest}"
+
+
+def method_event(d: Declared, measured: Figure, w_table: str, *, at_unix_ns: int, position: int) -> NewEvent:
+    """`d` against what the counters say of its run at `position`; the caller found that they disagree."""
+    factor = ratio(measured, d.flop)
+    times = f"{float(factor):.2f} times" if factor is not None else "of unknown ratio to"
+    covered = f"until {time_text(d.as_of_unix_ns)}" if d.as_of_unix_ns is not None else "in all"
+    return NewEvent(
+        key=method_key(d),
+        type=METHOD_DISAGREES,
+        subject=d.run,
+        time_unix_ns=at_unix_ns,
+        since_position=position,
+        position=position,
+        data={
+            "message": f"Run {d.run}: the counters' {figures(measured.point, 3)} FLOP {covered} are {times} the "
+            f"{figures(d.flop, 3)} FLOP that {d.by} estimated by {d.method} ({d.formula}), and no figure within the "
+            "counters' bounds is within 30 % of it. One of the two is wrong: look for recomputation, a wrong dtype "
+            "or peak, jobs that are missing from the run or do not belong to it.",
+            "run": d.run,
+            "method": d.method,
+            "formula": d.formula,
+            "by": d.by,
+            "declared": time_text(d.at_unix_ns),
+            "as_of": time_text(d.as_of_unix_ns) if d.as_of_unix_ns is not None else None,
+            "estimate_flop": figure_json(margin(d.flop)),
+            "measured": figure_json(measured),
+            # As it was declared, whole: fsck computes it again from here.
+            "estimate": json.loads(d.canonical),
+            "estimate_digest": d.digest,
+            "w_table": w_table,
+        },
+    )
