@@ -1,6 +1,7 @@
 """The collector's store fails at every statement, fills up, and dies: acknowledged stays stored, books stay sums."""
 
 import errno
+import hashlib
 import os
 import signal
 import subprocess
@@ -22,9 +23,20 @@ from flopmeter.collector.regimes import shipped
 from flopmeter.collector.store.sqlite import WRITES
 from flopmeter.contract.record import parse_record
 from flopmeter.contract.usage import Workload, WorkloadKind
+from flopmeter.wire.v1 import batch_pb2
 
 IDLE = Workload(WorkloadKind.IDLE)
 STATEMENTS = {"BEGIN IMMEDIATE": "begin", "COMMIT": "commit"} | {sql: name for name, sql in WRITES}
+
+
+def changed(raw):
+    """The inventory with another GPU in the place of its second."""
+    message = batch_pb2.Inventory.FromString(raw)
+    message.devices[1].entity = message.devices[1].entity[:-4] + "0000"
+    return message.SerializeToString()
+
+
+GPU_CHANGED = changed(inventory("n"))
 
 
 def assert_books_are_sums(desk):
@@ -38,7 +50,7 @@ def assert_books_are_sums(desk):
 
 
 def fill(desk, chain, agent):
-    """One group that makes every statement run: new agent, names, a boot that ends, a fork, a loss, events."""
+    """One group that makes every statement run: new agent, names, a boot that ends, a fork, a loss, events, a GPU changed."""
     stranger = Chain(f"stranger-{chain.seq}")
     desk.agent(stranger, oldest_seq=3)  # a new agent that has lost two
     again = Chain(f"n-{chain.seq}", key_seed="n", gpus=1 + chain.seq)  # the node, renamed and rebuilt
@@ -46,6 +58,8 @@ def fill(desk, chain, agent):
     other_model = inventory("n", name="NVIDIA H200")
     assert desk.intake.inventory(agent, other_model, desk.now) is None
     chain.reboot()
+    chain.inventory = GPU_CHANGED
+    chain.digest = hashlib.sha256(GPU_CHANGED).digest()
     raw = chain.next(
         [busy(0), busy(1, 1)], [Workload(WorkloadKind.SLURM, job=str(chain.seq), run="r1"), IDLE]
     )
@@ -78,6 +92,7 @@ def test_a_commit_that_fails_at_any_statement_is_all_or_nothing(tmp_path, statem
     desk = opened(tmp_path / "b.db", faults)
     agent = desk.agent(chain)
     assert desk.offer(agent, chain.next()) is TAKEN
+    assert desk.intake.inventory(agent, GPU_CHANGED, desk.now) is None
     desk.commit()
     desk.close()
     desk = opened(tmp_path / "b.db", faults, digest="22" * 32)  # another text of the regime: that is noted

@@ -12,7 +12,7 @@ evidence classes, spreads) are refused, because adding them up would mean guessi
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -142,6 +142,7 @@ class BatchView:
 
     __slots__ = (
         "_message",
+        "entities",
         "inventory_digest",
         "stopped",
         "window_end_boot_ns",
@@ -161,6 +162,8 @@ class BatchView:
         self.window_end_unix_ns: int = message.window_end_unix_ns
         #: Whether the agent says that this is its last record before a stop on purpose.
         self.stopped = bool(message.notices) and any(n.kind == _STOPPED for n in message.notices)
+        #: Indices of the entities with usage; known after `groups`.
+        self.entities: set[int] = set()
         _check_window(message)
 
     def workload_keys(self) -> list[bytes]:
@@ -183,6 +186,7 @@ class BatchView:
         if len(message.workloads) > MAX_WORKLOADS:
             raise ContractError(f"workloads: expected at most {MAX_WORKLOADS}, got {len(message.workloads)}")
         by_key: dict[tuple[int, int, int, int, int, int], list[tuple[int, ...]]] = {}
+        named = self.entities.add
         for row in rows:
             entity = row.entity_index
             try:
@@ -231,6 +235,7 @@ class BatchView:
                 by_key[key] = [numbers]
             else:
                 same.append(numbers)
+            named(entity)
         workloads = len(message.workloads)
         result: dict[LocalKey, Sums] = {}
         for key, lines in by_key.items():
@@ -242,6 +247,11 @@ class BatchView:
         if message.anchors or message.notices:
             _check_asides(message, len(devices))
         return result
+
+    @property
+    def usage(self) -> Sequence[Any]:
+        """The rows as they came; they have the fields of contract.usage.Usage."""
+        return self._message.usage
 
 
 def _parse_batch(payload: bytes) -> batch_pb2.Batch:

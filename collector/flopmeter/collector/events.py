@@ -32,6 +32,8 @@ TYPES = (
     EVIDENCE_FORK,
     METHOD_DISAGREES,
 )
+#: How the keys of those begin that are about two agents on one entity.
+TWICE_PREFIX = "fork:entity:"
 SOURCE = "urn:flopmeter:collector"
 #: Said with every threshold event (reference/regulations.md section 13, items 20 and 28).
 NOT_RISK = "Compute is a trigger for scrutiny, not a measure of risk."
@@ -210,6 +212,45 @@ def fork_event(
             "seq": str(seq),
             "stored_hash": stored_hash.hex() if stored_hash is not None else None,
             "refused_hash": refused_hash.hex(),
+        },
+    )
+
+
+def twice_key(entity: str, agent_id: bytes, other_agent_id: bytes) -> str:
+    """The key of the one event about two agents on one entity, whichever of them was first."""
+    one, two = sorted((agent_id.hex(), other_agent_id.hex()))
+    return f"{TWICE_PREFIX}{entity}:{one}:{two}"
+
+
+def twice_event(
+    entity: str,
+    booked: tuple[bytes, str],
+    left_out: tuple[bytes, str],
+    since_unix_ns: int,
+    *,
+    at_unix_ns: int,
+    position: int,
+) -> NewEvent:
+    """Two agents (id, node) told of the same time of one entity. Once per entity and pair of agents."""
+    (first, first_node), (second, second_node) = booked, left_out
+    return NewEvent(
+        key=twice_key(entity, first, second),
+        type=EVIDENCE_FORK,
+        subject=f"agent/{second.hex()}",
+        time_unix_ns=at_unix_ns,
+        since_position=position,
+        position=position,
+        data={
+            "message": f"Agents {first.hex()} of node {first_node} and {second.hex()} of node {second_node} both "
+            f"meter {entity}, from {time_text(since_unix_ns)} on. Of each time only what came first is in the "
+            "totals; the other's records are kept, and their other entities count. Stop one of the two; or one "
+            "of the nodes' clocks is wrong.",
+            "entity": entity,
+            "agent": second.hex(),
+            "node": second_node,
+            "booked_agent": first.hex(),
+            "booked_node": first_node,
+            "since": time_text(since_unix_ns),
         },
     )
 

@@ -16,6 +16,7 @@ from flopmeter.contract.w_table import current
 
 from .books import SUM_FIELDS, GroupKey, HourKey
 from .event_check import EventCheck, JudgedRow, StoredEvent
+from .events import twice_key
 from .intake import verified
 from .method_check import MethodCheck
 from .queries import Reader, reading
@@ -141,7 +142,8 @@ def _check(
     )
     counts["events"] = len(events.events)
     methods = MethodCheck(events.events, models_by_no(names.models), current())
-    books = Rederivation(agents, names)
+    (claimed_from,) = reader.rows("SELECT coalesce(max(from_position), 1) FROM claimed").fetchone()
+    books = Rederivation(agents, names, claimed_from)
     forks = _conflicts(reader, by_no)
 
     whole = reader.rows("SELECT count(*) FROM records").fetchone()[0]
@@ -164,6 +166,7 @@ def _check(
     counts["anchor_pairs"] = books.anchors.compared
 
     _heads(reader, books)
+    _claims(reader, books)
     _models(reader, names)
     _workloads(reader, books)
     counts["totals"] = _sums(
@@ -181,6 +184,12 @@ def _check(
     fork_keys = {
         f"fork:{by_no[no].agent_id.hex()}:{seq}:{digest.hex()}": f"{by_no[no].name}, seq {seq}"
         for no, seq, digest in sorted(forks)
+    }
+    fork_keys |= {
+        twice_key(
+            entity, by_no[one].agent_id, by_no[two].agent_id
+        ): f"{by_no[one].name} and {by_no[two].name}"
+        for entity, one, two in sorted(books.claims.pairs)
     }
     events.finish(books.position, books.tallies, books.received_unix_ns, loss_keys, fork_keys)
     methods.finish(books.position)
@@ -255,6 +264,19 @@ def _heads(reader: Reader, books: Rederivation) -> None:
         for first, last in agent.losses:
             compare("losses", agent.name, [("from_seq", next_seq, first)])
             next_seq = last + 1
+
+
+def _claims(reader: Reader, books: Rederivation) -> None:
+    stored = {
+        r[0]: r
+        for r in reader.rows(
+            "SELECT claim_no, entity, agent_no, boot_id, since_boot_ns, since_unix_ns, until_boot_id, "
+            "until_boot_ns, until_unix_ns FROM claims ORDER BY claim_no"
+        )
+    }
+    derived = {claim.claim_no: claim.row for claim in books.claims.rows}
+    for number in sorted(stored.keys() | derived.keys()):
+        compare("claims", f"claim_no {number}", [("row", derived.get(number), stored.get(number))])
 
 
 def _models(reader: Reader, names: Names) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .books import GroupKey, Sums
+from .claims import Claim
 from .ingest import Head
 
 
@@ -90,6 +91,15 @@ class Conflict(NamedTuple):
     received_unix_ns: int
 
 
+class ToldTwice(NamedTuple):
+    """Two agents told of the same time of one entity (claims.Twice), met for the first time."""
+
+    entity: str
+    booked: Agent
+    left_out: Agent
+    since_unix_ns: int
+
+
 @dataclass(slots=True)
 class Group:
     """All that one transaction will make durable."""
@@ -103,6 +113,9 @@ class Group:
     losses: list[Loss] = field(default_factory=list)
     conflicts: list[Conflict] = field(default_factory=list)
     silences: list[Silence] = field(default_factory=list)
+    claims: list[Claim] = field(default_factory=list)  # begun
+    ended_claims: list[Claim] = field(default_factory=list)
+    twice: list[ToldTwice] = field(default_factory=list)
     review: bool = False  # commit even if there is nothing else: it is time to judge all runs
     boots: list[tuple[int, bytes, int]] = field(
         default_factory=list

@@ -5,6 +5,7 @@ bytes is acknowledged again and counts nothing; with other bytes it is a fork; a
 """
 
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING
@@ -219,13 +220,18 @@ def hour_of(window_end_unix_ns: int) -> int:
 
 
 def usage_rows(
-    batch: Batch, workload_nos: Sequence[int], model_nos: Sequence[int]
+    batch: "BatchView | Batch",
+    workload_nos: Sequence[int],
+    model_nos: Sequence[int],
+    left_out: AbstractSet[int] = frozenset(),
 ) -> Iterable[tuple[GroupKey, tuple[int, ...]]]:
     """A decoded batch's rows for books.add_rows: the slow, plain path that fsck derives the books by.
 
-    `workload_nos` by workload_index, `model_nos` by entity_index.
+    `workload_nos` by workload_index, `model_nos` by entity_index; entities in `left_out` are (claims.py).
     """
     for u in batch.usage:
+        if u.entity_index in left_out:
+            continue
         key = GroupKey(
             workload_nos[u.workload_index],
             model_nos[u.entity_index],

@@ -23,14 +23,15 @@ from flopmeter.contract.record import (
     record_hash,
 )
 
-from . import ingest
+from . import claims, ingest
 from .admission import Admission
-from .books import GroupKey
+from .books import GroupKey, Sums, add_rows
+from .claims import Claims
 from .encode import BatchView, Implausible
 from .errors import StoreError
-from .group import Agent, Conflict, Group, Loss, TakenRecord
+from .group import Agent, Conflict, Group, Loss, TakenRecord, ToldTwice
 from .ingest import TAKEN, Outcome, PushbackReason, PushedBack, RefusalCode, Refused
-from .names import Names
+from .names import KnownInventory, Names
 from .silence import SilenceWatch
 from .store.base import Catalogue, StoredAgent
 
@@ -78,20 +79,21 @@ class Intake:
         self._next_agent_no = self._catalogue.next_numbers().agent_no
         known = self._agents
         self._agents = {}
+        self._by_no: dict[int, Agent] = {}
         for stored in self._catalogue.agents():
             agent = known.get(stored.agent_id)
             if agent is None:
                 agent = Agent(*stored[:7])
             else:
-                agent.agent_no = stored.agent_no
+                # What a Hello said that was not committed is forgotten, too: the next one says it again.
+                agent.agent_no, agent.node, agent.version = stored.agent_no, stored.node, stored.version
+                agent.admitted_how, agent.admitted_unix_ns = stored.admitted_how, stored.admitted_unix_ns
                 agent.uncommitted.clear()
             agent.head = _head_of(stored)
             agent.durable_seq = agent.head.last_seq
-            self._agents[agent.agent_id] = agent
-
-    @property
-    def agent_count(self) -> int:
-        return len(self._agents)
+            self._agents[agent.agent_id] = self._by_no[agent.agent_no] = agent
+        heads = {agent.agent_no: agent.head for agent in self._agents.values()}
+        self._claims = Claims(heads, self._catalogue.claims(), self._catalogue.told_twice())
 
     def take_group(self) -> Group:
         """The filled group, to be committed; a new one is opened."""
@@ -167,7 +169,7 @@ class Intake:
                 )
             agent = Agent(self._next_agent_no, agent_id, public_key, node, version, how, now_unix_ns)
             self._next_agent_no += 1
-            self._agents[agent_id] = agent
+            self._agents[agent_id] = self._by_no[agent.agent_no] = agent
             self.group.new_agents.append(agent)
         elif (agent.node, agent.version) != (node, version):
             agent.node, agent.version = node, version
@@ -260,7 +262,10 @@ class Intake:
             return Refused(RefusalCode.IMPLAUSIBLE, f"record {record.seq}: {e}")
         except ContractError as e:
             return Refused(RefusalCode.MALFORMED, f"record {record.seq}: {e}")
-        groups = [(GroupKey(numbers[key[0]], *key[1:]), sums) for key, sums in local.items()]
+        if self._claims.quiet(agent.agent_no, known, view.entities):
+            groups = [(GroupKey(numbers[key[0]], *key[1:]), sums) for key, sums in local.items()]
+        else:
+            groups = self._claim(agent, record, view, known, numbers)
         if head.last_seq and record.boot_id != head.boot_id:
             self.group.boots.append((agent.agent_no, head.boot_id, head.window_end_boot_ns))
         ingest.move(head, record, digest, view, received_unix_ns=now_unix_ns, stopped=view.stopped)
@@ -280,6 +285,21 @@ class Intake:
         self.group.record_bytes += len(raw)
         agent.uncommitted[record.seq] = digest
         return TAKEN
+
+    def _claim(
+        self, agent: Agent, record: Record, view: BatchView, known: KnownInventory, numbers: list[int]
+    ) -> list[tuple[GroupKey, Sums]]:
+        """What of the record's usage is booked: all but what another agent told of before (claims.py)."""
+        told = claims.told(view, record.boot_id, known.entities)
+        taken = self._claims.take(agent.agent_no, agent.head, known, told)
+        self.group.claims += taken.begun
+        self.group.ended_claims += taken.ended
+        for entity, booked_no, _, since_unix_ns in taken.twice:
+            self.group.twice.append(ToldTwice(entity, self._by_no[booked_no], agent, since_unix_ns))
+        booked: dict[GroupKey, Sums] = {}
+        models = [bounds.model_no for bounds in known.bounds]
+        add_rows(booked, ingest.usage_rows(view, numbers, models, taken.left_out))
+        return list(booked.items())
 
     def _behind(self, agent: Agent, record: Record, digest: bytes, now_unix_ns: int) -> Outcome:
         known = agent.uncommitted.get(record.seq)

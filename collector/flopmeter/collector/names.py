@@ -27,6 +27,7 @@ class KnownInventory:
 
     inventory: Inventory  # node and cluster only; the devices are in the store
     bounds: tuple[DeviceBounds, ...]
+    entities: tuple[str, ...]  # by index, as the bounds
     #: Serialised Workload -> workload_no, for this node's scope.
     workload_nos: dict[bytes, int] = field(default_factory=dict)
 
@@ -75,8 +76,9 @@ class Names:
                 group.models.append((number, *model))
             alike = device_bounds(device, number, parents)
             bounds.append(self._bounds.setdefault(alike, alike))
+        entities = tuple(sys.intern(device.entity) for device in inventory.devices)
         where = Inventory(inventory.node, sys.intern(inventory.cluster), "", "", "", ())
-        known = self._inventories[digest] = KnownInventory(where, tuple(bounds))
+        known = self._inventories[digest] = KnownInventory(where, tuple(bounds), entities)
         return known
 
     def workload_no(

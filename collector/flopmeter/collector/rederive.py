@@ -6,6 +6,7 @@ one (`encode.decode_batch`), not the one on ingest's hot path, so that a mistake
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +15,10 @@ from flopmeter.contract.ids import agent_id as id_of_key
 from flopmeter.contract.record import Record, parse_record, record_hash
 from flopmeter.contract.usage import Batch, Inventory, NoticeKind
 
-from . import ingest
+from . import claims, ingest
 from .anchors import AnchorCheck
 from .books import GroupKey, HourKey, Sums, add_rows
+from .claims import Claims
 from .encode import decode_batch, decode_inventory
 from .figures import Model, Tally
 from .intake import verified
@@ -97,12 +99,15 @@ def check_inventory(digest: bytes, raw: bytes) -> Inventory:
 class Rederivation:
     """Feed it every record in position order; then compare what it holds with what the store holds."""
 
-    def __init__(self, agents: Iterable[AgentBooks], names: Names) -> None:
+    def __init__(self, agents: Iterable[AgentBooks], names: Names, claimed_from: int = 1) -> None:
+        """`claimed_from`: the first position that was looked at for claims."""
         self.agents = {a.agent_no: a for a in agents}
         for a in self.agents.values():
             compare("agents", f"agent_no {a.agent_no}", [("agent_id", id_of_key(a.public_key), a.agent_id)])
         self._names = names
         self.anchors = AnchorCheck()
+        self.claims = Claims()
+        self._claimed_from = claimed_from
         self.totals: dict[GroupKey, Sums] = {}
         self.hourly: dict[HourKey, Sums] = {}
         self.tallies: dict[str, Tally] = {}
@@ -194,7 +199,8 @@ class Rederivation:
         workload_nos = [self._workload_no(key, batch, i, inventory) for i in range(len(batch.workloads))]
         groups: dict[GroupKey, Sums] = {}
         try:
-            add_rows(groups, ingest.usage_rows(batch, workload_nos, model_nos))
+            left_out = self._left_out(agent, record, batch, inventory)
+            add_rows(groups, ingest.usage_rows(batch, workload_nos, model_nos, left_out))
         except IndexError as e:
             raise Difference("records", key, "usage", "rows within inventory and workloads", str(e)) from e
         add_rows(self.totals, groups.items())
@@ -217,6 +223,15 @@ class Rederivation:
         fault = self.anchors.take(agent.agent_no, record.boot_id, batch, inventory)
         if fault is not None:
             raise Difference("records", key, *fault)
+
+    def _left_out(
+        self, agent: AgentBooks, record: Record, batch: Batch, inventory: Inventory
+    ) -> AbstractSet[int]:
+        """Entities of which another agent had told the same time. Always the slow way: nothing is `quiet`."""
+        if self.position < self._claimed_from:
+            return frozenset()
+        told = claims.told(batch, record.boot_id, [d.entity for d in inventory.devices])
+        return self.claims.take(agent.agent_no, agent.head, None, told).left_out
 
     def _workload_no(self, key: str, batch: Batch, index: int, inventory: Inventory) -> int:
         w = batch.workloads[index]

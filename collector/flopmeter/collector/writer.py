@@ -12,7 +12,7 @@ from flopmeter.contract.w_table import current
 
 from .books import NO_SUMS, GroupKey, HourKey, Sums
 from .estimate.declared import Declared
-from .events import NewEvent, fork_event, loss_event, silent_event
+from .events import NewEvent, fork_event, loss_event, silent_event, twice_event
 from .group import Group, TakenRecord
 from .ingest import hour_of
 from .judge import Judge, Moment
@@ -151,7 +151,7 @@ class Writer:
         tx.spans = [(first, last, number) for number, (first, last) in spans.items()]
 
     def _asides(self, group: Group, tx: Transaction, now: int, position: int) -> list[NewEvent]:
-        """Losses and forks: rows and events, each once."""
+        """Losses, forks and entities told of twice: rows and events, each once."""
         events: list[NewEvent] = []
         for loss in group.losses:
             tx.losses.append(
@@ -176,6 +176,17 @@ class Writer:
                 c.seq,
                 stored_hash=c.stored_hash,
                 refused_hash=c.hash,
+                at_unix_ns=now,
+                position=position,
+            )
+            if not self._books.has_event(event.key):
+                events.append(event)
+        for t in group.twice:
+            event = twice_event(
+                t.entity,
+                (t.booked.agent_id, t.booked.node),
+                (t.left_out.agent_id, t.left_out.node),
+                t.since_unix_ns,
                 at_unix_ns=now,
                 position=position,
             )
@@ -228,6 +239,8 @@ def _names(group: Group, tx: Transaction) -> None:
     tx.models = list(group.models)
     tx.workloads = list(group.workloads)
     tx.boots = list(group.boots)
+    tx.claims = [claim.row for claim in group.claims]
+    tx.claim_ends = [(*claim.row[6:], claim.claim_no) for claim in group.ended_claims]
 
 
 def _delta(records: Iterable[TakenRecord]) -> dict[HourKey, Sums]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from flopmeter.collector.books import GroupKey, HourKey, Sums
+from flopmeter.collector.claims import Claim
 
 
 class NextNumbers(NamedTuple):
@@ -68,6 +69,8 @@ class Transaction:
     judged: list[tuple[Any, ...]] = field(default_factory=list)
     judged_until: list[tuple[Any, ...]] = field(default_factory=list)
     boots: list[tuple[Any, ...]] = field(default_factory=list)
+    claims: list[tuple[Any, ...]] = field(default_factory=list)
+    claim_ends: list[tuple[Any, ...]] = field(default_factory=list)
     spans: list[tuple[Any, ...]] = field(default_factory=list)
     totals: list[tuple[Any, ...]] = field(default_factory=list)
     hourly: list[tuple[Any, ...]] = field(default_factory=list)
@@ -96,6 +99,14 @@ class Catalogue(Protocol):
 
     def workload_no(self, identity: tuple[Any, ...]) -> int | None:
         """By (scope, kind, job, step, run_label, user, dtype, restart)."""
+        ...
+
+    def claims(self) -> list[Claim]:
+        """Which agent metered which entity, and up to when."""
+        ...
+
+    def told_twice(self) -> list[tuple[str, int, int]]:
+        """(entity, agent_no, agent_no) of each event about two agents on one entity."""
         ...
 
     def record_hash(self, window_start_s: int, agent_no: int, seq: int) -> bytes | None:
@@ -137,8 +148,6 @@ class Books(Protocol):
     def judged(self) -> list[Judged]:
         """What runs are judged by, as last noted."""
         ...
-
-    def has_loss(self, agent_no: int, from_seq: int, to_seq: int) -> bool: ...
 
     def write(self, transaction: Transaction) -> None:
         """All rows or none. On return they are durable: they survive power loss (synchronous=FULL).

@@ -84,4 +84,17 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
             received_unix_ns INTEGER NOT NULL, PRIMARY KEY (agent_no, seq, hash)) WITHOUT ROWID;
         """,
     ),
+    (
+        "0002-claims",
+        """
+        -- Which agent metered which entity, from when, up to when; until … NULL: up to its last record.
+        CREATE TABLE claims (
+            claim_no INTEGER PRIMARY KEY, entity TEXT NOT NULL, agent_no INTEGER NOT NULL,
+            boot_id BLOB NOT NULL, since_boot_ns INTEGER NOT NULL, since_unix_ns INTEGER NOT NULL,
+            until_boot_id BLOB, until_boot_ns INTEGER, until_unix_ns INTEGER);
+        -- The first position whose record was looked at for claims: records of an older flopmeter were not.
+        CREATE TABLE claimed (from_position INTEGER PRIMARY KEY);
+        INSERT INTO claimed SELECT coalesce(max(position), 0) + 1 FROM records;
+        """,
+    ),
 )

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from flopmeter.collector.books import SUM_FIELDS, GroupKey, HourKey, Sums
+from flopmeter.collector.claims import Claim, Until
 from flopmeter.collector.errors import StoreError
+from flopmeter.collector.events import TWICE_PREFIX
 
 from .base import Judged, NextNumbers, RunTotal, StoredAgent, Transaction
 from .migrate import check, migrate
@@ -40,6 +42,10 @@ _WORKLOAD = (
 )
 _RECORD = "position, window_start_s, agent_no, seq, window_end_unix_ns, received_unix_ns, hash, record"
 _SPAN = "first_unix_ns = min(first_unix_ns, ?), last_unix_ns = max(last_unix_ns, ?)"
+_CLAIM = (
+    "claim_no, entity, agent_no, boot_id, since_boot_ns, since_unix_ns, "
+    "until_boot_id, until_boot_ns, until_unix_ns"
+)
 _EVENT = "event_no, id, key, type, subject, time_unix_ns, since_position, position, data"
 
 #: Transaction field -> statement, in the order they run. Names come before what uses them.
@@ -52,6 +58,11 @@ WRITES: tuple[tuple[str, str], ...] = (
     ("records", _insert("records", _RECORD)),
     ("heads", _insert("heads", "agent_no, position, usual_window_ns", "INSERT OR REPLACE")),
     ("boots", _insert("boots", "agent_no, boot_id, window_end_boot_ns")),
+    ("claims", _insert("claims", _CLAIM)),
+    (
+        "claim_ends",
+        "UPDATE claims SET until_boot_id = ?, until_boot_ns = ?, until_unix_ns = ? WHERE claim_no = ?",
+    ),
     ("spans", f"UPDATE workloads SET {_SPAN} WHERE workload_no = ?"),  # noqa: S608
     ("totals", _insert("totals", f"{_KEY}, {_SUMS}", "INSERT OR REPLACE")),
     ("hourly", _insert("hourly", f"hour, {_KEY}, {_SUMS}", "INSERT OR REPLACE")),
@@ -224,6 +235,24 @@ class SqliteCatalogue:
         )
         return found
 
+    def claims(self) -> list[Claim]:
+        found = []
+        for *row, boot_id, boot_ns, unix_ns in self._all(f"SELECT {_CLAIM} FROM claims ORDER BY claim_no"):  # noqa: S608
+            claim = Claim(*row)
+            if boot_id is not None:
+                claim.until = Until(boot_id, boot_ns, unix_ns)
+            found.append(claim)
+        return found
+
+    def told_twice(self) -> list[tuple[str, int, int]]:
+        numbers = {agent_id.hex(): no for agent_id, no in self._all("SELECT agent_id, agent_no FROM agents")}
+        end = TWICE_PREFIX[:-1] + chr(ord(TWICE_PREFIX[-1]) + 1)
+        found = []
+        for (key,) in self._all("SELECT key FROM events WHERE key >= ? AND key < ?", (TWICE_PREFIX, end)):
+            entity, one, two = key.removeprefix(TWICE_PREFIX).rsplit(":", 2)
+            found.append((entity, numbers[one], numbers[two]))
+        return found
+
     def record_hash(self, window_start_s: int, agent_no: int, seq: int) -> bytes | None:
         found: bytes | None = self._one(
             "SELECT hash FROM records WHERE window_start_s = ? AND agent_no = ? AND seq = ?",
@@ -297,14 +326,6 @@ class SqliteBooks:
 
     def event_keys(self, subject: str) -> set[str]:
         return {key for (key,) in self._all("SELECT key FROM events WHERE subject = ?", (subject,))}
-
-    def has_loss(self, agent_no: int, from_seq: int, to_seq: int) -> bool:
-        return bool(
-            self._all(
-                "SELECT 1 FROM losses WHERE agent_no = ? AND from_seq = ? AND to_seq = ?",
-                (agent_no, from_seq, to_seq),
-            )
-        )
 
     def write(self, transaction: Transaction) -> None:
         connection = self._connection

@@ -1,0 +1,313 @@
+"""One GPU, two agents: its time is booked once, the other's record is kept, and the first time is an event."""
+
+import hashlib
+
+import pytest
+from builders import WINDOW_NS, Chain, busy, gap
+from desk import Desk
+
+from flopmeter.collector.claims import CLOCK_ERROR_NS
+from flopmeter.collector.fsck import check_store
+from flopmeter.collector.ingest import TAKEN
+from flopmeter.wire.v1 import batch_pb2
+
+SECOND_NS = 1_000_000_000
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "books.sqlite"
+
+
+@pytest.fixture
+def desk(path):
+    with Desk(path) as desk:
+        yield desk
+
+
+def pair(*, same_boot=False):
+    """Two agents, each with a key of its own, on the same two GPUs."""
+    one, two = Chain("n", key_seed="one"), Chain("n", key_seed="two")
+    if not same_boot:
+        two.reboot()
+    return one, two
+
+
+def book(desk, agent, raw):
+    assert desk.offer(agent, raw) is TAKEN
+    return desk.commit().events
+
+
+def device_ns(desk):
+    """Device time in the books, in windows of one GPU."""
+    return sum(sums[0] for sums in desk.totals().values()) / WINDOW_NS
+
+
+def assert_sound(desk, path):
+    assert check_store(path, ()).difference is None
+
+
+@pytest.mark.parametrize("same_boot", [True, False], ids=["same boot", "wall clock"])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_two_agents_on_one_node_are_counted_once_and_are_one_event_a_gpu(desk, path, same_boot, restarted):
+    one, two = pair(same_boot=same_boot)
+    first, second = desk.agent(one), desk.agent(two)
+    events = []
+    for _ in range(4):
+        events += book(desk, first, one.next())
+        if restarted:
+            desk.recover()
+        events += book(desk, second, two.next())
+        if restarted:
+            desk.recover()
+    assert device_ns(desk) == 4 * 2
+    assert [e.type for e in events] == ["evidence.fork"] * 2
+    assert {e.data["agent"] for e in events} == {two.agent_id.hex()}
+    assert {e.data["booked_agent"] for e in events} == {one.agent_id.hex()}
+    assert len({e.data["entity"] for e in events}) == 2
+    assert desk.rows("SELECT count(*) FROM records") == [(8,)]  # what was not booked is kept as evidence
+    assert second.durable_seq == 4
+    assert_sound(desk, path)
+
+
+def test_a_recording_under_another_key_counts_nothing(desk, path):
+    one, two = pair(same_boot=True)
+    first = desk.agent(one)
+    for _ in range(5):
+        book(desk, first, one.next())
+    before = desk.totals()
+    second = desk.agent(two)
+    events = [e for _ in range(5) for e in book(desk, second, two.next())]
+    assert len(events) == 2
+    assert desk.totals() == before
+    assert_sound(desk, path)
+
+
+def test_other_gpus_of_the_second_agent_count(desk, path):
+    """A container that sees one GPU cannot take the others from the node's agent."""
+    one, two = pair()
+    one_gpu, node = desk.agent(one), desk.agent(two)
+    book(desk, one_gpu, one.next([busy(0)]))
+    (event,) = book(desk, node, two.next())
+    assert event.data["agent"] == two.agent_id.hex()
+    assert device_ns(desk) == 2
+    assert_sound(desk, path)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_short_windows_do_not_slip_through_the_clocks_tolerance(desk, path, restarted):
+    """Live and interleaved, each record within the tolerance of the other's end: bounded by it in all."""
+    one, two = pair()
+    first, second = desk.agent(one), desk.agent(two)
+    events = []
+    for second_no in range(40):
+        for chain, agent in ((one, first), (two, second)):
+            batch = chain.batch([busy(0, duration_ns=SECOND_NS)])
+            begin = 1_000 * SECOND_NS + second_no * SECOND_NS
+            batch.window_start_boot_ns, batch.window_end_boot_ns = begin, begin + SECOND_NS
+            batch.window_end_unix_ns = batch.window_start_unix_ns + SECOND_NS
+            raw = chain.next(payload=batch.SerializeToString())
+            chain.unix_ns += SECOND_NS - WINDOW_NS
+            events += book(desk, agent, raw)
+            if restarted:
+                desk.recover()
+    assert len(events) == 1
+    booked_s = sum(sums[0] for sums in desk.totals().values()) // SECOND_NS
+    assert 40 <= booked_s <= 40 + CLOCK_ERROR_NS // SECOND_NS
+    assert_sound(desk, path)
+
+
+@pytest.mark.parametrize("ahead_ns", [0, CLOCK_ERROR_NS])
+def test_a_node_that_gets_a_new_key_goes_on(desk, path, ahead_ns):
+    one, two = pair()
+    first, second = desk.agent(one), desk.agent(two)
+    events = [e for _ in range(3) for e in book(desk, first, one.next())]
+    two.unix_ns = one.unix_ns - ahead_ns  # the new system's clock may be a little behind
+    events += [e for _ in range(3) for e in book(desk, second, two.next())]
+    assert events == []
+    assert device_ns(desk) == 6 * 2
+    assert_sound(desk, path)
+
+
+def test_a_clock_further_off_than_that_is_an_event_and_passes(desk, path):
+    one, two = pair()
+    first, second = desk.agent(one), desk.agent(two)
+    book(desk, first, one.next())
+    two.unix_ns = one.unix_ns - CLOCK_ERROR_NS - 1
+    assert len(book(desk, second, two.next())) == 2
+    two.unix_ns += CLOCK_ERROR_NS + 1  # the clock was set
+    book(desk, second, two.next())
+    assert device_ns(desk) == 2 * 2
+    assert_sound(desk, path)
+
+
+def test_a_new_key_in_the_same_boot_goes_on_to_the_nanosecond(desk, path):
+    one, two = pair(same_boot=True)
+    first, second = desk.agent(one), desk.agent(two)
+    book(desk, first, one.next())
+    two.boot_ns, two.unix_ns = one.boot_ns, 1  # boot time decides, whatever the wall clock says
+    assert book(desk, second, two.next()) == ()
+    one.boot_ns = two.boot_ns - 1
+    assert len(book(desk, first, one.next())) == 2
+    assert device_ns(desk) == 2 * 2
+    assert_sound(desk, path)
+
+
+def moved(chain, gpu):
+    """`chain`'s node without its GPU number `gpu`: another inventory."""
+    message = batch_pb2.Inventory.FromString(chain.inventory)
+    del message.devices[gpu]
+    chain.inventory = message.SerializeToString()
+    chain.digest = hashlib.sha256(chain.inventory).digest()
+    chain.gpus -= 1
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_gpu_moves_to_another_node_and_back(desk, path, restarted):
+    """`one` has GPUs 0 and 1, `two` gets 0; what both had told before is shipped late."""
+    one, two = pair()
+    home = one.inventory, one.digest
+    first, second = desk.agent(one), desk.agent(two)
+    moved(two, 1)
+    two.unix_ns = one.unix_ns + 2 * WINDOW_NS
+
+    def say(agent, chain):
+        assert desk.hello(chain) is agent  # the inventory of now
+        events = book(desk, agent, chain.next())
+        if restarted:
+            desk.recover()
+        return events
+
+    events = [*say(first, one)]
+    late = one.next()
+    events += say(second, two)  # before the first node has shipped all of its own time
+    events += book(desk, first, late)
+    moved(one, 0)
+    events += say(first, one)
+    events += say(second, two)
+    two_last = two.next()
+    one.unix_ns = two.unix_ns  # back home
+    one.inventory, one.digest = home
+    one.gpus = 2
+    events += say(first, one)
+    events += book(desk, second, two_last)
+    events += say(first, one)
+    assert events == []
+    assert device_ns(desk) == 2 + 2 + 1 + 2 + 2 + 3
+    assert_sound(desk, path)
+
+
+def test_a_late_record_that_runs_into_the_others_time_is_left_out(desk, path):
+    """The first agent's own stretch goes on, into what the second has booked since."""
+    one, two = pair()
+    first, second = desk.agent(one), desk.agent(two)
+    book(desk, first, one.next())
+    two.unix_ns = one.unix_ns + WINDOW_NS
+    assert book(desk, second, two.next()) == ()
+    assert book(desk, first, one.next()) == ()
+    assert len(book(desk, first, one.next())) == 2
+    assert device_ns(desk) == 3 * 2
+    assert_sound(desk, path)
+
+
+def test_what_was_left_out_keeps_nobody_else_out(desk, path):
+    one, two = pair()
+    first, second = desk.agent(one), desk.agent(two)
+    book(desk, first, one.next())
+    two.unix_ns = one.unix_ns + WINDOW_NS // 2
+    for agent, chain in ((second, two), (first, one), (first, one), (second, two)):
+        book(desk, agent, chain.next())
+    assert device_ns(desk) == (1 + 2) * 2  # the second's two windows, in which the first had none
+    assert_sound(desk, path)
+
+
+def test_a_row_over_a_restart_reaches_back_behind_its_window(desk, path):
+    """The first agent's counters bridge the time in which the second metered."""
+    one, two = pair()
+    moved(two, 1)
+    first, second = desk.agent(one), desk.agent(two)
+    book(desk, first, one.next())
+    moved(one, 0)
+    desk.hello(one)
+    book(desk, first, one.next())
+    two.unix_ns = one.unix_ns
+    book(desk, second, two.next())
+    one = Chain("n", key_seed="one")
+    one.seq, one.prev_hash = first.head.last_seq, first.head.last_hash
+    one.boot_ns, one.unix_ns = first.head.window_end_boot_ns + WINDOW_NS, two.unix_ns
+    events = book(desk, first, one.next([busy(0, duration_ns=2 * WINDOW_NS), busy(1)]))
+    assert len(events) == 1
+    assert device_ns(desk) == 2 + 1 + 1 + 1
+    assert_sound(desk, path)
+
+
+def test_a_gap_claims_nothing_and_is_no_event(desk, path):
+    """Who cannot read a GPU does not stand in the way of who can."""
+    one, two = pair()
+    blind, seeing = desk.agent(one), desk.agent(two)
+    events = [*book(desk, blind, one.next([gap(0)]))]  # nobody knew better until then
+    for _ in range(2):
+        events += book(desk, seeing, two.next([busy(0)]))
+    assert device_ns(desk) == 3
+    events += book(desk, blind, one.next([gap(0)]))
+    assert events == []
+    assert device_ns(desk) == 3
+    assert_sound(desk, path)
+
+
+def test_a_failed_commit_forgets_its_claims(desk, path):
+    one, two = pair(same_boot=True)
+    first = desk.agent(one)
+    desk.commit()
+    assert desk.offer(first, one.next()) is TAKEN
+    desk.recover()  # as after a failed commit: the record is not in the books
+    second = desk.agent(two)
+    assert book(desk, second, two.next()) == ()
+    assert desk.hello(one) is first
+    assert len(book(desk, first, one.records[0])) == 2
+    assert device_ns(desk) == 2
+    assert_sound(desk, path)
+
+
+def test_the_hot_path_writes_and_asks_nothing(desk, monkeypatch):
+    """One claim a GPU for an agent's life, whatever it ships."""
+    one = Chain("n")
+    agent = desk.agent(one)
+    book(desk, agent, one.next())
+    monkeypatch.setattr(desk.intake._claims, "take", None)
+    for _ in range(3):
+        book(desk, agent, one.next())
+    assert desk.rows("SELECT claim_no, until_unix_ns FROM claims") == [(1, None), (2, None)]
+
+
+DAMAGE = {
+    "a claim less": "DELETE FROM claims WHERE claim_no = 2",
+    "another end": "UPDATE claims SET until_boot_id = x'00', until_boot_ns = 1, until_unix_ns = 1 WHERE claim_no = 1",
+    "another agent": "UPDATE claims SET agent_no = 2 WHERE claim_no = 1",
+    "no event": "DELETE FROM events WHERE event_no = (SELECT max(event_no) FROM events)",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_fsck_derives_claims_and_their_events_again(path, damage):
+    one, two = pair()
+    with Desk(path) as desk:
+        first, second = desk.agent(one), desk.agent(two)
+        book(desk, first, one.next())
+        book(desk, second, two.next())
+        assert_sound(desk, path)
+        desk.store.books._connection.execute(DAMAGE[damage])
+        difference = check_store(path, ()).difference
+    assert difference is not None
+    assert difference.table == ("events" if damage == "no event" else "claims")
+
+
+def test_fsck_finds_usage_that_was_booked_twice(path, monkeypatch):
+    """As a collector whose check does not work would leave it."""
+    one, two = pair()
+    with Desk(path) as desk:
+        monkeypatch.setattr("flopmeter.collector.claims.Claims._met", lambda *_: None)
+        book(desk, desk.agent(one), one.next())
+        book(desk, desk.agent(two), two.next())
+        monkeypatch.undo()
+        assert check_store(path, ()).difference is not None
