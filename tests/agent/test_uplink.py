@@ -385,6 +385,25 @@ def test_a_refusal_of_what_is_in_the_books_or_was_never_sent_changes_nothing(
     assert chain.refused_records == 0
 
 
+@pytest.mark.parametrize("seq", [3, 10, 11, (1 << 64) - 1])
+def test_an_ack_of_what_was_never_sent_is_no_ack(
+    collector: FakeCollector, chain: Chain, connect: Connect, seq: int
+) -> None:
+    """Believed, it would let records be forgotten that nobody has."""
+    collector.mute = True
+    collector.max_in_flight = 2
+    collector.say_more = [pb.StreamResponse(ack=pb.Ack(seq=seq))]
+    append(chain, 0, 10)
+    uplink = connect(collector.target)
+    said = f"ack of {seq}, but only records up to 2 were sent"
+    assert uplink.wait_for(lambda: said in uplink.status.last_error, WAIT_S), uplink.status
+    assert (chain.spool.acked_seq, uplink.status.acked_seq) == (0, 0)
+    assert uplink.status.fatal is None
+    collector.mute = False
+    settled(uplink, 10)
+    in_books(collector, chain)
+
+
 @pytest.mark.parametrize("resume", [0, 1 << 62, (1 << 64) - 1])
 def test_a_resume_point_that_cannot_be_ends_the_stream(
     collector: FakeCollector, chain: Chain, connect: Connect, resume: int
