@@ -8,6 +8,7 @@ from builders import UNIX_NS, Chain
 
 from flopmeter.collector.admission import Admission
 from flopmeter.collector.books import GroupKey, Sums
+from flopmeter.collector.estimate.declared import Declared
 from flopmeter.collector.group import Agent
 from flopmeter.collector.ingest import Outcome, Refused
 from flopmeter.collector.intake import Intake
@@ -28,11 +29,14 @@ class Desk:
         *,
         admission: Admission | None = None,
         sinks: tuple[str, ...] = (),
+        estimates: tuple[Declared, ...] = (),
         connect: Callable[..., Any] | None = None,
     ) -> None:
         self.now = UNIX_NS + DAY_NS
         self.store = SqliteStore(path, **({"connect": connect} if connect else {}))
-        self.writer = Writer(self.store.books, tuple(regimes), sinks=sinks, unix_ns=lambda: self.now)
+        self.writer = Writer(
+            self.store.books, tuple(regimes), sinks=sinks, estimates=estimates, unix_ns=lambda: self.now
+        )
         self.intake = Intake(self.store.catalogue, admission or Admission(admit_new=True))
 
     def hello(self, chain: Chain, *, oldest_seq: int | None = None) -> Agent | Refused:
