@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from flopmeter.contract.errors import ContractError
-from flopmeter.contract.w_table import CURRENT, DTYPE_RATE, Arch, Sku, current, parse_w_table
+from flopmeter.contract.w_table import (
+    CURRENT,
+    DTYPE_RATE,
+    FLOAT_TENSOR_RATES,
+    Arch,
+    Sku,
+    current,
+    parse_w_table,
+)
 
 METERING = Path(__file__).parents[2] / "../shared/reference/metering.md"
 TABLE = current()
@@ -149,6 +157,51 @@ def test_geforce_ada_has_the_halved_rates() -> None:
     assert geforce.tensor_span() == (256, 2048)
 
 
+@pytest.mark.parametrize(
+    ("capability", "model", "full"),
+    [
+        ("7.5", "NVIDIA GeForce RTX 2080 Ti", "NVIDIA T4"),
+        ("8.6", "NVIDIA GeForce RTX 3090", "NVIDIA A40"),
+        ("12.0", "NVIDIA GeForce RTX 5090", "NVIDIA RTX PRO 6000 Blackwell Workstation Edition"),
+    ],
+)
+def test_geforce_halves_the_float_accumulators(capability: str, model: str, full: str) -> None:
+    geforce, pro = TABLE.arch(capability, model), TABLE.arch(capability, full)
+    assert geforce is not None
+    assert pro is not None
+    assert geforce.rates["bf16"] * 2 == pro.rates["bf16"] == geforce.rates["bf16_fp16acc"]
+    assert geforce.tensor_span() == (pro.tensor_span()[0] // 2, pro.tensor_span()[1])
+    assert not TABLE.confirmed(capability, model)
+
+
+RATED = [a for a in TABLE.archs if a.rates]
+
+
+@pytest.mark.parametrize("arch", RATED, ids=lambda a: f"{a.compute_capability} {a.name}")
+def test_what_a_tensor_cycle_may_stand_for_is_every_float_dtype_until_it_is_measured(arch: Arch) -> None:
+    """Only an experiment may narrow it: E4 (FP8 in HMMA or not), E6 (mma.sync)."""
+    floats = tuple(name for name in FLOAT_TENSOR_RATES if name in arch.rates)
+    for key in ("hmma_holds", "residual_holds"):
+        if arch.known[key] != "measured":
+            assert getattr(arch, key) == floats
+    wgmma = arch.compute_capability in ("9.0", "10.0", "10.3")
+    if arch.known["legacy_mma_permille"] != "measured":
+        assert arch.legacy_mma_permille == (600 if wgmma else 1000)
+        assert arch.legacy_mma_in == (("hmma", "imma", "residual") if wgmma else ())
+    assert arch.legacy_permille("dmma") == 1000, "FP64 tensor work has no faster path"
+
+
+@pytest.mark.parametrize("arch", RATED, ids=lambda a: f"{a.compute_capability} {a.name}")
+def test_sparse_rates_are_twice_the_dense_ones_but_for_one(arch: Arch) -> None:
+    tensor = {n for n in (*FLOAT_TENSOR_RATES, "int8") if n in arch.rates}
+    assert set(arch.sparse) == (set() if arch.compute_capability.startswith("7.") else tensor)
+    for name, nominal in arch.sparse.items():
+        if (arch.compute_capability, name) == ("10.3", "fp4"):
+            assert nominal * 3 == arch.rates[name] * 4  # 15 dense to 20 sparse PFLOP/s (metering.md 3.2)
+        else:
+            assert nominal == 2 * arch.rates[name]
+
+
 def test_every_declared_dtype_names_a_rate_that_some_arch_has() -> None:
     known = {rate for arch in TABLE.archs for rate in arch.rates}
     assert set(DTYPE_RATE.values()) <= known
@@ -204,7 +257,31 @@ def test_table_is_versioned_by_its_bytes() -> None:
     raw = resources.files("flopmeter.contract").joinpath(CURRENT).read_bytes()
     assert parse_w_table(raw) == TABLE
     assert parse_w_table(raw + b"\n").digest != TABLE.digest
-    assert TABLE.id == "w-2026-11"
+    assert TABLE.id == "w-2026-11.2"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('hmma_holds = ["tf32", "bf16", "fp8"]', 'hmma_holds = ["tf32", "bf16", "fp4"]'),
+        ('hmma_holds = ["tf32", "bf16", "fp8"]', 'hmma_holds = ["tf32", "int8"]'),
+        ('hmma_holds = ["tf32", "bf16", "fp8"]', 'hmma_holds = ["tf32", "fp8"]'),
+        ('residual_holds = ["tf32", "bf16", "fp8"]', "residual_holds = []"),
+        ("legacy_mma_permille = 600", "legacy_mma_permille = 1001"),
+        ("legacy_mma_permille = 600", "legacy_mma_permille = 0"),
+        ("legacy_mma_permille = 600", "legacy_mma_permille = 0.6"),
+        ('["hmma", "imma", "residual"]', '["hmma", "dmma"]'),
+        ("fp8 = 16384, int8 = 16384 }\nknown", "fp8 = 16384, int8 = 4096 }\nknown"),
+        ("fp8 = 16384, int8 = 16384 }\nknown", "fp8 = 16384, fp4 = 16384 }\nknown"),
+        ('legacy_mma_permille = "inferred"', 'legacy_mma_permille = "hearsay"'),
+        ('legacy_mma_permille = "inferred", ', ""),
+    ],
+)
+def test_what_the_bounds_rest_on_is_checked(old: str, new: str) -> None:
+    raw = resources.files("flopmeter.contract").joinpath(CURRENT).read_text()
+    assert old in raw
+    with pytest.raises(ContractError, match="W table"):
+        parse_w_table(raw.replace(old, new).encode())
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,37 @@
-"""From SM-cycles to FLOP: lower <= point <= upper, in exact integers (reference/metering.md 4.2).
+"""From SM-cycles to FLOP: lower <= point <= upper, in exact integers (reference/metering.md 4.2, 4.3).
 
-    lower = cycles x (1 - e) x W_lo        tensor pipes only
-    point = cycles x W(declared dtype)     tensor pipes only; nothing from gaps and class C
-    upper = cycles x (1 + e) x W_hi        tensor and vector pipes, plus what was not measured
+    lower = cycles x (1 - e) x least W x mma.sync allowance     tensor pipes only
+    point = cycles x W(declared dtype)                          tensor pipes only; nothing from gaps and class C
+    upper = cycles x (1 + e) x greatest W                       tensor and vector pipes, plus what was not measured
 
-e is the evidence class's half-width plus the row's clock spread. lower is rounded down, upper up.
-A residual that may hide integer work (IMMA not read, on a device that has it) has no lower bound but 0.
-Integer operations (imma) are kept apart, so that either reading of a law can be computed.
+e is the evidence class's half-width plus the row's clock spread. lower is rounded down, upper up. width.py says what
+each of these adds to the width. Two marks change that (contract.usage.Measured): an APPORTIONED row, the workload's
+share of a shared entity, has no lower bound; an OTHERS row beside it, what other holders were given, has neither
+lower nor point. Their uppers add up to the entity's, so that the workload's truth lies within its bounds whatever the
+split really was. An OTHERS row states as sm_active the most that the SMs can have been active for others (the elapsed
+cycles where nobody read it), so that pipes which nobody read stay in the upper bound.
+
+Integer operations (imma) are kept apart, so that either reading of a law can be computed. Nominal 2:4-sparse figures
+are in none of the three.
 """
 
+import builtins
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import NamedTuple
 
+from .errors import ContractError
 from .evidence_class import CYCLE_ERROR_PPM, UPPER_ONLY, EvidenceClass
+from .pipes import RESIDUAL_NOISE_PPM
 from .usage import Measured
 from .w_table import DTYPE_RATE, Arch
 
 _MILLION = 1_000_000
+_PERMILLE = 1_000
 DEFAULT_RATE = "bf16"  # the point's dtype where none is declared (reference/metering.md 4.2)
+MARKS = Measured.APPORTIONED | Measured.OTHERS
+_TOLD_APART = Measured.HMMA | Measured.IMMA | Measured.DMMA
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,49 +67,174 @@ class Cycles:
     fp16: int = 0
     int: int = 0
 
+    @property
+    def most(self) -> builtins.int:
+        """The most cycles that any one pipe can have been active."""
+        return self.active if Measured.SM_ACTIVE in self.measured else self.elapsed
+
+    @property
+    def error_ppm(self) -> builtins.int:
+        return CYCLE_ERROR_PPM[self.evidence_class] + self.spread_ppm
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A job's own counts per dtype (ncu, CUPTI) over some steps: FLOP done in so many float-tensor SM-cycles.
+
+    A recorded claim: it moves the point and narrows the bounds, never beyond what the hardware can do
+    (reference/metering.md 4.2, rule b). Who claims it, and for which job, is for the run registry to record.
+    """
+
+    flop: int
+    cycles: int  # HMMA and residual together
+    error_ppm: int  # half-width of the ratio, as the claim states it
+
+    def __post_init__(self) -> None:
+        if self.flop <= 0 or self.cycles <= 0 or not 0 <= self.error_ppm <= _MILLION:
+            raise ContractError(
+                "calibration: expected FLOP and SM-cycles above 0 and an error of 0 to 1000000 ppm, "
+                f"got {self.flop}, {self.cycles}, {self.error_ppm}"
+            )
+
+    def fits(self, arch: Arch) -> bool:
+        """Whether `arch` can do what it claims; flop() takes no notice of one that does not fit its cycles."""
+        low, high = arch.tensor_span()
+        least = min(arch.legacy_permille("hmma"), arch.legacy_permille("residual"))
+        lowest, highest = self.flop * (_MILLION - self.error_ppm), self.flop * (_MILLION + self.error_ppm)
+        scale = self.cycles * _MILLION
+        return highest * _PERMILLE >= low * least * scale and lowest <= high * scale
+
+
+class Weights(NamedTuple):
+    """FLOP per cycle of the tensor pipes, as far as one group tells them apart. `low` in thousandths."""
+
+    hmma_full: int  # least W of any dtype that it may hold, at full rate
+    hmma_low: int  # the same by mma.sync, in thousandths
+    hmma_point: int
+    hmma_high: int
+    rest_full: int  # of the residual; where HMMA was not read, of all that the any-tensor counter saw
+    rest_legacy: int  # in thousandths
+    rest_low: int  # the same, if it may also hide integer or FP64 work, in thousandths
+    rest_point: int
+    rest_high: int
+    fp64_tensor: int
+
+
+def weights(arch: Arch, measured: Measured, dtype: str = "", *, trusted: bool = False) -> Weights:
+    """`trusted`: as if the declared dtype were true of every float tensor cycle that HMMA, or an unsplit
+    any-tensor counter, saw. What only the any-tensor counter saw keeps its span: it is not in a declaration.
+    """
+    return _weights(arch, measured & _TOLD_APART, DTYPE_RATE.get(dtype, ""), trusted)
+
+
+@cache
+def _weights(arch: Arch, told_apart: Measured, rate: str, trusted: bool) -> Weights:
+    rates = arch.rates
+    fp64_tensor = rates.get("fp64_tensor", 0)
+    whole = Measured.HMMA not in told_apart
+    hmma = [rates[n] for n in arch.hmma_holds]
+    rest = [rates[n] for n in ({*arch.hmma_holds, *arch.residual_holds} if whole else arch.residual_holds)]
+    declared = point_rate(arch, rate)
+    # The same dtype may accumulate in FP16, at a rate of its own (GeForce).
+    as_said = [rates[n] for n in arch.hmma_holds if rate and (n == rate or n.startswith(rate + "_"))]
+    believed = trusted and bool(as_said)
+    if believed:
+        hmma, rest = as_said, as_said if whole else rest
+    # What HMMA did not see is FP8 or narrower (metering.md 4.2).
+    likely = declared if whole else max(rates.get("fp8", 0), rates.get(rate, declared))
+    share = arch.legacy_permille("residual")
+    if whole:
+        share = min(share, arch.legacy_permille("hmma"))
+    legacy = low = min(rest) * share
+    if not (believed and whole):
+        if Measured.IMMA not in told_apart and "int8" in rates:
+            low = 0
+        elif Measured.DMMA not in told_apart and fp64_tensor:
+            low = min(low, fp64_tensor * _PERMILLE)
+    return Weights(
+        hmma_full=min(hmma),
+        hmma_low=min(hmma) * arch.legacy_permille("hmma"),
+        hmma_point=declared,
+        hmma_high=max(hmma),
+        rest_full=min(rest),
+        rest_legacy=legacy,
+        rest_low=low,
+        rest_point=min(max(likely, min(rest)), max(rest)),
+        rest_high=max(*rest, fp64_tensor),
+        fp64_tensor=fp64_tensor,
+    )
+
 
 def point_rate(arch: Arch, dtype: str) -> int:
-    """FLOP per cycle of a tensor cycle under the declared dtype; BF16 where none, or none that fits."""
+    """FLOP per cycle of an HMMA cycle under the declared dtype; BF16 where none, or none that HMMA can do."""
     name = DTYPE_RATE.get(dtype, DEFAULT_RATE)
-    return arch.rates.get(name) or arch.rates[DEFAULT_RATE]
+    return arch.rates[name if name in arch.hmma_holds else DEFAULT_RATE]
 
 
-def flop(c: Cycles, arch: Arch, dtype: str = "") -> Figure:
+def flop(
+    c: Cycles,
+    arch: Arch,
+    dtype: str = "",
+    *,
+    calibration: Calibration | None = None,
+    trusted: bool = False,
+) -> Figure:
     """Floating-point operations executed, from `c`, on `arch`, with the job's declared dtype."""
-    rates = arch.rates
-    low, high = arch.tensor_span()
-    fp64_tensor = rates.get("fp64_tensor", 0)
-    ceiling = max(high, fp64_tensor)
-    error = CYCLE_ERROR_PPM[c.evidence_class] + c.spread_ppm
+    error = c.error_ppm
     if c.evidence_class in UPPER_ONLY:
-        return Figure(0, 0, _scaled(_most(c) * (ceiling + _vector_rate(arch)), _MILLION + error, up=True))
-
-    declared = point_rate(arch, dtype)
-    # Where HMMA is measured, the residual is what HMMA did not see: FP8 and narrower (metering.md 4.2).
-    rest = rates.get("fp8", declared) if Measured.HMMA in c.measured else declared
-    lower = c.hmma * low + c.tensor_other * _residual_low(c, arch, low) + c.dmma * fp64_tensor
-    point = c.hmma * declared + c.tensor_other * rest + c.dmma * fp64_tensor
-    upper = c.hmma * high + c.tensor_other * ceiling + c.dmma * fp64_tensor
-    upper += c.fp64 * rates["fp64"] + c.fp32 * rates["fp32"] + c.fp16 * rates["fp16_vector"]
-    upper = _scaled(upper + _unmeasured(c, arch, ceiling), _MILLION + error, up=True)
-    lower = _scaled(lower, max(0, _MILLION - error), up=False)
-    return Figure(min(lower, point), point, max(upper, point))
+        everything = max(arch.tensor_span()[1], arch.rates.get("fp64_tensor", 0)) + vector_rate(arch)
+        return Figure(0, 0, _up(c.most * everything, _MILLION + error, _MILLION))
+    w = weights(arch, c.measured, dtype, trusted=trusted)
+    lower = c.hmma * w.hmma_low + c.tensor_other * w.rest_low
+    point = c.hmma * w.hmma_point + c.tensor_other * w.rest_point
+    upper = c.hmma * w.hmma_high + c.tensor_other * w.rest_high
+    if calibration is not None:
+        lower, point, upper = _narrowed(c.hmma + c.tensor_other, calibration, lower, point, upper)
+    fp64_tensor = c.dmma * w.fp64_tensor
+    lower += fp64_tensor * _PERMILLE
+    point += fp64_tensor
+    upper += fp64_tensor + vector_flop(c, arch) + sum(unread_flop(c, arch, w.rest_high))
+    upper_ppm = upper * _MILLION + noise_ppm(c) * w.rest_high
+    return Figure(
+        0 if c.measured & MARKS else lower * max(0, _MILLION - error) // (_MILLION * _PERMILLE),
+        0 if Measured.OTHERS in c.measured else point,
+        _up(upper_ppm, _MILLION + error, _MILLION * _MILLION),
+    )
 
 
 def integer_ops(c: Cycles, arch: Arch) -> Figure:
     """Integer tensor operations (imma), counted apart from FLOP; the INT pipe enters the upper bound."""
     int8, int32 = arch.rates.get("int8", 0), arch.rates.get("int32", 0)
-    error = CYCLE_ERROR_PPM[c.evidence_class] + c.spread_ppm
+    error = c.error_ppm
     if c.evidence_class in UPPER_ONLY:
-        return Figure(0, 0, _scaled(_most(c) * (int8 + int32), _MILLION + error, up=True))
-    point = upper = c.imma * int8
+        return Figure(0, 0, _up(c.most * (int8 + int32), _MILLION + error, _MILLION))
+    point = c.imma * int8
+    upper_ppm = point * _MILLION
     if Measured.IMMA not in c.measured:
-        other = Measured.TENSOR_OTHER in c.measured
-        upper = (c.tensor_other if other else max(0, _most(c) - c.hmma - c.dmma)) * int8
-    upper += (c.int if Measured.INT in c.measured else _most(c)) * int32
+        if Measured.TENSOR_OTHER in c.measured:
+            upper_ppm = (c.tensor_other * _MILLION + noise_ppm(c)) * int8
+        else:
+            upper_ppm = max(0, c.most - c.hmma - c.dmma) * int8 * _MILLION
+    upper_ppm += (c.int if Measured.INT in c.measured else c.most) * int32 * _MILLION
+    lower = point * arch.legacy_permille("imma") * max(0, _MILLION - error) // (_MILLION * _PERMILLE)
     return Figure(
-        _scaled(point, max(0, _MILLION - error), up=False), point, _scaled(upper, _MILLION + error, up=True)
+        0 if c.measured & MARKS else lower,
+        0 if Measured.OTHERS in c.measured else point,
+        _up(upper_ppm, _MILLION + error, _MILLION * _MILLION),
     )
+
+
+def nominal_sparse(c: Cycles, arch: Arch) -> int:
+    """The most that a datasheet's 2:4-sparse rates would call it: the upper bound, had all of it been sparse.
+
+    Nominal only: the SMs execute the dense number of operations at the same rate (reference/metering.md 3.2).
+    """
+    return flop(c, _sparse(arch)).upper
+
+
+@cache
+def _sparse(arch: Arch) -> Arch:
+    return replace(arch, rates={**arch.rates, **arch.sparse})
 
 
 def total(figures: Iterable[Figure]) -> Figure:
@@ -105,33 +244,51 @@ def total(figures: Iterable[Figure]) -> Figure:
     return result
 
 
-def _vector_rate(arch: Arch) -> int:
+# ---- parts of the upper bound, for width.py too ----------------------------------------------------------
+
+
+def vector_rate(arch: Arch) -> int:
     return arch.rates["fp64"] + arch.rates["fp32"] + arch.rates["fp16_vector"]
 
 
-def _most(c: Cycles) -> int:
-    """The most cycles that any one pipe can have been active."""
-    return c.active if Measured.SM_ACTIVE in c.measured else c.elapsed
+def vector_flop(c: Cycles, arch: Arch) -> int:
+    """What the vector pipes did at most: they also do integer and single-operation work (metering.md 4.2)."""
+    rates = arch.rates
+    return c.fp64 * rates["fp64"] + c.fp32 * rates["fp32"] + c.fp16 * rates["fp16_vector"]
 
 
-def _residual_low(c: Cycles, arch: Arch, low: int) -> int:
-    """Least FLOP per residual cycle: it may hide integer or FP64 work of a pipe that nobody read."""
-    if Measured.IMMA not in c.measured and "int8" in arch.rates:
-        return 0
-    if Measured.DMMA not in c.measured and "fp64_tensor" in arch.rates:
-        return min(low, arch.rates["fp64_tensor"])
-    return low
-
-
-def _unmeasured(c: Cycles, arch: Arch, ceiling: int) -> int:
-    """Upper bound of pipes nobody read: each may have been active whenever the SMs were."""
-    most = _most(c)
+def unread_flop(c: Cycles, arch: Arch, ceiling: int) -> tuple[int, int]:
+    """(vector, tensor) FLOP at most of pipes nobody read: each may have been active whenever the SMs were."""
+    most = c.most
     vector = ((Measured.FP64, "fp64"), (Measured.FP32, "fp32"), (Measured.FP16, "fp16_vector"))
-    result = sum(most * arch.rates[rate] for bit, rate in vector if bit not in c.measured)
-    if Measured.TENSOR_OTHER not in c.measured:
-        result += max(0, most - c.hmma - c.imma - c.dmma) * ceiling
-    return result
+    of_vector = sum(most * arch.rates[rate] for bit, rate in vector if bit not in c.measured)
+    if Measured.TENSOR_OTHER in c.measured:
+        return of_vector, 0
+    return of_vector, max(0, most - c.hmma - c.imma - c.dmma) * ceiling
 
 
-def _scaled(value: int, ppm: int, *, up: bool) -> int:
-    return -(-value * ppm // _MILLION) if up else value * ppm // _MILLION
+def noise_ppm(c: Cycles) -> int:
+    """The most of the residual that sealing may have dropped (pipes.residual), in millionths of an SM-cycle.
+
+    0.5 % of the elapsed: noise in all likelihood, and so in no lower or point; but what was dropped is not known
+    to be nothing. An OTHERS row has no elapsed cycles, so that nothing was dropped of it.
+    """
+    if Measured.HMMA not in c.measured or Measured.TENSOR_OTHER not in c.measured:
+        return 0
+    return min(c.elapsed * RESIDUAL_NOISE_PPM, c.most * _MILLION)
+
+
+def _narrowed(cycles: int, k: Calibration, lower: int, point: int, upper: int) -> tuple[int, int, int]:
+    """(lower in thousandths, point, upper) of the float tensor cycles where the claim allows it."""
+    work = cycles * k.flop
+    low = work * (_MILLION - k.error_ppm) * _PERMILLE // (k.cycles * _MILLION)
+    high = _up(work, _MILLION + k.error_ppm, k.cycles * _MILLION)
+    if low > upper * _PERMILLE or high * _PERMILLE < lower:
+        return lower, point, upper  # no hardware did that: the claim says nothing
+    lower, upper = max(lower, low), min(upper, high)
+    return lower, min(max(work // k.cycles, _up(lower, 1, _PERMILLE)), upper), upper
+
+
+def _up(value: int, times: int, over: int) -> int:
+    """Value x times / over, rounded up."""
+    return -(-value * times // over)
