@@ -3,9 +3,13 @@
 import errno
 import hashlib
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -14,16 +18,21 @@ import pytest
 from builders import TRAINING, Chain, busy, inventory
 from desk import Desk
 from faulty_sqlite import Crash, Faults
+from processes import wait_for
+from wire_client import WireClient
 
 from flopmeter.collector.books import SUM_FIELDS
 from flopmeter.collector.encode import decode_batch
 from flopmeter.collector.errors import StoreError
 from flopmeter.collector.ingest import TAKEN
 from flopmeter.collector.regimes import shipped
+from flopmeter.collector.running import run_collector
+from flopmeter.collector.settings import CollectorSettings
+from flopmeter.collector.sink import EventLog, SinkError
 from flopmeter.collector.store.sqlite import WRITES
 from flopmeter.contract.record import parse_record
 from flopmeter.contract.usage import Workload, WorkloadKind
-from flopmeter.wire.v1 import batch_pb2
+from flopmeter.wire.v1 import batch_pb2, ingest_pb2
 
 IDLE = Workload(WorkloadKind.IDLE)
 STATEMENTS = {"BEGIN IMMEDIATE": "begin", "COMMIT": "commit"} | {sql: name for name, sql in WRITES}
@@ -217,3 +226,70 @@ def test_an_unwritable_folder_is_said_with_its_cause(tmp_path):
     blocker.write_text("")
     with pytest.raises(StoreError, match=os.strerror(errno.ENOTDIR) + "|" + os.strerror(errno.EEXIST)):
         Desk(blocker / "b.db")
+
+
+def deleted(store, aside):
+    store.rename(aside)
+
+
+def replaced(store, aside):
+    """By a copy of itself, as a restore would."""
+    copy = store.with_suffix(".copy")
+    shutil.copy2(store, copy)
+    store.rename(aside)
+    copy.rename(store)
+
+
+def wal_deleted(store, aside):
+    store.with_name(store.name + "-wal").rename(aside)
+
+
+@pytest.mark.parametrize("vanish", [deleted, replaced, wal_deleted])
+def test_a_store_that_is_taken_away_acknowledges_nothing_more(tmp_path, monkeypatch, caplog, vanish):
+    """Commits into the file that is still open succeed, and would be lost with the process."""
+    monkeypatch.setattr("flopmeter.collector.committer.RECOVERY_PAUSE_S", 0.02)
+    store, aside = tmp_path / "b.db", tmp_path / "aside"
+    settings = CollectorSettings(
+        store=store,
+        listen="127.0.0.1:0",
+        http="127.0.0.1:0",
+        admit_new=True,
+        linger_ms=5,
+        event_log=tmp_path / "events.jsonl",
+    )
+    chain = Chain()
+    with (
+        run_collector(settings) as collector,
+        WireClient(collector.address, chain) as client,
+    ):
+        client.hello()
+        client.records(chain.next())
+        client.ack(1)
+        vanish(store, aside)
+        client.records(chain.next())
+        pushback = client.read("pushback").pushback
+        assert (pushback.reason, pushback.resume_seq) == (ingest_pb2.Pushback.REASON_STORE_UNAVAILABLE, 2)
+        wait_for("tried again and again", lambda: caplog.text.count("still cannot commit") >= 3)
+        assert not collector._collector.server.ready
+        with pytest.raises(urllib.error.HTTPError, match="503") as e:
+            urllib.request.urlopen(f"http://{collector.http_address}/readyz", timeout=10)
+        e.value.close()
+        assert "found another file" in caplog.text if vanish is replaced else "found no file" in caplog.text
+        assert "put it back" in caplog.text
+        # Put back, it goes on; nothing had been promised meanwhile.
+        aside.rename(store.with_name(store.name + "-wal") if vanish is wal_deleted else store)
+        wait_for("ready", lambda: collector._collector.server.ready)
+        client.records(*chain.records[1:])
+        client.ack(2)
+    db = sqlite3.connect(store)
+    assert db.execute("SELECT seq FROM records ORDER BY seq").fetchall() == [(1,), (2,)]
+    db.close()
+
+
+def test_the_event_log_does_not_make_a_store_that_was_deleted(tmp_path):
+    store = tmp_path / "b.db"
+    Desk(store).close()
+    store.unlink()
+    with pytest.raises(SinkError, match="cannot read the outbox"):
+        EventLog(store, tmp_path / "events.jsonl", "event-log").deliver()
+    assert not store.exists()

@@ -77,7 +77,10 @@ class EventLog:
         """Deliver all that is undelivered now; how many. Raises SinkError; those not delivered are kept."""
         done = 0
         try:
-            with closing(sqlite3.connect(self._store, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as db:
+            # Never made anew: a store that was deleted must not come back as an empty file.
+            name = f"{self._store.absolute().as_uri()}?mode=rw"
+            connection = sqlite3.connect(name, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+            with closing(connection) as db:
                 db.row_factory = sqlite3.Row
                 db.execute("PRAGMA synchronous = FULL")
                 while rows := self._undelivered(db):

@@ -15,6 +15,7 @@ from flopmeter.collector.events import TWICE_PREFIX
 
 from .base import Judged, NextNumbers, RunTotal, StoredAgent, Transaction
 from .migrate import check, migrate
+from .place import Place
 
 #: How long a commit waits for another process's lock (an fsck or a backup that checkpoints).
 BUSY_TIMEOUT_S = 5.0
@@ -81,7 +82,9 @@ _AGENTS = f"""
     FROM agents LEFT JOIN heads USING (agent_no) LEFT JOIN records USING (position)"""  # noqa: S608
 _TOTALS = f"SELECT {_SUMS} FROM totals WHERE {_KEY_IS}"  # noqa: S608
 _HOURLY = f"SELECT {_SUMS} FROM hourly WHERE hour = ? AND {_KEY_IS}"  # noqa: S608
-_RUN_HOURS = f"SELECT dtype, {_KEY}, {_SUMS} FROM hourly JOIN workloads USING (workload_no) WHERE run = ? AND hour < ?"  # noqa: S608
+_RUN_HOURS = (
+    f"SELECT dtype, {_KEY}, {_SUMS} FROM hourly JOIN workloads USING (workload_no) WHERE run = ? AND hour < ?"  # noqa: S608
+)
 _RUN_TOTALS = f"SELECT dtype, {_KEY}, {_SUMS} FROM workloads JOIN totals USING (workload_no) WHERE run = ?"  # noqa: S608
 
 
@@ -124,7 +127,7 @@ class SqliteStore:
         except BaseException:
             os.close(self._lock)
             raise
-        self.books = SqliteBooks(self._writer, str(path))
+        self.books = SqliteBooks(self._writer, str(path), Place(path))
         self.catalogue = SqliteCatalogue(self._reader, str(path))
 
     def _open(self, connect: Callable[..., sqlite3.Connection]) -> sqlite3.Connection:
@@ -264,9 +267,10 @@ class SqliteCatalogue:
 class SqliteBooks:
     """store.base.Books on the writing connection."""
 
-    def __init__(self, connection: sqlite3.Connection, path: str) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: str, place: Place) -> None:
         self._connection = connection
         self._path = path
+        self._place = place
 
     def _all(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
         with _told(self._path, "read"):
@@ -346,8 +350,10 @@ class SqliteBooks:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+        self._place.check()  # … if the file is still one that a restart would find
 
     def probe(self) -> None:
+        self._place.check()
         with _told(self._path, "commit"):
             version = self._connection.execute("PRAGMA user_version").fetchone()[0]
             self._connection.execute(f"PRAGMA user_version = {int(version)}")
