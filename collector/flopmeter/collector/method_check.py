@@ -40,7 +40,7 @@ class MethodCheck:
     def finish(self, position: int) -> None:
         """All records are in."""
         for e in sorted((e for events in self._waiting.values() for e in events), key=lambda e: e.event_no):
-            raise Difference("events", e.name, "position", f"at most {position}", e.position)
+            raise Difference("events", e.name, "position", f"1 … {position}", e.position)
 
     def _check(self, e: StoredEvent, books: Rederivation) -> None:
         stored = json.loads(e.data)
