@@ -331,7 +331,7 @@ def test_one_reading_that_cannot_be_true_is_ignored() -> None:
     sealed = node.flush()
     assert gaps(sealed) == []
     assert total(sealed, "sm_elapsed_cycles") == 8 * ONE_SECOND
-    assert notices(sealed) == ["calibration", "reading-refused"]
+    assert notices(sealed) == ["calibration", "reading-refused", "cross-check"]  # refused and flagged
 
 
 def test_two_that_agree_are_believed_and_the_time_before_is_a_gap() -> None:

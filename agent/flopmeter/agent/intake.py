@@ -13,6 +13,7 @@ from flopmeter.contract.w_table import WTable
 
 from .attribution import Attributor
 from .calibrate import PATIENCE_NS, UNDECIDED_GAP, Evidence, Scale
+from .crosscheck import Check, rate_detail
 from .interval import (
     SM_ACTIVE,
     Interval,
@@ -179,6 +180,7 @@ class Intake:
         track.workload = workload
         if priced:
             self.window.add(reading.entity, whose, got)
+            self._cross_check(track, got, reading)
         else:
             # Clock samples and percentages speak of the time since the last reading, good or not.
             beside = not track.bridging
@@ -203,6 +205,8 @@ class Intake:
         The time up to the first of them is then a gap, since nobody knows what the counters did.
         """
         self.say(NoticeKind.READING_REFUSED, reading.entity, got.detail)
+        if got.why is Why.TOO_FAST:
+            self._flag(track, rate_detail(got.detail))
         if track.doubted is None:
             track.doubted = now, workload
             track.bridging = True
@@ -234,7 +238,9 @@ class Intake:
                 else:
                     got, refused = by_percent(track.seen_ns, base, reading, now, track.entity)
                     reason = GapReason.REFUSED if refused else GapReason.READ_FAILED
-                    if refused:
+                    if refused.startswith(Check.SILENT_ZERO):
+                        self._flag(track, refused)
+                    elif refused:
                         self.say(NoticeKind.READING_REFUSED, reading.entity, refused)
             else:
                 reason = track.why if base is None else GapReason.NONE
@@ -244,6 +250,7 @@ class Intake:
             return
         whose = _whose(track.workload, workload, bridged=False, busy=_busy(got))
         self.window.add(reading.entity, whose, got)
+        self._cross_check(track, got, reading)
         track.accounted_ns = t
         track.workload = workload
         track.base = now
@@ -259,6 +266,19 @@ class Intake:
         track.base = now
         track.workload = workload
         self._new_epoch(track, now)
+
+    # ---- cross-checks: they flag, they never correct -------------------------------------------
+
+    def _cross_check(self, track: Track, got: Interval, reading: Reading) -> None:
+        entity = track.entity
+        checks, exporter = track.checks, entity.from_dcgm
+        for detail in checks.add(entity.device, got.measured, got.numbers, reading, exporter=exporter):
+            self.say(NoticeKind.CROSS_CHECK, reading.entity, detail)
+
+    def _flag(self, track: Track, detail: str) -> None:
+        """A check that fails at one reading; told once an hour."""
+        if track.checks.may_tell(detail.partition(":")[0], self.j.now_ns):
+            self.say(NoticeKind.CROSS_CHECK, track.entity.device.entity, detail)
 
     # ---- gaps ----------------------------------------------------------------------------------
 

@@ -41,6 +41,7 @@ from flopmeter.contract.usage import Device, GapReason, Measured
 from flopmeter.contract.w_table import WTable
 
 from .attribution import tidy_label
+from .crosscheck import board_watts, silent_zero
 
 #: What is added up, in this order: contract.usage.Usage's numbers with `tensor_any` in the place of
 #: tensor_other, which is derived once per row when the window is sealed (contract.pipes.residual).
@@ -147,6 +148,7 @@ class Entity:
     percent_class: EvidenceClass
     from_dcgm: bool
     energy_only: bool  # a GPU cut into MIG instances: its SMs are metered there
+    board_watts: int = 0  # the board's power limit; 0 = not known
 
 
 def fit(device: Device) -> Device | None:
@@ -187,6 +189,7 @@ def describe(device: Device, table: WTable, *, source: str, parents: frozenset[s
         percent_class=EvidenceClass.A2 if confirmed else EvidenceClass.A3,
         from_dcgm=source == "dcgm",
         energy_only=device.entity in parents,
+        board_watts=board_watts(device),
     )
 
 
@@ -302,7 +305,9 @@ def by_percent(
     class C, an upper bound; neither gives None: a gap.
     """
     duration = now.t_boot_ns - since_ns
-    fractions, refused = _clean(reading)
+    dead = silent_zero(reading, entity.board_watts) if entity.from_dcgm else ""
+    fractions, refused = _clean(replace(reading, percent={}) if dead else reading)
+    refused = dead or refused
     clocks = clock(before.clock_khz if before else 0, reading)
     energy = energy_between(before, now)
     bits = 0 if energy is None else ENERGY

@@ -24,6 +24,7 @@ from flopmeter.contract.usage import (
 from flopmeter.contract.w_table import WTable, current
 
 from .attribution import Attributor, WorkloadFinder, tidy_label
+from .crosscheck import library_details
 from .encode import encode_inventory, inventory_digest
 from .intake import Intake
 from .interval import describe
@@ -95,6 +96,8 @@ class Meter:
         self._j = new_journal(facts)
         attributor = Attributor(finder)
         self._in = Intake(self._j, self._table, facts.source, attributor, self._long_ns)
+        for said in library_details(facts.library, facts.driver):
+            self.note(NoticeKind.CROSS_CHECK, said)
         if journal:
             try:
                 self._load(load_journal(journal), because)
@@ -172,6 +175,10 @@ class Meter:
         """Devices came, went or changed, or the driver did. The boot does not change while an agent lives."""
         if facts.driver != self._j.driver:
             self._reload_driver(f"driver {self._j.driver} became {facts.driver}")
+        known = library_details(self._facts.library, self._facts.driver)
+        for said in library_details(facts.library, facts.driver, self._facts.library):
+            if said not in known:
+                self.note(NoticeKind.CROSS_CHECK, said)
         self._facts = facts
         self._j.driver, self._j.nvml = facts.driver, facts.nvml
         self._take_devices()

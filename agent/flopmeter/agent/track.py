@@ -6,6 +6,7 @@ from typing import Any
 from flopmeter.contract.usage import Anchor, Device, GapReason, Workload, WorkloadKind
 
 from .calibrate import Evidence, Held, HeldKey
+from .crosscheck import Checks
 from .interval import NUMBERS, Entity, Point
 from .reading import CYCLE_IDS
 
@@ -40,6 +41,7 @@ class Track:
     cadences: tuple[int, int] = (0, 0)  # lengths of the last two intervals
     shared: str = ""
     held: Held = field(default_factory=Held)
+    checks: Checks = field(default_factory=Checks)
 
     @property
     def counting(self) -> bool:
@@ -64,6 +66,7 @@ class Track:
         self.lacking = 0
         self.start = None
         self.why = why
+        self.checks.restart()
 
     def reboot(self, offset_ns: int) -> None:
         """The boot clock starts anew; the time since `accounted_ns` is owed by the wall clock (`offset_ns`)."""
@@ -102,6 +105,7 @@ def dump_track(t: Track) -> dict[str, Any]:
         "shared": t.shared,
         "evidence": [getattr(t.held.evidence, name) for name in Evidence.__slots__],
         "held_ns": t.held.held_ns,
+        "checks": t.checks.dump(),
         "held": [
             [
                 _from_workload(k.workload),
@@ -146,6 +150,7 @@ def load_track(entity: Entity, data: dict[str, Any]) -> Track:
         cadences=(cadence1, cadence2),
         shared=str(data["shared"]),
         held=held,
+        checks=Checks.load(data["checks"]) if "checks" in data else Checks(),
     )
 
 

@@ -63,7 +63,7 @@ class Window:
         self._workloads: dict[Workload, int] = {}
         self._rows: dict[RowKey, list[int]] = {}
         self._anchors: list[tuple[str, Anchor]] = []
-        self._said: dict[tuple[NoticeKind, str], _Said] = {}
+        self._said: dict[tuple[NoticeKind, str, str], _Said] = {}
         self._chars = 0
         self.held_back = False  # there is usage that has no price yet: worth a journal, if nothing else
 
@@ -131,12 +131,13 @@ class Window:
         self._anchors.append((entity, anchor))
 
     def say(self, kind: NoticeKind, t_boot_ns: int, t_unix_ns: int, entity: str, detail: str) -> None:
-        """A notice; a kind is told once per entity and window, with how often it happened."""
-        said = self._said.get((kind, entity))
+        """A notice; a kind is told once per entity and window, with how often it happened; each cross-check is one."""
+        key = kind, entity, detail.partition(":")[0] if kind is NoticeKind.CROSS_CHECK else ""
+        said = self._said.get(key)
         if said is not None:
             said.times += 1
         elif len(self._said) < MAX_WINDOW_NOTICES:
-            self._said[kind, entity] = _Said(kind, t_boot_ns, t_unix_ns, entity, detail[:MAX_DETAIL_CHARS])
+            self._said[key] = _Said(kind, t_boot_ns, t_unix_ns, entity, detail[:MAX_DETAIL_CHARS])
 
     def duration_ns(self, entity: str) -> int:
         """Time that the entity's rows cover."""
