@@ -1,6 +1,7 @@
 """The formulas against what others printed: the EU's worked examples, and benchmarks with stated utilisation."""
 
 import csv
+import json
 import re
 import statistics
 from fractions import Fraction
@@ -286,3 +287,27 @@ def ceiling(row: dict[str, str], dtype: str) -> int:
     found: Period = period(entry, lambda _: "", TABLE)
     assert total([found]) == round(found.ceiling)
     return total([found])
+
+
+# --- a real run whose every step is logged: modded-nanogpt on 8 H100 ---
+
+
+@needs_data
+def test_nanogpt_total_and_utilisation_are_the_logs_own() -> None:
+    """Its parameters are those that are multiplied; attention is counted whole, as its facts say."""
+    facts = json.loads((DATA / "runs/nanogpt_124m_8xH100.json").read_text())
+    entry = {
+        "params": str(facts["matmul_parameters"]),
+        "tokens": str(facts["tokens_in_timed_steps"]),
+        "layers": str(facts["n_layer"]),
+        "hidden": str(facts["n_embd"]),
+        "context": str(facts["sequence_length"]),
+        "attention": "full",
+    }
+    a = shape(entry, lambda _: "")
+    assert isinstance(a, Architecture)
+    assert a.model_flop == facts["flops_with_full_attention"]
+    assert 6 * a.params * a.tokens == facts["flops_6ND"]
+    h = peak("NVIDIA H100 80GB HBM3", "bf16", "", TABLE).flop_per_s
+    speed = Speed(Fraction(a.tokens) / Fraction(str(facts["train_seconds_total"])), 8, h)
+    assert float(speed.mfu(a)) == pytest.approx(facts["mfu_with_attention_vs_989.4e12"], abs=1e-4)

@@ -236,7 +236,7 @@ def compare(run: str | None, store: Path, estimates: Path, as_json: bool) -> Non
     from flopmeter.contract.w_table import current
 
     from . import queries
-    from .errors import CollectorError
+    from .errors import CollectorError, StoreError
     from .estimate.compare import Agreement
     from .estimate.documents import comparison_document
     from .estimate.files import read_estimates
@@ -250,6 +250,11 @@ def compare(run: str | None, store: Path, estimates: Path, as_json: bool) -> Non
         )
     with queries.reading(store_file(store)) as reader:
         rows = [comparison_document(d, _measured(reader, d)) for d in declared]
+    if run is not None and rows[0]["measured"] is None:
+        raise StoreError(
+            f"run {run!r}: expected a run in {store_file(store)}, found none of that name",
+            "`flopmeter runs list` shows them all",
+        )
     if as_json:
         emit_json({"estimates": rows})
     else:

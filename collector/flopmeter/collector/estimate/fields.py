@@ -90,7 +90,7 @@ class Fields:
             )
 
 
-def as_text(value: object) -> "str | list[Entry]":
+def as_text(value: object, where: Callable[[str], str]) -> "str | list[Entry]":
     """A TOML or JSON value as an entry holds it. Floats must have been parsed as text. Raises EstimateError."""
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -99,16 +99,18 @@ def as_text(value: object) -> "str | list[Entry]":
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, list) and all(isinstance(v, dict) for v in value):
-        return [as_entry(v) for v in value]
-    raise EstimateError(f"expected text, a number, a time or tables, got {value!r:.60}", _HINT)
+        return [as_entry(v, where) for v in value]
+    raise EstimateError(
+        f"expected text, a number, a time with its offset or tables, got {value!s:.60}", _HINT
+    )
 
 
-def as_entry(table: Mapping[str, object]) -> Entry:
-    """A TOML or JSON table as texts. Raises EstimateError naming the key."""
+def as_entry(table: Mapping[str, object], where: Callable[[str], str]) -> Entry:
+    """A TOML or JSON table as texts. Raises EstimateError naming place and key."""
     entry: dict[str, str | Sequence[Entry]] = {}
     for key, value in table.items():
         try:
-            entry[key] = as_text(value)
+            entry[key] = as_text(value, where)
         except EstimateError as e:
-            raise EstimateError(f"key {key}: {e}", e.hint) from e
+            raise EstimateError(f"{where(key)}key {key}: {e}", e.hint) from e
     return entry

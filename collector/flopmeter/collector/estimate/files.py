@@ -27,8 +27,8 @@ def read_periods(path: Path, table: WTable) -> list[Period]:
     if path.suffix.lower() == ".csv":
         return _csv_periods(path, text, table)
     data = _toml(path, text)
-    entries = _tables(path, data, "period", allowed={"period"})
-    return [period(entry, _located(path, text, "period", i), table) for i, entry in enumerate(entries)]
+    entries = _tables(path, text, data, "period", allowed={"period"})
+    return [period(entry, where, table) for entry, where in entries]
 
 
 def _csv_periods(path: Path, text: str, table: WTable) -> list[Period]:
@@ -62,8 +62,7 @@ def read_estimates(path: Path, table: WTable) -> tuple[Declared, ...]:
     if data.get("schema") != SCHEMA:
         raise EstimateError(f"{path}: key schema: expected {SCHEMA!r}, got {data.get('schema')!r}", _HINT)
     found: dict[str, Declared] = {}
-    for i, entry in enumerate(_tables(path, data, "estimate", allowed={"schema", "estimate"})):
-        where = _located(path, text, "estimate", i)
+    for entry, where in _tables(path, text, data, "estimate", allowed={"schema", "estimate"}):
         d = declared(entry, where, table)
         if d.digest in found:
             raise EstimateError(
@@ -100,20 +99,18 @@ def _toml(path: Path, text: str) -> dict[str, object]:
         raise EstimateError(f"{path}: expected TOML, got {e}", _HINT) from e
 
 
-def _tables(path: Path, data: dict[str, object], name: str, *, allowed: set[str]) -> list[Entry]:
+def _tables(
+    path: Path, text: str, data: dict[str, object], name: str, *, allowed: set[str]
+) -> list[tuple[Entry, Callable[[str], str]]]:
+    """Each [[name]] table as an entry, and what says where its keys stand."""
     unknown = sorted(data.keys() - allowed)
     if unknown:
         raise EstimateError(f"{path}: key {unknown[0]}: expected only [[{name}]] tables, got it", _HINT)
     tables = data.get(name)
     if not isinstance(tables, list) or not tables or not all(isinstance(t, dict) for t in tables):
         raise EstimateError(f"{path}: expected one or more [[{name}]] tables, got none", _HINT)
-    entries = []
-    for number, one in enumerate(tables, 1):
-        try:
-            entries.append(as_entry(one))
-        except EstimateError as e:
-            raise EstimateError(f"{path}: {name} {number}: {e}", e.hint) from e
-    return entries
+    places = [_located(path, text, name, i) for i in range(len(tables))]
+    return [(as_entry(one, where), where) for one, where in zip(tables, places, strict=True)]
 
 
 def _at(place: str) -> Callable[[str], str]:
