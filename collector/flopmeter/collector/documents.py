@@ -12,12 +12,13 @@ from flopmeter.contract.flop import Figure
 from flopmeter.contract.usage import WorkloadKind
 from flopmeter.contract.w_table import WTable
 
+from .accuracy import LIMIT_PERCENT, accuracy_json, answer
 from .books import GroupKey, Sums
 from .events import NOT_RISK, figure_json, threshold_key, threshold_state, time_text
 from .figures import Model, Tally
 from .regimes import Regime
 from .rules import counted, in_force, verdict
-from .run_figures import RunFigures, run_figures
+from .run_figures import Part, RunFigures, run_figures
 
 #: A run that any agent reported within this long is running: ten windows of the default length.
 RUNNING_WITHIN_NS = 600_000_000_000
@@ -86,7 +87,7 @@ def run_document(
     figures = run_figures(rows.groups, models, {w.workload_no: w.dtype for w in rows.workloads}, table)
     held = _held(rows, unreported or {})
     missing_ns = sum(max(0, rows.last_unix_ns - h.since_unix_ns) * h.entities for h in held)
-    reasons = list(figures.reasons)
+    reasons = [str(r) for r in figures.reasons]
     if missing_ns:
         nodes = ", ".join(sorted({h.node for h in held})[:5])
         reasons.append(
@@ -106,8 +107,11 @@ def run_document(
         "executed": {
             "flop": figure_json(figures.flop),
             "integer_ops": figure_json(figures.integer_ops),
+            "flop_and_integer_ops": figure_json(figures.flop + figures.integer_ops),
             "sm_elapsed_cycles": str(figures.sm_elapsed_cycles),
         },
+        "accuracy": _accuracy(figures),
+        "nominal_sparse_flop": str(figures.nominal_sparse_flop),
         "countable": {
             r.id: {
                 "flop": figure_json(counted(r, figures.flop, figures.integer_ops)),
@@ -124,14 +128,16 @@ def run_document(
             }
             for name, p in figures.by_pipe.items()
         },
-        "by_evidence_class": {name: _part(p) for name, p in figures.by_evidence_class.items()},
-        "by_model": {name: _part(p) for name, p in figures.by_model.items()},
+        "by_evidence_class": {name: _part(p, figures) for name, p in figures.by_evidence_class.items()},
+        "by_model": {name: _part(p, figures) for name, p in figures.by_model.items()},
         "coverage": _coverage(figures, missing_ns),
         "energy_joules": figures.energy_mj / 1000,
         "energy_unmeasured_device_seconds": figures.energy_unmeasured_ns / _SECOND_NS,
+        "apportioned_device_seconds": figures.apportioned_ns / _SECOND_NS,
         "thresholds": [_threshold(rows.run, r, figures, now_unix_ns, raised) for r in regimes],
         "lineage": [],
         "reasons": reasons,
+        "width": [{"cause": r.cause, "flop": str(r.flop), "text": r.text} for r in figures.reasons],
         "no_w_table": list(figures.no_w_table),
         "w_table": figures.w_table,
         "note": NOT_RISK,
@@ -184,8 +190,23 @@ def _jobs(workloads: list[WorkloadRow]) -> list[dict[str, Any]]:
     return list(seen.values())[:MAX_JOBS_SHOWN]
 
 
-def _part(part: Any) -> dict[str, Any]:
+def _accuracy(figures: RunFigures) -> dict[str, Any]:
+    """Against the EU's 30 %: as metered, and as if the declared dtype were true."""
+    declared = figures.flop_if_declared
     return {
+        "limit_percent": LIMIT_PERCENT,
+        "answer": answer(figures.flop, declared).value,
+        **accuracy_json(figures.flop),
+        "if_declared": None
+        if declared is None
+        else {"flop": figure_json(declared), **accuracy_json(declared)},
+    }
+
+
+def _part(part: Part, figures: RunFigures) -> dict[str, Any]:
+    whole_ns = figures.expected_ns
+    return {
+        "device_time_share": part.duration_ns / whole_ns if whole_ns else 0.0,
         "flop": figure_json(part.flop),
         "integer_ops": figure_json(part.integer_ops),
         "device_seconds": part.duration_ns / _SECOND_NS,

@@ -24,6 +24,11 @@ class Model(NamedTuple):
     compute_capability: str
 
 
+def is_others(measured: int) -> bool:
+    """Whether a group is what other holders of a shared entity did: in the upper bound, in nothing else."""
+    return bool(measured & Measured.OTHERS)
+
+
 class PriceKey(NamedTuple):
     """What a price depends on. Workloads, MIG cuts and gap reasons are merged under it."""
 
