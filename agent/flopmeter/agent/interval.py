@@ -2,16 +2,18 @@
 
 Two ways lead to SM-cycles (reference/metering.md 3.1), and where both are open the counters win:
 
-    counters      cycles = (value now - value before) x multiplier          exact, to the cycle
+    counters      cycles = (value now - value before) x multiplier x k      exact, to the cycle
     percentages   cycles = SMs x mean clock x time x percent                each number rounded down
 
-The multiplier is 1 where id 248 is a sum over SMs and the SM count where it is an average (calibrate.py).
+The multiplier is 1 where id 248 is a sum over SMs and the SM count where it is an average (calibrate.py); k is 1
+unless a pipe's percentage showed otherwise (ratios.py). Where counter and percentage disagree, the percentages
+price the interval, as shares of the cycles that id 248 counted: no clock is needed for that.
 Percentages and clocks come as floats from the driver; they are turned into integers at once, in units of
 10^-6 percent and of 1 kHz, so that the same reading gives the same cycles on every machine.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from operator import itemgetter, sub
@@ -29,7 +31,6 @@ from flopmeter.agent.reading import (
     IMMA_TENSOR_UTIL,
     INTEGER_UTIL,
     MAX_PERCENT,
-    PERCENT_IDS,
     SM_UTIL,
     Reading,
 )
@@ -42,6 +43,20 @@ from flopmeter.contract.w_table import WTable
 
 from .attribution import tidy_label
 from .crosscheck import board_watts, silent_zero
+from .ratios import (
+    EXACT,
+    HUNDRED_PERCENT,
+    ONE,
+    PERCENT_UNITS,
+    PLACES,
+    PLAIN,
+    Judged,
+    Ratios,
+    agree,
+    clean,
+    needs_settling,
+    settle,
+)
 
 #: What is added up, in this order: contract.usage.Usage's numbers with `tensor_any` in the place of
 #: tensor_other, which is derived once per row when the window is sealed (contract.pipes.residual).
@@ -73,9 +88,6 @@ INT = int(Measured.INT)
 ENERGY = int(Measured.ENERGY)
 ALL_CYCLES = SM_ACTIVE | HMMA | IMMA | DMMA | TENSOR | FP64 | FP32 | FP16 | INT
 
-#: A pipe may read this much above the elapsed cycles before it is refused: DCGM's own acceptance limit of
-#: a ratio (reference/metering.md 2.2, "ratios outside [0, 1.005] are blanks or errors").
-PIPE_TOLERANCE_PERMILLE = 1_005
 #: Elapsed cycles may exceed SMs x highest clock x time by this: the reading's two timestamps are taken
 #: beside the driver's sample, not in it; 2 % of the shortest tick (250 ms) is 5 ms.
 ELAPSED_TOLERANCE_PERCENT = 102
@@ -88,13 +100,13 @@ MAX_DEVICE_WATTS = 10_000
 ENERGY_SLACK_NS = 30_000_000_000
 NJ_PER_MJ = 1_000_000
 _KHZ_NS = 1_000_000  # kHz x ns / this = cycles
-_PERCENT_UNITS = 1_000_000  # percentages are held in 10^-6 percent
-_HUNDRED_PERCENT = 100 * _PERCENT_UNITS
 
 #: Where each GPM cycle id stands in CYCLE_IDS order: elapsed, active, any, dmma, hmma, imma, dfma, int,
 #: fp64, fp32, fp16.
 _MASK_OF_ID = (0, SM_ACTIVE, TENSOR, DMMA, HMMA, IMMA, DMMA, INT, FP64, FP32, FP16)
 _MAX_COUNTER = (1 << 63) - 1
+_NO_REST = (0,) * PLACES
+_NOTHING: Mapping[int, float] = {}
 _all_ids = itemgetter(*CYCLE_IDS)
 
 Counters = tuple[int | None, ...]  # in CYCLE_IDS order; None = not read
@@ -122,6 +134,8 @@ class Interval(NamedTuple):
     measured: int
     spread_ppm: int
     numbers: Numbers
+    rest: tuple[int, ...] = ()  # of each counter x k, in 10^-6 cycles: carried into the next interval
+    judged: tuple[Judged, ...] = ()  # counters against percentages, where not all agree
 
 
 class Why(Enum):
@@ -229,55 +243,83 @@ def energy_between(before: Point | None, now: Point) -> int | None:
     return delta if 0 <= delta * NJ_PER_MJ <= most else None
 
 
-def by_counters(before: Point, now: Point, entity: Entity, multiplier: int) -> Interval | NoInterval:
+def by_counters(  # noqa: PLR0917
+    before: Point,
+    now: Point,
+    entity: Entity,
+    multiplier: int,
+    ratios: Ratios = PLAIN,
+    rest: tuple[int, ...] = (),
+    percent: Mapping[int, float] = _NOTHING,
+) -> Interval | NoInterval:
     """The exact way. `multiplier` 0: the scale is not known yet; the cycles are then raw counter deltas.
 
-    Ids that either end lacks are not measured. RESET if any counter is lower than before; REFUSED if a
-    pipe was active for longer than time passed; TOO_FAST if more cycles passed than the SMs can run.
+    `percent`: percentages of this very interval; `rest`: what rounding left of the one before. Where they
+    disagree with the counters, or have what no counter has, the percentages give the pipes.
+    Ids that nothing gives are not measured. RESET if any counter is lower than before; TOO_FAST if more
+    cycles passed than the SMs can run; REFUSED if a pipe was active for longer than time passed, or nobody
+    knows for how long.
     """
     duration = now.t_boot_ns - before.t_boot_ns
     measured = ALL_CYCLES
+    absent: tuple[int, ...] = ()
     try:
         deltas: list[int] = list(map(sub, now.counters, before.counters))
     except TypeError:
         pairs = list(zip(now.counters, before.counters, strict=True))
         deltas = [0 if a is None or b is None else a - b for a, b in pairs]
-        measured = 0
-        for (a, b), bit in zip(pairs, _MASK_OF_ID, strict=True):
-            if a is not None and b is not None:
-                measured |= bit
+        absent = tuple([place for place, (a, b) in enumerate(pairs) if a is None or b is None])
+        measured = _bits(place for place in range(PLACES) if place not in absent)
     if min(deltas) < 0:
         at = deltas.index(min(deltas))
         return NoInterval(
             Why.RESET, f"counter {CYCLE_IDS[at]} went from {before.counters[at]} to {now.counters[at]}"
         )
-    elapsed = deltas[0]
-    if max(deltas) * 1_000 > elapsed * PIPE_TOLERANCE_PERMILLE:
-        at = deltas.index(max(deltas))
-        return NoInterval(
-            Why.REFUSED, f"counter {CYCLE_IDS[at]}: {deltas[at]} active of {elapsed} elapsed cycles"
-        )
+    elapsed, scale = deltas[0], multiplier or 1
     most = entity.sm_count * entity.ceiling_khz * duration
-    if elapsed * (multiplier or 1) * _KHZ_NS * 100 > most * ELAPSED_TOLERANCE_PERCENT:
+    if elapsed * scale * _KHZ_NS * 100 > most * ELAPSED_TOLERANCE_PERCENT:
         return NoInterval(
             Why.TOO_FAST,
-            f"counter 248: {elapsed * (multiplier or 1)} SM-cycles in {duration} ns, at most {most // _KHZ_NS}",
+            f"counter 248: {elapsed * scale} SM-cycles in {duration} ns, at most {most // _KHZ_NS}",
         )
-    if multiplier > 1:
-        deltas = [d * multiplier for d in deltas]
+    k = ratios.k
+    grade = entity.cycles_class
+    judged: tuple[Judged, ...] = ()
+    if (percent and not (elapsed and not absent and agree(deltas, percent, k))) or needs_settling(
+        deltas, ratios
+    ):
+        settled = settle(deltas, absent, percent, ratios)
+        if isinstance(settled, str):
+            return NoInterval(Why.REFUSED, settled)
+        judged, shares = settled
+    else:
+        shares = {}
+    if shares:
+        grade = entity.percent_class
+        measured |= _bits(shares)
+        cycles = [d * p // ONE * scale for d, p in zip(deltas, k, strict=True)]
+        for place, part in shares.items():
+            cycles[place] = elapsed * scale * part // HUNDRED_PERCENT
+    elif k is EXACT:
+        cycles = deltas if scale == 1 else [d * scale for d in deltas]
+    else:
+        made = [divmod(d * scale * p + r, ONE) for d, p, r in zip(deltas, k, rest or _NO_REST, strict=True)]
+        cycles, rest = [whole for whole, _ in made], tuple([left for _, left in made])
     energy = energy_between(before, now)
     if energy is None:
         energy = 0
     else:
         measured |= ENERGY
-    elapsed, active, tensor, dmma, hmma, imma, dfma, whole, fp64, fp32, fp16 = deltas
+    elapsed, active, tensor, dmma, hmma, imma, dfma, whole, fp64, fp32, fp16 = cycles
     # DFMA and DMMA are two names of the FP64 tensor pipe: the larger counts (metering.md 4.2).
     dmma = max(dmma, dfma)
     return Interval(
-        entity.cycles_class,
+        grade,
         measured,
         0,
         (duration, elapsed, active, hmma, imma, dmma, tensor, fp64, fp32, fp16, whole, energy),
+        rest,
+        judged,
     )
 
 
@@ -318,7 +360,7 @@ def by_percent(
     total, count, low, high = clocks
     unit = entity.sm_count * total * duration  # SM x kHz x ns x samples
     elapsed = unit // (count * _KHZ_NS)
-    whole = count * _KHZ_NS * _HUNDRED_PERCENT
+    whole = count * _KHZ_NS * HUNDRED_PERCENT
     cycles = {key: unit * part // whole for key, part in fractions.items()}
     for key, bit in _PERCENT_BITS:
         if key in cycles:
@@ -393,24 +435,21 @@ def _khz(mhz: float) -> int:
 
 def _clean(reading: Reading) -> tuple[dict[int, int], str]:
     """Usable percentages in units of 10^-6 percent, at most 100 %, and what was refused."""
-    fractions: dict[int, int] = {}
-    refused = ""
-    percent = reading.percent
-    for key in PERCENT_IDS:
-        value = percent.get(key)
-        if value is None:
-            continue
-        if 0 <= value <= MAX_PERCENT:  # false for NaN
-            fractions[key] = min(round(value * _PERCENT_UNITS), _HUNDRED_PERCENT)
-        else:
-            refused = refused or f"percentage {key}: expected 0 to {MAX_PERCENT}, got {value}"
+    fractions, refused = clean(reading.percent)
     if SM_UTIL not in fractions:
         value = reading.utilization_gpu_pct
         if value is not None and not (math.isfinite(value) and 0 <= value <= MAX_PERCENT):
             refused = refused or f"utilisation: expected 0 to {MAX_PERCENT}, got {value}"
         elif value is not None and not (fractions.keys() & {ANY_TENSOR_UTIL, HMMA_TENSOR_UTIL}):
-            fractions[SM_UTIL] = min(round(value * _PERCENT_UNITS), _HUNDRED_PERCENT)
+            fractions[SM_UTIL] = min(round(value * PERCENT_UNITS), HUNDRED_PERCENT)
     return fractions, refused
+
+
+def _bits(places: Iterable[int]) -> int:
+    bits = 0
+    for place in places:
+        bits |= _MASK_OF_ID[place]
+    return bits
 
 
 def _by_utilisation(
@@ -427,6 +466,6 @@ def _by_utilisation(
     highest = clocks[3] if clocks else entity.ceiling_khz
     unit = entity.sm_count * highest * duration
     elapsed = -(-unit // _KHZ_NS)
-    active = min(elapsed, -(-unit * busy // (_KHZ_NS * _HUNDRED_PERCENT)))
+    active = min(elapsed, -(-unit * busy // (_KHZ_NS * HUNDRED_PERCENT)))
     bits = SM_ACTIVE | (0 if energy is None else ENERGY)
     return Interval(EvidenceClass.C, bits, 0, (duration, elapsed, active, *(0,) * 8, energy or 0))
