@@ -15,7 +15,15 @@ from flopmeter.collector.ingest import usage_rows
 from flopmeter.contract.errors import ContractError
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.limits import MAX_SM_CLOCK_MHZ
-from flopmeter.contract.usage import GapReason, Measured, NoticeKind, Workload, WorkloadKind
+from flopmeter.contract.usage import (
+    ALL_MEASURED,
+    GapReason,
+    Measured,
+    NoticeKind,
+    Usage,
+    Workload,
+    WorkloadKind,
+)
 from flopmeter.wire.v1 import batch_pb2
 
 DIGEST = bytes(range(32))
@@ -94,6 +102,91 @@ def test_what_breaks_the_contract_is_named(name):
     with pytest.raises(ContractError, match=said) as e:
         groups(message)
     assert not isinstance(e.value, Implausible)
+
+
+SHARE = ALL_MEASURED | Measured.APPORTIONED
+THEIRS = ALL_MEASURED & ~Measured.ENERGY | Measured.OTHERS
+
+
+def shared(percent: int = 40, theirs: int = 60) -> tuple[Usage, Usage]:
+    """`percent` of a busy entity as one workload's share, and `theirs` percent of it as what others did."""
+    whole = busy(0, percent=100)
+    share = {f: getattr(whole, f) * percent // 100 for f in SUM_FIELDS}
+    rest = {f: getattr(whole, f) * theirs // 100 for f in SUM_FIELDS[2:11]}
+    rest["sm_active_cycles"] = whole.sm_elapsed_cycles * theirs // 100
+    none = dict.fromkeys(("duration_ns", "sm_elapsed_cycles", "energy_mj"), 0)
+    return (
+        dataclasses.replace(whole, measured=SHARE, **share),
+        dataclasses.replace(whole, measured=THEIRS, **rest, **none),
+    )
+
+
+def test_shares_and_others_are_kept_apart():
+    mine, theirs = shared()
+    yours = dataclasses.replace(shared(60, 40)[0], workload_index=1)
+    result = groups(batch(DIGEST, [mine, theirs, yours], [TRAINING, TRAINING]))
+    assert result[(0, 7, 1, int(SHARE), 0, 0)][3] == mine.hmma_cycles
+    assert result[(0, 7, 1, int(THEIRS), 0, 0)] == [getattr(theirs, f) for f in SUM_FIELDS]
+
+
+def test_others_cannot_have_done_more_than_the_entity_elapsed():
+    """An OTHERS row has no elapsed cycles of its own: what it may hold is what all shares elapsed."""
+    mine, theirs = shared()
+    yours = dataclasses.replace(shared(60, 40)[0], workload_index=1)
+    room = mine.sm_elapsed_cycles + yours.sm_elapsed_cycles
+    most = room + room // 200 + 1_000
+    for name in SUM_FIELDS[2:11]:
+        full = dataclasses.replace(theirs, **{name: most})
+        groups(batch(DIGEST, [mine, yours, full], [TRAINING, TRAINING]))
+        for rows in (
+            [mine, yours, dataclasses.replace(theirs, **{name: most + 1})],
+            [mine, yours, full, dataclasses.replace(full, evidence_class=EvidenceClass.A2)],
+            [mine, dataclasses.replace(yours, entity_index=1), full],
+            [full],
+        ):
+            with pytest.raises(Implausible, match=r"others than workload 0 did: \w+_cycles"):
+                groups(batch(DIGEST, rows, [TRAINING, TRAINING]))
+
+
+@pytest.mark.parametrize(
+    ("which", "values", "said"),
+    [
+        (1, {"measured": int(THEIRS | Measured.APPORTIONED)}, "not both"),
+        (
+            1,
+            {"measured": int(THEIRS & ~Measured.SM_ACTIVE), "sm_active_cycles": 0},
+            "must state sm_active_cycles",
+        ),
+        (1, {"duration_ns": 1}, "duration_ns is 1"),
+        (1, {"sm_elapsed_cycles": 1}, "sm_elapsed_cycles is 1"),
+        (1, {"measured": int(THEIRS | Measured.ENERGY), "energy_mj": 1}, "energy_mj is 1"),
+        (1, {"evidence_class": 8, "gap_reason": 1}, "a gap measures nothing"),
+        (0, {"evidence_class": 8, "gap_reason": 1}, "a gap measures nothing"),
+    ],
+)
+def test_marks_that_do_not_fit_are_refused(which, values, said):
+    yours = dataclasses.replace(shared(60, 40)[0], workload_index=1)
+    message = batch(DIGEST, [*shared(), yours], [TRAINING, TRAINING])
+    groups(message)  # good before
+    for name, value in values.items():
+        setattr(message.usage[which], name, value)
+    with pytest.raises(ContractError, match=said) as e:
+        groups(message)
+    assert not isinstance(e.value, Implausible)
+
+
+def test_a_shared_gap_is_a_share_and_what_others_may_have_done():
+    whole = gap(0)
+    half = {"duration_ns": WINDOW_NS // 2, "sm_elapsed_cycles": whole.sm_elapsed_cycles // 2}
+    mine = dataclasses.replace(whole, measured=Measured.APPORTIONED, **half)
+    theirs = dataclasses.replace(
+        whole,
+        measured=Measured.OTHERS | Measured.SM_ACTIVE,
+        duration_ns=0,
+        sm_elapsed_cycles=0,
+        sm_active_cycles=half["sm_elapsed_cycles"],
+    )
+    assert len(groups(batch(DIGEST, [mine, theirs]))) == 2
 
 
 def test_a_gap_is_never_priced_at_nothing():

@@ -2,8 +2,8 @@
 
 Two readers of the same bytes:
 
-- `BatchView` checks everything against the contract and adds rows up by group. It stands on the ingest
-  path, so it reads protobuf fields straight into tuples and makes no object per row.
+- `BatchView` checks everything against the contract and adds rows up by group, on the ingest path: protobuf
+  fields go straight into tuples, and no object is made per row.
 - `decode_batch` and `decode_inventory` give the frozen contract types, for fsck, reports and people.
 
 Unknown protobuf fields are ignored and survive: what is stored and hashed are the received bytes, so a
@@ -48,6 +48,7 @@ from flopmeter.contract.usage import (
 from flopmeter.wire.v1 import batch_pb2
 
 from .books import SUM_FIELDS, Sums
+from .shared_rows import NOT_OF_OTHERS, OTHERS, fault_in_marks, fault_in_others
 
 #: A row, or a window, may bridge an outage of the agent, which can be far longer than a window
 #: (limits.MAX_WINDOW_NS bounds the *setting*). 400 days: longer than any uptime worth metering.
@@ -187,6 +188,7 @@ class BatchView:
             raise ContractError(f"workloads: expected at most {MAX_WORKLOADS}, got {len(message.workloads)}")
         by_key: dict[tuple[int, int, int, int, int, int], list[tuple[int, ...]]] = {}
         named = self.entities.add
+        others = False
         for row in rows:
             entity = row.entity_index
             try:
@@ -209,33 +211,31 @@ class BatchView:
                 row.int_cycles,
                 row.energy_mj,
             )
-            duration, elapsed = numbers[0], numbers[1]
+            duration, elapsed = numbers[:2]
             if (
                 elapsed * 1_000 > duration * cycles_per_us + slack
                 or max(numbers[2:11]) > elapsed + elapsed // 200 + PIPE_SLACK_CYCLES
                 or duration > MAX_BRIDGE_NS
                 or numbers[11] * 1_000_000 > (duration + ENERGY_SLACK_NS) * MAX_DEVICE_WATTS
             ):
-                _say_why_implausible(entity, numbers, cycles_per_us, slack)
+                if not row.measured & OTHERS:
+                    _say_why_implausible(entity, numbers, cycles_per_us, slack)
+                others = True
             if not elapsed and duration and cycles_per_us and row.evidence_class == _GAP and not parent:
                 raise ContractError(
                     f"usage of entity {entity}: a gap of {duration} ns must state the most SM-cycles that can "
                     "have elapsed, got 0; a gap is never priced at nothing"
                 )
-            key = (
-                row.workload_index,
-                model_no,
-                row.evidence_class,
-                row.measured,
-                row.spread_ppm,
-                row.gap_reason,
-            )
+            index, measured = row.workload_index, row.measured
+            key = (index, model_no, row.evidence_class, measured, row.spread_ppm, row.gap_reason)
             same = by_key.get(key)
             if same is None:
                 by_key[key] = [numbers]
             else:
                 same.append(numbers)
             named(entity)
+        if others and (fault := fault_in_others(rows, PIPE_SLACK_CYCLES)):
+            raise Implausible(fault)
         workloads = len(message.workloads)
         result: dict[LocalKey, Sums] = {}
         for key, lines in by_key.items():
@@ -284,8 +284,8 @@ def _check_group(kind: tuple[int, ...], sums: Sums) -> None:
     for i in zeros:
         if sums[i]:
             raise ContractError(
-                f"usage: {SUM_FIELDS[i]} is {sums[i]}, but measured ({measured:#x}) says it was not read; "
-                "an unread number must be 0"
+                f"usage: {SUM_FIELDS[i]} is {sums[i]}, but measured ({measured:#x}) says it was not read, or "
+                "that others did it; such a number must be 0"
             )
 
 
@@ -303,9 +303,9 @@ def _zeros(evidence_class: int, measured: int, spread_ppm: int, gap_reason: int)
             f"usage: expected a gap reason for gaps and only for gaps, got class {evidence_class}, "
             f"reason {gap_reason}"
         )
-    if evidence_class == _GAP and measured:
-        raise ContractError(f"usage: a gap measures nothing, got measured {measured:#x}")
-    zeros = tuple(i for i, bit in _BITS if not measured & bit)
+    if fault := fault_in_marks(evidence_class, measured):
+        raise ContractError(fault)
+    zeros = tuple(i for i, bit in _BITS if not measured & bit) + (NOT_OF_OTHERS if measured & OTHERS else ())
     if len(_VALID) >= _VALID_MAX:
         _VALID.clear()
     _VALID[evidence_class, measured, spread_ppm, gap_reason] = zeros
