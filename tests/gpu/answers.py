@@ -1,0 +1,147 @@
+"""What the results say to the open questions of reference/metering.md 9, and to the W table. Pure."""
+
+from typing import Any
+
+from .state import State
+
+#: FLOP per active SM-cycle of HMMA in BF16 on 9.0, stated by NVIDIA (reference/metering.md 3.2).
+BF16 = 4096
+UNKNOWN = "not answered by this run"
+#: Not to be answered on one GPU that nobody may reset, reconfigure or put into another mode.
+OUT_OF_REACH = {
+    "counters at a GPU reset and at a driver reload": "not tried: the GPU is not to be reset",
+    "GPM in confidential-computing mode": "not tried: the mode is set at boot",
+    "percentages of a MIG GPU instance are of its own SMs": "not tried: MIG is not to be changed",
+}
+
+
+def _raw(results: dict[str, dict[str, Any]], key: str) -> dict[str, Any]:
+    raw: dict[str, Any] = results.get(key, {}).get("raw", {})
+    return raw
+
+
+def answers(results: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Question -> answer, with the experiment that gave it."""
+    e0, e2, e4, e6 = (_raw(results, key) for key in ("E0", "E2", "E4", "E6"))
+    found = {
+        "FP8 in HMMA or only in ANY": _fp8(e4),
+        "mma.sync: FLOP per active SM-cycle": _legacy(e6),
+        "scale of id 248": f"{e2['scale']} over the SMs (E2: {e2['counts_per_clock']:.3f} counts per clock)"
+        if e2.get("scale")
+        else UNKNOWN,
+        "k of the pipe counters": ", ".join(
+            f"{k}: {v:.4f}" if v else f"{k}: not stable" for k, v in e2["k"].items()
+        )
+        if e2.get("k")
+        else UNKNOWN,
+        "class map (dtype: share of the tensor cycles by pipe)": _class_map(e4),
+        "2:4 sparsity: what an active cycle stands for": _raw(results, "E5").get(
+            "active_cycles_stand_for", UNKNOWN
+        ),
+        "GPM without root": _user(e0),
+        "shortest tick within 1 %": _tick(results),
+    }
+    return found | OUT_OF_REACH
+
+
+def _fp8(e4: dict[str, Any]) -> str:
+    place = e4.get("fp8_place", "")
+    told = {
+        "hmma": "in HMMA: HMMA cycles can be FP8, the bounds stay a factor of 4 wide",
+        "any": "only in ANY: FP8 is told from BF16 by the counters, HMMA can be TF32 or BF16 only",
+        "both": "in both: cannot be told apart",
+    }
+    return told.get(place, UNKNOWN) + (" (E4)" if place in told else "")
+
+
+def legacy_rate(e6: dict[str, Any]) -> float | None:
+    """The lowest FLOP per active SM-cycle that a kernel of mma.sync showed."""
+    rates = [e6[f"implied {key}"] for key in ("flash", "mma.sync", "mma.sync gemm") if f"implied {key}" in e6]
+    return min(rates) if rates else None
+
+
+def _legacy(e6: dict[str, Any]) -> str:
+    rate = legacy_rate(e6)
+    if rate is None:
+        return UNKNOWN
+    parts = ", ".join(
+        f"{k.removeprefix('implied ')} {v:.0f}" for k, v in e6.items() if k.startswith("implied ")
+    )
+    return f"{rate:.0f} at least (E6: {parts})"
+
+
+def _class_map(e4: dict[str, Any]) -> str:
+    if not e4.get("class_map"):
+        return UNKNOWN
+    return "; ".join(
+        f"{dtype}: " + (", ".join(f"{p} {s:.0%}" for p, s in pipes.items()) or "no tensor pipe")
+        for dtype, pipes in e4["class_map"].items()
+    )
+
+
+def _user(e0: dict[str, Any]) -> str:
+    user = e0.get("as_user")
+    if user is None:
+        return UNKNOWN
+    return (
+        f"needs privilege: {user['error']}"
+        if user.get("error")
+        else f"works: {len(user['answer'])} ids answer (E0)"
+    )
+
+
+def _tick(results: dict[str, dict[str, Any]]) -> str:
+    for check in results.get("E10", {}).get("checks", []):
+        if check["name"].startswith("smallest tick") and check["measured"] is not None:
+            return f"{check['measured']:g} s (E10)"
+    return UNKNOWN
+
+
+def toml(state: State) -> str:
+    """What the arch 9.0 of the next W table should say. A person pastes it: a table is a new file with a new id.
+
+    The keys are the table's own (protos/flopmeter/contract/w_table.py); what this run did not measure is left out.
+    """
+    e4, e6 = _raw(state.results, "E4"), _raw(state.results, "E6")
+    lines = [f"# {state.machine.get('gpu', '?')}, driver {state.machine.get('driver', '?')}, by tests/gpu"]
+    if state.machine.get("simulated"):
+        lines.append("# SIMULATED: do not paste.")
+    for key, value in e4.items():
+        if key.startswith("implied "):
+            lines.append(
+                f"# measured {key.removeprefix('implied ')}: {value:.1f} operations per active SM-cycle"
+            )
+    known = []
+    holds = {"any": (("tf32", "bf16"), ("fp8",)), "hmma": (("tf32", "bf16", "fp8"), ())}.get(
+        e4.get("fp8_place", "")
+    )
+    if holds is None:
+        lines.append(
+            "# hmma_holds, residual_holds: not measured, or FP8 is in both; leave them as they are (E4)"
+        )
+    else:
+        lines.append(f"hmma_holds = [{_quoted(holds[0])}]")
+        known.append('hmma_holds = "measured"')
+        if holds[1]:
+            lines.append(f"residual_holds = [{_quoted(holds[1])}]")
+            known.append('residual_holds = "measured"')
+        else:
+            lines.append("# residual_holds: nothing that ran was counted there; leave it as it is (E4)")
+    rate = legacy_rate(e6)
+    if rate is None:
+        lines.append("# legacy_mma_permille: not measured; leave it as it is (E6)")
+    else:
+        lines.append(f"legacy_mma_permille = {legacy_permille(rate)}  # lowest of E6: {rate:.0f} of {BF16}")
+        known.append('legacy_mma_permille = "measured"')
+    if known:
+        lines.append(f"# and in `known`: {', '.join(known)}")
+    return "\n".join(lines) + "\n"
+
+
+def legacy_permille(rate: float) -> int:
+    """Rounded down, less one permille for the reading itself: a lower bound may not be too high."""
+    return 1000 if rate >= 0.999 * BF16 else max(1, int(1000 * rate / BF16) - 1)
+
+
+def _quoted(names: tuple[str, ...]) -> str:
+    return ", ".join(f'"{name}"' for name in names)

@@ -1,0 +1,95 @@
+"""What an experiment is, and what it gives back."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .lab import Lab, UnavailableError
+from .measure import Bench, primary
+from .rules import Check
+
+PASS, FAIL, NOTED, NOT_RUN, ERROR = "pass", "fail", "noted", "not run", "error"
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Checks with their verdicts, table lines (measured against true), and every raw number."""
+
+    checks: list[Check] = field(default_factory=list)
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    raw: dict[str, Any] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)  # parts that this machine cannot run, and why
+
+    @property
+    def status(self) -> str:
+        verdicts = [c.ok for c in self.checks]
+        if False in verdicts:
+            return FAIL
+        if True in verdicts:
+            return PASS
+        return NOTED if self.checks or self.lines else NOT_RUN
+
+    def take(self, key: str, result: dict[str, Any]) -> dict[str, Any]:
+        """Keep a measurement, with its line for the table."""
+        self.raw[key] = result
+        for path in ("counters", "percentages"):
+            if path in result:
+                found = result[path]
+                self.lines.append(
+                    {
+                        "what": result["work"],
+                        "by": path,
+                        "classes": "+".join(sorted(found["classes"])),
+                        "measured": found["flop"]["point"],
+                        "true": result["true_flop"],
+                        "ratio": found["ratio"] if result["true_flop"] else None,
+                    }
+                )
+        return result
+
+    def attempt(self, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+        """A part that the machine may not be able to run."""
+        try:
+            return self.take(key, measure())
+        except UnavailableError as e:
+            self.skipped.append(f"{key}: {e}")
+            return None
+
+    def data(self) -> dict[str, Any]:
+        return {
+            "status": self.status,
+            "why": "; ".join(self.skipped),
+            "checks": [c.data() for c in self.checks],
+            "lines": self.lines,
+            "raw": self.raw,
+        }
+
+
+@dataclass(slots=True)
+class Context:
+    """What an experiment gets."""
+
+    bench: Bench
+    results: dict[str, dict[str, Any]]  # of the experiments before
+    folder: Path
+
+    @property
+    def lab(self) -> Lab:
+        return self.bench.lab
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """`seconds`: about how long it takes on an H200, with its setting up."""
+
+    key: str
+    title: str
+    seconds: int
+    run: Callable[[Context], Outcome]
+
+
+def point(result: dict[str, Any]) -> int:
+    """FLOP that flopmeter booked, point."""
+    value: int = primary(result)["flop"]["point"]
+    return value

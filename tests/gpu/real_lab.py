@@ -1,0 +1,248 @@
+"""The machine with the GPU: NVML through flopmeter's source, workloads by PyTorch, helpers as processes."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pynvml
+
+from flopmeter.agent.sources.base import Source
+from flopmeter.agent.sources.nvml import NvmlSource
+
+from .cuda_source import Kernels, compiled
+from .lab import AgentProcess, Helper, RawGpm, Running, SystemClock, UnavailableError
+from .raw_gpm import NvmlRaw
+from .work import Copy, Gemm, Work
+
+VALIDATE = Path(__file__).with_name("validate.py")
+NOBODY = 65534
+READY_S = 60.0
+
+
+class RealLab:
+    """Settings of the GPU (clocks, power limit, MIG, persistence) are read, never changed."""
+
+    simulated = False
+
+    def __init__(self, *, allow_mps: bool = False) -> None:
+        self.clock = SystemClock()
+        self._allow_mps = allow_mps
+        self._kernels: Kernels | None = None
+        self._folder = Path(tempfile.mkdtemp(prefix="flopmeter-validation-"))
+        pynvml.nvmlInit()
+        self._handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+
+    def describe(self) -> dict[str, Any]:
+        def ask(call: Any, *args: Any) -> Any:
+            try:
+                return call(*args)
+            except pynvml.NVMLError as e:
+                return str(e)
+
+        found = {
+            "gpu": ask(pynvml.nvmlDeviceGetName, self._handle),
+            "driver": ask(pynvml.nvmlSystemGetDriverVersion),
+            "nvml": ask(pynvml.nvmlSystemGetNVMLVersion),
+            "gpm_ids_of_binding": pynvml.NVML_GPM_METRIC_MAX - 1,
+            "vbios": ask(pynvml.nvmlDeviceGetVbiosVersion, self._handle),
+            "power_limit_mw": ask(pynvml.nvmlDeviceGetEnforcedPowerLimit, self._handle),
+            "max_sm_mhz": ask(pynvml.nvmlDeviceGetMaxClockInfo, self._handle, pynvml.NVML_CLOCK_SM),
+            "mig": ask(pynvml.nvmlDeviceGetMigMode, self._handle),
+            "persistence": ask(pynvml.nvmlDeviceGetPersistenceMode, self._handle),
+            "simulated": False,
+            "user": os.geteuid(),
+            "kernel": platform.release(),
+            "python": platform.python_version(),
+            "ncu": shutil.which("ncu") or "",
+            "nvcc": shutil.which("nvcc") or "",
+        }
+        for module in ("torch", "triton", "cupy"):
+            try:
+                found[module] = str(__import__(module).__version__)
+            except Exception as e:  # noqa: BLE001 - a broken install is as good as none
+                found[module] = f"none ({type(e).__name__})"
+        return found
+
+    def source(self) -> Source:
+        return NvmlSource(self.clock)
+
+    def raw(self) -> RawGpm:
+        return NvmlRaw()
+
+    def _compiled(self) -> Kernels:
+        if self._kernels is None:
+            import torch
+
+            self._kernels = compiled(self._folder, torch.cuda.get_device_capability(0))
+        return self._kernels
+
+    def build(self, work: Work, chunk_s: float) -> Running:
+        try:
+            import torch
+
+            from . import torch_work
+        except ImportError as e:
+            raise UnavailableError(f"no PyTorch: {e}") from e
+        if not torch.cuda.is_available():
+            raise UnavailableError(f"PyTorch {torch.__version__} sees no GPU")
+        return torch_work.build(work, chunk_s, self._compiled)
+
+    def sm_clocks(self) -> Mapping[int, tuple[int, int]]:
+        from . import torch_work
+
+        return torch_work.sm_clocks(self._compiled())
+
+    def agent(self, folder: Path, job: str) -> AgentProcess:
+        return _AgentProcess(folder, job)
+
+    def helper(self, work: Work, *, mps: bool) -> Helper:
+        if mps and not self._allow_mps:
+            raise UnavailableError("MPS starts a daemon of its own: pass --allow-mps where that is allowed")
+        if mps:
+            raise UnavailableError(
+                "MPS needs every process to start under its daemon: see docs/validation.md"
+            )
+        if not isinstance(work, Copy):
+            raise UnavailableError(f"no helper for {work.key}")
+        return _CopyProcess(work.size)
+
+    def probe_as_user(self) -> dict[str, Any]:
+        if os.geteuid() != 0:
+            raise UnavailableError("not root: what was probed is what an ordinary user gets")
+        command = [sys.executable, str(VALIDATE), "_probe"]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=60, user=NOBODY, group=NOBODY, cwd="/"
+            )
+        except (OSError, subprocess.SubprocessError) as e:
+            raise UnavailableError(f"cannot run as user {NOBODY}: {e}") from e
+        try:
+            result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+        except (ValueError, IndexError):
+            # An interpreter that this user may not read says nothing about GPM.
+            raise UnavailableError(
+                f"as user {NOBODY}: {(done.stderr or 'no output').strip()[-300:]}"
+            ) from None
+        return result
+
+    def profiled_flop(self, work: Work) -> dict[str, float]:
+        ncu = shutil.which("ncu")
+        if ncu is None:
+            raise UnavailableError("ncu is not installed")
+        if not isinstance(work, Gemm):
+            raise UnavailableError(f"no profile of {work.key}")
+        names = self._tensor_metrics(ncu)
+        command = [ncu, "--clock-control", "none", "--csv", "--page", "raw", "--metrics", ",".join(names)]
+        command += [
+            "--profile-from-start",
+            "off",
+            sys.executable,
+            str(VALIDATE),
+            "_product",
+            work.dtype,
+            str(work.m),
+        ]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=150)
+        except subprocess.SubprocessError as e:
+            raise UnavailableError(f"ncu: {e!s:.200}") from e
+        found = ncu_sums(done.stdout, names)
+        if not found:
+            raise UnavailableError(f"ncu: {(done.stdout + done.stderr).strip()[-300:]}")
+        return found
+
+    def _tensor_metrics(self, ncu: str) -> list[str]:
+        """Names that this ncu knows: they change from version to version."""
+        command = [ncu, "--query-metrics", "--chip", "gh100"]
+        try:
+            listed = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+        except subprocess.SubprocessError as e:
+            raise UnavailableError(f"ncu: {e!s:.200}") from e
+        names = [
+            w for line in listed.splitlines() for w in line.split()[:1] if w.startswith("sm__ops_path_tensor")
+        ]
+        chosen = [f"{n}.sum" for n in names if "bf16" in n and "sparsity" not in n]
+        if not chosen:
+            raise UnavailableError("this ncu lists no sm__ops_path_tensor metric for BF16")
+        return chosen[:6]
+
+    def close(self) -> None:
+        pynvml.nvmlShutdown()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def ncu_sums(text: str, names: list[str]) -> dict[str, float]:
+    """Sum over kernels of each metric in ncu's raw CSV page: a header line, a line of units, one line a kernel."""
+    lines = [line for line in text.splitlines() if line.startswith('"')]
+    rows = list(csv.DictReader(io.StringIO("\n".join(lines)))) if lines else []
+    found: dict[str, float] = {}
+    for name in names:
+        for row in rows:
+            with contextlib.suppress(ValueError):  # the line of units; a metric that was not collected
+                found[name] = found.get(name, 0.0) + float((row.get(name) or "").replace(",", ""))
+    return found
+
+
+class _AgentProcess:
+    def __init__(self, folder: Path, job: str) -> None:
+        starts = _starts(folder)
+        self._process = subprocess.Popen([sys.executable, str(VALIDATE), "_agent", str(folder), job])
+        deadline = time.monotonic() + READY_S
+        while _starts(folder) == starts:  # its first reading is durable
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self._process.kill()
+                raise UnavailableError("the agent's process did not start")
+            time.sleep(0.05)
+
+    def poll(self) -> None:
+        pass
+
+    def kill(self) -> None:
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+
+    def stop(self) -> None:
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+
+def _starts(folder: Path) -> int:
+    try:
+        return int(json.loads((folder / "agent.json").read_text())["starts"])
+    except (OSError, ValueError, KeyError):
+        return 0
+
+
+class _CopyProcess:
+    def __init__(self, size: int) -> None:
+        command = [sys.executable, str(VALIDATE), "_copy", str(size)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.pid = self._process.pid
+        if self._process.stdout is None or self._process.stdout.readline().strip() != "ready":
+            self._process.kill()
+            raise UnavailableError("the second process could not use the GPU")
+
+    def stop(self) -> int:
+        try:
+            out, _ = self._process.communicate("stop\n", timeout=20)
+            return int(out.strip().splitlines()[-1])
+        except (subprocess.TimeoutExpired, ValueError, IndexError):
+            self._process.kill()
+            self._process.wait()
+            return 0

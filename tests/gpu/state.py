@@ -1,0 +1,102 @@
+"""Results on disk: one file, replaced whole after every experiment, so that a rerun goes on where this one ended."""
+
+import io
+import json
+import os
+import tarfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FORMAT = "flopmeter-gpu-validation/1"
+#: An experiment that was begun so often without coming to an end is left out.
+MOST_ATTEMPTS = 2
+
+
+class StateError(Exception):
+    """The folder holds something else, or results of another machine."""
+
+
+@dataclass(slots=True)
+class State:
+    """`results` by experiment id; `attempts` counts beginnings, so that what kills the program is found out."""
+
+    folder: Path
+    machine: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    attempts: dict[str, int] = field(default_factory=dict)
+    bundle: Path | None = None
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "state.json"
+
+    @classmethod
+    def load(cls, folder: Path, bundle: Path | None = None) -> "State":
+        """What is there; an empty folder is filled from the bundle if there is one. Raises StateError."""
+        state = cls(folder, bundle=bundle)
+        if not state.file.exists() and bundle is not None and bundle.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            with tarfile.open(bundle) as tar:
+                tar.extractall(folder, filter="data")
+        if not state.file.exists():
+            return state
+        try:
+            data = json.loads(state.file.read_text())
+        except ValueError as e:
+            raise StateError(f"{state.file}: expected JSON, got {e}") from e
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise StateError(f"{state.file}: expected format {FORMAT}; name another --out")
+        state.machine, state.results, state.attempts = data["machine"], data["results"], data["attempts"]
+        return state
+
+    def same_machine(self, machine: dict[str, Any]) -> None:
+        """Raises StateError if the results so far are of another GPU, driver, or of the simulation."""
+        for key in ("gpu", "driver", "simulated"):
+            if self.machine and self.machine.get(key) != machine.get(key):
+                raise StateError(
+                    f"{self.file}: holds results of {key} {self.machine.get(key)!r}, this is "
+                    f"{machine.get(key)!r}; name another --out"
+                )
+        self.machine = self.machine or machine
+
+    def begin(self, key: str) -> bool:
+        """Note that `key` is begun; False if it was begun too often already without an end."""
+        if self.attempts.get(key, 0) >= MOST_ATTEMPTS:
+            return False
+        self.attempts[key] = self.attempts.get(key, 0) + 1
+        self.save()
+        return True
+
+    def finish(self, key: str, result: dict[str, Any]) -> None:
+        self.results[key] = result
+        self.save()
+
+    def save(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        data = {
+            "format": FORMAT,
+            "machine": self.machine,
+            "results": self.results,
+            "attempts": self.attempts,
+        }
+        _replace(self.file, json.dumps(data, indent=1).encode())
+        if self.bundle is not None:
+            _replace(self.bundle, self._packed())
+
+    def _packed(self) -> bytes:
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+            for path in sorted(self.folder.rglob("*")):
+                if path.is_file() and not path.name.endswith(".part"):
+                    tar.add(path, arcname=str(path.relative_to(self.folder)))
+        return buffer.getvalue()
+
+
+def _replace(path: Path, data: bytes) -> None:
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as f:
+        f.write(data)
+        f.flush()
+        os.fsync(f.fileno())
+    part.replace(path)
