@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from flopmeter.collector.errors import EstimateError
 
-_NUMBER = re.compile(r"(\d[\d_,]*(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?\Z")
+_NUMBER = re.compile(r"(\d[\d_,]*(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?\Z", re.ASCII)
 _RATE = re.compile(r"(?P<number>\S+?)\s*(?P<prefix>[GTPE]?)(?:FLOP/s|FLOPS|FLOPs|flops)?\Z")
 _PREFIX = {"": 1, "G": 10**9, "T": 10**12, "P": 10**15, "E": 10**18}
 #: No number of an estimate has more digits: 10^40 FLOP is far past anything that could be computed.

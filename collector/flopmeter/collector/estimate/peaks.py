@@ -92,7 +92,10 @@ def peak(device: str, dtype: str, given: str, table: WTable) -> Peak:
     """The dense peak of `device` for `dtype`, or the `given` one where it can be one. Raises EstimateError."""
     kind = dtype or DEFAULT_DTYPE
     if kind not in DTYPES:
-        raise EstimateError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
+        raise EstimateError(
+            f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}",
+            "integer operations are no FLOP; leave it out for bf16",
+        )
     if given:
         value = rate("peak", given)
         possible = _candidates(device, table)

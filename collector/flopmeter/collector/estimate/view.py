@@ -153,7 +153,7 @@ def comparison_view(rows: Sequence[Mapping[str, Any]], paint: Paint) -> str:
         )
         estimate, measured = r["estimate"], r["measured"]
         said = f"by {r['method']} ({r['formula']}), {r['by']}, {r['at'][:16]} UTC"
-        lines.append(f"  estimate   {_three(estimate)}   {paint(said, dim=True)}")
+        lines += [f"  estimate   {_three(estimate)}", f"             {paint(said, dim=True)}"]
         if measured is None:
             lines.append("  counters   nothing: no such run in this store")
             continue
