@@ -29,6 +29,8 @@ _COUNTERS = {
 _PLACES = {number: (SUM_FIELDS.index(name), name, bit) for number, (name, bit) in _COUNTERS.items()}
 _NUMBERS = attrgetter(*SUM_FIELDS)
 
+_ONE = 1_000_000  # k in parts per million
+
 Fault = tuple[str, str, str]  # column, expected, got
 
 
@@ -114,6 +116,8 @@ class AnchorCheck:
         """Rows of each entity that has an anchor, in this batch or before."""
         found = {i: _Rows([0] * len(SUM_FIELDS)) for i in anchors}
         for row in batch.usage:
+            if row.measured & Measured.OTHERS:
+                continue  # the shares beside it add up to the entity's counters
             rows = found.get(row.entity_index)
             if rows is None:
                 if (agent_no, inventory.devices[row.entity_index].entity) not in self._since:
@@ -134,6 +138,7 @@ def _comparable(before: Anchor, anchor: Anchor) -> bool:
     return (
         anchor.epoch == before.epoch
         and anchor.scale == before.scale
+        and anchor.k_ppm == before.k_ppm
         and anchor.scale > 0
         and anchor.t_boot_ns > before.t_boot_ns
     )
@@ -143,12 +148,15 @@ def _fault(since: _Since, inner: list[int], anchor: Anchor, device: Device) -> F
     if not since.sound or not device.sm_count:
         return None
     before = dict(since.anchor.counters)
+    k_ppm = dict(zip((n for n, _ in anchor.counters), anchor.k_ppm, strict=False))
     for number, counter in anchor.counters:
         place, name, bit = _PLACES.get(number, (-1, "", Measured(0)))
         if place < 0 or number not in before or bit not in since.measured:
             continue
-        grown = (counter - before[number]) * device.sm_count // anchor.scale
-        if not inner[place] <= grown <= since.outer[place]:
+        k = k_ppm.get(number, _ONE)
+        grown = (counter - before[number]) * device.sm_count * k // (anchor.scale * _ONE)
+        slack = int(k != _ONE)  # the fraction of a cycle that the agent carries from interval to interval
+        if not inner[place] - slack <= grown <= since.outer[place] + slack:
             between = f"its anchors at {since.anchor.t_boot_ns} and {anchor.t_boot_ns} ns"
             return (
                 f"usage of {device.entity}, {name}, against {between}",
