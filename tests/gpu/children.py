@@ -7,7 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
-from .lab import SECOND, SystemClock
+from .lab import SECOND, SystemClock, UnavailableError
 
 
 def probe() -> int:
@@ -21,7 +21,7 @@ def probe() -> int:
         raw = NvmlRaw()
         found = probe_ids(raw, SystemClock().wait)
         raw.close()
-    except pynvml.NVMLError as e:
+    except (pynvml.NVMLError, UnavailableError) as e:
         found = {"answer": [], "codes": {}, "error": str(e)}
     print(json.dumps(found))
     return 0

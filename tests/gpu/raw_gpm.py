@@ -4,6 +4,8 @@ from typing import Any
 
 import pynvml
 
+from .lab import UnavailableError
+
 
 class NvmlRaw:
     """The first GPU. Samples belong to the caller's run; all are freed on close."""
@@ -11,6 +13,11 @@ class NvmlRaw:
     def __init__(self) -> None:
         pynvml.nvmlInit()
         self._handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        try:
+            if not pynvml.nvmlGpmQueryDeviceSupport(self._handle).isSupportedDevice:
+                raise UnavailableError("this GPU has no GPM (Hopper or later is needed)")
+        except pynvml.NVMLError as e:
+            raise UnavailableError(f"this driver offers no GPM: {e}") from e
         self._samples: list[Any] = []
         self._free: list[Any] = []
 
