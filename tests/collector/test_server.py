@@ -16,7 +16,9 @@ from wire_client import Ended, WireClient
 
 from flopmeter.collector import committer as committer_module
 from flopmeter.collector import server as server_module
+from flopmeter.collector import stream as stream_module
 from flopmeter.collector.errors import CollectorError, StoreError
+from flopmeter.collector.fsck import check_store
 from flopmeter.collector.running import run_collector
 from flopmeter.collector.settings import CollectorSettings
 from flopmeter.collector.store.sqlite import open_for_reading
@@ -123,7 +125,7 @@ def test_an_inventory_may_follow_its_record(running, chain):
         client.ack(1)
 
 
-def test_a_refused_record_leaves_the_stream_open_for_its_replacement(running, chain):
+def test_a_refused_record_leaves_the_stream_open_for_its_replacement(running, chain, caplog):
     with WireClient(running.address, chain) as client:
         client.hello()
         garbage = chain.seal(b"\xff")
@@ -131,6 +133,7 @@ def test_a_refused_record_leaves_the_stream_open_for_its_replacement(running, ch
         client.records(garbage, behind_it)
         refusal = client.read("refusal").refusal
         assert (refusal.code, refusal.seq, refusal.resume_seq) == (Refusal.CODE_MALFORMED, 1, 1)
+        assert f"a record of node gpu-001', public key {chain.public_key.hex()}: malformed" in caplog.text
         client.records(chain.next())  # sealed again under the same number
         client.ack(1)
 
@@ -180,7 +183,7 @@ def test_who_cannot_prove_who_it_is_is_turned_away(running, chain, name):
             client.read()
 
 
-def test_unknown_agents_are_refused_unless_listed(tmp_path, chain):
+def test_unknown_agents_are_refused_unless_listed(tmp_path, chain, caplog):
     listed = tmp_path / "admit"
     listed.write_text(f"# node keys\n{chain.public_key.hex()} gpu-001\n")
     with run_collector(settings_for(tmp_path, admit_new=False, admit=listed), lambda: NOW) as running:
@@ -192,6 +195,10 @@ def test_unknown_agents_are_refused_unless_listed(tmp_path, chain):
             refusal = client.read("refusal").refusal
             assert refusal.code == Refusal.CODE_UNKNOWN_AGENT
             assert stranger.public_key.hex() in refusal.message
+        (line,) = [r.getMessage() for r in caplog.records if "refused" in r.getMessage()]
+        assert "of node stranger" in line
+        assert f"public key {stranger.public_key.hex()}: unknown agent: " in line
+        assert "--admit" in line
 
 
 BAD_MESSAGES = {
@@ -328,6 +335,56 @@ def test_a_defect_in_a_commit_acknowledges_nothing_and_passes(running, chain):
     assert stored(running) == [1, 2]
 
 
+def test_a_duplicate_is_not_acknowledged_before_its_first_copy_is_durable(tmp_path, chain):
+    running = run_collector(settings_for(tmp_path), lambda: NOW)
+    server = running._collector.server
+    with WireClient(running.address, chain) as client:
+        client.hello()
+        client.records(chain.next())
+        client.ack(1)
+        server._committer._linger_s = 60.0  # what is taken from here on is durable when the collector stops
+        client.records(chain.next())
+        wait_for("taken", lambda: len(server._intake.group.records) == 1)
+        client.records(chain.records[1])
+        client.records(chain.seal(b"", seq=9))
+        # Replies come in order: had the duplicate been answered, it would be here.
+        assert client.read("pushback").pushback.reason == Pushback.REASON_OUT_OF_SEQUENCE
+        assert running.counters.duplicates == 1
+        assert stored(running) == [1]
+        client.records(chain.records[0])  # but what is durable is acknowledged again
+        assert client.read("ack").ack.seq == 1
+        running.stop()
+        assert client.read("ack").ack.seq == 2
+    assert stored(running) == [1, 2]
+
+
+def test_a_commit_that_took_effect_and_then_failed_is_found_in_the_store(running, chain):
+    """What the writer knew before it is not the store's state any more: not one number of it may be used again."""
+    with WireClient(running.address, chain) as client:
+        client.hello()
+        client.records(chain.next())
+        client.ack(1)
+        books = running._collector.store.books
+        good = books.write
+
+        def durable_and_unsaid(transaction):
+            books.write = good
+            good(transaction)
+            raise StoreError("disk I/O error")
+
+        books.write = durable_and_unsaid
+        client.records(chain.next())
+        assert client.read("pushback").pushback.resume_seq == 2
+        wait_for("ready", lambda: running._collector.server.ready)
+        client.records(chain.records[1])
+        client.ack(2)
+        client.records(chain.next())
+        client.ack(3)
+    assert stored(running) == [1, 2, 3]
+    assert running.counters.commit_failures == 1
+    assert check_store(running.store_path, ()).difference is None
+
+
 def test_stopping_while_the_store_is_broken_commits_nothing_behind_the_failed_group(tmp_path, chain):
     running = run_collector(settings_for(tmp_path), lambda: NOW)
     committer, books = running._collector.server._committer, running._collector.store.books
@@ -411,9 +468,9 @@ def test_a_peer_that_never_reads_is_cut_off(running, chain):
             self.aborted = code
 
     async def flood():
-        stream = server_module._Stream(Stuck(), b"", 0.0)
-        for _ in range(server_module.MAX_UNREAD_REPLIES + 2):
-            server._send(stream, b"x")
+        stream = stream_module.Stream(Stuck(), b"", 0.0, server._tasks)
+        for _ in range(stream_module.MAX_UNREAD_REPLIES + 2):
+            stream.send(b"x")
         return stream
 
     stream = asyncio.run_coroutine_threadsafe(flood(), server._loop).result(10)

@@ -355,5 +355,19 @@ def test_a_failed_commit_leaves_memory_to_be_read_again(desk, monkeypatch):
     assert desk.totals() == rederived(desk)
 
 
+def test_a_failed_commit_forgets_what_a_hello_said(desk):
+    """Or the next Hello, which says the same, would not be written."""
+    desk.agent(Chain("old-name", key_seed="k"))
+    desk.commit()
+    renamed = Chain("new-name", key_seed="k")
+    agent = desk.agent(renamed)
+    assert (agent.node, desk.intake.group.seen_agents) == ("new-name", [("new-name", "0.1.0", 1)])
+    desk.recover()  # the group was not committed
+    assert agent.node == "old-name"
+    assert desk.agent(renamed) is agent
+    desk.commit()
+    assert desk.rows("SELECT node FROM agents") == [("new-name",)]
+
+
 def test_an_empty_group_is_false():
     assert not Group()

@@ -10,7 +10,6 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -31,6 +30,8 @@ from .group import Agent
 from .ingest import DUPLICATE, TAKEN, PushbackReason, PushedBack, RefusalCode, Refused
 from .intake import Intake, hello_verified
 from .metrics import Counters
+from .refusal_log import RefusalLog
+from .stream import Stream, Tasks, read_out
 from .writer import Writer
 
 SERVICE = "flopmeter.wire.v1.IngestService"
@@ -48,8 +49,6 @@ SWEEP_S = 5.0
 REVIEW_S = 15.0
 #: A look that is later than this by the collector's clock: the collector was not listening meanwhile.
 PAUSE_S = 60.0
-#: Replies that a stream has not read; a peer that sends and never reads is cut off.
-MAX_UNREAD_REPLIES = 64
 RETRY_STORE_MS = 2_000
 RETRY_OVERLOADED_MS = 1_000
 RETRY_SHUTDOWN_MS = 1_000
@@ -84,23 +83,6 @@ def _collector_version() -> str:
         return "unknown"
 
 
-@dataclass(slots=True, eq=False)
-class _Stream:
-    """One open stream.
-
-    `awaiting` is set after a pushback or refusal: what comes with a higher number was on the way before the
-    agent could know, and is not worth a reply each.
-    """
-
-    context: Any  # grpc.aio.ServicerContext
-    nonce: bytes
-    heard: float  # loop time of the last message
-    agent: Agent | None = None
-    awaiting: int = 0
-    unread: list[bytes] | None = None  # replies waiting behind one being written; None = none is
-    closing: bool = False
-
-
 class IngestServer:
     """Serves IngestService.Stream on an event loop, with one writer thread beside it."""
 
@@ -120,13 +102,14 @@ class IngestServer:
         self._intake = intake
         self._unix_ns = unix_ns
         self.counters = counters
-        self._streams: set[_Stream] = set()
-        self._by_agent: dict[int, _Stream] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._streams: set[Stream] = set()
+        self._by_agent: dict[int, Stream] = {}
+        self._tasks = Tasks()
         self._sweeper: asyncio.Task[None] | None = None
         self._review_s = review_s
         self._reviewer: asyncio.Task[None] | None = None
         self._version = _collector_version()
+        self._refusals = RefusalLog()
         self._committer = Committer(
             intake,
             writer,
@@ -177,14 +160,11 @@ class IngestServer:
                     PushedBack(PushbackReason.SHUTTING_DOWN, "the collector stops", RETRY_SHUTDOWN_MS),
                     stream.agent.head.next_seq,
                 )
-        await self._read_out(list(self._streams), grace_s)
+        await read_out(self._streams, grace_s)
         await self._server.stop(0)
-        for task in list(self._tasks):
-            task.cancel()
+        await self._tasks.cancel()
         await asyncio.gather(
-            *(t for t in (self._sweeper, self._reviewer) if t is not None),
-            *self._tasks,
-            return_exceptions=True,
+            *(t for t in (self._sweeper, self._reviewer) if t is not None), return_exceptions=True
         )
 
     @property
@@ -201,7 +181,7 @@ class IngestServer:
     async def _serve(self, _requests: Any, context: Any) -> None:
         if len(self._streams) >= MAX_STREAMS:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_STREAMS} streams are open")
-        stream = _Stream(context, os.urandom(32), self._loop.time())
+        stream = Stream(context, os.urandom(32), self._loop.time(), self._tasks)
         self._streams.add(stream)
         try:
             challenge = _Response(challenge=ingest_pb2.Challenge(nonce=stream.nonce))
@@ -220,7 +200,7 @@ class IngestServer:
             if stream.agent is not None and self._by_agent.get(stream.agent.agent_no) is stream:
                 del self._by_agent[stream.agent.agent_no]
 
-    async def _hello(self, stream: _Stream, data: bytes) -> bool:
+    async def _hello(self, stream: Stream, data: bytes) -> bool:
         stream.heard = self._loop.time()
         try:
             request = _Request.FromString(data)
@@ -234,6 +214,8 @@ class IngestServer:
             return await self._turn_away(
                 stream,
                 Refused(RefusalCode.BAD_SIGNATURE, "hello: the signature does not cover this stream's nonce"),
+                body.public_key,
+                body.node,
             )
         if not self.ready:
             return await self._not_now(stream)
@@ -246,7 +228,7 @@ class IngestServer:
             now_unix_ns=self._unix_ns(),
         )
         if isinstance(agent, Refused):
-            return await self._turn_away(stream, agent)
+            return await self._turn_away(stream, agent, body.public_key, body.node)
         # What the Welcome says must be durable: a new agent, a loss, and records of a stream before this,
         # which takes no more from here on.
         self._end_older(agent)
@@ -275,16 +257,21 @@ class IngestServer:
     def _end_older(self, agent: Agent) -> None:
         older = self._by_agent.get(agent.agent_no)
         if older is not None:
-            self._close(older, grpc.StatusCode.ABORTED, "a newer stream of this agent took over")
+            older.close(grpc.StatusCode.ABORTED, "a newer stream of this agent took over")
 
-    async def _turn_away(self, stream: _Stream, refused: Refused) -> bool:
-        """Refuse the whole stream (seq 0)."""
-        self.counters.refused(refused.code)
+    async def _turn_away(self, stream: Stream, refused: Refused, key: bytes = b"", node: str = "") -> bool:
+        """Refuse the whole stream (seq 0). `key` and `node` are what it says of itself."""
+        self._count_refusal(refused, key, f"a stream from {stream.context.peer()} of node {node}")
         refusal = ingest_pb2.Refusal(code=int(refused.code), message=refused.message)  # type: ignore[arg-type]
         await stream.context.write(_Response(refusal=refusal).SerializeToString())
         return False
 
-    async def _not_now(self, stream: _Stream) -> bool:
+    def _count_refusal(self, refused: Refused, key: bytes, what: str) -> None:
+        self.counters.refused(refused.code)
+        code = refused.code.name.lower().replace("_", " ")
+        self._refusals.say(key, what, code, refused.message, self._loop.time())
+
+    async def _not_now(self, stream: Stream) -> bool:
         reason = (
             PushbackReason.SHUTTING_DOWN if self._committer.stopping else PushbackReason.STORE_UNAVAILABLE
         )
@@ -297,7 +284,7 @@ class IngestServer:
         await stream.context.write(_Response(pushback=pushback).SerializeToString())
         return False
 
-    def _message(self, stream: _Stream, data: bytes) -> None:
+    def _message(self, stream: Stream, data: bytes) -> None:
         if stream.closing:
             return
         try:
@@ -324,19 +311,19 @@ class IngestServer:
             self._refuse_stream(stream, "expected one Hello per stream")
         # None: a message kind of a newer agent. Not understood, and nothing is owed for it.
 
-    def _inventory(self, stream: _Stream, raw: bytes) -> None:
+    def _inventory(self, stream: Stream, raw: bytes) -> None:
         if not self.ready:
             return
         agent = stream.agent
         assert agent is not None
         refused = self._intake.inventory(agent, raw, self._unix_ns())
         if refused is not None:
-            self.counters.refused(refused.code)
+            self._count_refusal(refused, agent.public_key, f"the inventory of node {agent.node}")
             self._refuse_stream(stream, refused.message)
         elif self._intake.group:
             self._committer.taken()
 
-    def _record(self, stream: _Stream, raw: bytes) -> None:
+    def _record(self, stream: Stream, raw: bytes) -> None:
         agent = stream.agent
         assert agent is not None
         if stream.awaiting:
@@ -364,12 +351,12 @@ class IngestServer:
             self._committer.taken()
         elif outcome is DUPLICATE:
             self.counters.duplicates += 1
-            if seq <= agent.durable_seq:
-                self._ack(stream, agent.durable_seq)
+            if seq <= agent.durable_seq:  # else its first copy is on its way, and so is that one's ack
+                self._ack(stream, agent)
         elif isinstance(outcome, PushedBack):
             self._push_back(stream, outcome, agent.head.next_seq)
         elif isinstance(outcome, Refused):
-            self.counters.refused(outcome.code)
+            self._count_refusal(outcome, agent.public_key, f"a record of node {agent.node}")
             if self._intake.group.conflicts:
                 self._committer.taken()
             stream.awaiting = agent.head.next_seq
@@ -379,26 +366,27 @@ class IngestServer:
                 resume_seq=agent.head.next_seq,
                 message=outcome.message,
             )
-            self._send(stream, _Response(refusal=refusal).SerializeToString())
+            stream.send(_Response(refusal=refusal).SerializeToString())
 
-    def _refuse_stream(self, stream: _Stream, message: str) -> None:
+    def _refuse_stream(self, stream: Stream, message: str) -> None:
         refusal = ingest_pb2.Refusal(code=ingest_pb2.Refusal.CODE_MALFORMED, message=message)
-        self._send(stream, _Response(refusal=refusal).SerializeToString())
+        stream.send(_Response(refusal=refusal).SerializeToString())
         stream.closing = True
 
-    async def _finish(self, stream: _Stream) -> None:
+    async def _finish(self, stream: Stream) -> None:
         """The agent has said all: let its last acks out before the stream ends."""
         agent = stream.agent
         if agent is not None and agent.uncommitted and self.ready:
             await self._committer.settled()
-        await self._read_out([stream], LAST_ACKS_S)
+        await read_out([stream], LAST_ACKS_S)
 
     # --- replies ---
 
-    def _ack(self, stream: _Stream, seq: int) -> None:
-        self._send(stream, _Response(ack=ingest_pb2.Ack(seq=seq)).SerializeToString())
+    def _ack(self, stream: Stream, agent: Agent) -> None:
+        """Nothing past what is durable can be acknowledged from here: the number is no parameter."""
+        stream.send(_Response(ack=ingest_pb2.Ack(seq=agent.durable_seq)).SerializeToString())
 
-    def _push_back(self, stream: _Stream, pushed: PushedBack, resume_seq: int) -> None:
+    def _push_back(self, stream: Stream, pushed: PushedBack, resume_seq: int) -> None:
         self.counters.pushed_back(pushed.reason)
         stream.awaiting = resume_seq
         pushback = ingest_pb2.Pushback(
@@ -407,51 +395,7 @@ class IngestServer:
             resume_seq=resume_seq,
             message=pushed.message,
         )
-        self._send(stream, _Response(pushback=pushback).SerializeToString())
-
-    def _send(self, stream: _Stream, reply: bytes) -> None:
-        """Write now, or behind what is being written: gRPC allows one write at a time per stream."""
-        if stream.unread is None:
-            stream.unread = []
-            self._spawn(self._write(stream, reply))
-        elif len(stream.unread) < MAX_UNREAD_REPLIES:
-            stream.unread.append(reply)
-        else:
-            self._close(stream, grpc.StatusCode.RESOURCE_EXHAUSTED, "replies are not being read")
-
-    async def _write(self, stream: _Stream, reply: bytes) -> None:
-        try:
-            while True:
-                await stream.context.write(reply)
-                if not stream.unread:
-                    break
-                reply = stream.unread.pop(0)
-        except (grpc.aio.BaseError, grpc.RpcError, asyncio.InvalidStateError):
-            pass  # the stream is gone; what it was told, it learns from the next Welcome
-        finally:
-            stream.unread = None
-
-    async def _read_out(self, streams: list[_Stream], limit_s: float) -> None:
-        """Wait until no reply is being written, at most `limit_s`: a peer may never read."""
-        deadline = self._loop.time() + limit_s
-        while any(s.unread is not None for s in streams) and self._loop.time() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
-
-    def _close(self, stream: _Stream, code: grpc.StatusCode, why: str) -> None:
-        if not stream.closing:
-            stream.closing = True
-            self._spawn(self._abort(stream, code, why))
-
-    async def _abort(self, stream: _Stream, code: grpc.StatusCode, why: str) -> None:
-        try:
-            await stream.context.abort(code, why)
-        except Exception:  # noqa: BLE001 - abort always raises, in its caller's task; the RPC is what ends
-            log.debug("closed a stream: %s", why)
-
-    def _spawn(self, coroutine: Any) -> None:
-        task = self._loop.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        stream.send(_Response(pushback=pushback).SerializeToString())
 
     # --- what the committer tells ---
 
@@ -460,7 +404,7 @@ class IngestServer:
         for agent_no, agent in agents.items():
             stream = self._by_agent.get(agent_no)
             if stream is not None:
-                self._ack(stream, agent.durable_seq)
+                self._ack(stream, agent)
 
     def _failed(self) -> None:
         """Whoever has records that are not durable comes again behind what is."""
@@ -497,4 +441,4 @@ class IngestServer:
             for stream in list(self._streams):
                 limit = HELLO_TIMEOUT_S if stream.agent is None else IDLE_TIMEOUT_S
                 if now - stream.heard > limit:
-                    self._close(stream, grpc.StatusCode.DEADLINE_EXCEEDED, f"nothing heard for {limit:.0f} s")
+                    stream.close(grpc.StatusCode.DEADLINE_EXCEEDED, f"nothing heard for {limit:.0f} s")
