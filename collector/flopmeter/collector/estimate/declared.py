@@ -94,7 +94,7 @@ def _computed(method: str, inputs: Entry, where: Callable[[str], str], table: WT
 
 
 def _of_period(where: Callable[[str], str], number: int) -> Callable[[str], str]:
-    return lambda _key: f"{where('period')}period {number}: "
+    return lambda _key: f"{where(f'period#{number}')}period {number}: "
 
 
 def from_document(document: Any, table: WTable) -> Declared:

@@ -120,24 +120,20 @@ def _at(place: str) -> Callable[[str], str]:
 def _located(path: Path, text: str, name: str, index: int) -> Callable[[str], str]:
     """Where a key of the index-th [[name]] table stands; its header's line where the key is missing.
 
-    Found in the text, since tomllib gives no positions: TOML written in another way gets the table's number.
+    `key#2` is the second [[name.key]] below it. Found in the text, since tomllib gives no positions: TOML that is
+    written in another way gets the table's number.
     """
+    rows = text.splitlines()
+    starts = [n for n, row in enumerate(rows, 1) if re.match(rf"\s*\[\[\s*{name}\s*\]\]", row)]
 
     def where(key: str) -> str:
-        rows = text.splitlines()
-        header = re.compile(rf"\s*\[\[\s*{name}\s*\]\]")
-        starts = [n for n, row in enumerate(rows, 1) if header.match(row)]
         if len(starts) <= index:
             return f"{path}, {name} {index + 1}: "
         last = starts[index + 1] - 1 if index + 1 < len(starts) else len(rows)
-        line = next(
-            (
-                n
-                for n in range(starts[index], last + 1)
-                if re.match(rf"\s*\"?{re.escape(key)}\"?\s*=", rows[n - 1])
-            ),
-            starts[index],
-        )
-        return f"{path}, line {line}: "
+        bare, _, number = key.partition("#")
+        pattern = rf"\s*\[\[\s*{name}\.{bare}\s*\]\]" if number else rf"\s*\"?{re.escape(bare)}\"?\s*="
+        lines = [n for n in range(starts[index], last + 1) if re.match(pattern, rows[n - 1])]
+        wanted = int(number or 1)
+        return f"{path}, line {lines[wanted - 1] if len(lines) >= wanted else starts[index]}: "
 
     return where
