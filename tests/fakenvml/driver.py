@@ -2,8 +2,8 @@
 
 with Machine(tmp_path) as machine:           # its own script, its own clock, in this process
     machine.say("gpu g0 hmma=0.45 clock=345:0.4,1980:0.6")
-    source = NvmlSource(machine, node="n")   # a Machine is the node's clock too
-    machine.advance(1_000_000_000)
+    source = machine.source()                # an NvmlSource; the Machine is its clock
+    machine.advance(SECOND)
     source.read(machine.uuid(0))
 
 Only one Machine at a time: the real nvidia-ml-py holds one library in a process.
@@ -20,6 +20,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Self
 
 HERE = Path(__file__).resolve().parent
 SOURCES = ("model.c", "nvml.c")
@@ -80,6 +81,8 @@ class Machine:
         unix_ns: int = UNIX_NS,
     ) -> None:
         self.library = build(tuple(without), gpm_max)
+        self.sysfs = folder / "sys"  # empty unless a test fills it
+        self._sources: list = []
         self.script = folder / "machine.nvml"
         self.clock_file = folder / "machine.clock"
         self.stopped = False
@@ -137,7 +140,7 @@ class Machine:
 
     # ---- this process: nvidia-ml-py with the stand-in as its library ----
 
-    def __enter__(self) -> "Machine":
+    def __enter__(self) -> Self:
         import pynvml
 
         self.lib = ctypes.CDLL(str(self.library))
@@ -151,9 +154,23 @@ class Machine:
         pynvml._nvmlGetFunctionPointer_cache.clear()
         return self
 
+    def source(self, *, poll_s: float = 0):
+        """An NvmlSource over this machine; closed with it."""
+        from flopmeter.agent.sources.nvml import NvmlSource
+
+        self._sources.append(NvmlSource(self, node="n", sysfs=self.sysfs, poll_s=poll_s))
+        return self._sources[-1]
+
+    def tick(self, source, entity: str = "", ns: int = SECOND):
+        """Time passes, then a reading."""
+        self.advance(ns)
+        return source.read(entity or self.uuid(0))
+
     def __exit__(self, *_: object) -> None:
         import pynvml
 
+        for source in self._sources:
+            source.close()
         pynvml.nvmlLib = self._before
         pynvml._nvmlGetFunctionPointer_cache.clear()
         self._script.close()

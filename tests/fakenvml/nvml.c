@@ -369,6 +369,8 @@ int nvmlGpmMetricsGet(MetricsGet *get) {
     if (get->version != 1) return VERSION;
     Sample *a = get->older, *b = get->newer;
     if (!a || !b || !b->gpu || a->gpu != b->gpu || a->gi != b->gi || b->at <= a->at || get->count > GPM_MAX) return INVALID;
+    const Setting *fail = setting(&b->gpu->fail, __func__);
+    if (fail) return (int)fail->number;
     for (unsigned i = 0; node.strict && i < get->count; i++)
         if (get->metrics[i].id >= (b->gpu->cycles ? GPM_MAX : 248)) return INVALID;
     Unit *u = b->gi < 0 ? &b->gpu->whole : &b->gpu->gi[b->gi];

@@ -11,9 +11,9 @@ from flopmeter.contract.limits import MAX_ENTITIES
 from flopmeter.contract.usage import IDLE, UNATTRIBUTED, Device, GapReason, NoticeKind, Workload
 from flopmeter.contract.w_table import WTable
 
-from .attribution import Attributor
-from .calibrate import PATIENCE_NS, UNDECIDED_GAP, Evidence, Scale
+from .attribution import Attributor, Holding
 from .crosscheck import Check, rate_detail
+from .epochs import Epochs, alone
 from .interval import (
     SM_ACTIVE,
     Interval,
@@ -27,13 +27,13 @@ from .interval import (
     energy_only,
     failure_reason,
     fit,
-    gap_numbers,
     point,
 )
 from .journal import Journal
 from .reading import Reading
-from .track import Track, anchor_of
-from .window import Window
+from .shares import Part
+from .sources.base import COUNTERS_RESTARTED
+from .track import Track
 
 #: A gap over a reboot is taken from the wall clock, which may be wrong; no more than this is booked.
 MAX_REBOOT_GAP_NS = 31 * 86_400_000_000_000
@@ -44,25 +44,18 @@ _NOT_METERED = (GapReason.AGENT_DOWN, GapReason.SPOOL_FULL)
 _AFTER_FAILED_READ = (GapReason.READ_FAILED, GapReason.READ_HUNG, GapReason.LOST)
 
 
-class Intake:
-    """The entities of one node. Shares the state `j` with the meter, which writes it into the journal.
+class Intake(Epochs):
+    """The entities of one node, and what their readings mean.
 
     `long_ns`: an interval longer than this is not what was asked for (10 ticks, reference/metering.md 6.1).
     """
 
     def __init__(self, j: Journal, table: WTable, source: str, attributor: Attributor, long_ns: int) -> None:
-        self.j = j
-        self.window = Window()
-        self.tracks: dict[str, Track] = {}
-        self.gone: dict[str, Device] = {}  # left in the open window
+        super().__init__(j)
         self._table = table
         self._source = source
         self._attributor = attributor
         self._long_ns = long_ns
-
-    def say(self, kind: NoticeKind, entity: str, detail: str) -> None:
-        now = self.j.now_ns
-        self.window.say(kind, now, now + self.j.offset_ns, entity, detail)
 
     def holders(self) -> dict[str, set[Workload]]:
         """Who held each entity in the open window, by its rows, what is held back, and the last reading."""
@@ -80,29 +73,33 @@ class Intake:
     def good(self, track: Track, reading: Reading) -> None:
         """A reading with values, later than the entity's last."""
         now = point(reading)
-        workload, shared = self._attributor.attribute(reading)
-        if shared != track.shared:
-            track.shared = shared
-            if shared:
-                self.say(NoticeKind.SHARED_DEVICE, reading.entity, shared)
+        holding = self._attributor.attribute(reading)
+        if holding.shared != track.shared:
+            track.shared = holding.shared
+            if holding.shared:
+                self.say(NoticeKind.SHARED_DEVICE, reading.entity, holding.shared)
         if track.counting:
-            self._by_counters(track, reading, now, workload)
+            self._by_counters(track, reading, now, holding)
         else:
-            self._by_percent(track, reading, now, workload)
+            self._by_percent(track, reading, now, holding)
         seen, track.seen_ns = track.seen_ns, now.t_boot_ns
         if seen >= 0:
             track.cadences = (track.cadences[1], now.t_boot_ns - seen)
 
     def failed(self, track: Track, t: int, code: str) -> None:
-        """A read failed. Counters hold the time open; without them it is a gap, at once."""
-        reason = failure_reason(code)
-        if track.counting:
+        """A read failed. Counters hold the time open, unless they restarted; without them it is a gap, at once."""
+        reason = GapReason.RESET if code == COUNTERS_RESTARTED else failure_reason(code)
+        if reason is GapReason.RESET:
+            self.say(
+                NoticeKind.GPU_RESET, track.entity.device.entity, "the source says that counters restarted"
+            )
+        if track.counting and reason is not GapReason.RESET:
             track.bridging = True
             track.why = reason
         else:
             if track.accounted_ns < 0 and track.owed_unix_ns < 0:
                 track.accounted_ns = t  # first heard of now
-            self._gap(track, t, self._too_long(track, t) or reason, track.workload)
+            self._gap(track, t, self._too_long(track, t) or reason, *_held(track))
             track.forget_base(reason)
         track.seen_ns = t
 
@@ -115,9 +112,9 @@ class Intake:
                 if track.accounted_ns < 0:
                     track.accounted_ns = track.born_ns
                 track.why = track.why or GapReason.READ_HUNG
-                self._gap(track, end, track.why, track.workload)
+                self._gap(track, end, track.why, *_held(track))
         elif reason := self._too_long(track, end):
-            self._gap(track, end, reason, track.workload)
+            self._gap(track, end, reason, *_held(track))
 
     def settle(self, track: Track) -> None:
         """Nothing more will come of what is open: price what is held back, book the rest up to now."""
@@ -130,10 +127,10 @@ class Intake:
             until = now if now - track.seen_ns > self._long_ns else track.seen_ns
             reason = GapReason.REFUSED if track.doubted else self._hole(track) or track.why
             reason = reason or GapReason.READ_HUNG
-            self._gap(track, until, reason, track.workload)
+            self._gap(track, until, reason, *_held(track))
             track.forget_base(reason)
 
-    def _by_counters(self, track: Track, reading: Reading, now: Point, workload: Workload | None) -> None:
+    def _by_counters(self, track: Track, reading: Reading, now: Point, holding: Holding) -> None:
         base = track.base
         assert base is not None
         if None in now.counters and any(
@@ -148,58 +145,63 @@ class Intake:
                 track.why = GapReason.READ_FAILED
                 return
             if not elapsed_read:
-                self._restart(track, now, workload, GapReason.READ_FAILED)
+                self._restart(track, now, holding, GapReason.READ_FAILED)
                 return
-        multiplier = self._multiplier(track)
-        got = by_counters(base, now, track.entity, multiplier)
+        got = self._difference(track, base, now, reading)
         if isinstance(got, Interval):
             track.doubted = None
-            self._accept(track, got, reading, now, workload, priced=multiplier > 0)
+            self._accept(track, got, reading, now, holding)
         elif got.why is Why.RESET:
             self.say(NoticeKind.GPU_RESET, reading.entity, got.detail)
-            self._restart(track, now, workload, GapReason.RESET)
+            self._restart(track, now, holding, GapReason.RESET)
         else:
-            self._doubt(track, got, reading, now, workload)
+            self._doubt(track, got, reading, now, holding)
 
-    def _accept(
-        self,
-        track: Track,
-        got: Interval,
-        reading: Reading,
-        now: Point,
-        workload: Workload | None,
-        *,
-        priced: bool,
-    ) -> None:
+    def _difference(self, track: Track, since: Point, now: Point, reading: Reading) -> Interval | NoInterval:
+        """By counters. The reading's percentages help where they speak of all the time since `since`.
+
+        An exporter's never do for sure: its gauges are averages over a time of its own.
+        """
+        entity = track.entity
+        beside = since.t_boot_ns == track.seen_ns and self._hole(track) not in _NOT_METERED
+        percent = reading.percent if beside and not entity.from_dcgm else {}
+        ratios = self.ratios(track)
+        return by_counters(since, now, entity, self.multiplier(track), ratios, track.rest, percent)
+
+    def _accept(self, track: Track, got: Interval, reading: Reading, now: Point, holding: Holding) -> None:
         """An interval by counters, from the base to `now`, which becomes the base."""
         base, track.base = track.base, now
         assert base is not None
         adjacent = not track.bridging and now.t_boot_ns - base.t_boot_ns <= self._long_ns
         bridged = not adjacent or self.j.hole_end_ns > base.t_boot_ns
-        whose = _whose(track.workload, workload, bridged=bridged, busy=_busy(got))
-        track.workload = workload
+        parts = _parts(track, holding, bridged=bridged, busy=_busy(got))
+        _now_held(track, holding)
+        track.rest = got.rest
+        priced = self.multiplier(track) > 0
         if priced:
-            self.window.add(reading.entity, whose, got)
+            self.book(reading.entity, parts, got)
             self._cross_check(track, got, reading)
         else:
-            # Clock samples and percentages speak of the time since the last reading, good or not.
-            beside = not track.bridging
+            # Clock samples and percentages speak of the time since the last reading, good or not, but not of
+            # one in which nobody metered.
+            beside = base.t_boot_ns == track.seen_ns and self._hole(track) not in _NOT_METERED
             sampled = by_percent(base.t_boot_ns, base, reading, now, track.entity)[0] if beside else None
-            track.held.add(whose, got, sampled)
+            track.held.add(parts, got, sampled)
             self.window.held_back = True
             clocks = clock(base.clock_khz, reading) if beside else None
             track.held.evidence.add(got.numbers[1], got.numbers[0], clocks)
-            self._calibrate(track)
+        if got.judged:
+            self.judge(track, got.judged, priced=priced)
+        if not priced:
+            self.calibrate(track)
         track.accounted_ns = now.t_boot_ns
         track.bridging = False
         track.lacking = 0
         track.why = GapReason.NONE
         if None in base.counters + now.counters and _ids(base) != _ids(now):
-            self._new_epoch(track, now)
+            self.new_epoch(track, now)
 
-    def _doubt(
-        self, track: Track, got: NoInterval, reading: Reading, now: Point, workload: Workload | None
-    ) -> None:
+    def _doubt(self, track: Track, got: NoInterval, reading: Reading, now: Point, holding: Holding) -> None:
         """Values that cannot be true, against the last good reading. One is ignored; two in a row win.
 
         The time up to the first of them is then a gap, since nobody knows what the counters did.
@@ -208,24 +210,23 @@ class Intake:
         if got.why is Why.TOO_FAST:
             self._flag(track, rate_detail(got.detail))
         if track.doubted is None:
-            track.doubted = now, workload
+            track.doubted = now, holding.workload
             track.bridging = True
             return
         since, held_by = track.doubted
         if got.why is Why.TOO_FAST:
-            self._forget_scale(track.entity.device)
-        self._restart(track, since, held_by, GapReason.REFUSED)
-        multiplier = self._multiplier(track)
-        again = by_counters(since, now, track.entity, multiplier)
+            self.forget_scale(track.entity.device)
+        self._restart(track, since, Holding(held_by), GapReason.REFUSED)
+        again = self._difference(track, since, now, reading)
         if isinstance(again, Interval):
-            self._accept(track, again, reading, now, workload, priced=multiplier > 0)
+            self._accept(track, again, reading, now, holding)
         elif again.why is Why.RESET:
-            self._restart(track, now, workload, GapReason.RESET)
+            self._restart(track, now, holding, GapReason.RESET)
         else:
-            track.doubted = now, workload
+            track.doubted = now, holding.workload
             track.bridging = True
 
-    def _by_percent(self, track: Track, reading: Reading, now: Point, workload: Workload | None) -> None:
+    def _by_percent(self, track: Track, reading: Reading, now: Point, holding: Holding) -> None:
         t, base = now.t_boot_ns, track.base
         got: Interval | None = None
         reason = GapReason.NONE
@@ -246,26 +247,28 @@ class Intake:
                 reason = track.why if base is None else GapReason.NONE
                 reason = reason or late or self._hole(track) or GapReason.READ_HUNG
         if got is None:
-            self._restart(track, now, workload, reason)
+            self._restart(track, now, holding, reason)
             return
-        whose = _whose(track.workload, workload, bridged=False, busy=_busy(got))
-        self.window.add(reading.entity, whose, got)
+        parts = _parts(track, holding, bridged=False, busy=_busy(got))
+        self.book(reading.entity, parts, got)
         self._cross_check(track, got, reading)
         track.accounted_ns = t
-        track.workload = workload
+        _now_held(track, holding)
         track.base = now
         track.why = GapReason.NONE
         if now.counters[0] is not None:
-            self._new_epoch(track, now)
+            self.new_epoch(track, now)
 
-    def _restart(self, track: Track, now: Point, workload: Workload | None, reason: GapReason) -> None:
+    def _restart(self, track: Track, now: Point, holding: Holding, reason: GapReason) -> None:
         """Whatever is not accounted for until `now` is a gap; count from `now` on, in a new epoch."""
-        whose = workload if track.workload == workload else UNATTRIBUTED
-        self._gap(track, now.t_boot_ns, reason, whose, now.t_unix_ns)
+        sharers = holding.sharers
+        same = (track.workload, track.sharers) == (holding.workload, sharers)
+        whose = (holding.workload, sharers) if same else (UNATTRIBUTED, ())
+        self._gap(track, now.t_boot_ns, reason, *whose, now.t_unix_ns)
         track.forget_base(GapReason.NONE)
         track.base = now
-        track.workload = workload
-        self._new_epoch(track, now)
+        _now_held(track, holding)
+        self.new_epoch(track, now)
 
     # ---- cross-checks: they flag, they never correct -------------------------------------------
 
@@ -299,8 +302,14 @@ class Intake:
             return hole or GapReason.READ_HUNG
         return hole if hole in _NOT_METERED else GapReason.NONE
 
-    def _gap(
-        self, track: Track, until: int, reason: GapReason, workload: Workload | None, unix: int = 0
+    def _gap(  # noqa: PLR0917
+        self,
+        track: Track,
+        until: int,
+        reason: GapReason,
+        workload: Workload | None,
+        sharers: tuple[Workload, ...],
+        unix: int = 0,
     ) -> None:
         """Book the time from `accounted_ns` to `until` as a gap; after a reboot, what is owed by the wall clock."""
         duration = 0
@@ -310,99 +319,14 @@ class Intake:
         elif track.accounted_ns >= 0:
             duration = until - track.accounted_ns
         if duration > 0:
-            numbers = gap_numbers(track.entity, duration)
-            self.window.add_gap(track.entity.device.entity, workload or UNATTRIBUTED, reason, numbers)
+            alike = tuple([(sharer, 1) for sharer in sharers]) or alone(workload or UNATTRIBUTED)
+            self.book_gap(track, alike, reason, duration)
         track.accounted_ns = until
 
     def _gap_if_open(self, track: Track, reason: GapReason) -> None:
         now = self.j.now_ns
         if now >= 0 and (track.owed_unix_ns >= 0 or 0 <= track.accounted_ns < now):
-            self._gap(track, now, reason, track.workload)
-
-    # ---- scale, epochs, anchors ----------------------------------------------------------------
-
-    def _scale(self, track: Track) -> Scale | None:
-        return Scale.SUM if track.entity.sm_count == 1 else self.j.scales.get(track.entity.device.name)
-
-    def _multiplier(self, track: Track) -> int:
-        scale = self._scale(track)
-        return 0 if scale is None else scale.multiplier(track.entity)
-
-    def _calibrate(self, track: Track) -> None:
-        """After an interval was held back: is the scale known now, or patience over?"""
-        model = track.entity.device.name
-        evidence = track.held.evidence
-        ratio = f"{evidence.ratio_permille() / 1000:.3f} counts per clock"
-        scale = evidence.verdict(track.entity)
-        if scale is not None:
-            self.j.scales[model] = scale
-            sms = track.entity.sm_count
-            said = f"{model}: cycle counters are the {scale} over {sms} SMs ({ratio})"
-            self.say(NoticeKind.CALIBRATION, "", said)
-            for other in self.tracks.values():
-                if other.entity.device.name == model:
-                    self.release(other)
-        elif track.held.held_ns >= PATIENCE_NS:
-            if model not in self.j.puzzled:
-                self.j.puzzled.append(model)
-                said = f"{model}: expected 1 or {track.entity.sm_count} counts per clock, got {ratio}"
-                self.say(NoticeKind.CALIBRATION, "", f"{said}; percentages are used where they were read")
-            self.release(track)
-
-    def release(self, track: Track) -> None:
-        """Price what was held back, by the scale if it is known, else by percentages or as a gap."""
-        entity = track.entity.device.entity
-        scale = self._scale(track)
-        if scale is None and not track.held.sums:
-            return
-        for workload, got in track.held.release(track.entity, scale):
-            if isinstance(got, Interval):
-                self.window.add(entity, workload, got)
-            else:
-                self.window.add_gap(entity, workload, UNDECIDED_GAP, gap_numbers(track.entity, got))
-        track.held.evidence = Evidence()
-        if track.start is None:
-            return
-        start, track.start = track.start, None
-        if scale is not None:
-            self._quote(track, start, scale)
-        elif track.base is not None:
-            self._new_epoch(track, track.base)  # the counters do not explain what was booked
-
-    def _forget_scale(self, device: Device) -> None:
-        """The scale does not fit: measure it again, for all of the model, each in a new epoch."""
-        if self.j.scales.pop(device.name, None) is None:
-            return
-        self.say(NoticeKind.CALIBRATION, "", f"{device.name}: scale of cycle counters is measured again")
-        for track in self.tracks.values():
-            if track.entity.device.name == device.name and track.counting and track.base is not None:
-                self._new_epoch(track, track.base)
-
-    def _new_epoch(self, track: Track, now: Point) -> None:
-        """Counters start anew at `now`: quoted as soon as the scale is known."""
-        track.start = None
-        if now.counters[0] is None or track.entity.energy_only or not track.entity.sm_count:
-            return
-        track.epoch += 1
-        scale = self._scale(track)
-        if scale is None:
-            track.start = now
-        else:
-            self._quote(track, now, scale)
-
-    def anchor(self, track: Track) -> None:
-        """Quote the counters at the last good reading, unless they were quoted there already."""
-        scale = self._scale(track)
-        base = track.base
-        if base is None or scale is None or track.start is not None or not track.counting:
-            return
-        if base.t_boot_ns > track.anchored_ns:
-            self._quote(track, base, scale)
-
-    def _quote(self, track: Track, at: Point, scale: Scale) -> None:
-        track.anchored_ns = at.t_boot_ns
-        entity = track.entity.device.entity
-        self.window.anchor(entity, anchor_of(at, track.epoch, scale.summed_over(track.entity)))
+            self._gap(track, now, reason, *_held(track))
 
     # ---- devices -------------------------------------------------------------------------------
 
@@ -412,6 +336,7 @@ class Intake:
             self.release(track)
             track.forget_base(GapReason.RESET)
         self.j.scales.clear()
+        self.j.ratios.clear()
         self.j.puzzled.clear()
 
     def skip_to(self, t: int) -> None:
@@ -479,16 +404,28 @@ class Intake:
         return text
 
 
-def _whose(before: Workload | None, now: Workload | None, *, bridged: bool, busy: bool) -> Workload:
+def _parts(track: Track, holding: Holding, *, bridged: bool, busy: bool) -> tuple[Part, ...]:
     """Whose an interval is. Between adjacent readings the later one says, as a reading's workload states what
     has held the entity since the one before. A bridge over failed reads, a restart or a sleep is the
     workload's only if both ends agree: what happened in between was not seen. Unknown and busy is nobody's.
     """
-    if bridged and before != now:
-        return UNATTRIBUTED
+    now = holding.workload
+    if bridged and (track.workload, track.sharers) != (now, holding.sharers):
+        return alone(UNATTRIBUTED)
+    if holding.parts:
+        return holding.parts
     if now is None:
-        return UNATTRIBUTED if busy else IDLE
-    return now
+        return alone(UNATTRIBUTED if busy else IDLE)
+    return alone(now)
+
+
+def _held(track: Track) -> tuple[Workload | None, tuple[Workload, ...]]:
+    """Who held the entity at the last good reading."""
+    return track.workload, track.sharers
+
+
+def _now_held(track: Track, holding: Holding) -> None:
+    track.workload, track.sharers = holding.workload, holding.sharers
 
 
 def _busy(got: Interval) -> bool:

@@ -5,6 +5,10 @@ from typing import Protocol
 
 from flopmeter.agent.reading import Happening, NodeFacts, Reading
 
+#: Error of a reading: what the entity counts is not what it counted before (a GPU was reset, a MIG instance
+#: made anew under the same UUID). No difference may be taken across it.
+COUNTERS_RESTARTED = "FLOPMETER_COUNTERS_RESTARTED"
+
 
 class Source(Protocol):
     """Reads entities one by one. Opened by its own constructor, which raises SourceError if it cannot."""

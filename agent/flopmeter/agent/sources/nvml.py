@@ -1,66 +1,45 @@
-"""The `nvml` source: the driver's own counters. The only importer of pynvml; its errors end here.
+"""The `nvml` source: the driver's own counters.
 
 GPM gives since-boot cycle counters (ids 248-260, driver R595 and later) and percentages on Hopper and later;
 older GPUs give utilisation, energy and clocks only. Every function may be missing from an old driver and
 every value may fail alone: then that value is not read. A GPU that is lost or must be reset gives error
-readings until `facts` is asked again, which starts NVML anew.
+readings until `facts` is asked again, which starts NVML anew. MIG instances are looked at every few seconds.
+
+The driver is never called under a lock: a call that hangs costs what asked for it, and the stop waits for none.
 """
 
 import logging
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
-
-import pynvml
+from collections.abc import Mapping
+from pathlib import Path
 
 from flopmeter.agent.errors import SourceError
-from flopmeter.agent.reading import CYCLE_IDS, PERCENT_IDS, NodeFacts, Process, Reading
+from flopmeter.agent.reading import NodeFacts, Process, Reading
 from flopmeter.contract.clock import Clock
 from flopmeter.contract.errors import ContractError
-from flopmeter.contract.ids import check_entity, check_label
-from flopmeter.contract.limits import MAX_SM_CLOCK_MHZ
-from flopmeter.contract.usage import Device
+from flopmeter.contract.usage import NO_LIBRARY, Library, Uncovered
 
-from .node import boot_id, node_name, start_ticks
-from .values import clock_mhz, counter, percent
+from . import nvml_calls as nvml
+from . import nvml_devices as devices
+from . import pci
+from .base import COUNTERS_RESTARTED
+from .library import loaded_library
+from .node import boot_id, node_name
+from .nvml_calls import NvmlError
+from .nvml_clocks import POLL_S, Poller
+from .nvml_devices import Entity, Refused
+from .values import counter, percent
 
 log = logging.getLogger(__name__)
-_T = TypeVar("_T")
 
-#: Two GPM samples closer than this give invalid values (reference/metering.md 0.3, 1.2), with room.
-GPM_MIN_APART_NS = 120_000_000
-_CYCLES = frozenset(CYCLE_IDS)
-_GPM_IDS = (*PERCENT_IDS, *CYCLE_IDS)
-
-#: CUDA cores of one SM by compute capability (metering.md 3.1): cores / this = SMs. Others: not known.
-_CORES_PER_SM = {"7.0": 64, "7.2": 64, "7.5": 64, "8.0": 64, "8.6": 128, "8.7": 128, "8.9": 128, "9.0": 128}
-_CORES_PER_SM_BY_MAJOR = {10: 128, 11: 128, 12: 128}
-
-_NAMES: dict[int, str] = {
-    value: name
-    for name, value in vars(pynvml).items()
-    if name.startswith("NVML_ERROR_") and type(value) is int
-}
-_CODES = {name: value for value, name in _NAMES.items()}
-#: After these the handle is of no more use: NVML must be started again (metering.md 6.1).
-_FATAL = frozenset(
-    _CODES[name]
-    for name in (
-        "NVML_ERROR_UNINITIALIZED",
-        "NVML_ERROR_DRIVER_NOT_LOADED",
-        "NVML_ERROR_GPU_IS_LOST",
-        "NVML_ERROR_RESET_REQUIRED",
-        "NVML_ERROR_LIB_RM_VERSION_MISMATCH",
-        "NVML_ERROR_GPU_NOT_FOUND",
-    )
-    if name in _CODES
-)
-#: These stay as they are until NVML is started again: the function is not asked again.
-_NEVER = frozenset(
-    _CODES[name]
-    for name in ("NVML_ERROR_NOT_SUPPORTED", "NVML_ERROR_FUNCTION_NOT_FOUND", "NVML_ERROR_NO_PERMISSION")
-)
+#: MIG instances may be destroyed and made again at any time; so often they are looked at beside the readings.
+MIG_CHECK_NS = 10_000_000_000
+#: With cycle counters clock samples serve the calibration of their scale only (reference/metering.md 7.2).
+CLOCK_HISTORY_NS = 120_000_000_000
+#: How long `facts` waits for reads under way to leave the driver before it starts NVML anew.
+_LEAVE_S = 0.5
+_NO_FLOATS: Mapping[int, float] = {}
+_NO_CYCLES: Mapping[int, int] = {}
 _HINTS = {
     "NVML_ERROR_LIBRARY_NOT_FOUND": "install the NVIDIA driver, or pass libnvidia-ml.so.1 into the container "
     "(NVIDIA_DRIVER_CAPABILITIES=utility); without GPUs use --source sim",
@@ -70,349 +49,339 @@ _HINTS = {
 }
 
 
-def error_name(error: pynvml.NVMLError) -> str:
-    """NVML's name of the error, as traces and readings carry it."""
-    return _NAMES.get(error.value, f"NVML_ERROR_{error.value}")
-
-
-@dataclass(slots=True, eq=False)
-class _Gpm:
-    """Two samples of one entity, taken in turns."""
-
-    older: pynvml.c_nvmlGpmSample_t
-    newer: pynvml.c_nvmlGpmSample_t
-    taken_ns: int  # when `newer` was taken
-    working: tuple[int, ...] = ()  # metric ids that answer; () = not probed yet
-
-
-@dataclass(slots=True, eq=False)
-class _Entity:
-    """One metered entity: a GPU, or a MIG GPU instance with the handles of its compute instances."""
-
-    device: Device
-    handle: pynvml.c_nvmlDevice_t  # the GPU's own
-    migs: list[pynvml.c_nvmlDevice_t] = field(default_factory=list)
-    cut: bool = False  # a GPU whose SMs are metered in its instances
-    gpm: _Gpm | None = None
-    never: set[str] = field(default_factory=set)  # functions that this entity does not have
-    clock_seen_us: int = 0
-    process_seen_us: int = 0
-    busy: bool = False
-
-
 class NvmlSource:
-    """A Source over NVML. Entities may be read from several threads, each entity by one at a time."""
+    """A Source over NVML. Entities may be read from several threads, each entity by one at a time.
 
-    def __init__(self, clock: Clock, node: str = "") -> None:
+    `poll_s`: how often SM clocks are collected between readings where that is needed; 0 = by `poll` only.
+    """
+
+    def __init__(
+        self, clock: Clock, node: str = "", *, sysfs: Path = pci.SYSFS, poll_s: float = POLL_S
+    ) -> None:
         self._clock = clock
         self._node = node or node_name()
+        self._sysfs = sysfs
         self._boot_id = boot_id()
-        self._lock = threading.Lock()
-        self._reading = 0  # reads inside NVML right now: it must not be shut down under them
+        self._idle = threading.Condition()  # guards all below; told when a call has left the driver
+        self._inside = 0  # reads inside NVML right now: it must not be shut down under them
+        self._starting = False
         self._stale = False
-        self._entities: dict[str, _Entity] = {}
+        self._broken: set[str] = set()  # UUIDs whose counters may have restarted; "" = all
+        self._read_at: dict[str, int] = {}  # boot time of each entity's last reading
+        self._entities: dict[str, Entity] = {}
+        self._refused: tuple[Uncovered, ...] = ()  # by NVML, or for what they are
+        self._uncovered: tuple[Uncovered, ...] = ()
+        self._on_bus: tuple[pci.Accelerator, ...] = ()
+        self._mig_due_ns = 0
         self._driver = self._nvml = ""
+        self._library: Library = NO_LIBRARY
+        self._poller = Poller(self.poll, poll_s)
         self._start()
 
     def facts(self) -> NodeFacts:
-        """The node now; starts NVML anew after a GPU was lost, unless a read still hangs inside it."""
-        with self._lock:
-            if self._stale and self._reading == 0:
+        """The node now. Starts NVML anew after a GPU was lost, or where the PCI bus shows another NVIDIA device
+        than before, unless a read still hangs inside it.
+        """
+        on_bus = pci.accelerators(self._sysfs)
+        with self._idle:
+            again = self._stale or _nvidia(on_bus) != _nvidia(self._on_bus)
+            if again:
+                self._starting = True
+                again = self._idle.wait_for(lambda: self._inside == 0, _LEAVE_S)
+                self._starting = again
+        if again:
+            try:
                 self._stop()
                 self._start()
-            devices = tuple(e.device for e in self._entities.values())
-        return NodeFacts(self._node, self._boot_id, self._driver, self._nvml, "nvml", devices)
+            finally:
+                self._starting = False
+        else:
+            self._check_migs()
+            self._look_around(on_bus)
+        with self._idle:
+            for e in self._entities.values():
+                e.listed = True
+            listed = tuple(e.device for e in self._entities.values())
+        return NodeFacts(
+            self._node,
+            self._boot_id,
+            self._driver,
+            self._nvml,
+            "nvml",
+            listed,
+            library=self._library,
+            uncovered=self._uncovered,
+        )
 
     def read(self, entity: str) -> Reading:
-        with self._lock:
+        with self._idle:
             found = self._entities.get(entity)
-            if found is None or found.busy:
-                code = "NVML_ERROR_NOT_FOUND" if found is None else "READ_HUNG"
-                return Reading(entity, self._clock.boot_ns(), self._clock.unix_ns(), error=code)
+            if found is None or found.busy or self._starting:
+                code = "NVML_ERROR_NOT_FOUND" if found is None and not self._starting else "READ_HUNG"
+                return self._failed(entity, code)
             found.busy = True
-            self._reading += 1
+            self._inside += 1
         try:
-            return self._read(found)
-        except pynvml.NVMLError as e:
-            if e.value in _FATAL:
+            if found.device.mig and self._clock.boot_ns() >= self._mig_due_ns:
+                self._check_migs()
+            if (now := self._entities.get(entity)) is not found:  # a MIG instance made anew, or gone
+                return self._failed(entity, COUNTERS_RESTARTED if now else "NVML_ERROR_NOT_FOUND")
+            if found.restarted:
+                found.restarted = not found.listed  # not before its device was told
+                self._read_at[entity] = self._clock.boot_ns()
+                return self._failed(entity, COUNTERS_RESTARTED)
+            reading = self._read(found)
+            self._read_at[entity] = reading.t_boot_ns
+            return reading
+        except NvmlError as e:
+            if e.code in nvml.FATAL:
                 self._stale = True
-            return Reading(entity, self._clock.boot_ns(), self._clock.unix_ns(), error=error_name(e))
+                self._broken.add(entity if e.code in nvml.GPU_GONE else "")
+            return self._failed(entity, e.name)
         finally:
-            with self._lock:
+            with self._idle:
                 found.busy = False
-                self._reading -= 1
+                self._inside -= 1
+                self._idle.notify_all()
+                replaced = not self._starting and self._entities.get(entity) is not found
+            if replaced:
+                found.close()
+
+    def poll(self) -> None:
+        """Collect SM clocks of the entities that need it, as the poller does."""
+        for e in list(self._entities.values()):
+            if e.counted or not e.clocks.short:
+                continue
+            with self._idle:
+                if self._starting or self._entities.get(e.device.entity) is not e:
+                    continue
+                self._inside += 1
+            try:
+                e.clocks.collect()
+            except NvmlError:
+                pass  # the next reading says so
+            finally:
+                with self._idle:
+                    self._inside -= 1
+                    self._idle.notify_all()
 
     def close(self) -> None:
-        with self._lock:
-            if self._reading == 0:  # a read that hangs keeps NVML: the process's end frees it
-                self._stop()
+        self._poller.stop()
+        with self._idle:
+            # A read that hangs keeps NVML: the process's end frees it.
+            left = self._idle.wait_for(lambda: self._inside == 0, _LEAVE_S)
+            self._starting = True  # for good
+        if left:
+            self._stop()
+
+    def _failed(self, entity: str, code: str) -> Reading:
+        return Reading(entity, self._clock.boot_ns(), self._clock.unix_ns(), error=code)
 
     # ---- start and stop ------------------------------------------------------------------------------
 
     def _start(self) -> None:
         try:
-            pynvml.nvmlInit()
-        except pynvml.NVMLError as e:
-            hint = _HINTS.get(error_name(e), "run `nvidia-smi` to see whether the driver works")
-            raise SourceError(f"nvml: cannot start NVML: {e} ({error_name(e)})", hint) from e
+            nvml.start()
+        except NvmlError as e:
+            self._stale = True
+            hint = _HINTS.get(e.name, "run `nvidia-smi` to see whether the driver works")
+            raise SourceError(f"nvml: cannot start NVML: {e.name}", hint) from e
         try:
-            self._driver = _text(pynvml.nvmlSystemGetDriverVersion) or ""
-            self._nvml = _text(pynvml.nvmlSystemGetNVMLVersion) or ""
-            self._entities = {}
-            for index in range(pynvml.nvmlDeviceGetCount()):
-                try:
-                    self._find(index)
-                except (pynvml.NVMLError, ContractError) as e:
-                    log.warning("nvml: GPU %d is left out: %s", index, e)
-        except pynvml.NVMLError as e:
+            self._driver = devices.text(nvml.driver_version)
+            self._nvml = devices.text(nvml.nvml_version)
+            self._list()
+        except NvmlError as e:
             self._stop()
-            raise SourceError(f"nvml: cannot list the GPUs: {e} ({error_name(e)})", "run `nvidia-smi`") from e
+            self._stale = True
+            raise SourceError(f"nvml: cannot list the GPUs: {e.name}", "run `nvidia-smi`") from e
+        if not self._library.path:
+            self._library = loaded_library(nvml.address_of_library())
         self._stale = False
 
+    def _list(self) -> None:
+        try:
+            confidential = nvml.confidential()
+        except NvmlError:
+            confidential = None
+        if confidential:
+            log.warning("nvml: confidential-computing mode: NVIDIA documents performance counters as off")
+        entities: dict[str, Entity] = {}
+        refused: list[Uncovered] = []
+        for index in range(nvml.device_count()):
+            address = model = ""
+            try:
+                handle = nvml.device_at(index)
+                address, model = devices.address_of(handle), devices.text(nvml.name, handle)
+                for e in devices.find(handle, self._clock, confidential=confidential):
+                    entities[e.device.entity] = e
+            except (NvmlError, ContractError, Refused) as error:
+                reason = error.name if isinstance(error, NvmlError) else str(error)
+                log.warning("nvml: GPU %d is left out: %s", index, reason)
+                refused.append(Uncovered(address, "NVIDIA", model, reason))
+        for uuid, e in entities.items():
+            e.restarted = "" in self._broken or bool({uuid, e.device.parent} & self._broken)
+            if e.device.persistence is False:
+                log.warning("nvml: %s: persistence mode is off: its state may be lost between jobs", uuid)
+        self._broken.clear()
+        self._refused = tuple(refused)
+        with self._idle:
+            self._entities = entities
+        self._look_around(pci.accelerators(self._sysfs))
+        self._mig_due_ns = self._clock.boot_ns() + MIG_CHECK_NS
+
+    def _look_around(self, on_bus: tuple[pci.Accelerator, ...]) -> None:
+        """What of the node is not metered, and why."""
+        self._on_bus = on_bus
+        listed = {e.device.pci_address for e in self._entities.values()}
+        found = devices.uncovered(self._refused, listed, on_bus)
+        for left in set(found) - set(self._uncovered):
+            log.warning("not metered: %s %s %s: %s", left.pci_address, left.vendor, left.model, left.reason)
+        self._uncovered = found
+
     def _stop(self) -> None:
-        """Samples die with NVML: freed first (metering.md 1.2)."""
-        for entity in self._entities.values():
-            if entity.gpm is not None:
-                for sample in (entity.gpm.older, entity.gpm.newer):
-                    _optional(pynvml.nvmlGpmSampleFree, sample)
-        self._entities = {}
-        _optional(pynvml.nvmlShutdown)
+        for e in self._entities.values():
+            e.close()
+        with self._idle:
+            self._entities = {}
+        try:
+            nvml.stop()
+        except NvmlError as e:
+            log.info("nvml: shutdown: %s", e.name)
 
-    def _find(self, index: int) -> None:
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
-        capability = f"{major}.{minor}"
-        mode = _optional(pynvml.nvmlDeviceGetMigMode, handle)
-        cut = mode is not None and mode[0] == 1
-        cores = _optional(pynvml.nvmlDeviceGetNumGpuCores, handle) or 0
-        per_sm = _CORES_PER_SM.get(capability) or _CORES_PER_SM_BY_MAJOR.get(major, 0)
-        clock = _optional(pynvml.nvmlDeviceGetMaxClockInfo, handle, pynvml.NVML_CLOCK_SM) or 0
-        gpu = Device(
-            entity=check_entity(pynvml.nvmlDeviceGetUUID(handle)),
-            name=_text(pynvml.nvmlDeviceGetName, handle) or "",
-            compute_capability=capability,
-            sm_count=cores // per_sm if per_sm else 0,
-            max_sm_clock_mhz=clock if 0 < clock <= MAX_SM_CLOCK_MHZ else 0,
-            serial=_text(pynvml.nvmlDeviceGetSerial, handle) or "",
-        )
-        instances = self._instances(handle, gpu) if cut else []
-        entity = _Entity(gpu, handle, cut=bool(instances))
-        self._entities[gpu.entity] = entity
-        for instance in instances:
-            self._entities[instance.device.entity] = instance
-        supported = _optional(pynvml.nvmlGpmQueryDeviceSupport, handle)
-        if supported is not None and supported.isSupportedDevice:
-            for each in instances or [entity]:
-                _optional(self._open_gpm, each)
+    def _check_migs(self) -> None:
+        """Instances may have come, gone, or been made anew under the same UUID: then the counters are others."""
+        self._mig_due_ns = self._clock.boot_ns() + MIG_CHECK_NS
+        for parent in [e for e in self._entities.values() if not e.device.mig]:
+            try:
+                self._check_instances(parent)
+            except (NvmlError, ContractError) as e:
+                log.info("nvml: %s: its MIG instances cannot be listed: %s", parent.device.entity, e)
 
-    def _instances(self, handle: pynvml.c_nvmlDevice_t, gpu: Device) -> list[_Entity]:
-        """MIG GPU instances. NVML lists compute instances; those of one GPU instance share its counters."""
-        found: dict[int, _Entity] = {}
-        for index in range(_optional(pynvml.nvmlDeviceGetMaxMigDeviceCount, handle) or 0):
-            mig = _optional(pynvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, index)
-            if mig is None:
+    def _check_instances(self, parent: Entity) -> None:
+        before = {uuid: e for uuid, e in self._entities.items() if e.device.parent == parent.device.entity}
+        mode = nvml.optional(nvml.mig_mode, parent.handle)
+        if (mode is None or mode[0] != 1) and not before:
+            return
+        now = {e.device.entity: e for e in devices.find_instances(parent, self._clock)}
+        if {u: e.identity for u, e in now.items()} == {u: e.identity for u, e in before.items()}:
+            return
+        log.info("nvml: %s: MIG instances changed", parent.device.entity)
+        gpm = nvml.optional(nvml.has_gpm, parent.handle)
+        for uuid, e in now.items():
+            if uuid in before and before[uuid].identity == e.identity:
+                now[uuid] = before[uuid]  # this one stays
                 continue
-            instance = pynvml.nvmlDeviceGetGpuInstanceId(mig)
-            attributes = _optional(pynvml.nvmlDeviceGetAttributes_v2, mig)
-            sms = attributes.multiprocessorCount if attributes is not None else 0
-            if (known := found.get(instance)) is not None:
-                known.migs.append(mig)
-                both = known.device.sm_count + sms if sms and known.device.sm_count else 0
-                known.device = replace(known.device, sm_count=both)
-                continue
-            # Drivers before R470 name them MIG-GPU-…/gi/ci.
-            uuid = check_entity(pynvml.nvmlDeviceGetUUID(mig).replace("/", "-"))
-            name = _text(pynvml.nvmlDeviceGetName, mig) or gpu.name
-            device = Device(
-                entity=uuid,
-                name=name,
-                compute_capability=gpu.compute_capability,
-                sm_count=sms,
-                max_sm_clock_mhz=gpu.max_sm_clock_mhz,
-                serial=gpu.serial,
-                mig=True,
-                parent=gpu.entity,
-                gpu_instance=instance,
-            )
-            found[instance] = _Entity(device, handle, [mig])
-        return list(found.values())
+            e.restarted = uuid in before
+            if gpm:
+                devices.open_gpm(e, self._clock)
+        if parent.cut != bool(now):  # cut now, or whole again: SMs and GPM are others
+            self._stale = True
+        with self._idle:
+            kept = {u: e for u, e in self._entities.items() if u not in before}
+            self._entities = {**kept, **now}
+            gone = [e for u, e in before.items() if now.get(u) is not e]
+        for e in gone:
+            if not e.busy:
+                e.close()
 
     # ---- one reading ---------------------------------------------------------------------------------
 
-    def _read(self, e: _Entity) -> Reading:
-        cycles: dict[int, int] = {}
-        percents: dict[int, float] = {}
+    def _read(self, e: Entity) -> Reading:
+        cycles, percents, rates = _NO_CYCLES, _NO_FLOATS, _NO_FLOATS
         t_boot_ns = 0
-        if (gpm := e.gpm) is not None:
-            self._ask(e, "gpm", self._read_gpm, e, gpm, cycles, percents)
-            if cycles or percents:
-                t_boot_ns = gpm.taken_ns  # the counters' own time, not that of the calls that follow
+        if e.gpm is not None:
+            try:
+                got = e.gpm.read()
+                t_boot_ns = got.t_ns  # the counters' own time, not that of the calls that follow
+                cycles = got.cycles
+                # Averages that began after the reading before, as after a start of NVML, say nothing of the
+                # time between.
+                if got.since_ns <= self._read_at.get(e.device.entity, got.since_ns):
+                    percents, rates = got.percent, got.rates_mib_s
+            except NvmlError as error:
+                self._gpm_failed(e, error)
         now_ns = self._clock.boot_ns()
         t_boot_ns = t_boot_ns or now_ns
-        memory = self._ask(e, "memory", pynvml.nvmlDeviceGetMemoryInfo, e.migs[0] if e.migs else e.handle)
-        energy = power = rates = None
-        if not e.migs:  # NVML has these per GPU only
-            energy = self._ask(e, "energy", pynvml.nvmlDeviceGetTotalEnergyConsumption, e.handle)
-            power = self._ask(e, "power", pynvml.nvmlDeviceGetPowerUsage, e.handle)
-            rates = self._ask(e, "utilization", pynvml.nvmlDeviceGetUtilizationRates, e.handle)
+        t_unix_ns = self._clock.unix_ns() - (now_ns - t_boot_ns)
+        e.counted = bool(cycles)
+        history = not cycles or t_boot_ns - e.opened_ns < CLOCK_HISTORY_NS
+        clocks = e.clocks.take(t_unix_ns, history=history)
+        if not cycles and e.clocks.short and not e.cut:
+            self._poller.need()
+        if now_ns >= e.memory_due_ns:
+            e.memory_bytes = counter(e.memory.ask())
+            e.memory_due_ns = now_ns + devices.MEMORY_NS
         return Reading(
             entity=e.device.entity,
             t_boot_ns=t_boot_ns,
-            t_unix_ns=self._clock.unix_ns() - (now_ns - t_boot_ns),
+            t_unix_ns=t_unix_ns,
             cycles=cycles,
             percent=percents,
-            sm_clock_mhz=self._clocks(e),
-            energy_mj=counter(energy),
-            power_mw=counter(power),
-            utilization_gpu_pct=percent(rates.gpu) if rates is not None else None,
-            memory_used_bytes=counter(memory.used) if memory is not None else None,
-            processes=None if e.cut else self._processes(e),
+            sm_clock_mhz=clocks,
+            energy_mj=counter(e.energy.ask()) if e.energy else None,
+            power_mw=counter(e.power.ask()) if e.power else None,
+            utilization_gpu_pct=percent(e.utilization.ask()) if e.utilization else None,
+            memory_used_bytes=e.memory_bytes,
+            processes=None if e.cut else self._processes(e, now_ns),
+            rates_mib_s=rates,
+            clock_event_reasons=e.reasons.ask() if e.reasons else None,
         )
 
-    def _ask(self, e: _Entity, what: str, call: Callable[..., _T], *args: Any) -> _T | None:
-        """One value, or None where this driver or GPU has it not. Fatal errors go on up."""
-        if what in e.never:
-            return None
-        try:
-            return call(*args)
-        except pynvml.NVMLError as error:
-            if error.value in _FATAL:
-                raise
-            if error.value in _NEVER:
-                e.never.add(what)
-                log.info("nvml: %s: no %s: %s", e.device.entity, what, error_name(error))
-            return None
+    def _gpm_failed(self, e: Entity, error: NvmlError) -> None:
+        """A sample or its metrics failed. An instance that is gone, and a lost GPU, fail the whole reading."""
+        if error.code in nvml.FATAL:
+            raise error
+        if error.code in nvml.NEVER:
+            e.close()
+            log.info("nvml: %s: no GPM: %s", e.device.entity, error.name)
+        elif e.device.mig and error.code == nvml.NOT_FOUND:
+            self._mig_due_ns = 0
+            raise error
 
-    def _open_gpm(self, e: _Entity) -> None:
-        older, newer = pynvml.nvmlGpmSampleAlloc(), pynvml.nvmlGpmSampleAlloc()
-        e.gpm = _Gpm(older, newer, 0)
-        try:
-            self._sample(e, newer)
-        except pynvml.NVMLError:
-            e.gpm = None
-            for sample in (older, newer):
-                _optional(pynvml.nvmlGpmSampleFree, sample)
-            raise
-        e.gpm.taken_ns = self._clock.boot_ns()
-
-    def _sample(self, e: _Entity, sample: pynvml.c_nvmlGpmSample_t) -> None:
-        if e.device.mig:
-            pynvml.nvmlGpmMigSampleGet(e.handle, e.device.gpu_instance, sample)
-        else:
-            pynvml.nvmlGpmSampleGet(e.handle, sample)
-
-    def _read_gpm(self, e: _Entity, gpm: _Gpm, cycles: dict[int, int], percents: dict[int, float]) -> None:
-        too_early_ns = gpm.taken_ns + GPM_MIN_APART_NS - self._clock.boot_ns()
-        if too_early_ns > 0:  # the first reading after the start
-            self._clock.wait(too_early_ns / 1e9)
-        self._sample(e, gpm.older)
-        gpm.older, gpm.newer = gpm.newer, gpm.older
-        gpm.taken_ns = self._clock.boot_ns()
-        for metric in self._metrics(gpm):
-            if metric.nvmlReturn != 0:
-                continue
-            if metric.metricId in _CYCLES:
-                if (count := counter(metric.value)) is not None:
-                    cycles[metric.metricId] = count
-            elif (share := percent(metric.value)) is not None:
-                percents[metric.metricId] = share
-
-    def _metrics(self, gpm: _Gpm) -> list[pynvml.c_nvmlGpmMetric_t]:
-        """The pair's metrics. The first time all ids are tried, and those that answer are kept."""
-        if gpm.working:
-            return _metrics_get(gpm, gpm.working)
-        try:
-            metrics = _metrics_get(gpm, _GPM_IDS)
-        except pynvml.NVMLError as error:
-            if error.value in _FATAL:
-                raise
-            # A driver that refuses the whole list for one id it does not know: one by one, once.
-            metrics = [m for i in _GPM_IDS for m in _optional(_metrics_get, gpm, (i,)) or ()]
-        gpm.working = tuple(m.metricId for m in metrics if m.nvmlReturn == 0)
-        return metrics
-
-    def _clocks(self, e: _Entity) -> tuple[float, ...]:
-        """The driver's buffered samples since the previous reading; else the one clock of this moment."""
-        kind = pynvml.NVML_PROCESSOR_CLK_SAMPLES
-        buffered = self._ask(e, "clock samples", pynvml.nvmlDeviceGetSamples, e.handle, kind, e.clock_seen_us)
-        clocks: list[float] = []
-        if buffered is not None:
-            kind, samples = buffered
-            fresh = [s for s in samples if s.timeStamp > e.clock_seen_us]
-            if fresh:
-                first = e.clock_seen_us == 0  # the buffer's past belongs to no interval of ours
-                e.clock_seen_us = max(s.timeStamp for s in fresh)
-                clocks = [
-                    mhz
-                    for s in (fresh[-1:] if first else fresh)
-                    if (mhz := clock_mhz(_value(kind, s))) is not None
-                ]
-        if not clocks:
-            now = self._ask(e, "clock", pynvml.nvmlDeviceGetClockInfo, e.handle, pynvml.NVML_CLOCK_SM)
-            clocks = [mhz] if (mhz := clock_mhz(now)) is not None else []
-        return tuple(clocks)
-
-    def _processes(self, e: _Entity) -> tuple[Process, ...] | None:
+    def _processes(self, e: Entity, now_ns: int) -> tuple[Process, ...] | None:
         """Compute processes by host PID; None = cannot be asked. Shares are read where there are several."""
-        pids: set[int] = set()
-        for handle in e.migs or [e.handle]:
-            listed = self._ask(e, "processes", _running, handle)
-            if listed is None:
-                return None
-            pids.update(listed)
-        shares = self._shares(e) if len(pids) > 1 and not e.migs else {}
-        return tuple(Process(pid, start_ticks(pid), shares.get(pid)) for pid in sorted(pids))
+        if e.running is None:
+            return None
+        pids: list[int] = []
+        try:
+            for running in e.running:
+                pids += running.ask()
+        except NvmlError as error:
+            if error.code in nvml.FATAL:
+                raise
+            if error.code in nvml.NEVER:
+                e.running = None
+            elif e.device.mig:
+                self._mig_due_ns = 0  # a compute instance may be gone
+            return None
+        if not pids:
+            if e.started:
+                e.started.clear()
+            return ()
+        several = sorted(set(pids))
+        shares = self._shares(e) if len(several) > 1 and not e.migs else {}
+        e.forget_processes(several)
+        return tuple(e.process(pid, now_ns, shares.get(pid)) for pid in several)
 
-    def _shares(self, e: _Entity) -> dict[int, float]:
+    def _shares(self, e: Entity) -> dict[int, float]:
         """Newest smUtil sample per process. No samples = NOT_FOUND: nobody is known to be idle by it."""
-        samples = self._ask(
-            e, "process utilization", pynvml.nvmlDeviceGetProcessUtilization, e.handle, e.process_seen_us
-        )
         shares: dict[int, tuple[int, float]] = {}
-        for s in samples or ():
-            e.process_seen_us = max(e.process_seen_us, s.timeStamp)
-            share = percent(s.smUtil)
-            if share is not None and s.timeStamp >= shares.get(s.pid, (0, 0.0))[0]:
-                shares[s.pid] = (s.timeStamp, share)
+        if e.shares_never:
+            return {}
+        try:
+            samples = nvml.process_utilization(e.handle, e.process_seen_us)
+        except NvmlError as error:
+            if error.code in nvml.FATAL:
+                raise
+            e.shares_never = error.code in nvml.NEVER
+            return {}
+        for pid, t_us, sm_util in samples:
+            e.process_seen_us = max(e.process_seen_us, t_us)
+            share = percent(sm_util)
+            if share is not None and t_us >= shares.get(pid, (0, 0.0))[0]:
+                shares[pid] = (t_us, share)
         return {pid: share for pid, (_, share) in shares.items()}
 
 
-def _metrics_get(gpm: _Gpm, metric_ids: tuple[int, ...]) -> list[pynvml.c_nvmlGpmMetric_t]:
-    request = pynvml.c_nvmlGpmMetricsGet_t()
-    request.version = pynvml.NVML_GPM_METRICS_GET_VERSION
-    request.numMetrics = len(metric_ids)
-    request.sample1, request.sample2 = gpm.older, gpm.newer
-    for i, metric in enumerate(metric_ids):
-        request.metrics[i].metricId = metric
-    pynvml.nvmlGpmMetricsGet(request)
-    return [request.metrics[i] for i in range(len(metric_ids))]
-
-
-def _running(handle: pynvml.c_nvmlDevice_t) -> list[int]:
-    try:
-        return [p.pid for p in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)]
-    except pynvml.NVMLLibraryMismatchError:  # a driver older than the _v3 call
-        return [p.pid for p in pynvml.nvmlDeviceGetComputeRunningProcesses_v2(handle)]
-
-
-#: nvmlValueType_t -> the union's member.
-_MEMBERS = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
-
-
-def _value(kind: int, sample: pynvml.c_nvmlSample_t) -> Any:
-    return getattr(sample.sampleValue, _MEMBERS[kind]) if 0 <= kind < len(_MEMBERS) else None
-
-
-def _optional(call: Callable[..., _T], *args: Any) -> _T | None:
-    try:
-        return call(*args)
-    except pynvml.NVMLError:
-        return None
-
-
-def _text(call: Callable[..., str], *args: Any) -> str | None:
-    """A name from the driver, or None if it cannot be had or is no text that may stand in the books."""
-    try:
-        return check_label("name", call(*args).strip())
-    except (pynvml.NVMLError, ContractError, UnicodeDecodeError):
-        return None
+def _nvidia(on_bus: tuple[pci.Accelerator, ...]) -> tuple[pci.Accelerator, ...]:
+    return tuple(card for card in on_bus if card.vendor == pci.NVIDIA)

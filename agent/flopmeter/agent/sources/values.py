@@ -4,6 +4,8 @@ A number that fails is a failed read of that value alone (docs/trace-format.md, 
 A value that is no number at all raises TypeError: then the input is not what it says it is.
 """
 
+from collections.abc import Mapping
+
 from flopmeter.agent.reading import MAX_PERCENT
 from flopmeter.contract.limits import MAX_SM_CLOCK_MHZ
 
@@ -43,3 +45,30 @@ def clock_mhz(value: object) -> float | None:
     if value is None:
         return None
     raise TypeError(f"expected a number, got {type(value).__name__}")
+
+
+def counters(values: Mapping[int, float]) -> dict[int, int]:
+    """Those of `values` that are counters, whole; what is not read is not there."""
+    if values:
+        numbers = values.values()
+        # One look at all of them: NaN makes the sum NaN, and infinity is past the blanks.
+        total = sum(numbers)
+        good = total == total and min(numbers) >= 0 and max(numbers) < INT64_BLANK  # noqa: PLR0124
+        if good and FP64_BLANKS.isdisjoint(numbers):
+            return dict(zip(values, map(int, numbers), strict=True))
+    return {i: count for i, v in values.items() if (count := counter(v)) is not None}
+
+
+def percents(values: Mapping[int, float]) -> dict[int, float]:
+    """Those of `values` that are percentages."""
+    if values:
+        numbers = values.values()
+        total = sum(numbers)
+        if total == total and min(numbers) >= 0 and max(numbers) <= MAX_PERCENT:  # noqa: PLR0124
+            return dict(values)
+    return {i: share for i, v in values.items() if (share := percent(v)) is not None}
+
+
+def amounts(values: Mapping[int, float]) -> dict[int, float]:
+    """Those of `values` that are rates: finite, from 0."""
+    return {i: v for i, v in values.items() if 0 <= v < INT64_BLANK and v not in FP64_BLANKS}

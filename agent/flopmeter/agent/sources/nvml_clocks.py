@@ -1,0 +1,165 @@
+"""The SM clock between two readings (reference/metering.md 3.1): the driver's own buffer, else what was polled.
+
+Percentages are turned into cycles by the mean of these samples, so they must be those of the interval: each is
+taken with its time, and one that lies after the reading stays for the next. Where the driver has no buffer, or
+one that is shorter than the time between readings, a Poller collects in between.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+
+from flopmeter.contract.clock import Clock
+
+from . import nvml_calls as nvml
+from .nvml_calls import Handle, NvmlError, Ring
+from .values import clock_mhz
+
+log = logging.getLogger(__name__)
+
+#: 10 Hz: NVIDIA's own benchmark polls faster, to see single kernels; a second's mean needs no more
+#: (reference/metering.md 3.1: "10-20 Hz").
+POLL_S = 0.1
+#: A reading carries at most so many samples; more are thinned out evenly, and both extremes stay.
+MAX_SAMPLES = 512
+#: The driver stamps samples with the wall clock in us; stamps further from it than this are another clock's.
+_SAME_CLOCK_US = 10_000_000
+
+Sample = tuple[int, float]  # wall clock in us, MHz
+
+
+class Clocks:
+    """The SM clock of one entity. `take` by its reader; `collect` by the poller; neither waits for the other."""
+
+    __slots__ = ("_clock", "_foreign", "_kept", "_last_us", "_lock", "_now", "_ring", "_seen_us", "short")
+
+    def __init__(self, handle: Handle, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._now = nvml.sm_clock(handle)
+        self._kept: list[Sample] = []
+        self._seen_us = 0
+        self._last_us = 0  # wall clock of the reading before
+        self._foreign = False  # the buffer's stamps are not of the wall clock
+        self.short = True  # the buffer does not reach from one reading to the next, or there is none
+        self._ring: Ring | None = None
+        try:
+            ring = Ring(handle)
+            past = ring.since(0)
+        except NvmlError as e:
+            if e.code in nvml.FATAL:
+                raise
+            log.info("nvml: no clock samples: %s", e.name)
+            return
+        if ring.room:
+            self._ring, self.short = ring, False
+            self._start_at(past)
+
+    def _start_at(self, past: list[Sample]) -> None:
+        """The buffer's past belongs to no interval of ours."""
+        now_us = self._clock.unix_ns() // 1_000
+        newest = past[-1][0] if past else now_us
+        self._foreign = abs(newest - now_us) > _SAME_CLOCK_US
+        self._seen_us = newest
+
+    def take(self, t_unix_ns: int, *, history: bool) -> tuple[float, ...]:
+        """MHz of the samples since the reading before up to `t_unix_ns`; without any, the clock of this moment.
+
+        `history` False: the moment is enough (cycles were counted). Raises NvmlError if it is fatal.
+        """
+        samples: list[Sample] = []
+        until_us = t_unix_ns // 1_000
+        if history and self._lock.acquire(blocking=False):  # else the poller hangs in the driver
+            try:
+                self._drain()
+                if self._foreign:
+                    samples, self._kept = self._kept, []
+                else:
+                    cut = sum(1 for t, _ in self._kept if t <= until_us)
+                    samples, self._kept = self._kept[:cut], self._kept[cut:]
+            finally:
+                self._lock.release()
+        self._last_us = until_us
+        clocks = [mhz for _, mhz in samples if clock_mhz(mhz) is not None]
+        if not clocks or self._ring is None:
+            now = clock_mhz(self._now.ask())
+            if now is not None:
+                clocks.append(now)
+        return tuple(float(mhz) for mhz in clocks)
+
+    def collect(self) -> None:
+        """Between readings: empty the buffer before it wraps, or ask for the clock of this moment."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            if self._ring is not None:
+                self._drain()
+            elif (now := clock_mhz(self._now.ask())) is not None:
+                self._keep([(self._clock.unix_ns() // 1_000, now)])
+        finally:
+            self._lock.release()
+
+    def _drain(self) -> None:
+        if self._ring is None:
+            return
+        now_us = self._clock.unix_ns() // 1_000
+        if not self._foreign and self._seen_us > now_us + 1_000_000:
+            self._seen_us = self._last_us = now_us  # the wall clock went back, and the stamps with it
+        if not self._foreign:  # what lies before the reading before was left there
+            self._seen_us = max(self._seen_us, self._last_us)
+        try:
+            fresh = self._ring.since(self._seen_us)
+        except NvmlError as e:
+            if e.code in nvml.FATAL:
+                raise
+            if e.code in nvml.NEVER:
+                self._ring, self.short = None, True
+            return
+        if fresh:
+            self._seen_us = fresh[-1][0]
+            self.short = self.short or len(fresh) >= self._ring.room
+            self._keep(fresh)
+
+    def _keep(self, samples: list[Sample]) -> None:
+        self._kept += samples
+        if len(self._kept) > MAX_SAMPLES:
+            self._kept = thin(self._kept)
+
+
+def thin(samples: list[Sample]) -> list[Sample]:
+    """Every second sample, and the lowest and the highest: they are the bounds."""
+    lowest = min(samples, key=lambda s: s[1])
+    highest = max(samples, key=lambda s: s[1])
+    return sorted({*samples[::2], lowest, highest})
+
+
+class Poller:
+    """Calls `collect` every `period_s` on a daemon thread of its own, from `need` until `stop`."""
+
+    def __init__(self, collect: Callable[[], None], period_s: float = POLL_S) -> None:
+        self._collect = collect
+        self._period_s = period_s
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def running(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def need(self) -> None:
+        if self._thread is None and self._period_s > 0 and not self._stop.is_set():
+            self._thread = threading.Thread(target=self._run, name="clocks", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._period_s):
+            try:
+                self._collect()
+            except Exception:
+                # The source reads on: clocks are then those of the readings.
+                log.exception("nvml: the clock poller ends")
+                return
+
+    def stop(self) -> None:
+        """Not waited for: a call that hangs in the driver is left to the process's end."""
+        self._stop.set()

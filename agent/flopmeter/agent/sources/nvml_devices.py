@@ -1,0 +1,255 @@
+"""What NVML lists: GPUs and MIG GPU instances as entities, and what of the node cannot be metered, and why."""
+
+import logging
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from flopmeter.agent.reading import Process
+from flopmeter.contract.clock import Clock
+from flopmeter.contract.errors import ContractError
+from flopmeter.contract.ids import check_entity, check_label
+from flopmeter.contract.limits import MAX_SM_CLOCK_MHZ
+from flopmeter.contract.usage import Device, Uncovered
+
+from . import nvml_calls as nvml
+from .node import start_ticks
+from .nvml_calls import GpmPair, Handle, NvmlError, Processes, Value
+from .nvml_clocks import Clocks
+from .nvml_gpm import Gpm
+from .pci import NVIDIA, VENDORS, Accelerator, normal_address
+
+log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+#: CUDA cores of one SM by compute capability (reference/metering.md 3.1): cores / this = SMs. Others: not known.
+_CORES_PER_SM = {"7.0": 64, "7.2": 64, "7.5": 64, "8.0": 64, "8.6": 128, "8.7": 128, "8.9": 128, "9.0": 128}
+_CORES_PER_SM_BY_MAJOR = {10: 128, 11: 128, 12: 128}
+#: Name of a MIG-backed vGPU: board, slices, GB, kind ("NVIDIA H100-7-80C"); a time-sliced one has no slices
+#: ("NVIDIA H100-20C"). Only the former counts rightly (reference/metering.md 1.4).
+_MIG_BACKED = re.compile(r"-\d+-\d+[A-Z]+(ME)?$", re.ASCII)
+#: How long a process is taken to be the one it was: its number cannot come round in less.
+IDENTITY_NS = 10_000_000_000
+#: How old the memory figure of a reading may be: it changes slowly, and nothing is metered by it.
+MEMORY_NS = 10_000_000_000
+
+
+class Refused(Exception):  # noqa: N818 - not an error: what the device is
+    """A device that must not be metered, because its numbers would be wrong."""
+
+
+@dataclass(slots=True, eq=False)
+class Entity:
+    """One metered entity: a GPU, or a MIG GPU instance with the handles of its compute instances."""
+
+    device: Device
+    handle: Handle  # the GPU's own
+    clocks: Clocks
+    memory: Value
+    migs: list[Handle] = field(default_factory=list)
+    placed: tuple[int, int] = (
+        -1,
+        -1,
+    )  # first slice and slices of a GPU instance; not known without privilege
+    cut: bool = False  # a GPU whose SMs are metered in its instances
+    gpm: Gpm | None = None
+    energy: Value | None = None
+    power: Value | None = None
+    utilization: Value | None = None
+    reasons: Value | None = None
+    running: list[Processes] | None = None  # of each compute instance
+    started: dict[int, tuple[int, int]] = field(default_factory=dict)  # PID: start ticks, asked at
+    memory_bytes: int | None = None
+    memory_due_ns: int = 0
+    opened_ns: int = 0
+    process_seen_us: int = 0
+    shares_never: bool = False
+    counted: bool = False  # the last reading had cycle counters
+    listed: bool = False  # `facts` has told of it
+    restarted: bool = False  # counts something else than before under the same UUID
+    busy: bool = False
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """While this stays the counters are those of the same thing (reference/metering.md 6.1)."""
+        d = self.device
+        return d.parent, d.gpu_instance, d.sm_count, self.placed, len(self.migs)
+
+    def process(self, pid: int, now_ns: int, share: float | None) -> Process:
+        known = self.started.get(pid)
+        if known is None or not known[0] or now_ns - known[1] > IDENTITY_NS:
+            self.started[pid] = known = start_ticks(pid), now_ns
+        return Process(pid, known[0], share)
+
+    def forget_processes(self, pids: Iterable[int]) -> None:
+        """Keep what is known of `pids` only."""
+        here = set(pids)
+        if self.started.keys() - here:
+            self.started = {pid: known for pid, known in self.started.items() if pid in here}
+
+    def close(self) -> None:
+        if self.gpm is not None:
+            self.gpm.close()
+            self.gpm = None
+
+
+def find(handle: Handle, clock: Clock, *, confidential: bool | None) -> list[Entity]:
+    """The GPU and its MIG instances. Raises NvmlError, ContractError or Refused if it cannot be metered."""
+    capability = "{}.{}".format(*nvml.compute_capability(handle))
+    gpm = _quiet(nvml.has_gpm, handle) or False
+    name = text(nvml.name, handle)
+    if _quiet(nvml.virtualization, handle) == nvml.VGPU_GUEST and not (gpm and _MIG_BACKED.search(name)):
+        raise Refused(
+            f"vGPU guest ({name}): its counters are not those of its share of the GPU; run the agent on the host"
+        )
+    mode = _quiet(nvml.mig_mode, handle)
+    mig = mode is not None and mode[0] == 1
+    cores = _quiet(nvml.cores, handle) or 0
+    per_sm = _CORES_PER_SM.get(capability) or _CORES_PER_SM_BY_MAJOR.get(int(capability.partition(".")[0]), 0)
+    mhz = _quiet(nvml.max_sm_clock, handle) or 0
+    persistence = _quiet(nvml.persistence, handle)
+    gpu = Device(
+        entity=check_entity(nvml.uuid(handle)),
+        name=name,
+        compute_capability=capability,
+        sm_count=cores // per_sm if per_sm else 0,
+        max_sm_clock_mhz=mhz if 0 < mhz <= MAX_SM_CLOCK_MHZ else 0,
+        serial=text(nvml.serial, handle),
+        pci_address=address_of(handle),
+        persistence=None if persistence is None else persistence == 1,
+        confidential=confidential,
+    )
+    entity = Entity(
+        gpu,
+        handle,
+        Clocks(handle, clock),
+        nvml.memory_used(handle),
+        energy=nvml.energy_mj(handle),
+        power=nvml.power_mw(handle),
+        utilization=nvml.utilization_pct(handle),
+        reasons=nvml.event_reasons(handle),
+        opened_ns=clock.boot_ns(),
+    )
+    instances = find_instances(entity, clock) if mig else []
+    entity.cut = bool(instances)
+    if not instances:
+        entity.running = _processes([handle])
+    for each in instances or [entity]:
+        if gpm:
+            open_gpm(each, clock)
+    return [entity, *instances]
+
+
+def find_instances(parent: Entity, clock: Clock) -> list[Entity]:
+    """MIG GPU instances, without GPM yet. NVML lists compute instances; those of one GPU instance share its
+    counters. Raises NvmlError if it is fatal.
+    """
+    handle, gpu = parent.handle, parent.device
+    found: dict[int, Entity] = {}
+    for index in range(_quiet(nvml.mig_count, handle) or 0):
+        mig = _quiet(nvml.mig_at, handle, index)
+        instance = None if mig is None else _quiet(nvml.gpu_instance_of, mig)
+        if instance is None:
+            continue
+        sms = _quiet(nvml.mig_sms, mig) or 0
+        if (known := found.get(instance)) is not None:
+            known.migs.append(mig)
+            both = known.device.sm_count + sms if sms and known.device.sm_count else 0
+            known.device = replace(known.device, sm_count=both)
+            continue
+        device = Device(
+            # Drivers before R470 name them MIG-GPU-…/gi/ci.
+            entity=check_entity(nvml.uuid(mig).replace("/", "-")),
+            name=text(nvml.name, mig) or gpu.name,
+            compute_capability=gpu.compute_capability,
+            sm_count=sms,
+            max_sm_clock_mhz=gpu.max_sm_clock_mhz,
+            serial=gpu.serial,
+            mig=True,
+            parent=gpu.entity,
+            gpu_instance=instance,
+            pci_address=gpu.pci_address,
+            persistence=gpu.persistence,
+            confidential=gpu.confidential,
+        )
+        found[instance] = Entity(
+            device,
+            handle,
+            Clocks(handle, clock),  # NVML has clocks per GPU only
+            nvml.memory_used(mig),
+            migs=[mig],
+            placed=_quiet(nvml.placement, handle, instance) or (-1, -1),
+            opened_ns=clock.boot_ns(),
+        )
+    for each in found.values():
+        each.running = _processes(each.migs)
+    return list(found.values())
+
+
+def open_gpm(entity: Entity, clock: Clock) -> None:
+    """The first sample. Without one the entity has no GPM; raises NvmlError if that is fatal."""
+    try:
+        entity.gpm = Gpm(GpmPair(entity.handle, entity.device.gpu_instance), clock)
+    except NvmlError as e:
+        if e.code in nvml.FATAL:
+            raise
+        log.info("nvml: %s: no GPM: %s", entity.device.entity, e.name)
+
+
+def uncovered(
+    refused: Iterable[Uncovered], listed: Iterable[str], on_bus: Iterable[Accelerator]
+) -> tuple[Uncovered, ...]:
+    """What the node holds and nothing here meters: what NVML listed and was refused, and what it did not list.
+
+    A GPU that fell out of NVML has no address there: it is told to be the one that the bus shows and NVML lacks.
+    """
+    known = {normal_address(a) for a in listed}
+    by_address = {normal_address(u.pci_address): u for u in refused if u.pci_address}
+    nameless = [u for u in refused if not u.pci_address]
+    found: list[Uncovered] = []
+    for card in on_bus:
+        if card.address in known:
+            continue
+        if (said := by_address.pop(card.address, None)) is not None:
+            found.append(Uncovered(card.address, said.vendor, said.model or card.model, said.reason))
+        elif card.vendor == NVIDIA and nameless:
+            said = nameless.pop(0)
+            found.append(Uncovered(card.address, said.vendor, said.model or card.model, said.reason))
+        elif card.vendor == NVIDIA:
+            held = f"held by driver {card.driver}" if card.driver else "no driver holds it"
+            found.append(Uncovered(card.address, "NVIDIA", card.model, f"NVML does not list it; {held}"))
+        else:
+            reason = "NVML reads NVIDIA devices only"
+            found.append(Uncovered(card.address, VENDORS[card.vendor], card.model, reason))
+    return (*found, *by_address.values(), *nameless)
+
+
+def address_of(handle: Handle) -> str:
+    """PCI address as NVML writes it; "" if it cannot be had."""
+    return text(nvml.pci_address, handle)
+
+
+def text(function: Callable[..., str], *args: object) -> str:
+    """A name from the driver; "" if it cannot be had or is no text that may stand in the books."""
+    try:
+        return check_label("name", function(*args).strip())
+    except (NvmlError, ContractError):
+        return ""
+
+
+def _processes(handles: list[Handle]) -> list[Processes] | None:
+    try:
+        return [Processes(handle) for handle in handles]
+    except NvmlError:
+        return None
+
+
+def _quiet(function: Callable[..., _T], *args: object) -> _T | None:
+    """The answer, or None; an error after which the handle is of no use is raised."""
+    try:
+        return function(*args)
+    except NvmlError as e:
+        if e.code in nvml.FATAL:
+            raise
+        return None

@@ -1,0 +1,110 @@
+"""GPM of one entity: since-boot cycle counters, and percentages and rates since the sample before."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flopmeter.agent.reading import CYCLE_IDS, DRAM_BW_UTIL, PERCENT_IDS, RATE_IDS
+from flopmeter.contract.clock import Clock
+
+from . import nvml_calls as nvml
+from .nvml_calls import GpmPair, NvmlError
+from .values import amounts, counters, percents
+
+log = logging.getLogger(__name__)
+
+#: Two GPM samples closer than this give invalid values (reference/metering.md 0.3, 1.2), with room.
+MIN_APART_NS = 120_000_000
+_PERCENTS = (*PERCENT_IDS, DRAM_BW_UTIL)
+#: Asked for in this order: percentages, rates, cycles.
+ALL_IDS = (*_PERCENTS, *RATE_IDS, *CYCLE_IDS)
+#: A metric that fails so is never asked for again. INVALID_ARGUMENT: an id that the driver does not know.
+_NEVER = nvml.NEVER | {2}
+_CYCLES, _SHARES, _RATES = frozenset(CYCLE_IDS), frozenset(_PERCENTS), frozenset(RATE_IDS)
+
+
+@dataclass(frozen=True, slots=True)
+class GpmValues:
+    """One sample, and the averages since the one before, `since_ns`."""
+
+    t_ns: int  # boot time of the sample
+    since_ns: int
+    cycles: Mapping[int, int]
+    percent: Mapping[int, float]
+    rates_mib_s: Mapping[int, float]
+
+
+class Gpm:
+    """Reads one entity; by one thread at a time."""
+
+    __slots__ = ("_clock", "_pair", "_percents", "_probed", "_rates", "taken_ns")
+
+    def __init__(self, pair: GpmPair, clock: Clock) -> None:
+        """Takes the first sample. Raises NvmlError."""
+        self._pair = pair
+        self._clock = clock
+        self._probed = False
+        try:
+            pair.take()
+        except NvmlError:
+            pair.free()
+            raise
+        self.taken_ns = clock.boot_ns()
+
+    def read(self) -> GpmValues:
+        """Raises NvmlError."""
+        since_ns = self.taken_ns
+        too_early_ns = since_ns + MIN_APART_NS - self._clock.boot_ns()
+        if too_early_ns > 0:  # the first reading after the start
+            self._clock.wait(too_early_ns / 1e9)
+        self._pair.take()
+        self.taken_ns = t_ns = self._clock.boot_ns()
+        codes, values = self._pair.get() if self._probed else self._probe()
+        if any(codes):  # some fail alone
+            ids = self._pair.ids
+            good = {metric: v for metric, code, v in zip(ids, codes, values, strict=True) if not code}
+            cycles = counters({i: v for i, v in good.items() if i in _CYCLES})
+            percent = percents({i: v for i, v in good.items() if i in _SHARES})
+            rates = amounts({i: v for i, v in good.items() if i in _RATES})
+        else:
+            ids, p, r = self._pair.ids, self._percents, self._rates
+            percent = percents(dict(zip(ids[:p], values[:p], strict=True)))
+            rates = amounts(dict(zip(ids[p:r], values[p:r], strict=True)))
+            cycles = counters(dict(zip(ids[r:], values[r:], strict=True)))
+        return GpmValues(t_ns, since_ns, cycles, percent, rates)
+
+    def _probe(self) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """The first time all ids are tried; those that this driver can answer are kept."""
+        pair = self._pair
+        pair.ask_for(ALL_IDS)
+        try:
+            codes, values = pair.get()
+        except NvmlError as error:
+            if error.code in nvml.FATAL:
+                raise
+            # A driver that refuses the whole list for one id it does not know: one by one, once.
+            alone = [self._one(metric) for metric in ALL_IDS]
+            codes, values = tuple(c for c, _ in alone), tuple(v for _, v in alone)
+        kept = [i for i, code in enumerate(codes) if code not in _NEVER]
+        if len(kept) < len(ALL_IDS):
+            log.info("nvml: GPM gives %d of %d metrics", len(kept), len(ALL_IDS))
+        if not kept:
+            raise NvmlError(nvml.NOT_SUPPORTED)
+        pair.ask_for(tuple(ALL_IDS[i] for i in kept))
+        self._percents = sum(1 for i in pair.ids if i in _SHARES)
+        self._rates = self._percents + sum(1 for i in pair.ids if i in _RATES)
+        self._probed = True
+        return tuple(codes[i] for i in kept), tuple(values[i] for i in kept)
+
+    def _one(self, metric: int) -> tuple[int, float]:
+        self._pair.ask_for((metric,))
+        try:
+            (code,), (value,) = self._pair.get()
+        except NvmlError as error:
+            if error.code in nvml.FATAL:
+                raise
+            return error.code, 0.0
+        return code, value
+
+    def close(self) -> None:
+        self._pair.free()
