@@ -1,6 +1,7 @@
 """What `validate.py` runs in processes of their own: a probe, an agent to be killed, a copy, a product to profile."""
 
 import json
+import os
 import select
 import signal
 import sys
@@ -38,7 +39,10 @@ def agent(folder: str, job: str) -> int:
     source = NvmlSource(SystemClock())
     keeper = PersistentAgent(source, Path(folder), job, SECOND)
     keeper.tick()
+    parent = os.getppid()
     while not stop.wait(1.0):
+        if os.getppid() != parent:  # whoever started it is gone: nobody would end it
+            return 1
         keeper.tick()
     keeper.stop()
     source.close()

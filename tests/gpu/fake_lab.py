@@ -321,7 +321,7 @@ class FakeLab:
 
     def helper(self, work: Work, *, mps: bool) -> FakeHelper:
         if mps and not self.script.mps:
-            raise UnavailableError("MPS is not allowed here (--allow-mps)")
+            raise UnavailableError("no MPS daemon here")
         return FakeHelper(self.gpu)
 
     def probe_as_user(self) -> dict[str, Any]:

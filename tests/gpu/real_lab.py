@@ -2,6 +2,8 @@
 
 import contextlib
 import csv
+import importlib.metadata
+import importlib.util
 import io
 import json
 import os
@@ -36,9 +38,8 @@ class RealLab:
 
     simulated = False
 
-    def __init__(self, *, allow_mps: bool = False) -> None:
+    def __init__(self) -> None:
         self.clock = SystemClock()
-        self._allow_mps = allow_mps
         self._kernels: Kernels | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="flopmeter-validation-"))
         pynvml.nvmlInit()
@@ -70,9 +71,9 @@ class RealLab:
         }
         for module in ("torch", "triton", "cupy"):
             try:
-                found[module] = str(__import__(module).__version__)
-            except Exception as e:  # noqa: BLE001 - a broken install is as good as none
-                found[module] = f"none ({type(e).__name__})"
+                found[module] = importlib.metadata.version(module)
+            except importlib.metadata.PackageNotFoundError:  # cupy's name holds the version of CUDA
+                found[module] = "yes" if importlib.util.find_spec(module) else ""
         return found
 
     def source(self) -> Source:
@@ -108,11 +109,9 @@ class RealLab:
         return _AgentProcess(folder, job)
 
     def helper(self, work: Work, *, mps: bool) -> Helper:
-        if mps and not self._allow_mps:
-            raise UnavailableError("MPS starts a daemon of its own: pass --allow-mps where that is allowed")
         if mps:
             raise UnavailableError(
-                "MPS needs every process to start under its daemon: see docs/validation.md"
+                "both processes would have to start under the MPS daemon; none is started here"
             )
         if not isinstance(work, Copy):
             raise UnavailableError(f"no helper for {work.key}")
