@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from datetime import datetime
 
 import pytest
 from builders import Chain
@@ -14,7 +15,9 @@ from desk import Desk
 
 from flopmeter.collector.books import GroupKey
 from flopmeter.collector.errors import StoreError
+from flopmeter.collector.fsck import check_store
 from flopmeter.collector.ingest import TAKEN
+from flopmeter.collector.store import migrate
 from flopmeter.collector.store.migrate import APPLICATION_ID
 from flopmeter.collector.store.schema import MIGRATIONS
 from flopmeter.collector.store.sqlite import SqliteStore, open_for_reading
@@ -98,13 +101,18 @@ def test_a_newer_schema_is_refused_with_a_hint(path):
     connection.close()
     with pytest.raises(StoreError, match="a newer flopmeter has written it") as e:
         SqliteStore(path)
-    assert "never downgraded" in e.value.hint
-    with pytest.raises(StoreError, match="expected schema version"):
+    assert "use the flopmeter that wrote it" in e.value.hint
+    with pytest.raises(StoreError, match="a newer flopmeter has written it") as e:
         open_for_reading(path)
+    assert "use the flopmeter that wrote it" in e.value.hint
+    older(path)
+    with pytest.raises(StoreError, match="an older flopmeter has written it") as e:
+        open_for_reading(path)
+    assert "serve" in e.value.hint
 
 
-LATER = (*MIGRATIONS, ("0002-later", "CREATE TABLE later (x);\nCREATE INDEX later_x ON later (x);"))
-BROKEN = (*LATER, ("0003-broken", "CREATE TABLE last (x);\nCREATE TABLE agents (x);"))
+LATER = (*MIGRATIONS, ("9998-later", "CREATE TABLE later (x);\nCREATE INDEX later_x ON later (x);"))
+BROKEN = (*LATER, ("9999-broken", "CREATE TABLE last (x);\nCREATE TABLE agents (x);"))
 
 
 def applied(path):
@@ -152,13 +160,83 @@ def test_a_later_migration_is_applied_to_books_that_hold_something(path, monkeyp
     assert applied(path) == [("flopmeter", name) for name, _ in LATER]
 
 
-def test_a_store_that_is_up_to_date_opens_without_sqlite_utils(path):
+def everything(path):
+    with closing(sqlite3.connect(path)) as connection:
+        notes = connection.execute(
+            "SELECT id, migration_set, name FROM _sqlite_migrations ORDER BY id"
+        ).fetchall()
+        dates = [d for (d,) in connection.execute("SELECT applied_at FROM _sqlite_migrations")]
+        schema = connection.execute(
+            "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"
+        ).fetchall()
+        data = {
+            name: connection.execute(f"SELECT * FROM {name}").fetchall()
+            for kind, name, *_ in schema
+            if kind == "table" and name != "_sqlite_migrations"
+        }
+    return notes, [datetime.fromisoformat(d).tzinfo for d in dates], schema, data
+
+
+def test_a_store_made_anew_is_the_one_that_migrations_make(path, tmp_path, monkeypatch):
+    """To the letter of every statement: from the first schema on, by sqlite-utils, and at once, without it."""
+    SqliteStore(path).close()
+    migrated = tmp_path / "migrated.db"
+    with closing(sqlite3.connect(migrated, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("BEGIN")
+        migrate._apply(connection)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        connection.execute("COMMIT")
+    assert everything(path) == everything(migrated)
+    monkeypatch.setattr(
+        "flopmeter.collector.store.migrate.MIGRATIONS", LATER
+    )  # and sqlite-utils goes on from both
+    for store in (path, migrated):
+        SqliteStore(store).close()
+    assert everything(path) == everything(migrated)
+    assert applied(path) == [("flopmeter", name) for name, _ in LATER]
+
+
+def older(path):
+    """Take a store back to what the first schema was, with all its records."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for name in ("claims", "claimed"):
+            connection.execute(f"DROP TABLE {name}")
+        connection.execute("DELETE FROM _sqlite_migrations WHERE name != '0001-books'")
+        connection.execute("PRAGMA user_version = 1")
+
+
+def test_a_store_of_the_first_schema_goes_on_and_what_was_booked_stays_booked(path):
+    """Records from before claims were kept: two agents on one node may be in the totals, and stay there."""
+    one, two = Chain("n", key_seed="one"), Chain("n", key_seed="two")
+    with pytest.MonkeyPatch.context() as patch, Desk(path) as desk:
+        patch.setattr("flopmeter.collector.claims.Claims._met", lambda *_: None)
+        for chain in (one, two):
+            assert desk.offer(desk.agent(chain), chain.next()) is TAKEN
+        desk.commit()
+        before = desk.totals()
+    older(path)
+    with Desk(path) as desk:
+        assert desk.totals() == before
+        assert check_store(path, ()).difference is None
+        for chain in (one, two):
+            assert desk.offer(desk.agent(chain), chain.next()) is TAKEN
+        assert len(desk.commit().events) == 2
+        assert desk.rows("SELECT from_position FROM claimed") == [(3,)]
+        assert sum(s[0] for s in desk.totals().values()) == sum(s[0] for s in before.values()) * 3 // 2
+        assert check_store(path, ()).difference is None
+
+
+def test_a_new_store_is_made_without_sqlite_utils_and_an_older_one_migrated_with_it(path):
     code = (
         "import sys; from pathlib import Path; from flopmeter.collector.store.sqlite import SqliteStore; "
         "SqliteStore(Path(sys.argv[1])).close(); print('sqlite_utils' in sys.modules)"
     )
     said = [subprocess.check_output([sys.executable, "-c", code, path], text=True) for _ in range(2)]
-    assert said == ["True\n", "False\n"]
+    older(path)
+    said.append(subprocess.check_output([sys.executable, "-c", code, path], text=True))
+    assert said == ["False\n", "False\n", "True\n"]
 
 
 def test_readers_need_a_store(path, tmp_path):

@@ -1,11 +1,13 @@
 """Schema versions. Migrations run by sqlite-utils, which notes each by name in `_sqlite_migrations`.
 
 All that are pending, their notes and `user_version` commit in one transaction. `user_version` is what is looked at
-when a store is opened, so that one that is up to date opens without importing sqlite-utils (0.1 s).
+when a store is opened, so that one that is up to date opens without importing sqlite-utils (0.1 s); and one that is
+made anew gets the same statements and notes without it, so that a first start listens as soon (tests/store).
 """
 
 import sqlite3
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from flopmeter.collector.errors import StoreError
@@ -18,6 +20,22 @@ if TYPE_CHECKING:
 #: "flop" in ASCII: marks a SQLite file as ours, so that another program's file is never written to.
 APPLICATION_ID = 0x666C6F70
 MIGRATION_SET = "flopmeter"
+#: The table in which sqlite-utils notes what ran, in its own words.
+NOTES = """\
+CREATE TABLE "_sqlite_migrations" (
+   "id" INTEGER PRIMARY KEY,
+   "migration_set" TEXT,
+   "name" TEXT,
+   "applied_at" TEXT
+);
+CREATE UNIQUE INDEX "idx__sqlite_migrations_migration_set_name"
+    ON "_sqlite_migrations" ("migration_set", "name");
+"""
+#: A store is never taken back to an older schema: it would have to forget what the newer one holds.
+NEWER_HINT = (
+    "use the flopmeter that wrote it, or a later one (`flopmeter --version` says which this is); to go back to this "
+    "version, restore a copy of the store from before the upgrade: agents send again what they still hold"
+)
 
 
 def migrate(connection: sqlite3.Connection, path: str) -> None:
@@ -38,7 +56,7 @@ def migrate(connection: sqlite3.Connection, path: str) -> None:
         raise StoreError(
             f"{path}: expected schema version {len(MIGRATIONS)} or older, got {version}: "
             "a newer flopmeter has written it",
-            "run that version again; a store is never downgraded",
+            NEWER_HINT,
         )
     if version == len(MIGRATIONS):
         return
@@ -46,7 +64,10 @@ def migrate(connection: sqlite3.Connection, path: str) -> None:
     # with that table alone would be taken for another program's.
     connection.execute("BEGIN IMMEDIATE")
     try:
-        _apply(connection)
+        if tables:
+            _apply(connection)
+        else:
+            _make(connection)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
         connection.execute("COMMIT")
@@ -54,6 +75,19 @@ def migrate(connection: sqlite3.Connection, path: str) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _make(connection: sqlite3.Connection) -> None:
+    """All migrations on an empty file, noted as sqlite-utils notes them, for the next one to go on from."""
+    for statement in _statements(NOTES):
+        connection.execute(statement)
+    for name, script in MIGRATIONS:
+        for statement in _statements(script):
+            connection.execute(statement)
+        connection.execute(
+            "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES (?, ?, ?)",
+            (MIGRATION_SET, name, str(datetime.now(UTC))),
+        )
 
 
 def _apply(connection: sqlite3.Connection) -> None:
@@ -79,11 +113,19 @@ def check(connection: sqlite3.Connection, path: str) -> None:
     application_id = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if application_id != APPLICATION_ID:
-        raise StoreError(f"{path}: expected a flopmeter store, got another SQLite file", "name another file")
-    if version != len(MIGRATIONS):
         raise StoreError(
-            f"{path}: expected schema version {len(MIGRATIONS)}, got {version}",
-            "start `flopmeter collector serve` of this version once to migrate, or use the newer flopmeter",
+            f"{path}: expected a flopmeter store, got another SQLite file",
+            "name the collector's store with --store or FLOPMETER_STORE",
+        )
+    if version > len(MIGRATIONS):
+        raise StoreError(
+            f"{path}: expected schema version {len(MIGRATIONS)}, got {version}: a newer flopmeter has written it",
+            NEWER_HINT,
+        )
+    if version < len(MIGRATIONS):
+        raise StoreError(
+            f"{path}: expected schema version {len(MIGRATIONS)}, got {version}: an older flopmeter has written it",
+            "copy the store, then start `flopmeter collector serve` of this version on it once: that migrates it",
         )
 
 
