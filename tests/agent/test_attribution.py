@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from metering import JOB_A, JOB_B
 
-from flopmeter.agent.attribution import Attributor, ProcFinder, from_cgroup, tidy
+from flopmeter.agent.attribution import Attributor, Holding, ProcFinder, from_cgroup, tidy
 from flopmeter.agent.reading import Process, Reading
 from flopmeter.contract.ids import check_label
 from flopmeter.contract.usage import IDLE, UNATTRIBUTED, Workload, WorkloadKind
@@ -33,24 +33,53 @@ def reading(*pids: int, **changes: object) -> Reading:
 
 def test_what_the_source_states_wins() -> None:
     finder = Finder({1: JOB_B})
-    assert Attributor(finder).attribute(reading(1, workload=JOB_A)) == (JOB_A, "")
+    assert Attributor(finder).attribute(reading(1, workload=JOB_A)) == Holding(JOB_A)
     assert finder.asked == []
 
 
 def test_no_process_is_idle_and_no_list_is_unknown() -> None:
     attributor = Attributor(Finder({}))
-    assert attributor.attribute(reading()) == (IDLE, "")
-    assert attributor.attribute(reading(processes=None)) == (None, "")
+    assert attributor.attribute(reading()) == Holding(IDLE)
+    assert attributor.attribute(reading(processes=None)) == Holding(None)
 
 
 def test_one_workload_of_many_processes() -> None:
-    assert Attributor(Finder({1: JOB_A, 2: JOB_A})).attribute(reading(1, 2)) == (JOB_A, "")
+    assert Attributor(Finder({1: JOB_A, 2: JOB_A})).attribute(reading(1, 2)) == Holding(JOB_A)
 
 
 def test_several_workloads_share_and_are_named() -> None:
-    workload, shared = Attributor(Finder({1: JOB_A, 2: JOB_B, 3: None})).attribute(reading(1, 2, 3))
-    assert workload == UNATTRIBUTED
-    assert shared == "held by a process that cannot be told, slurm:1.0, slurm:2.0"
+    found = Finder({1: JOB_A, 2: JOB_B, 3: None})
+    holding = Attributor(found).attribute(reading(1, 2, 3))
+    assert holding.workload == UNATTRIBUTED
+    assert holding.shared == "held by a process that cannot be told, slurm:1.0, slurm:2.0"
+    assert holding.parts == ((UNATTRIBUTED, 1), (JOB_A, 1), (JOB_B, 1))  # nobody's SM utilisation is known
+
+
+def test_shares_follow_the_sm_utilisation_of_this_reading() -> None:
+    finder = Finder({1: JOB_A, 2: JOB_B, 3: JOB_A})
+    attributor = Attributor(finder)
+    for used, wanted in (
+        ((30.0, 60.0, 10.0), {JOB_A: 40, JOB_B: 60}),  # two processes of one workload are one workload
+        ((None, 60.0, None), {JOB_A: 0, JOB_B: 60}),  # no sample beside one that has: it ran nothing
+        ((0.0, 0.0, None), {JOB_A: 1, JOB_B: 1}),
+        ((float("nan"), 101.0, -1.0), {JOB_A: 1, JOB_B: 1}),
+    ):
+        processes = tuple(Process(p, p * 10, u) for p, u in zip((1, 2, 3), used, strict=True))
+        holding = attributor.attribute(reading(processes=processes))
+        weights = dict(holding.parts)
+        assert {w: weights[w] * sum(wanted.values()) for w in weights} == {
+            w: share * sum(weights.values()) for w, share in wanted.items()
+        }
+        assert holding.sharers == (JOB_A, JOB_B)
+    assert finder.asked == [1, 2, 3]  # who they are is remembered, how much they use is not
+
+
+def test_one_that_cannot_be_told_among_others_is_asked_for_again() -> None:
+    finder = Finder({1: JOB_A})
+    attributor = Attributor(finder)
+    assert attributor.attribute(reading(1, 2)).sharers == (UNATTRIBUTED, JOB_A)
+    finder.found[2] = JOB_B
+    assert attributor.attribute(reading(1, 2)).sharers == (JOB_A, JOB_B)
 
 
 def test_the_answer_is_remembered_until_the_processes_change() -> None:
@@ -59,7 +88,7 @@ def test_the_answer_is_remembered_until_the_processes_change() -> None:
     attributor.attribute(reading(1))
     attributor.attribute(reading(1))
     assert finder.asked == [1]
-    assert attributor.attribute(reading(2)) == (JOB_B, "")
+    assert attributor.attribute(reading(2)) == Holding(JOB_B)
     attributor.attribute(reading(2, entity="GPU-1"))
     assert finder.asked == [1, 2, 2]
     attributor.forget("GPU-0")
@@ -70,14 +99,14 @@ def test_the_answer_is_remembered_until_the_processes_change() -> None:
 def test_a_process_that_could_not_be_told_is_asked_for_again() -> None:
     finder = Finder({})
     attributor = Attributor(finder)
-    assert attributor.attribute(reading(1)) == (UNATTRIBUTED, "")
+    assert attributor.attribute(reading(1)) == Holding(UNATTRIBUTED)
     finder.found[1] = JOB_A
-    assert attributor.attribute(reading(1)) == (JOB_A, "")
+    assert attributor.attribute(reading(1)) == Holding(JOB_A)
 
 
 def test_names_that_the_contract_refuses_are_made_fit() -> None:
     odd = Workload(WorkloadKind.OTHER, job="a\nb", run=" x" * 300, user="\ud800", dtype="bf16")
-    got, _ = Attributor().attribute(reading(workload=odd))
+    got = Attributor().attribute(reading(workload=odd)).workload
     assert got is not None
     for name in ("job", "step", "run", "user", "dtype"):
         check_label(name, getattr(got, name))

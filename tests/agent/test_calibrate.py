@@ -4,6 +4,7 @@ import pytest
 from metering import JOB_A, JOB_B, SECOND, SMS, device
 
 from flopmeter.agent.calibrate import Evidence, Held, Scale
+from flopmeter.agent.epochs import alone
 from flopmeter.agent.interval import NUMBERS, Interval, describe
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.w_table import current
@@ -67,7 +68,7 @@ def interval(cycles: int, grade: EvidenceClass = EvidenceClass.A1) -> Interval:
 def test_held_intervals_are_priced_by_the_scale_when_it_is_known() -> None:
     held = Held()
     for workload in (JOB_A, JOB_A, JOB_B):
-        held.add(workload, interval(1_700_000_000), interval(1, EvidenceClass.A2))
+        held.add(alone(workload), interval(1_700_000_000), interval(1, EvidenceClass.A2))
     priced = dict(held.release(ENTITY, Scale.AVERAGE))
     got = priced[JOB_A]
     assert isinstance(got, Interval)
@@ -79,14 +80,14 @@ def test_held_intervals_are_priced_by_the_scale_when_it_is_known() -> None:
 
 def test_without_a_scale_by_percentages_else_a_gap() -> None:
     held = Held()
-    held.add(JOB_A, interval(10), interval(3, EvidenceClass.A2))
-    held.add(JOB_A, interval(10), None)
+    held.add(alone(JOB_A), interval(10), interval(3, EvidenceClass.A2))
+    held.add(alone(JOB_A), interval(10), None)
     priced = [got for _, got in held.release(ENTITY, None)]
     assert priced == [interval(3, EvidenceClass.A2), SECOND]
 
 
 def test_a_scale_that_gives_more_than_a_gpu_can_is_a_gap() -> None:
     held = Held()
-    held.add(JOB_A, interval(1_700_000_000 * SMS), None)
+    held.add(alone(JOB_A), interval(1_700_000_000 * SMS), None)
     assert list(held.release(ENTITY, Scale.AVERAGE)) == [(JOB_A, SECOND)]
     assert len(NUMBERS) == len(interval(1).numbers)

@@ -10,13 +10,14 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from flopmeter.contract.limits import MAX_LABEL_CHARS
 from flopmeter.contract.usage import IDLE, UNATTRIBUTED, Workload, WorkloadKind
 from flopmeter.contract.w_table import DTYPE_RATE
 
 from .reading import Process, Reading
+from .shares import Part, weigh
 
 #: The only variables of a job's environment that are ever looked at.
 ALLOWED_VARIABLES = frozenset({"FLOPMETER_RUN", "FLOPMETER_DTYPE", "SLURM_JOB_ID", "SLURM_STEP_ID"})
@@ -42,43 +43,55 @@ class WorkloadFinder(Protocol):
         ...
 
 
+class Holding(NamedTuple):
+    """Who holds an entity. `workload` None: not known; of several workloads UNATTRIBUTED, and `parts` names them."""
+
+    workload: Workload | None
+    shared: str = ""  # the several, in words
+    parts: tuple[Part, ...] = ()  # with their weights, in a fixed order
+
+    @property
+    def sharers(self) -> tuple[Workload, ...]:
+        return tuple([workload for workload, _ in self.parts])
+
+
 class Attributor:
     """Chooses the workload of each reading; remembers each entity's last answer, so a tick costs little."""
 
     def __init__(self, finder: WorkloadFinder | None = None) -> None:
         self._finder = finder
-        self._last: dict[str, tuple[tuple[Process, ...], Workload, str]] = {}
-        self._stated = self._tidied = IDLE
+        self._last: dict[str, tuple[tuple[Process, ...], Holding, list[Workload | None]]] = {}
+        self._stated, self._tidied = IDLE, _IDLE
 
-    def attribute(self, reading: Reading) -> tuple[Workload | None, str]:
-        """(workload, who shares the entity). None: the source does not say and processes were not read.
+    def attribute(self, reading: Reading) -> Holding:
+        """Workload None: the source does not say and processes were not read.
 
-        No process: idle. One workload among the processes: that. Several, or one that cannot be told:
-        unattributed; several are named in the text.
+        No process: idle. One workload among the processes: that. Several: each with its processes' SM
+        utilisation as weight; what cannot be told is unattributed, alone as among others.
         """
         stated = reading.workload
         if stated is not None:
             if stated is not self._stated:
-                self._stated, self._tidied = stated, tidy(stated)
-            return self._tidied, ""
+                self._stated, self._tidied = stated, Holding(tidy(stated))
+            return self._tidied
         processes = reading.processes
         if processes is None:
-            return None, ""
+            return _UNKNOWN
         if not processes:
-            return IDLE, ""
+            return _IDLE
         last = self._last.get(reading.entity)
         if last is not None and _same(last[0], processes):
-            return last[1], last[2]
-        found = {self._find(p) for p in processes}
-        workload, shared = UNATTRIBUTED, ""
-        if len(found) == 1:
-            workload = found.pop() or UNATTRIBUTED
+            _, holding, found = last
         else:
-            shared = "held by " + ", ".join(sorted(_name(w) for w in found))
-        if workload is not UNATTRIBUTED or shared:
-            # A single process that could not be told is asked for again: it may have been too young.
-            self._last[reading.entity] = (processes, workload, shared)
-        return workload, shared
+            found = [self._find(p) for p in processes]
+            holding = _holding(found)
+            self._last.pop(reading.entity, None)
+            if None not in found:  # else asked for again: a process may have been too young
+                self._last[reading.entity] = (processes, holding, found)
+        if not holding.shared:
+            return holding
+        used = [(w or UNATTRIBUTED, p.sm_util_pct) for w, p in zip(found, processes, strict=True)]
+        return holding._replace(parts=weigh(used))
 
     def forget(self, entity: str) -> None:
         self._last.pop(entity, None)
@@ -191,6 +204,17 @@ def _name(workload: Workload | None) -> str:
     if workload is None:
         return "a process that cannot be told"
     return f"{workload.kind.label}:{workload.job}" + (f".{workload.step}" if workload.step else "")
+
+
+_UNKNOWN = Holding(None)
+_IDLE = Holding(IDLE)
+
+
+def _holding(found: Sequence[Workload | None]) -> Holding:
+    several = set(found)
+    if len(several) == 1:
+        return Holding(several.pop() or UNATTRIBUTED)
+    return Holding(UNATTRIBUTED, "held by " + ", ".join(sorted(_name(w) for w in several)))
 
 
 _IDENTITY: Callable[[Process], tuple[int, int]] = lambda p: (p.pid, p.start_ticks)  # noqa: E731

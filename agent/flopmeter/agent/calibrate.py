@@ -8,20 +8,25 @@ priced when the answer is known. After 60 s without one, what was held back is p
 or as a gap, and the question stays open.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import repeat
 
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.usage import GapReason, Workload
 
 from .interval import ELAPSED_TOLERANCE_PERCENT, NUMBERS, Entity, Interval, Numbers
+from .shares import APPORTIONED, Part, split
 
 #: Least time of evidence, and half-width of the bands around 1 and N (reference/metering.md 7.2, item 2).
 ENOUGH_NS = 5_000_000_000
 BAND_PERMILLE = 100
 #: An interval is held back for at most about this long.
 PATIENCE_NS = 60_000_000_000
+#: A part of a division is a whole number of ns and of cycles, rounded apart once an interval: at most 240 of
+#: them are held back (60 s, 250 ms each).
+ROUNDING_NS = 1_000
 _KHZ_NS = 1_000_000
 
 
@@ -86,6 +91,7 @@ class HeldKey:
     """What intervals must share to be held back as one sum, whichever way they will be priced."""
 
     workload: Workload
+    evidence_class: int  # once the scale is known: counters, or their percentages where those disagreed
     measured: int
     fallback_class: int  # EvidenceClass; 0 = percentages were not read
     fallback_measured: int
@@ -100,9 +106,20 @@ class Held:
     sums: dict[HeldKey, tuple[list[int], list[int]]] = field(default_factory=dict)  # raw, by percentages
     held_ns: int = 0
 
-    def add(self, workload: Workload, raw: Interval, fallback: Interval | None) -> None:
+    def add(self, parts: Sequence[Part], raw: Interval, fallback: Interval | None) -> None:
+        """`raw` to its one workload, or divided among several; `fallback`: the same time by percentages."""
+        self.held_ns += raw.numbers[0]
+        if len(parts) == 1:
+            self._add(parts[0][0], raw, fallback)
+            return
+        beside = [row for _, row in split(fallback, parts)] if fallback else repeat(None)
+        for (workload, row), sampled in zip(split(raw, parts), beside, strict=False):
+            self._add(workload, row, sampled)
+
+    def _add(self, workload: Workload, raw: Interval, fallback: Interval | None) -> None:
         key = HeldKey(
             workload,
+            int(raw.evidence_class),
             raw.measured,
             int(fallback.evidence_class) if fallback else 0,
             fallback.measured if fallback else 0,
@@ -114,7 +131,6 @@ class Held:
         if fallback:
             for i, number in enumerate(fallback.numbers):
                 sums[1][i] += number
-        self.held_ns += raw.numbers[0]
 
     def clear(self) -> None:
         """Forget what was held back: it is in the books already."""
@@ -131,18 +147,19 @@ class Held:
             if scale is not None:
                 multiplier = scale.multiplier(entity)
                 numbers: Numbers = (raw[0], *(n * multiplier for n in raw[1:-1]), raw[-1])
-                most = entity.sm_count * entity.ceiling_khz * raw[0] * ELAPSED_TOLERANCE_PERCENT
+                time_ns = raw[0] + (ROUNDING_NS if key.measured & APPORTIONED else 0)
+                most = entity.sm_count * entity.ceiling_khz * time_ns * ELAPSED_TOLERANCE_PERCENT
                 if numbers[1] * _KHZ_NS * 100 > most:
                     yield key.workload, raw[0]
                 else:
-                    yield key.workload, Interval(entity.cycles_class, key.measured, 0, numbers)
+                    yield key.workload, Interval(EvidenceClass(key.evidence_class), key.measured, 0, numbers)
             elif key.fallback_class:
                 grade = EvidenceClass(key.fallback_class)
                 yield (
                     key.workload,
                     Interval(grade, key.fallback_measured, key.fallback_spread_ppm, tuple(sampled)),
                 )
-            else:
+            elif raw[0]:  # what others had is no time of the entity's
                 yield key.workload, raw[0]
 
 

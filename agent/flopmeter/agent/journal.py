@@ -15,6 +15,7 @@ from flopmeter.contract.usage import Device, GapReason
 
 from .calibrate import Scale
 from .errors import AgentError
+from .ratios import Ratios, load_ratios
 from .reading import NodeFacts
 from .track import dump_device, load_device
 
@@ -48,6 +49,7 @@ class Journal:
     hole_end_ns: int
     hole_reason: GapReason
     tracks: dict[str, dict[str, Any]]
+    ratios: dict[str, Ratios] = field(default_factory=dict)  # k of each pipe, per model
     told: list[str] = field(default_factory=list)  # remarks that records up to here tell of, by name
 
 
@@ -92,6 +94,7 @@ def dump_journal(j: Journal) -> bytes:
         "nvml": j.nvml,
         "devices": [dump_device(d) for d in j.devices],
         "scales": {k: str(v) for k, v in j.scales.items()},
+        "ratios": {k: v.dump() for k, v in j.ratios.items()},
         "puzzled": j.puzzled,
         "times": [getattr(j, name) for name in _INTS],
         "hole": int(j.hole_reason),
@@ -125,6 +128,7 @@ def load_journal(raw: bytes) -> Journal:
             nvml=str(data["nvml"]),
             devices=tuple(load_device(d) for d in data["devices"]),
             scales={str(k): Scale(v) for k, v in data["scales"].items()},
+            ratios={str(k): load_ratios(v) for k, v in data["ratios"].items()},
             puzzled=[str(m) for m in data["puzzled"]],
             **dict(zip(_INTS, times, strict=True)),
             hole_reason=GapReason(data["hole"]),

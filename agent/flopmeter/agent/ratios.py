@@ -86,7 +86,7 @@ class Judged(NamedTuple):
 class Finding(NamedTuple):
     """Something about a pipe that should be said. `accepted`: its k_p is another one from now on."""
 
-    place: int
+    about: str
     text: str
     accepted: bool
 
@@ -148,8 +148,11 @@ class Ratios:
         """Some counter's worth is not known: without percentages its cycles would be a guess."""
         return bool(self.recent)
 
-    def note(self, judged: Sequence[Judged]) -> list[Finding]:
-        """Learn from one interval; what came of it. A k_p that changed is in `k` already."""
+    def note(self, judged: Sequence[Judged], *, accept: bool = True) -> list[Finding]:
+        """Learn from one interval; what came of it. A k_p that changed is in `k` already.
+
+        `accept` False: not the time for another k_p yet; one interval's evidence less is kept than it takes.
+        """
         found: list[Finding] = []
         for place, k_ppb, agrees, evidence in judged:
             if agrees:
@@ -159,7 +162,7 @@ class Ratios:
             if evidence:
                 recent = self.recent.setdefault(place, [])
                 recent.append(k_ppb)
-                del recent[:-ENOUGH]
+                del recent[: -(ENOUGH if accept else ENOUGH - 1)]
                 finding = self._verdict(place, recent)
             else:
                 finding = self._at_odds(place, k_ppb)
@@ -182,22 +185,22 @@ class Ratios:
                 self.k = EXACT
             del self.recent[place]
             self.said.pop(place, None)
-            text = f"{name}: k {_k(k_ppm)}, within 1 % over {ENOUGH} intervals against its percentage"
-            return Finding(place, text, accepted=True)
+            text = f"{_k(k_ppm)}, within 1 % over {ENOUGH} intervals against its percentage"
+            return Finding(f"k of {name}", text, accepted=True)
         if self.said.get(place) == _NO_CONSTANT:
             return None
         self.said[place] = _NO_CONSTANT
-        spread = f"k from {_k(low // 1_000)} to {_k(high // 1_000)} over {ENOUGH} intervals"
-        text = f"{name}: {spread} against its percentage is no constant; percentages are used"
-        return Finding(place, text, accepted=False)
+        spread = f"{_k(low // 1_000)} to {_k(high // 1_000)} over {ENOUGH} intervals"
+        text = f"{spread} against its percentage; percentages are used"
+        return Finding(f"no constant k of {name}", text, accepted=False)
 
     def _at_odds(self, place: int, k_ppb: int) -> Finding | None:
         if place in self.said:
             return None
         self.said[place] = _AT_ODDS
         got = f"k {_k((k_ppb + 500) // 1_000)}" if k_ppb else "a counter that stood still"
-        text = f"{_name(place)}: expected k {_k(self.k[place])}, got {got} against its percentage; the percentages "
-        return Finding(place, text + "are used where they disagree", accepted=False)
+        text = f"expected k {_k(self.k[place])}, got {got} against its percentage; percentages are used there"
+        return Finding(_name(place), text, accepted=False)
 
     def dump(self) -> list[Any]:
         """As JSON holds it."""

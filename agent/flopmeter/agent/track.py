@@ -8,6 +8,7 @@ from flopmeter.contract.usage import Anchor, Device, GapReason, Workload, Worklo
 from .calibrate import Evidence, Held, HeldKey
 from .crosscheck import Checks
 from .interval import NUMBERS, Entity, Point
+from .ratios import EXACT, PLACES
 from .reading import CYCLE_IDS
 
 #: A cadence slower than 10 ticks is believed up to this: percentages over longer are not taken, as other
@@ -31,6 +32,7 @@ class Track:
     owed_unix_ns: int = -1  # after a reboot: wall clock of `accounted_ns` in the boot before
     base: Point | None = None
     workload: Workload | None = None  # at the last good reading
+    sharers: tuple[Workload, ...] = ()  # at the last good reading, where there were several
     why: GapReason = GapReason.NONE  # why there is no base
     bridging: bool = False  # readings failed or were incomplete since `base`
     lacking: int = 0  # readings since `base` that lacked some of its counters
@@ -38,6 +40,7 @@ class Track:
     epoch: int = -1
     anchored_ns: int = -1
     start: Point | None = None  # the epoch's first reading, until the scale is known
+    rest: tuple[int, ...] = ()  # 10^-6 cycles that rounding left of each counter x k, since the epoch's start
     cadences: tuple[int, int] = (0, 0)  # lengths of the last two intervals
     shared: str = ""
     held: Held = field(default_factory=Held)
@@ -77,10 +80,11 @@ class Track:
         self.cadences = (0, 0)
 
 
-def anchor_of(point: Point, epoch: int, scale: int) -> Anchor:
-    counters = tuple((k, v) for k, v in zip(CYCLE_IDS, point.counters, strict=True) if v is not None)
+def anchor_of(point: Point, epoch: int, scale: int, k: tuple[int, ...] = EXACT) -> Anchor:
+    counters = tuple((key, v) for key, v in zip(CYCLE_IDS, point.counters, strict=True) if v is not None)
     energy = -1 if point.energy_mj is None else point.energy_mj
-    return Anchor(-1, point.t_boot_ns, point.t_unix_ns, epoch, scale, counters, energy)
+    k_ppm = () if k == EXACT else tuple(p for p, v in zip(k, point.counters, strict=True) if v is not None)
+    return Anchor(-1, point.t_boot_ns, point.t_unix_ns, epoch, scale, counters, energy, k_ppm)
 
 
 def dump_track(t: Track) -> dict[str, Any]:
@@ -97,6 +101,8 @@ def dump_track(t: Track) -> dict[str, Any]:
         ],
         "base": t.base and list(t.base),
         "workload": _from_workload(t.workload),
+        "sharers": [_from_workload(w) for w in t.sharers],
+        "rest": list(t.rest),
         "why": int(t.why),
         "bridging": t.bridging,
         "doubted": t.doubted and [list(t.doubted[0]), _from_workload(t.doubted[1])],
@@ -109,6 +115,7 @@ def dump_track(t: Track) -> dict[str, Any]:
         "held": [
             [
                 _from_workload(k.workload),
+                k.evidence_class,
                 k.measured,
                 k.fallback_class,
                 k.fallback_measured,
@@ -127,7 +134,7 @@ def load_track(entity: Entity, data: dict[str, Any]) -> Track:
     doubted = data["doubted"]
     held = Held(evidence=Evidence(*_ints(data["evidence"], 5)), held_ns=_ints([data["held_ns"]], 1)[0])
     for workload, *key, raw, sampled in data["held"]:
-        held.sums[HeldKey(_sure_workload(workload), *_ints(key, 4))] = (
+        held.sums[HeldKey(_sure_workload(workload), *_ints(key, 5))] = (
             _ints(raw, len(NUMBERS)),
             _ints(sampled, len(NUMBERS)),
         )
@@ -140,6 +147,8 @@ def load_track(entity: Entity, data: dict[str, Any]) -> Track:
         owed_unix_ns=owed,
         base=_to_point(data["base"]),
         workload=_to_workload(data["workload"]),
+        sharers=tuple(_sure_workload(w) for w in data["sharers"]),
+        rest=tuple(_ints(data["rest"], len(data["rest"]) and PLACES)),
         why=GapReason(data["why"]),
         bridging=bool(data["bridging"]),
         lacking=lacking,

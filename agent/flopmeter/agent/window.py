@@ -34,7 +34,10 @@ MAX_WINDOW_ROWS = 4_096
 MAX_WINDOW_NAME_CHARS = 32_768
 MAX_WINDOW_NOTICES = 128
 MAX_DETAIL_CHARS = 256
+OTHERS = int(Measured.OTHERS)
 _MAX_NUMBER = (1 << 63) - 1
+#: Notices whose text begins with what they are about and a colon: each subject is told of.
+_BY_SUBJECT = frozenset({NoticeKind.CROSS_CHECK, NoticeKind.CALIBRATION})
 assert MAX_WINDOW_NOTICES <= MAX_NOTICES
 assert MAX_DETAIL_CHARS <= MAX_TEXT_CHARS
 
@@ -81,8 +84,10 @@ class Window:
             interval.numbers,
         )
 
-    def add_gap(self, entity: str, workload: Workload, reason: GapReason, numbers: Numbers) -> None:
-        self._add(entity, workload, EvidenceClass.GAP, 0, 0, int(reason), numbers)
+    def add_gap(
+        self, entity: str, workload: Workload, reason: GapReason, numbers: Numbers, marks: int = 0
+    ) -> None:
+        self._add(entity, workload, EvidenceClass.GAP, marks, 0, int(reason), numbers)
 
     def _add(  # noqa: PLR0917
         self,
@@ -94,7 +99,10 @@ class Window:
         reason: int,
         numbers: Numbers,
     ) -> None:
-        key = (entity, self._number(workload), int(grade), measured, spread, reason)
+        number = self._number(workload)
+        if measured & OTHERS and number != self._workloads.get(workload):
+            return  # what is beside several workloads that fall together is more than the entity did
+        key = (entity, number, int(grade), measured, spread, reason)
         row = self._rows.get(key)
         if row is not None:
             (a, b, c, d, e, f, g, h, i, j, k, m) = numbers
@@ -112,7 +120,7 @@ class Window:
             row[11] += m
         elif len(self._rows) < MAX_WINDOW_ROWS or workload == UNATTRIBUTED:
             self._rows[key] = list(numbers)
-        else:
+        elif not measured & OTHERS:
             self._add(entity, UNATTRIBUTED, grade, measured, spread, reason, numbers)
 
     def _number(self, workload: Workload) -> int:
@@ -131,8 +139,8 @@ class Window:
         self._anchors.append((entity, anchor))
 
     def say(self, kind: NoticeKind, t_boot_ns: int, t_unix_ns: int, entity: str, detail: str) -> None:
-        """A notice; a kind is told once per entity and window, with how often it happened; each cross-check is one."""
-        key = kind, entity, detail.partition(":")[0] if kind is NoticeKind.CROSS_CHECK else ""
+        """A notice; a kind is told once per entity and window, with how often it happened; some by subject."""
+        key = kind, entity, detail.partition(":")[0] if kind in _BY_SUBJECT else ""
         said = self._said.get(key)
         if said is not None:
             said.times += 1
@@ -177,7 +185,7 @@ class Window:
 
     def anchors(self, index: dict[str, int]) -> tuple[Anchor, ...]:
         return tuple(
-            Anchor(index[e], a.t_boot_ns, a.t_unix_ns, a.epoch, a.scale, a.counters, a.energy_mj)
+            Anchor(index[e], a.t_boot_ns, a.t_unix_ns, a.epoch, a.scale, a.counters, a.energy_mj, a.k_ppm)
             for e, a in self._anchors
         )
 
