@@ -10,9 +10,17 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from flopmeter.agent.errors import SourceError
-from flopmeter.agent.reading import CYCLE_IDS, MAX_PERCENT, PERCENT_IDS, Happening, Reading
-from flopmeter.agent.sources.dcgm import understand
+from flopmeter.agent.reading import (
+    CYCLE_IDS,
+    DRAM_BW_UTIL,
+    GRAPHICS_UTIL,
+    MAX_PERCENT,
+    PERCENT_IDS,
+    Happening,
+    Reading,
+)
 from flopmeter.agent.sources.dcgm_fields import CYCLES, QUANTITIES, RATIOS, stated_unit
+from flopmeter.agent.sources.dcgm_page import understand
 from flopmeter.agent.sources.prom_text import parse_page
 from flopmeter.agent.sources.trace import TraceFile
 from flopmeter.agent.sources.values import INT64_BLANK
@@ -33,7 +41,7 @@ more = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCh
 def check_reading(r: Reading) -> None:
     """What every reading promises, whatever it was made of."""
     assert set(r.cycles) <= set(CYCLE_IDS)
-    assert set(r.percent) <= set(PERCENT_IDS)
+    assert set(r.percent) <= {*PERCENT_IDS, GRAPHICS_UTIL, DRAM_BW_UTIL}
     assert all(type(v) is int and 0 <= v < INT64_BLANK for v in r.cycles.values())
     assert all(0 <= v <= MAX_PERCENT for v in r.percent.values())
     assert all(0 < v <= MAX_SM_CLOCK_MHZ for v in r.sm_clock_mhz)

@@ -144,3 +144,26 @@ def _rounds(path) -> int:
             return sum(isinstance(i, Reading) for i in trace.items())
     except SourceError:
         return 0  # the first line is not there yet
+
+
+def test_cross_checks_and_device_facts_survive_a_recording(tmp_path):
+    device = Device(
+        "GPU-1", "x", "9.0", 1, pci_address="00000000:18:00.0", persistence=False, confidential=True
+    )
+    clock = FakeClock()
+    given = {"percent": {1: 99.0, 10: 31.5}, "rates_mib_s": {20: 1.5, 60: 900.25}, "clock_event_reasons": 4}
+
+    class One(Growing):
+        def facts(self) -> NodeFacts:
+            return NodeFacts("n", bytes(16), "", "", "nvml", (device,))
+
+        def read(self, entity: str) -> Reading:
+            return Reading(entity, self.clock.boot_ns(), self.clock.unix_ns(), **given)
+
+    record(LiveRounds(One(clock), clock, S), clock, tmp_path / "t", seconds=1)
+    with TraceFile(tmp_path / "t") as trace:
+        assert trace.facts().devices == (device,)
+        readings = [i for i in trace.items() if isinstance(i, Reading)]
+    assert len(readings) == 2
+    for reading in readings:
+        assert {name: getattr(reading, name) for name in given} == given

@@ -2,19 +2,23 @@
 
 import http.server
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from fakes import FakeClock
 from flopmeter.agent.errors import SourceError
-from flopmeter.agent.meter import Meter, MeterSettings
-from flopmeter.agent.reading import Reading
+from flopmeter.agent.meter import Meter, MeterSettings, Sealed
+from flopmeter.agent.reading import NodeFacts, Process, Reading
 from flopmeter.agent.sources import dcgm_fields
-from flopmeter.agent.sources.dcgm import REFRESH_NS, RETRY_NS, STILL_NS, DcgmSource, fetch_page, understand
+from flopmeter.agent.sources.dcgm import RETRY_NS, DcgmSource, fetch_page
+from flopmeter.agent.sources.dcgm_age import FAST_NS, FROZEN_AFTER, SLOW_NS, STILL_NS
+from flopmeter.agent.sources.dcgm_page import understand
 from flopmeter.agent.sources.prom_text import parse_page
+from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.limits import MAX_SCRAPE_BYTES
-from flopmeter.contract.usage import GapReason
+from flopmeter.contract.usage import Device, GapReason, Library, Measured, NoticeKind, Usage
 
 PAGES = Path(__file__).parents[2] / "../shared/data/dcgm"
 A100 = "GPU-7099682b-a20d-2bcc-74ab-b9060454d81e"
@@ -64,7 +68,7 @@ def test_real_pages(name):
     found = {}
     for entity, r in readings(page).items():
         # The default counter file has no SM_ACTIVE, FP*, HMMA, IMMA and no cycles: not measured, never 0.
-        assert set(r.percent) <= {5}
+        assert set(r.percent) <= {1, 5, 10}
         assert r.cycles == {}
         assert r.error is r.workload is r.processes is None
         memory = None if r.memory_used_bytes is None else r.memory_used_bytes >> 20
@@ -242,12 +246,96 @@ def test_mig_rows_stay_apart_and_repeat_neither_energy_nor_power_nor_cycles():
     assert {rows[e].device.parent for e in migs} == {GPU}
 
 
-def test_profiling_that_says_0_while_the_gpu_is_busy_has_failed():
-    dead = row("DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", 0) + row("DCGM_FI_PROF_DRAM_ACTIVE", "0.000000")
-    assert one(row("DCGM_FI_DEV_GPU_UTIL", 95) + dead).percent == {}
-    assert one(row("DCGM_FI_DEV_GPU_UTIL", 0) + dead).percent == {5: 0.0}
-    copying = dead.replace("0.000000", "0.81")  # memory copies: tensor 0 is the truth
-    assert one(row("DCGM_FI_DEV_GPU_UTIL", 95) + copying).percent == {5: 0.0}
+METERED = (  # a page as an A100 under a GEMM gives it, but for what a test adds
+    row("DCGM_FI_DEV_SM_CLOCK", 1410) + row("DCGM_FI_DEV_MAX_SM_CLOCK", 1410)
+)
+
+
+def metered(page: Callable[[int], str], seconds: int = 10) -> list[Sealed]:
+    """Ticks of one second through the source and the meter; `page` by second."""
+    clock, exporter = FakeClock(), Exporter(page(0).encode())
+    source = DcgmSource("http://x/metrics", clock, exporter, node="n")
+    meter = Meter(source.facts(), MeterSettings(), agent_version="0")
+    sealed = []
+    for s in range(seconds + 1):
+        exporter.page = page(s).encode()
+        for device in source.facts().devices:
+            sealed += meter.observe(source.read(device.entity))
+        clock.advance(1_000_000_000)
+    if (last := meter.flush(final=True)) is not None:
+        sealed.append(last)
+    return sealed
+
+
+def usage_of(sealed: list[Sealed], entity: str = GPU) -> list[Usage]:
+    return [
+        u for one in sealed for u in one.batch.usage if one.inventory.devices[u.entity_index].entity == entity
+    ]
+
+
+def said(sealed: list[Sealed]) -> list[str]:
+    return [n.detail for one in sealed for n in one.batch.notices if n.kind is NoticeKind.CROSS_CHECK]
+
+
+DEAD = row("DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", 0) + row("DCGM_FI_PROF_DRAM_ACTIVE", "0.000000")
+
+
+@pytest.mark.parametrize("busy", [row("DCGM_FI_DEV_GPU_UTIL", 95), row("DCGM_FI_DEV_POWER_USAGE", 390.5)])
+def test_profiling_that_says_0_while_the_gpu_is_busy_has_failed(busy):
+    """A silent zero (reference/metering.md 2.1): an upper bound or a gap, never "0 FLOP", and it is told once."""
+    sealed = metered(lambda s: METERED + busy + DEAD)
+    usage = usage_of(sealed)
+    by_utilisation = "GPU_UTIL" in busy
+    assert {u.evidence_class for u in usage} == {EvidenceClass.C if by_utilisation else EvidenceClass.GAP}
+    assert {u.gap_reason for u in usage} == {GapReason.NONE if by_utilisation else GapReason.REFUSED}
+    assert sum(u.duration_ns for u in usage) == 10_000_000_000
+    (told,) = said(sealed)
+    assert told.startswith("silent-zero: expected profiling values above 0 with ")
+    assert told.endswith(("95 %, got 0", "390 W of 500 W, got 0"))
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        row("DCGM_FI_DEV_GPU_UTIL", 0) + row("DCGM_FI_DEV_POWER_USAGE", 46) + DEAD,  # idle
+        row("DCGM_FI_DEV_GPU_UTIL", 0) + row("DCGM_FI_DEV_POWER_USAGE", 76) + DEAD,  # idle, clocks up
+        # A copy within the device: no tensor pipe, and the memory is busy.
+        row("DCGM_FI_DEV_GPU_UTIL", 95)
+        + row("DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", 0)
+        + row("DCGM_FI_PROF_DRAM_ACTIVE", 0.81),
+        # A kernel that uses no tensor pipe.
+        row("DCGM_FI_DEV_GPU_UTIL", 95)
+        + row("DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", 0)
+        + row("DCGM_FI_PROF_SM_ACTIVE", 0.93),
+    ],
+)
+def test_a_zero_that_is_true_stays_a_zero(page):
+    sealed = metered(lambda s: METERED + page)
+    usage = usage_of(sealed)
+    assert {u.evidence_class for u in usage} == {EvidenceClass.B2}
+    assert all(Measured.TENSOR_OTHER in u.measured and u.tensor_other_cycles == 0 for u in usage)
+    assert said(sealed) == []
+
+
+def instances(tensor: float, power: float) -> str:
+    labels = [f'{LABELS},GPU_I_PROFILE="1g.10gb",GPU_I_ID="{gi}"' for gi in (7, 8)]
+    return "".join(
+        row("DCGM_FI_DEV_SM_CLOCK", 1410, label)
+        + row("DCGM_FI_DEV_POWER_USAGE", power, label)
+        + row("DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", tensor if label.endswith('"8"') else 0, label)
+        for label in labels
+    )
+
+
+def test_zeros_of_all_instances_of_a_gpu_that_draws_its_full_power_are_no_reading():
+    """An instance has neither utilisation nor power of its own (metering.md 2.3): its GPU's power is looked at."""
+    mig = f"MIG-{GPU[4:]}-7"
+    dead = usage_of(metered(lambda s: instances(0, 390)), mig)
+    assert {(u.evidence_class, u.gap_reason) for u in dead} == {(EvidenceClass.GAP, GapReason.READ_FAILED)}
+    for tensor, power in ((0.5, 390), (0, 76)):
+        assert {
+            u.evidence_class for u in usage_of(metered(lambda s, t=tensor, p=power: instances(t, p)), mig)
+        } == {EvidenceClass.B2}
 
 
 def test_a_bad_row_costs_that_row_only():
@@ -300,7 +388,7 @@ def test_one_scrape_serves_all_entities_until_it_is_old():
     for _ in range(3):
         assert source.read(GPU).sm_clock_mhz == (1410.0,)
     assert exporter.asked == 1
-    clock.advance(REFRESH_NS)
+    clock.advance(SLOW_NS)
     exporter.page = row("DCGM_FI_DEV_SM_CLOCK", 900).encode()
     reading = source.read(GPU)
     assert (reading.sm_clock_mhz, reading.t_boot_ns) == ((900.0,), clock.boot_ns())
@@ -329,7 +417,7 @@ def test_cycle_totals_are_given_out_once_per_collection():
     exporter.page = (
         row("DCGM_FI_PROF_HMMA_CYCLES_ACTIVE_TOTAL", 5).encode() + row("DCGM_FI_PROF_SM_ACTIVE", 0.5).encode()
     )
-    clock.advance(REFRESH_NS)
+    clock.advance(SLOW_NS)
     assert (source.read(GPU).cycles, source.read(GPU).percent) == ({}, {2: 50.0})
 
 
@@ -368,7 +456,7 @@ def test_totals_of_a_slow_exporter_are_metered_whole():
 def test_an_exporter_that_goes_away_leaves_errors_not_old_values_and_is_asked_again():
     clock, exporter = FakeClock(), Exporter(row("DCGM_FI_DEV_SM_CLOCK", 1410).encode())
     source = DcgmSource("http://x/metrics", clock, exporter)
-    clock.advance(REFRESH_NS)
+    clock.advance(SLOW_NS)
     page, exporter.page = exporter.page, SourceError("connection refused")
     assert source.read(GPU).error == "DCGM_SCRAPE_FAILED"
     exporter.page = SourceError("timed out after 2 s")
@@ -383,6 +471,150 @@ def test_an_exporter_that_goes_away_leaves_errors_not_old_values_and_is_asked_ag
     clock.advance(RETRY_NS)
     assert source.read(GPU).error is None
     assert source.read("GPU-gone").error == "DCGM_ENTITY_NOT_FOUND"
+
+
+def energy(s: int, *, period: int = 30) -> str:
+    return row("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", 10**9 + s // period * period * 400_000)
+
+
+def test_a_page_whose_energy_stands_still_is_stale():
+    """An exporter goes on serving what it had when its host engine died: a gap, not the last average for ever."""
+
+    def busy(s: int) -> str:
+        return METERED + row("DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", 0.5 + s // 30 % 9 / 1000)
+
+    died = 300
+    usage = usage_of(metered(lambda s: busy(min(s, died)) + energy(min(s, died)), 600))
+    gap_s = sum(u.duration_ns for u in usage if u.evidence_class is EvidenceClass.GAP) / 1e9
+    assert {u.gap_reason for u in usage if u.evidence_class is EvidenceClass.GAP} == {GapReason.READ_FAILED}
+    assert gap_s == pytest.approx(600 - died - STILL_NS / 1e9, abs=SLOW_NS / 1e9)
+    # A GPU whose exporter collects every two minutes is not stale in between.
+    slow = usage_of(metered(lambda s: busy(s) + energy(s, period=110), 600))
+    assert {u.evidence_class for u in slow} == {EvidenceClass.B2}
+
+
+def test_ratios_that_stand_still_while_energy_rises_are_not_used():
+    """The profiling module stopped; the rest of the page goes on (reference/metering.md 2.1)."""
+
+    def page(tensor: Callable[[int], float]) -> Callable[[int], str]:
+        ratio = "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE"
+        return lambda s: METERED + energy(s) + row("DCGM_FI_DEV_GPU_UTIL", 97) + row(ratio, tensor(s))
+
+    usage = usage_of(metered(page(lambda s: 0.512345), 600))
+    assert {u.evidence_class for u in usage} == {EvidenceClass.B2, EvidenceClass.C}
+    before_s = sum(u.duration_ns for u in usage if u.evidence_class is EvidenceClass.B2) / 1e9
+    assert before_s == pytest.approx(FROZEN_AFTER * 30, abs=SLOW_NS / 1e9)
+    steady = usage_of(metered(page(lambda s: 0.512345 + s // 30 % 7 * 1e-6), 600))
+    assert {u.evidence_class for u in steady} == {EvidenceClass.B2}
+    for tensor, dram in (
+        (0, 0),
+        (0, "0.000001"),
+        (0, "1.000000"),
+    ):  # idle, as good as idle, copying at full rate
+        still = row("DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", tensor) + row("DCGM_FI_PROF_DRAM_ACTIVE", dram)
+        idle = usage_of(metered(lambda s, still=still: METERED + energy(s) + still, 600))
+        assert {u.evidence_class for u in idle} == {EvidenceClass.B2}
+
+
+def test_each_average_counts_once_for_the_time_until_the_next():
+    """Faster scrapes than collections see duplicates; what they add up to is the sum of the averages."""
+    means = [0.1, 0.9, 0.4, 0.6]
+
+    def page(s: int) -> str:
+        return METERED + energy(s) + row("DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", means[min(s // 30, 3)])
+
+    usage = usage_of(metered(page, 120))
+    tensor = sum(u.tensor_other_cycles for u in usage)
+    whole = 108 * 1_410_000_000 * 120
+    # Each is seen up to one fetch late; the first and last of a job differ by that much of one average.
+    late = 108 * 1_410_000_000 * SLOW_NS // 10**9
+    assert tensor == pytest.approx(sum(means) / 4 * whole, abs=late)
+    assert sum(u.duration_ns for u in usage) == 120_000_000_000
+
+
+def test_an_exporter_that_collects_often_is_scraped_often(caplog):
+    clock, exporter = FakeClock(), Exporter(b"")
+    fetched = []
+
+    def run(seconds: int, period: int) -> int:
+        asked = exporter.asked
+        for _ in range(seconds):
+            exporter.page = (METERED + energy(clock.boot_ns() // 10**9, period=period)).encode()
+            source.read(GPU)
+            clock.advance(FAST_NS)
+        return exporter.asked - asked
+
+    exporter.page = (METERED + energy(0)).encode()
+    source = DcgmSource("http://x/metrics", clock, exporter, node="n")
+    assert run(60, 30) == pytest.approx(12, abs=1)
+    fetched.append(run(60, 1))
+    assert fetched[0] > 40
+    assert "collects as often as it is scraped" in caplog.text
+    assert run(60, 30) < 30  # and less often again
+    assert run(60, 30) == pytest.approx(12, abs=1)
+
+
+class Nvml:
+    """A source beside the exporter that knows the devices; `reads` by entity."""
+
+    def __init__(self, *devices: Device, **reads: object) -> None:
+        self.devices, self.reads, self.closed = devices, reads, False
+        self.fails: SourceError | None = None
+
+    def facts(self) -> NodeFacts:
+        if self.fails:
+            raise self.fails
+        library = Library("/usr/lib/libnvidia-ml.so.1", "ab" * 32, "")
+        return NodeFacts("n", bytes(16), "580.1", "13", "nvml", self.devices, library=library)
+
+    def read(self, entity: str) -> Reading:
+        return Reading(entity, 1, 2, **self.reads)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_what_the_page_does_not_say_is_asked_of_nvml_beside_it():
+    gpu = Device(GPU, "NVIDIA A100-SXM4-80GB", "8.0", 108, 1410, serial="165", persistence=True)
+    mig = Device(
+        "MIG-0-real",
+        "NVIDIA A100-SXM4-80GB MIG 2g.20gb",
+        "8.0",
+        28,
+        1410,
+        mig=True,
+        parent=GPU,
+        gpu_instance=3,
+    )
+    other = Device("GPU-2", "NVIDIA A100-SXM4-80GB", "8.0", 108, pci_address="0:2")
+    process = Process(4711)
+    nvml = Nvml(
+        gpu, mig, other,
+        energy_mj=7, power_mw=8, sm_clock_mhz=(1200.0, 1300.0), processes=(process,), utilization_gpu_pct=50.0,
+    )  # fmt: skip
+    label = f'{LABELS},GPU_I_PROFILE="2g.20gb",GPU_I_ID="3"'
+    page = row("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", 5, label) + row(
+        "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", 0.5, label
+    )
+    source = DcgmSource("http://x", FakeClock(), Exporter(page.encode()), node="n", beside=nvml)
+    facts = source.facts()
+    # SM counts come from the device: the page's table does not know a 2g instance, and guesses none.
+    assert facts.devices == (gpu, mig)
+    assert [(u.vendor, u.pci_address, u.reason) for u in facts.uncovered] == [
+        ("NVIDIA", "0:2", "is not on the exporter's page")
+    ]
+    assert facts.library.path == "/usr/lib/libnvidia-ml.so.1"
+    reading = source.read("MIG-0-real")
+    assert (reading.entity, reading.percent) == ("MIG-0-real", {5: 50.0})
+    assert (reading.processes, reading.sm_clock_mhz) == ((process,), (1200.0, 1300.0))
+    assert (source.read(GPU).energy_mj, source.read(GPU).power_mw) == (7, 8)
+    nvml.reads = {"error": "NVML_ERROR_UNKNOWN"}
+    held = source.read(GPU)  # the page's energy is older than NVML's was: none
+    assert (held.energy_mj, held.error) == (None, None)
+    nvml.fails = SourceError("gone")
+    assert {d.entity for d in source.facts().devices} == {GPU, f"MIG-{GPU[4:]}-3"}
+    source.close()
+    assert nvml.closed
 
 
 def test_a_page_without_gpus_and_a_url_that_is_none_are_refused_with_a_hint():

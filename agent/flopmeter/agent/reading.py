@@ -33,6 +33,7 @@ FP16_UTIL = 13
 PERCENT_IDS = (2, 4, 5, 6, 7, 8, 9, 11, 12, 13)
 
 DRAM_BW_UTIL = 10  # of theoretical bandwidth: a cross-check, no pipe
+GRAPHICS_UTIL = 1  # any context active: tells that an exporter's counters are alive
 #: Rates of the time since the reading before, in MiB/s: PCIe and NVLink (reference/metering.md 1.3).
 PCIE_TX, PCIE_RX, NVLINK_RX, NVLINK_TX = 20, 21, 60, 61
 RATE_IDS = (PCIE_TX, PCIE_RX, NVLINK_RX, NVLINK_TX)
@@ -56,8 +57,8 @@ class Reading:
 
     `cycles` holds GPM ids 248-260 as integers, since boot. `percent` holds GPM ids 1-13 as the average
     over the time since the previous reading of the same entity. `sm_clock_mhz` holds the samples since
-    then, or the one clock at the reading. `percent` may also hold id 10 and `rates_mib_s` ids 20, 21, 60 and
-    61: cross-checks only. `workload` None = the source does not say (the agent attributes).
+    then, or the one clock at the reading. `percent` may also hold ids 1 and 10, and `rates_mib_s` ids 20, 21, 60
+    and 61: cross-checks only. `workload` None = the source does not say (the agent attributes).
     """
 
     entity: str

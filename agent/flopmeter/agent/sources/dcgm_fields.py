@@ -1,9 +1,10 @@
 """What the rows of dcgm-exporter mean: both name generations, both unit generations. Pure.
 
 Sources: reference/metering.md 2.1, 2.2 for the names up to exporter 4.8 and their units; NVIDIA/go-dcgm's
-field tests (base units, ids 1600-1612) and DCGM 4.6's dcgm_fields for the renamed ones. Where a row states
-its unit ("in MHz") in its HELP text, that wins over the name, because operators write the HELP texts and the
-exporter changed units under names. PROF ratios are the exception: their HELP says "in %" and always lied.
+field tests (base units, ids 1600-1612: clocks in Hz, energy in J) and DCGM 4.6's dcgm_fields for the renamed
+ones. Where a row states its unit ("in MHz") in its HELP text, that wins over the name, because operators write
+the HELP texts and the exporter changed units under names: DEV_GPU_UTIL_RATIO is a whole percentage in DCGM 4.6
+(field 203) and a ratio in exporter 4.9. PROF ratios are the exception: their HELP says "in %" and always lied.
 """
 
 import re
@@ -17,6 +18,10 @@ MAX_RATIO = 1.005
 
 #: PROF ratios by name without prefix, old and new -> GPM percentage id (metering.md 2.1, ids 1002 … 1016).
 RATIOS: Mapping[str, int] = {
+    "PROF_GR_ENGINE_ACTIVE": ids.GRAPHICS_UTIL,
+    "PROF_GR_ENGINE_UTIL_RATIO": ids.GRAPHICS_UTIL,
+    "PROF_DRAM_ACTIVE": ids.DRAM_BW_UTIL,
+    "PROF_DRAM_UTIL_RATIO": ids.DRAM_BW_UTIL,
     "PROF_SM_ACTIVE": ids.SM_UTIL,
     "PROF_SM_UTIL_RATIO": ids.SM_UTIL,
     "PROF_PIPE_TENSOR_ACTIVE": ids.ANY_TENSOR_UTIL,
@@ -36,10 +41,13 @@ RATIOS: Mapping[str, int] = {
     "PROF_PIPE_INT_ACTIVE": ids.INTEGER_UTIL,
     "PROF_INT_UTIL_RATIO": ids.INTEGER_UTIL,
 }
-#: Profiling ratios that are no pipe, but tell whether the profiling counters are alive at all.
-LIVENESS = frozenset(
-    {"PROF_GR_ENGINE_ACTIVE", "PROF_GR_ENGINE_UTIL_RATIO", "PROF_DRAM_ACTIVE", "PROF_DRAM_UTIL_RATIO"}
-)
+#: Profiling rates in bytes per second, both generations alike -> GPM rate id, in MiB/s there (metering.md 1.3).
+RATES: Mapping[str, int] = {
+    "PROF_PCIE_TX_BYTES": ids.PCIE_TX,
+    "PROF_PCIE_RX_BYTES": ids.PCIE_RX,
+    "PROF_NVLINK_RX_BYTES": ids.NVLINK_RX,
+    "PROF_NVLINK_TX_BYTES": ids.NVLINK_TX,
+}
 #: Since-boot cycle totals of DCGM 4.6 and later (fields 1084 … 1096), device level only (metering.md 1.4).
 CYCLES: Mapping[str, int] = {
     "PROF_SM_CYCLES_ELAPSED_TOTAL": ids.SM_CYCLES_ELAPSED,

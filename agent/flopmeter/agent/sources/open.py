@@ -1,9 +1,14 @@
 """From what a user types (`--source`) to an opened source. Sources are imported when they are asked for."""
 
+import logging
+from typing import cast
+
 from flopmeter.agent.errors import SettingsError, SourceError
 from flopmeter.contract.clock import Clock
 
 from .base import Recording, Source
+
+log = logging.getLogger(__name__)
 
 FORMS = "nvml, dcgm:URL, sim, trace:FILE"
 
@@ -26,7 +31,7 @@ def open_source(spec: str, clock: Clock) -> Source | Recording:
     if kind == "dcgm":
         from .dcgm import DEFAULT_URL, DcgmSource
 
-        return DcgmSource(rest or DEFAULT_URL, clock)
+        return DcgmSource(rest or DEFAULT_URL, clock, beside=_nvml_if_it_starts(clock))
     if kind == "sim" and not rest:
         from .sim import SimSource, default_script
 
@@ -36,3 +41,13 @@ def open_source(spec: str, clock: Clock) -> Source | Recording:
 
         return TraceFile(rest)
     raise SettingsError(f"source: expected one of {FORMS}, got {spec!r}", "for example --source nvml")
+
+
+def _nvml_if_it_starts(clock: Clock) -> Source | None:
+    """NVML beside an exporter, for what its page does not say; an agent without the driver does without."""
+    try:
+        opened = open_source("nvml", clock)
+    except SourceError as e:
+        log.info("dcgm: NVML cannot be asked beside the exporter: %s", e)
+        return None
+    return cast("Source", opened)

@@ -12,7 +12,10 @@ from typing import Any, TypeVar
 
 from flopmeter.agent.reading import (
     CYCLE_IDS,
+    DRAM_BW_UTIL,
+    GRAPHICS_UTIL,
     PERCENT_IDS,
+    RATE_IDS,
     Happening,
     HappeningKind,
     NodeFacts,
@@ -33,7 +36,8 @@ MAX_TIME_NS = (1 << 63) - 1
 MAX_SM_COUNT = 4_096
 
 _CYCLE_KEYS = {str(i): i for i in CYCLE_IDS}
-_PERCENT_KEYS = {str(i): i for i in PERCENT_IDS}
+_PERCENT_KEYS = {str(i): i for i in (*PERCENT_IDS, GRAPHICS_UTIL, DRAM_BW_UTIL)}
+_RATE_KEYS = {str(i): i for i in RATE_IDS}
 _KINDS = {kind.label: kind for kind in WorkloadKind}
 _COMPUTE_CAPABILITY = re.compile(r"(\d{1,3}\.\d{1,2})?\Z")
 
@@ -115,6 +119,9 @@ def _device(data: object) -> Device:
         mig=data.get("mig") is True,
         parent=_entity(parent) if parent else "",
         gpu_instance=_whole(data, "gpu_instance", 1_000, default=-1),
+        pci_address=_text(data, "pci_address"),
+        persistence=_switch(data, "persistence"),
+        confidential=_switch(data, "confidential"),
     )
 
 
@@ -152,6 +159,7 @@ class LineParser:
     ) -> Reading:
         cycles: dict[int, int] = {}
         percents: dict[int, float] = {}
+        rates: dict[int, float] = {}
         gpm = data.get("gpm")
         if gpm is not None:
             if type(gpm) is not dict:
@@ -167,6 +175,11 @@ class LineParser:
                         percents[metric] = share
                     else:
                         self._refused(f"gpm.{key}")
+                elif (metric := _RATE_KEYS.get(key)) is not None:
+                    if counter(value) is not None:
+                        rates[metric] = value
+                    else:
+                        self._refused(f"gpm.{key}")
         return Reading(
             entity,
             t_boot_ns,
@@ -180,6 +193,8 @@ class LineParser:
             self._value(data, "memory_used_bytes", counter),
             self._processes(data.get("processes")),
             workload,
+            rates,
+            self._value(data, "clock_event_reasons", counter),
         )
 
     def _value(self, data: dict[str, Any], key: str, check: Callable[[object], _T | None]) -> _T | None:
@@ -287,6 +302,14 @@ def _entity(value: object) -> str:
         return check_entity(value if type(value) is str else "")
     except ContractError as e:
         raise LineError(str(e)) from None
+
+
+def _switch(data: Mapping[str, Any], key: str) -> bool | None:
+    """True, false, or not known."""
+    value = data.get(key)
+    if value is None or type(value) is bool:
+        return value
+    raise LineError(f"{key}: expected true or false, got {_short(value)}")
 
 
 def _whole(data: Mapping[str, Any], key: str, most: int, *, default: int | None = None) -> int:

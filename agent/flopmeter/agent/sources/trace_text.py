@@ -37,11 +37,12 @@ def item_line(item: Reading | Happening) -> bytes:
         data["workload"] = None if item.workload == IDLE else _workload_object(item.workload)
     if item.error is not None:
         return _line(data | {"error": item.error})
-    if item.cycles or item.percent:
-        data["gpm"] = {str(k): v for k, v in (*item.percent.items(), *item.cycles.items())}
+    if item.cycles or item.percent or item.rates_mib_s:
+        values = *item.percent.items(), *item.rates_mib_s.items(), *item.cycles.items()
+        data["gpm"] = {str(k): v for k, v in values}
     if item.sm_clock_mhz:
         data["sm_clock_mhz"] = item.sm_clock_mhz[0] if len(item.sm_clock_mhz) == 1 else item.sm_clock_mhz
-    for key in ("energy_mj", "power_mw", "utilization_gpu_pct", "memory_used_bytes"):
+    for key in ("energy_mj", "power_mw", "utilization_gpu_pct", "memory_used_bytes", "clock_event_reasons"):
         if (value := getattr(item, key)) is not None:
             data[key] = value
     if item.processes is not None:
@@ -76,4 +77,11 @@ def _device_object(d: Device) -> dict[str, Any]:
     }
     if d.max_sm_clock_mhz:
         data["max_sm_clock_mhz"] = d.max_sm_clock_mhz
-    return data | {"gpu_instance": d.gpu_instance} if d.gpu_instance >= 0 else data
+    if d.gpu_instance >= 0:
+        data["gpu_instance"] = d.gpu_instance
+    if d.pci_address:
+        data["pci_address"] = d.pci_address
+    for key in ("persistence", "confidential"):
+        if (switch := getattr(d, key)) is not None:
+            data[key] = switch
+    return data
