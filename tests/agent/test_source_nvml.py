@@ -149,7 +149,7 @@ def test_a_metric_that_fails_once_comes_back_and_one_that_is_not_there_is_asked_
 
 @pytest.mark.parametrize("entries", [98, 210, 333, 477])
 def test_drivers_built_with_a_shorter_array_know_fewer_ids(machine, entries):
-    m = machine(BUSY, gpm_max=entries)
+    m = machine(BUSY, f"node gpm_max={entries}")
     source = m.source()
     m.tick(source)
     reading = m.tick(source)
@@ -521,7 +521,7 @@ def test_the_library_in_use_is_told_by_path_and_hash(tmp_path):
     assert got["library"]["sha256"] == hashlib.sha256(library.read_bytes()).hexdigest()
     assert got["cycles"] == 11
     # Put before the driver's own: what answers is found, not what has the right name.
-    spoof = build(gpm_max=333)
+    spoof = build(copy=1)
     got = run_alone(LD_LIBRARY_PATH=str(library.parent), LD_PRELOAD=str(spoof), FAKENVML_SCRIPT=str(script))
     assert got["library"]["path"] == str(spoof)
 

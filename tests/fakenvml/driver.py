@@ -53,18 +53,28 @@ def _folder() -> Path:
 
 
 @functools.cache
-def build(without: tuple[str, ...] = (), gpm_max: int = 477) -> Path:
-    """The library, built once in a process; `without` are functions that it does not export."""
+def _objects() -> tuple[Path, ...]:
     if COMPILER is None:
         raise FileNotFoundError(NO_COMPILER)
+    objects = []
+    for name in SOURCES:
+        objects.append(_folder() / f"{name}.o")
+        command = [COMPILER, "-c", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(objects[-1])]
+        subprocess.run([*command, str(HERE / name)], check=True)
+    return tuple(objects)
+
+
+@functools.cache
+def build(without: tuple[str, ...] = (), copy: int = 0) -> Path:
+    """The library, linked once in a process; `without` are functions that it does not export."""
+    objects = _objects()
     folder = Path(tempfile.mkdtemp(dir=_folder()))
     library = folder / "libnvidia-ml.so.1"
     hidden = "".join(f" {name};" for name in without)
     script = folder / "exports.map"
     script.write_text(f"{{ global: nvml*; fakenvml_*; local:{hidden} *; }};\n")
-    command = [COMPILER, "-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", f"-DGPM_MAX={gpm_max}"]
-    command += ["-Wl,-soname,libnvidia-ml.so.1", f"-Wl,--version-script={script}", "-o", str(library)]
-    subprocess.run([*command, *(str(HERE / name) for name in SOURCES), "-lm", "-lpthread"], check=True)
+    command = [str(COMPILER), "-shared", "-Wl,-soname,libnvidia-ml.so.1", f"-Wl,--version-script={script}"]
+    subprocess.run([*command, "-o", str(library), *map(str, objects), "-lm", "-lpthread"], check=True)
     return library
 
 
@@ -76,11 +86,10 @@ class Machine:
         folder: Path,
         *lines: str,
         without: Iterable[str] = (),
-        gpm_max: int = 477,
         boot_ns: int = BOOT_NS,
         unix_ns: int = UNIX_NS,
     ) -> None:
-        self.library = build(tuple(without), gpm_max)
+        self.library = build(tuple(without))
         self.sysfs = folder / "sys"  # empty unless a test fills it
         self._sources: list = []
         self.script = folder / "machine.nvml"

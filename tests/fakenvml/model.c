@@ -48,7 +48,9 @@ void fakenvml_open(const char *script, const char *clock_file) {
     for (long i = 0; i < pendings; i++) free(pending[i].text);
     pendings = lines_seen = 0;
     script_read = 0;
-    memset(&node, 0, sizeof node);
+    for (int i = 0; i < node.gpus; i++) memset(&node.gpu[i], 0, sizeof node.gpu[i]);
+    memset(&node, 0, offsetof(Node, gpu));
+    node.gpm_max = 477;
     snprintf(node.driver, sizeof node.driver, "595.58.03");
     snprintf(node.nvml, sizeof node.nvml, "13.595.58");
     snprintf(script_path, sizeof script_path, "%s", script ? script : "");
@@ -267,6 +269,7 @@ static void set_node(const char *key, const char *text, uint64_t at) {
     else if (!strcmp(key, "init")) node.init = atoi(text);
     else if (!strcmp(key, "cc")) node.cc = atoi(text);
     else if (!strcmp(key, "strict")) node.strict = atoi(text);
+    else if (!strcmp(key, "gpm_max")) node.gpm_max = (unsigned)atoi(text);
     else if (!strcmp(key, "reload")) {
         for (int i = 0; i < node.gpus; i++) { advance(&node.gpu[i], at); forget_counters(&node.gpu[i], 1); }
     } else if (!strcmp(key, "order")) {

@@ -48,6 +48,7 @@ typedef struct {
 
 typedef struct {
     char driver[80], nvml[80];
+    unsigned gpm_max;
     int init, cc, strict, gpus, order[MAX_GPUS], ordered;
     Gpu gpu[MAX_GPUS];
 } Node;

@@ -1,6 +1,6 @@
 /* A stand-in for libnvidia-ml.so.1, to be loaded by the real nvidia-ml-py. Layouts and signatures follow nvml.h 13.
  * What the machine does stands in a script (model.c, README.md); a driver that lacks a function is linked with a
- * version script that hides it. GPM_MAX: length of the metric array that this driver was built with. */
+ * version script that hides it. */
 #define _GNU_SOURCE
 #include "model.h"
 #include <math.h>
@@ -10,9 +10,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#ifndef GPM_MAX
-#define GPM_MAX 477
-#endif
 enum {
     OK = 0, UNINITIALIZED = 1, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, SIZE = 7, NO_DATA = 21, VERSION = 25, LOST = 15
 };
@@ -368,18 +365,18 @@ int nvmlGpmMetricsGet(MetricsGet *get) {
     if (!refs) return UNINITIALIZED;
     if (get->version != 1) return VERSION;
     Sample *a = get->older, *b = get->newer;
-    if (!a || !b || !b->gpu || a->gpu != b->gpu || a->gi != b->gi || b->at <= a->at || get->count > GPM_MAX) return INVALID;
+    if (!a || !b || !b->gpu || a->gpu != b->gpu || a->gi != b->gi || b->at <= a->at || get->count > node.gpm_max) return INVALID;
     const Setting *fail = setting(&b->gpu->fail, __func__);
     if (fail) return (int)fail->number;
     for (unsigned i = 0; node.strict && i < get->count; i++)
-        if (get->metrics[i].id >= (b->gpu->cycles ? GPM_MAX : 248)) return INVALID;
+        if (get->metrics[i].id >= (b->gpu->cycles ? node.gpm_max : 248)) return INVALID;
     Unit *u = b->gi < 0 ? &b->gpu->whole : &b->gpu->gi[b->gi];
     int plain = !u->add.n && !u->value.n && !u->err.n;
     for (unsigned i = 0; i < get->count; i++) {
         Metric *m = &get->metrics[i];
         char name[16];
         const Setting *s;
-        if (m->id >= GPM_MAX) { m->ret = INVALID; m->value = 0; continue; }
+        if (m->id >= node.gpm_max) { m->ret = INVALID; m->value = 0; continue; }
         if (b->gi >= 0 && !b->ci) { m->ret = NO_DATA; m->value = 0; continue; }
         m->value = metric(b->gpu, a, b, m->id, &m->ret);
         memset(m->names, 0, sizeof m->names);
