@@ -95,7 +95,7 @@ def _figure(document: Mapping[str, Any], paint: Paint) -> list[str]:
     lower, upper = flop_text(int(flop["lower"])), flop_text(int(flop["upper"]))
     return [
         "",
-        f"  estimate   {paint(document['two_figures'] + ' FLOP', bold=True)}   exactly {int(flop['point']):,}",
+        f"  estimate   {paint(document['two_figures'] + ' FLOP', bold=True)}   unrounded {int(flop['point']):,}",
         f"  ±{document['margin_percent']} %      between {lower} and {upper}: the error that the EU accepts",
     ]
 
