@@ -21,7 +21,7 @@ from flopmeter.contract.usage import IDLE, Workload, WorkloadKind
 DAYS_NS = 10 * 86_400_000_000_000
 #: Low lines, so that a handful of one-minute records crosses them; written down before the records came.
 LOW = tuple(
-    replace(r, threshold_flop=10**17 + 10**15 * i, status_as_of=date(2026, 1, 22))
+    replace(r, threshold_flop=6 * 10**16 + 10**15 * i, status_as_of=date(2026, 1, 22))
     for i, r in enumerate(shipped())
 )
 OTHER = Workload(WorkloadKind.PROCESS, job="pg-77", dtype="fp8")
@@ -357,7 +357,7 @@ def test_totals_near_10_to_the_26_and_a_regime_that_is_not_known(tmp_path):
     with Desk(tmp_path / "books.sqlite", shipped()) as desk:
         chain = Chain()
         agent = desk.agent(chain)
-        for _ in range(100):
+        for _ in range(170):
             desk.offer(agent, chain.next([row, replace(row, entity_index=1)]))
         desk.commit()
         crossed = {e.data["regime"] for e in desk.commit().events} | {
