@@ -52,7 +52,7 @@ def test_raw_values_are_the_drivers(machine: Machine) -> None:
 
 
 def test_all_ids_are_asked_though_one_is_refused(tmp_path: Path) -> None:
-    with Machine(tmp_path, "node strict=1", "gpu g0 hmma=0.5", gpm_max=210) as machine:
+    with Machine(tmp_path, "node strict=1 gpm_max=210", "gpu g0 hmma=0.5") as machine:
         raw = NvmlRaw()
         older = raw.sample()
         machine.advance(1_000_000_000)
