@@ -1,11 +1,16 @@
 """Shared by the meter's tests: a device that counts exactly, readings of it, and sums over sealed windows."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 
+from flopmeter.agent.encode import encode_batch, encode_inventory
 from flopmeter.agent.meter import Meter, MeterSettings, Sealed
+from flopmeter.agent.ratios import PERCENT_OF
 from flopmeter.agent.reading import CYCLE_IDS, NodeFacts, Reading
-from flopmeter.contract.usage import Device, Usage, Workload, WorkloadKind
+from flopmeter.collector.anchors import AnchorCheck
+from flopmeter.collector.encode import BatchView, decode_batch, decode_inventory, device_bounds
+from flopmeter.contract.usage import Device, Measured, Usage, Workload, WorkloadKind
 
 SECOND = 1_000_000_000
 H100 = "NVIDIA H100 80GB HBM3"
@@ -104,3 +109,82 @@ def duration(sealed: Iterable[Sealed], entity: str | None = None) -> int:
 
 def notices(sealed: Iterable[Sealed]) -> list[str]:
     return [n.kind.label for s in sealed for n in s.batch.notices]
+
+
+def own(sealed: Iterable[Sealed], name: str, entity: str | None = None) -> int:
+    """Sum of a number over all rows that are the entity's own: no gap, and not what others did."""
+    return sum(
+        getattr(u, name)
+        for _, u in rows(sealed, entity)
+        if not u.gap_reason and Measured.OTHERS not in u.measured
+    )
+
+
+def taken(sealed: Iterable[Sealed]) -> int:
+    """The collector takes every batch, and no anchor contradicts the usage; how many pairs were compared."""
+    check = AnchorCheck()
+    for s in sealed:
+        inventory = decode_inventory(encode_inventory(s.inventory))
+        payload = encode_batch(s.batch)
+        BatchView(payload).groups([device_bounds(d, 0) for d in inventory.devices])
+        batch = decode_batch(payload)
+        assert batch == s.batch
+        assert check.take(0, s.boot_id, batch, inventory) is None
+    return check.compared
+
+
+@dataclass
+class Scripted:
+    """A GPU whose pipes' counters are worth `k` each, and whose percentages tell the truth.
+
+    `done` is that truth: cycles of one SM, times 1,000, since the start.
+    """
+
+    entity: str = "GPU-0"
+    average: bool = True
+    sms: int = SMS
+    mhz: int = 1700
+    k: Mapping[int, Fraction] = field(default_factory=dict)
+    start: int = 10**15
+    done: dict[int, int] = field(default_factory=lambda: dict.fromkeys(CYCLE_IDS, 0))
+    read_at: dict[int, int] = field(default_factory=lambda: dict.fromkeys(CYCLE_IDS, 0))
+
+    def run(self, ns: int, shares: Mapping[int, int]) -> None:
+        """`ns` pass; `shares` are active permille by counter id."""
+        cycles = self.mhz * ns // 1000
+        self.done[248] += cycles * 1000
+        for key in CYCLE_IDS[1:]:
+            self.done[key] += cycles * shares.get(key, 0)
+
+    def true(self, key: int) -> int:
+        """SM-cycles since the start."""
+        return self.done[key] * self.sms // 1000
+
+    def counters(self) -> dict[int, int]:
+        each = 1 if self.average else self.sms
+        one = Fraction(1)
+        return {
+            key: self.start + int(n * each / (1000 * self.k.get(key, one))) for key, n in self.done.items()
+        }
+
+    def percent(self) -> dict[int, float]:
+        """Over the time since the last reading; taking it is a reading."""
+        elapsed = self.done[248] - self.read_at[248]
+        found = {
+            of: 100 * (self.done[key] - self.read_at[key]) / elapsed if elapsed else 0.0
+            for key, of in zip(CYCLE_IDS[1:], PERCENT_OF[1:], strict=True)
+        }
+        self.read_at = dict(self.done)
+        return found
+
+    def reading(self, t: int, **changes: object) -> Reading:
+        values: dict[str, object] = {
+            "entity": self.entity,
+            "t_boot_ns": t,
+            "t_unix_ns": UNIX0 + t,
+            "cycles": self.counters(),
+            "percent": self.percent(),
+            "sm_clock_mhz": (float(self.mhz),),
+            "workload": JOB_A,
+        }
+        return Reading(**(values | changes))  # type: ignore[arg-type]

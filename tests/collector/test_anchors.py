@@ -64,3 +64,13 @@ def test_a_counter_without_k_is_exact():
 def test_anchors_of_different_k_say_nothing_of_each_other():
     before, after = anchor(10, {252: 0}), anchor(20, {252: 8}, k=(500_000,))
     assert check((row(hmma_cycles=7),), before, after) == (None, 0)
+
+
+def test_an_anchor_at_the_start_of_its_window_may_stand_behind_the_usage_in_it():
+    """A reading at 10 is in the window from 10 on, and so is the interval that ends with it."""
+    checked = AnchorCheck()
+    early = row(sm_elapsed_cycles=1320)
+    assert checked.take(1, b"boot", batch(10, 11, (early,), anchor(10, {248: 10})), INVENTORY) is None
+    late = row(sm_elapsed_cycles=660)
+    assert checked.take(1, b"boot", batch(11, 20, (late,), anchor(20, {248: 15})), INVENTORY) is None
+    assert checked.compared == 1

@@ -47,14 +47,17 @@ class _Since:
     measured: Measured = ALL_MEASURED  # read in every row
     sound: bool = True  # only A1 rows: nothing was estimated, nothing is a gap
 
-    def add(self, rows: "_Rows", batch: Batch) -> None:
-        """Add the entity's rows of `batch`, which may be the one in which the anchor stands."""
+    def add(self, rows: "_Rows", batch: Batch, *, own: bool = False) -> None:
+        """Add the entity's rows of `batch`; `own`: it quotes the anchor, and may hold usage from before it.
+
+        So it may even where it begins at the anchor: a reading at the very end of a window is in the next one.
+        """
         if batch.window_end_boot_ns <= self.anchor.t_boot_ns:
             return
         self.measured &= rows.measured
         self.sound = self.sound and rows.sound
         _into(self.outer, rows.sums)
-        if batch.window_start_boot_ns >= self.anchor.t_boot_ns:
+        if batch.window_start_boot_ns >= self.anchor.t_boot_ns and not own:
             _into(self.inner, rows.sums)
 
 
@@ -107,7 +110,7 @@ class AnchorCheck:
                     anchor, boot_id, [0] * len(SUM_FIELDS), [0] * len(SUM_FIELDS)
                 )
                 in_full = _Since(anchor, boot_id, since.inner.copy(), since.outer.copy())
-                in_full.add(rows, batch)
+                in_full.add(rows, batch, own=True)
             if since is not None:
                 self._since[key] = in_full
         return None
