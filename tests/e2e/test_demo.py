@@ -59,9 +59,9 @@ def test_1e23_is_crossed_once_and_at_its_time(full: dict[str, Any]) -> None:
         ("threshold.undetermined", "crossed"),
         ("threshold.crossed", "crossed"),
     ]
-    # When, by the script alone: the first hour by which 0.97 x 2048 FLOP of every HMMA cycle pass the line.
+    # When, by the script alone: the first hour by which 0.97 x 0.6 x 2048 FLOP of every HMMA cycle pass the line.
     script = scenario.default()
-    hour = next(h for h in range(script.hours) if _cycles_by(script, h) * 2048 * 97 > 100 * 10**23)
+    hour = next(h for h in range(script.hours) if _cycles_by(script, h) * 2048 * 6 * 97 > 1_000 * 10**23)
     ended = max(datetime.fromisoformat(n["last_window_end"]) for n in full["fleet"]["nodes"])
     due = ended - timedelta(hours=script.hours - hour)
     late = datetime.fromisoformat(crossed[0]["time"]) - due
@@ -85,9 +85,9 @@ def _cycles_by(script: scenario.Scenario, hour: int) -> int:
 
 def test_the_story_is_told(full: dict[str, Any]) -> None:
     fleet = full["fleet"]
-    assert (fleet["nodes_total"], fleet["gpus"]) == (16, 128)
-    assert fleet["nodes_by_status"] == {"live": 15, "silent": 1}
-    assert [n["node"] for n in fleet["nodes"] if n["status"] == "silent"] == ["node-14"]
+    assert (fleet["nodes_total"], fleet["gpus"]) == (24, 192)
+    assert fleet["nodes_by_status"] == {"live": 23, "silent": 1}
+    assert [n["node"] for n in fleet["nodes"] if n["status"] == "silent"] == ["node-22"]
     assert {r["run"]: r["rule"] for r in full["runs"]} == {
         PRETRAIN: "label",
         FINETUNE: "label",

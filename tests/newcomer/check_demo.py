@@ -19,8 +19,8 @@ def lacking(result: dict[str, Any]) -> list[str]:
         f"no {t} among the events" for t in ("threshold.crossed", "threshold.undetermined") if t not in types
     ]
     silent = result["fleet"].get("nodes_by_status", {}).get("silent", 0)
-    if (result["fleet"].get("nodes_total"), silent) != (16, 1):
-        wrong.append(f"expected 16 nodes, one silent; got {result['fleet'].get('nodes_total')} and {silent}")
+    if (result["fleet"].get("nodes_total"), silent) != (24, 1):
+        wrong.append(f"expected 24 nodes, one silent; got {result['fleet'].get('nodes_total')} and {silent}")
     for run in result["runs"]:
         name = run.get("run", "?")
         flop = run.get("executed", {}).get("flop", {})

@@ -19,7 +19,7 @@ def small() -> Scenario:
 
 
 def test_spans_leave_no_hour_out() -> None:
-    for days, nodes in ((2, 5), (3, 5), (30, 16)):
+    for days, nodes in ((2, 5), (3, 5), (30, 24)):
         for node in scenario.default(days, nodes).nodes:
             assert node.spans[0].start == 0
             assert node.spans[-1].end == days * 24
@@ -57,11 +57,11 @@ def test_differences_of_counters_are_the_scripted_cycles(small: Scenario, run: s
 
 
 def test_the_story_crosses_1e23_with_certainty_within_its_30_days() -> None:
-    """From the script alone: 112 H100, less a dead agent's share, A1 bounds."""
+    """From the script alone: 176 H100, less a dead agent's share, A1 bounds."""
     story = scenario.default()
     arch = current().arch(scenario.COMPUTE_CAPABILITY, scenario.MODEL)
     assert arch is not None
-    assert (story.gpus, story.hours) == (128, 720)
+    assert (story.gpus, story.hours) == (192, 720)
     hmma = story.hmma_cycles(PRETRAIN)
     figure = flop(
         Cycles(EvidenceClass.A1, ALL_MEASURED, 0, elapsed=2 * hmma, active=hmma, hmma=hmma), arch, "bf16"

@@ -61,10 +61,10 @@ def replay(file: Path, collector: str, state: Path | None, window: str, as_json:
 @click.option(
     "--days", type=click.IntRange(2, 365), default=30, show_default=True, help="Length of the history."
 )
-@click.option("--nodes", type=click.IntRange(5, 64), default=16, show_default=True, help="Nodes of 8 GPUs.")
+@click.option("--nodes", type=click.IntRange(5, 64), default=24, show_default=True, help="Nodes of 8 GPUs.")
 @json_option
 def demo(once: bool, directory: Path | None, days: int, nodes: int, as_json: bool) -> None:
-    """A simulated cluster, metered for real: 16 nodes of 8 H100, 30 days of history, then live.
+    """A simulated cluster, metered for real: 24 nodes of 8 H100, 30 days of history, then live.
 
     Simulated are the GPUs' counters only; meters, signed batches, spools, gRPC and the collector's books are
     the real ones, on loopback. Needs no GPU and no root. Ctrl-C ends it.

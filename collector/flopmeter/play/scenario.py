@@ -100,13 +100,13 @@ def elapsed_cycles(ns: int) -> int:
     return CLOCK_MHZ * SMS * ns // 1_000
 
 
-def default(days: int = 30, nodes: int = 16) -> Scenario:
+def default(days: int = 30, nodes: int = 24) -> Scenario:
     """The demo's story, scaled to `days` (at least 2) and `nodes` (at least 5).
 
     All but two nodes pre-train; of the last two, one idles, fine-tunes, idles and fine-tunes again, and one
-    does work that nobody labelled. Pipes are busier than real training keeps them (0.76 of all cycles, where
-    0.3 to 0.5 is usual): 112 H100 need that for the lower bound, which must assume TF32, to pass 10^23 FLOP
-    within 30 days.
+    does work that nobody labelled. Pipes are busier than real training keeps them (0.81 of all cycles, where
+    0.3 to 0.5 is usual): 176 H100 need that for the lower bound, which must assume TF32 by mma.sync at 0.6 of
+    its rate (reference/metering.md 4.3), to pass 10^23 FLOP within 30 days.
     """
     hours = days * DAY_HOURS
 
@@ -146,9 +146,9 @@ def _pretraining(at: Callable[[float], int]) -> tuple[Span, ...]:
     again = _restarted(first, "88001", 1)
     after = _restarted(first, "88213", 0)
     return (
-        Span(at(0.008), at(0.21), first, 752_000, 640),
-        Span(at(0.215), at(0.40), again, 768_000, 655),
-        Span(at(0.42), at(1.0), after, 764_000, 650),
+        Span(at(0.008), at(0.21), first, 796_000, 650),
+        Span(at(0.215), at(0.40), again, 812_000, 665),
+        Span(at(0.42), at(1.0), after, 808_000, 660),
     )
 
 
