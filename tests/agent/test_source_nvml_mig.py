@@ -189,13 +189,14 @@ def test_a_gpu_whose_facts_cannot_be_read_is_uncovered_with_nvmls_error(machine)
     m = machine("gpu g0 fail.nvmlDeviceGetCudaComputeCapability=17", "gpu g1", "gpu g2 uuid=not_a_uuid")
     facts = m.source().facts()
     assert [d.entity for d in facts.devices] == [GPU1]
-    assert [(u.pci_address, u.model, u.reason) for u in facts.uncovered][0] == (
+    assert (facts.uncovered[0].pci_address, facts.uncovered[0].model, facts.uncovered[0].reason) == (
         "00000000:10:00.0", "NVIDIA H100 80GB HBM3", "NVML_ERROR_OPERATING_SYSTEM",
     )  # fmt: skip
     assert "not_a_uuid" in facts.uncovered[1].reason
 
 
-def _show(m, address, vendor, device, kind, driver=""):
+def _show(m, address, ids, kind, driver=""):
+    vendor, _, device = ids.partition(":")
     folder = m.sysfs / "bus" / "pci" / "devices" / address
     folder.mkdir(parents=True)
     for name, value in (("vendor", vendor), ("device", device), ("class", kind)):
@@ -206,11 +207,11 @@ def _show(m, address, vendor, device, kind, driver=""):
 
 def test_what_the_bus_shows_and_nvml_lacks_is_uncovered(machine):
     m = machine("gpu g0", "gpu g1 state=lost")
-    _show(m, "0000:10:00.0", "10de", "2330", "030200", "nvidia")  # g0
-    _show(m, "0000:11:00.0", "10de", "2330", "030200", "nvidia")  # g1, which has no address in NVML any more
-    _show(m, "0000:12:00.0", "10de", "2330", "030200", "vfio-pci")
-    _show(m, "0000:21:00.0", "1002", "74a1", "120000", "amdgpu")
-    _show(m, "0000:02:00.0", "1a03", "2000", "030000", "ast")  # the board's management controller
+    _show(m, "0000:10:00.0", "10de:2330", "030200", "nvidia")  # g0
+    _show(m, "0000:11:00.0", "10de:2330", "030200", "nvidia")  # g1, which has no address in NVML any more
+    _show(m, "0000:12:00.0", "10de:2330", "030200", "vfio-pci")
+    _show(m, "0000:21:00.0", "1002:74a1", "120000", "amdgpu")
+    _show(m, "0000:02:00.0", "1a03:2000", "030000", "ast")  # the board's management controller
     source = m.source()
     found = {u.pci_address: u for u in source.facts().uncovered}
     assert set(found) == {"00000000:11:00.0", "00000000:12:00.0", "00000000:21:00.0"}
@@ -218,7 +219,7 @@ def test_what_the_bus_shows_and_nvml_lacks_is_uncovered(machine):
     assert "vfio-pci" in found["00000000:12:00.0"].reason
     amd = found["00000000:21:00.0"]
     assert (amd.vendor, amd.model) == ("AMD", "1002:74a1")
-    _show(m, "0000:22:00.0", "8086", "0bd5", "038000", "i915")  # plugged in later
+    _show(m, "0000:22:00.0", "8086:0bd5", "038000", "i915")  # plugged in later
     assert {u.vendor for u in source.facts().uncovered} == {"NVIDIA", "AMD", "Intel"}
     assert m.calls("nvmlInitWithFlags") == 1
 

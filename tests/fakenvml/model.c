@@ -85,6 +85,13 @@ int64_t value_at(const Steps *s, uint64_t t) {
     return s->n ? s->value[step_at(s, t, &left)] : 0;
 }
 
+int64_t clock_at(const Gpu *g, uint64_t t) {
+    if (t >= g->clock.origin) return value_at(&g->clock, t);
+    for (int i = 0; i < 4; i++)
+        if (g->clock_was[i].n && t >= g->clock_was[i].origin) return value_at(&g->clock_was[i], t);
+    return 0;
+}
+
 /* "0.45" or "345:0.4,1980:0.6" (value:seconds, repeated), each times `unit`. */
 static void set_steps(Steps *s, const char *text, double unit, uint64_t at) {
     memset(s, 0, sizeof *s);
@@ -249,7 +256,11 @@ static void set_gpu(Gpu *g, const char *key, const char *text, uint64_t at) {
     }
     if (!strncmp(key, "fail.", 5)) set(&g->fail, key + 5, text, 0);
     else if (!strncmp(key, "hang.", 5)) set(&g->hang, key + 5, text, 0);
-    else if (!strcmp(key, "clock")) set_steps(&g->clock, text, 1e3, at);
+    else if (!strcmp(key, "clock")) {
+        memmove(g->clock_was + 1, g->clock_was, 3 * sizeof(Steps));
+        g->clock_was[0] = g->clock;
+        set_steps(&g->clock, text, 1e3, at);
+    }
     else if (!strcmp(key, "scale")) g->average = !strcmp(text, "average");
     else if (!strcmp(key, "state")) g->state = !strcmp(text, "lost") ? 15 : !strcmp(text, "reset") ? 16 : 0;
     else if (!strcmp(key, "reset")) forget_counters(g, 0);

@@ -39,7 +39,7 @@ typedef struct {
     int major, minor, cores, max_clock, mig, average, gpm, cycles, ring_ms, ring_len, state, lost, present;
     int persistence, virt, proc_samples, util, stride;
     uint64_t memory_total, reasons, upto;
-    Steps clock, flow[FLOWS]; /* kHz */
+    Steps clock, clock_was[4], flow[FLOWS]; /* kHz; what the clock was before, newest first */
     unsigned __int128 flowed[FLOWS]; /* unit x ns */
     double k[PIPES];
     Settings fail, hang;
@@ -65,5 +65,6 @@ void catch_up(void);
 void advance(Gpu *g, uint64_t to);
 void forget_counters(Gpu *g, int energy_too);
 int64_t value_at(const Steps *s, uint64_t t);
+int64_t clock_at(const Gpu *g, uint64_t t); /* kHz, also of the past */
 const Setting *setting(const Settings *s, const char *name);
 #endif

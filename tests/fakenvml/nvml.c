@@ -275,7 +275,7 @@ int nvmlDeviceGetSamples(Dev *d, int type, unsigned long long last, int *kind, u
         if (used == room) return SIZE;
         out[used].value.d = 0;
         out[used].time = (at + offset) / 1000;
-        out[used++].value.u = (unsigned)(value_at(&g->clock, at) / 1000);
+        out[used++].value.u = (unsigned)(clock_at(g, at) / 1000);
     }
     *n = used;
     return used ? OK : NOT_FOUND;

@@ -37,7 +37,7 @@ class Clocks:
         self._clock = clock
         self._lock = threading.Lock()
         self._now = nvml.sm_clock(handle)
-        self._kept: list[Sample] = []
+        self._kept = Kept()
         self._seen_us = 0
         self._last_us = 0  # wall clock of the reading before
         self._foreign = False  # the buffer's stamps are not of the wall clock
@@ -72,11 +72,7 @@ class Clocks:
         if history and self._lock.acquire(blocking=False):  # else the poller hangs in the driver
             try:
                 self._drain()
-                if self._foreign:
-                    samples, self._kept = self._kept, []
-                else:
-                    cut = sum(1 for t, _ in self._kept if t <= until_us)
-                    samples, self._kept = self._kept[:cut], self._kept[cut:]
+                samples = self._kept.take(None if self._foreign else until_us)
             finally:
                 self._lock.release()
         self._last_us = until_us
@@ -95,7 +91,7 @@ class Clocks:
             if self._ring is not None:
                 self._drain()
             elif (now := clock_mhz(self._now.ask())) is not None:
-                self._keep([(self._clock.unix_ns() // 1_000, now)])
+                self._kept.add([(self._clock.unix_ns() // 1_000, now)])
         finally:
             self._lock.release()
 
@@ -118,19 +114,44 @@ class Clocks:
         if fresh:
             self._seen_us = fresh[-1][0]
             self.short = self.short or len(fresh) >= self._ring.room
-            self._keep(fresh)
-
-    def _keep(self, samples: list[Sample]) -> None:
-        self._kept += samples
-        if len(self._kept) > MAX_SAMPLES:
-            self._kept = thin(self._kept)
+            self._kept.add(fresh)
 
 
-def thin(samples: list[Sample]) -> list[Sample]:
-    """Every second sample, and the lowest and the highest: they are the bounds."""
-    lowest = min(samples, key=lambda s: s[1])
-    highest = max(samples, key=lambda s: s[1])
-    return sorted({*samples[::2], lowest, highest})
+class Kept:
+    """Samples of one interval, in order: all, or evenly thinned out, and both extremes, which are the bounds."""
+
+    __slots__ = ("_extremes", "_passed", "_samples", "_stride")
+
+    def __init__(self) -> None:
+        self._samples: list[Sample] = []
+        self._extremes: dict[bool, Sample] = {}  # highest?
+        self._stride = 1  # every so many-th is kept
+        self._passed = 0
+
+    def add(self, samples: list[Sample]) -> None:
+        for sample in samples:
+            if self._passed % self._stride == 0:
+                self._samples.append(sample)
+            self._passed += 1
+            if len(self._samples) > MAX_SAMPLES:
+                self._samples = self._samples[::2]
+                self._stride *= 2
+        if self._stride > 1:
+            for highest, choose in ((False, min), (True, max)):
+                known = [self._extremes[highest]] if highest in self._extremes else []
+                self._extremes[highest] = choose([*known, *samples, *self._samples], key=lambda s: s[1])
+
+    def take(self, until_us: int | None) -> list[Sample]:
+        """Those up to `until_us`, or all; the others stay for the next interval."""
+        samples = self._samples
+        cut = len(samples) if until_us is None else sum(1 for t, _ in samples if t <= until_us)
+        taken = samples[:cut]
+        if self._extremes:
+            taken += [s for s in self._extremes.values() if until_us is None or s[0] <= until_us]
+        self._samples = samples[cut:]
+        self._extremes = {}
+        self._stride, self._passed = 1, 0
+        return taken
 
 
 class Poller:
