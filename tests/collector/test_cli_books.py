@@ -14,8 +14,9 @@ from builders import WINDOW_NS, Chain, busy, gap
 from desk import Desk
 
 from flopmeter.cli.main import main
+from flopmeter.collector.layout import Paint
 from flopmeter.collector.regimes import shipped
-from flopmeter.collector.runs_view import Paint, run_view, sparkline
+from flopmeter.collector.runs_view import run_view, sparkline
 from flopmeter.contract.usage import IDLE, Workload, WorkloadKind
 
 PRETRAIN = Workload(WorkloadKind.SLURM, job="4711", run="llama-70b-pretrain", dtype="bf16")

@@ -12,8 +12,8 @@ from flopmeter.cli.output import emit_json, json_option
 from .store_path import DEFAULT_STORE, store_file
 
 if TYPE_CHECKING:
+    from .layout import Paint
     from .regimes import Regime
-    from .runs_view import Paint
 
 MIN_INTERVAL_S = 0.1
 
@@ -247,7 +247,7 @@ def fleet() -> None:
 def fleet_list(store: Path, as_json: bool) -> None:
     """Every node: what is metered, how well, since when not, and what was lost."""
     from . import queries
-    from .runs_view import fleet_view
+    from .fleet_view import fleet_view
 
     with queries.reading(store) as reader:
         document = reader.fleet(queries.asked(time.time_ns()))
@@ -315,7 +315,7 @@ def _paint() -> "Paint":
     import os
     import shutil
 
-    from .runs_view import Paint
+    from .layout import Paint
 
     colour = _is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     return Paint(colour=colour, width=shutil.get_terminal_size((100, 24)).columns)

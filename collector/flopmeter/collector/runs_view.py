@@ -9,38 +9,19 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-import click
-
 from flopmeter.cli.output import flop_text, seconds_text
 
+from .layout import STATUS, Paint, Row, hours, table, wrapped
+
 SPARKS = "▁▂▃▄▅▆▇█"
-_STATUS = {
-    "running": ("●", "green"),
-    "live": ("●", "green"),
-    "silent": ("◌", "red"),
-    "stopped": ("○", None),
-    "never": ("·", "yellow"),
-}
 _VERDICT = {"crossed": "red", "undetermined": "yellow", "below": "green"}
-_Row = Sequence[tuple[str, dict[str, Any]]]  # cells: text and its style
 _MAX_SHARE_SHOWN = 10  # times the line; beyond, "over 10 x"
-
-
-class Paint:
-    """Styles text, or leaves it plain where colour is unwanted or could not be shown."""
-
-    def __init__(self, *, colour: bool, width: int) -> None:
-        self.colour = colour
-        self.width = max(60, width)
-
-    def __call__(self, text: str, fg: str | None = None, *, bold: bool = False, dim: bool = False) -> str:
-        return click.style(text, fg=fg, bold=bold or None, dim=dim or None) if self.colour else text
 
 
 def run_view(document: Mapping[str, Any], paint: Paint) -> str:
     """`runs show`: what a run did, against which lines, how well that is known, and why not better."""
     flop = document["executed"]["flop"]
-    mark, fg = _STATUS[document["status"]]
+    mark, fg = STATUS[document["status"]]
     models = ", ".join(document["by_model"]) or "nothing metered yet"
     span = f"{_minute(document['first_seen'])} to {_minute(document['last_seen'])} UTC"
     jobs = f"{_counted(document['job_count'], 'job')}, named by {document['rule']}"
@@ -62,7 +43,7 @@ def run_view(document: Mapping[str, Any], paint: Paint) -> str:
     if document["reasons"]:
         lines += ["", paint("  Why the bounds are as wide as they are", bold=True)]
         for reason in document["reasons"]:
-            lines += _wrapped(reason, paint.width, "    ", "  ")
+            lines += wrapped(reason, paint.width, "    ", "  ")
     lines += ["", *(paint(text, dim=True) for text in _small_print(document, paint.width))]
     return "\n".join(lines)
 
@@ -168,18 +149,16 @@ def _hour(text: str) -> int:
 def _coverage(document: Mapping[str, Any], paint: Paint) -> list[str]:
     c = document["coverage"]
     expected, gap = c["expected_device_seconds"], c["gap_device_seconds"]
-    classes = ", ".join(
-        f"{k} {_hours(v['device_seconds'])}" for k, v in document["by_evidence_class"].items()
-    )
+    classes = ", ".join(f"{k} {hours(v['device_seconds'])}" for k, v in document["by_evidence_class"].items())
     energy = document["energy_joules"] / 3.6e6
     unread = document["energy_unmeasured_device_seconds"]
     share = "" if not expected else f" ({math.floor((1 - gap / expected) * 1000) / 10:.1f} % observed)"
-    gaps = ", ".join(f"{name} {_hours(s)}" for name, s in c["gaps"].items())
+    gaps = ", ".join(f"{name} {hours(s)}" for name, s in c["gaps"].items())
     lines = [
-        f"  coverage   {_hours(expected)} of device time{share}",
+        f"  coverage   {hours(expected)} of device time{share}",
         f"  gaps       {paint(gaps, 'yellow')}" if gaps else "  gaps       none",
         f"  evidence   {classes or 'none'}",
-        f"  energy     {_energy(energy)}" + (f", {_hours(unread)} unread" if unread else ""),
+        f"  energy     {_energy(energy)}" + (f", {hours(unread)} unread" if unread else ""),
     ]
     if document["no_w_table"]:
         names = ", ".join(document["no_w_table"])
@@ -188,7 +167,7 @@ def _coverage(document: Mapping[str, Any], paint: Paint) -> list[str]:
 
 
 def _small_print(document: Mapping[str, Any], width: int) -> list[str]:
-    return _wrapped(
+    return wrapped(
         "Compared is the executed total: every operation the hardware did, recomputation included. What each law "
         f"counts may be less, or span several runs (flopmeter regimes show ID). {document['note']} "
         f"FLOP from SM-cycles by table {document['w_table']}.",
@@ -203,10 +182,10 @@ def runs_view(documents: Sequence[Mapping[str, Any]], paint: Paint) -> str:
     if not documents:
         return "no runs yet: a run appears with the first batch of a job (flopmeter agent run)"
     head = ("run", "", "FLOP", "lower", "upper", "nearest line", "observed", "last seen (UTC)")
-    rows: list[_Row] = []
+    rows: list[Row] = []
     for d in documents:
         flop, c = d["executed"]["flop"], d["coverage"]
-        mark, fg = _STATUS[d["status"]]
+        mark, fg = STATUS[d["status"]]
         expected = c["expected_device_seconds"]
         observed = math.floor(c["observed_device_seconds"] / expected * 1000) / 10 if expected else 0.0
         rows.append(
@@ -221,7 +200,7 @@ def runs_view(documents: Sequence[Mapping[str, Any]], paint: Paint) -> str:
                 (_minute(d["last_seen"]), {"dim": True}),
             )
         )
-    return _table(head, rows, paint)
+    return table(head, rows, paint)
 
 
 def _nearest(document: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -254,61 +233,17 @@ def events_view(events: Sequence[Mapping[str, Any]], paint: Paint, *, filtered: 
         lines.append(
             f"{_minute(e['time'])}  {paint(e['type'], fg, bold=True)}  {paint(e['subject'], bold=True)}"
         )
-        lines += _wrapped(e["data"]["message"], paint.width, "    ", "")
+        lines += wrapped(e["data"]["message"], paint.width, "    ", "")
         due = e["data"].get("due")
         if due:
             lines.append(f"    {paint('due ' + _minute(due) + ' UTC', 'red')} to {e['data']['recipient']}")
     return "\n".join(lines)
 
 
-def fleet_view(fleet: Mapping[str, Any], paint: Paint) -> str:
-    """`fleet list`: one line a node; what is wrong stands out."""
-    if not fleet["nodes"]:
-        return "no nodes yet: start an agent (flopmeter agent run) and admit its key"
-    states = ", ".join(f"{count} {name}" for name, count in sorted(fleet["nodes_by_status"].items()))
-    share = math.floor(fleet["unattributed_share"] * 1000) / 10
-    head = ("node", "", "GPUs", "model", "class", "lag", "gap", "unattributed", "trouble")
-    rows: list[_Row] = []
-    for n in fleet["nodes"]:
-        mark, fg = _STATUS[n["status"]]
-        window = n["last_window"]
-        whole = window["device_seconds"] or 1.0
-        trouble = [
-            f"{n[key]} {word}"
-            for key, word in (
-                ("conflicts", "conflicts"),
-                ("lost_records", "lost"),
-                ("refused_records", "refused"),
-            )
-            if n[key]
-        ]
-        if n["fault"]:
-            trouble.append(n["fault"])
-        gap, unowned = window["gap_seconds"] / whole, window["unattributed_seconds"] / whole
-        rows.append(
-            (
-                (n["node"], {"bold": True}),
-                (f"{mark} {n['status']}", {"fg": fg}),
-                (_devices(n), {}),
-                (", ".join(n["models"]), {}),
-                (" ".join(n["last_window"]["classes"]), {}),
-                (seconds_text(n["lag_seconds"]) if n["lag_seconds"] is not None else "-", {}),
-                (f"{gap:.0%}" if gap else "", {"fg": "yellow"}),
-                (f"{unowned:.0%}" if unowned else "", {"fg": "yellow"}),
-                ("; ".join(trouble), {"fg": "red"}),
-            )
-        )
-    summary = (
-        f"{fleet['nodes_total']} nodes ({states}), {fleet['gpus']} GPUs · {_hours(fleet['device_seconds'])} metered, "
-        f"{_hours(fleet['idle_device_seconds'])} idle, {share:.1f} % unattributed"
-    )
-    return f"{paint(summary, bold=True)}\n{_table(head, rows, paint)}"
-
-
 def regimes_view(regimes: Sequence[Mapping[str, Any]], paint: Paint) -> str:
     """`regimes list`."""
     head = ("regime", "line (FLOP)", "status", "effective", "what follows", "title")
-    rows: list[_Row] = [
+    rows: list[Row] = [
         (
             (r["id"], {"bold": True}),
             (f"{r['comparison']} {_power(r['threshold_flop'])}", {}),
@@ -319,7 +254,7 @@ def regimes_view(regimes: Sequence[Mapping[str, Any]], paint: Paint) -> str:
         )
         for r in regimes
     ]
-    return _table(head, rows, paint)
+    return table(head, rows, paint)
 
 
 def regime_view(r: Mapping[str, Any], paint: Paint) -> str:
@@ -344,32 +279,9 @@ def regime_view(r: Mapping[str, Any], paint: Paint) -> str:
         ("file", f"version {r['version']}, sha256 {r['digest']}"),
     )
     for name, text in texts:
-        first, *rest = _wrapped(text, paint.width, " " * 14, "")
+        first, *rest = wrapped(text, paint.width, " " * 14, "")
         lines += [f"  {name:12}{first.strip()}", *rest]
     return "\n".join(lines)
-
-
-def _table(head: Sequence[str], rows: Sequence[_Row], paint: Paint) -> str:
-    used = [i for i in range(len(head)) if head[i] == "" or any(row[i][0] for row in rows)]
-    widths = {i: max(len(head[i]), *(len(row[i][0]) for row in rows)) for i in used}
-    lines = ["  ".join(paint(f"{head[i]:{widths[i]}}", dim=True) for i in used).rstrip()]
-    for row in rows:
-        cells = []
-        for i in used:
-            text, style = row[i]
-            cells.append(paint(text, **style) + " " * (widths[i] - len(text)))
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
-
-
-def _wrapped(text: str, width: int, indent: str, first_mark: str) -> list[str]:
-    wrapped: str = click.wrap_text(text, min(width, 110) - len(first_mark), indent, indent)
-    return [line.rstrip() for line in wrapped.splitlines()]
-
-
-def _devices(node: Mapping[str, Any]) -> str:
-    cut = node["entities"] - node["gpus"]
-    return str(node["gpus"]) if cut <= 0 else f"{node['gpus']} ({node['entities']} MIG)"
 
 
 def _counted(n: int, word: str) -> str:
@@ -378,10 +290,6 @@ def _counted(n: int, word: str) -> str:
 
 def _minute(time: str) -> str:
     return time[:16].replace("T", " ")
-
-
-def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:,.0f} GPU-h" if seconds >= 36_000 else f"{seconds / 3600:.2f} GPU-h"
 
 
 def _energy(kwh: float) -> str:

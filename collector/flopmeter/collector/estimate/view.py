@@ -9,7 +9,7 @@ from typing import Any
 
 from flopmeter.cli.output import flop_text, seconds_text
 from flopmeter.collector.events import threshold_text
-from flopmeter.collector.runs_view import Paint
+from flopmeter.collector.layout import Paint
 
 _COLOURS = {"crossed": "red", "undetermined": "yellow", "below": "green"}
 _AGREEMENT = {"agrees": "green", "disagrees": "red", "cannot tell": "yellow", "not metered": "yellow"}
