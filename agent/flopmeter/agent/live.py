@@ -1,6 +1,7 @@
 """Rounds of readings for the tools that look at a node (top, doctor, read, record), live or from a trace."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Protocol, cast
 
 from flopmeter.contract.clock import Clock
@@ -8,12 +9,10 @@ from flopmeter.contract.clock import Clock
 from .errors import SourceError
 from .reader import Reader
 from .reading import Happening, NodeFacts, Reading
-from .sources.base import Recording, Source
+from .sources.base import Recording, Source, gone
 
 #: A driver call that takes longer than this costs its GPU a gap, not the tool.
 READ_DEADLINE_S = 2.0
-#: After an error of this kind the source is asked again what there is.
-_GONE = ("LOST", "RESET_REQUIRED", "NOT_FOUND", "UNINITIALIZED")
 
 
 class Rounds(Protocol):
@@ -41,7 +40,7 @@ class LiveRounds:
         while True:
             readings = self._reader.read([d.entity for d in self._facts.devices])
             yield list(readings)
-            if any(r.error and any(word in r.error for word in _GONE) for r in readings):
+            if any(r.error and gone(r.error) for r in readings):
                 self._ask_again()
             now_ns = self._clock.boot_ns()
             due_ns += self._tick_ns
@@ -57,16 +56,8 @@ class LiveRounds:
             return  # the readings say what is wrong
         # A device that is gone keeps its row: it is lost, not forgotten.
         known = {d.entity for d in facts.devices}
-        gone = tuple(d for d in self._facts.devices if d.entity not in known)
-        self._facts = NodeFacts(
-            facts.node,
-            facts.boot_id,
-            facts.driver,
-            facts.nvml,
-            facts.source,
-            facts.devices + gone,
-            facts.cluster,
-        )
+        gone_devices = tuple(d for d in self._facts.devices if d.entity not in known)
+        self._facts = replace(facts, devices=facts.devices + gone_devices)
 
     def close(self) -> None:
         self._reader.close()

@@ -16,6 +16,7 @@ from .errors import SettingsError, SourceError
 from .pipeline import Pipeline
 from .reader import Reader
 from .reading import NodeFacts, Reading
+from .sources.base import gone
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +135,7 @@ class Loop:
         readings = self._reader.read([d.entity for d in self._facts.devices])
         for reading in readings:
             self._pipeline.observe(reading)
-            if reading.error is not None and "LOST" in reading.error:
+            if reading.error is not None and gone(reading.error):
                 self._facts_due_ns = min(self._facts_due_ns, now_ns + FACTS_AFTER_LOSS_NS)
         self._pipeline.advance(self._clock.boot_ns(), self._clock.unix_ns())
         self.ticks.done += 1

@@ -9,6 +9,14 @@ from flopmeter.agent.reading import Happening, NodeFacts, Reading
 #: made anew under the same UUID). No difference may be taken across it.
 COUNTERS_RESTARTED = "FLOPMETER_COUNTERS_RESTARTED"
 
+#: After errors with one of these words devices are others than before: the facts are due.
+_GONE = ("LOST", "RESET_REQUIRED", "RESTARTED", "NOT_FOUND", "UNINITIALIZED", "NOT_LOADED", "MISMATCH")
+
+
+def gone(error: str) -> bool:
+    """Whether the error of a reading says that `facts` should be asked again."""
+    return any(word in error for word in _GONE)
+
 
 class Source(Protocol):
     """Reads entities one by one. Opened by its own constructor, which raises SourceError if it cannot."""
