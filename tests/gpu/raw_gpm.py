@@ -58,12 +58,13 @@ class NvmlRaw:
 
     def clock_samples(self, since_us: int) -> list[tuple[int, float]]:
         try:
-            _, samples = pynvml.nvmlDeviceGetSamples(
+            kind, samples = pynvml.nvmlDeviceGetSamples(
                 self._handle, pynvml.NVML_PROCESSOR_CLK_SAMPLES, since_us
             )
         except pynvml.NVMLError:
             return []
-        return [(int(s.timeStamp), float(s.sampleValue.uiVal)) for s in samples if s.timeStamp > since_us]
+        found = [(int(s.timeStamp), _number(kind, s.sampleValue)) for s in samples if s.timeStamp > since_us]
+        return [(t, mhz) for t, mhz in found if mhz > 0]  # slots of the buffer that were never filled
 
     def fields(self, ids: tuple[int, ...]) -> dict[int, tuple[int, float]]:
         found: dict[int, tuple[int, float]] = {}
@@ -71,11 +72,8 @@ class NvmlRaw:
             values = pynvml.nvmlDeviceGetFieldValues(self._handle, list(ids))
         except pynvml.NVMLError as e:
             return {key: (int(e.value), 0.0) for key in ids}
-        members = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
         for value in values:
-            kind = int(value.valueType)
-            member = members[kind] if 0 <= kind < len(members) else "ullVal"
-            number = float(getattr(value.value, member, 0))
+            number = _number(int(value.valueType), value.value)
             found[int(value.fieldId)] = (int(value.nvmlReturn), number)
         return found
 
@@ -84,3 +82,9 @@ class NvmlRaw:
             pynvml.nvmlGpmSampleFree(sample)
         self._samples, self._free = [], []
         pynvml.nvmlShutdown()
+
+
+def _number(kind: int, value: Any) -> float:
+    """A member of nvmlValue_t by nvmlValueType_t."""
+    members = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
+    return float(getattr(value, members[kind] if 0 <= kind < len(members) else "ullVal"))

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,9 +93,7 @@ class State:
 
 
 def _replace(path: Path, data: bytes) -> None:
+    """Whole or not at all, whatever kills this process; a power cut may cost the last experiment."""
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as f:
-        f.write(data)
-        f.flush()
-        os.fsync(f.fileno())
+    part.write_bytes(data)
     part.replace(path)
