@@ -15,6 +15,9 @@ from .shares import Part, split
 from .track import Track, anchor_of
 from .window import Window
 
+#: The wire holds 32 bits: counted in seconds of the boot, more than a century.
+_LATEST_EPOCH = (1 << 32) - (1 << 24)
+
 
 class Epochs:
     """The tracks of one node's entities, and the window that they are booked into.
@@ -134,7 +137,9 @@ class Epochs:
         track.rest = ()
         if now.counters[0] is None or track.entity.energy_only or not track.entity.sm_count:
             return
-        track.epoch += 1
+        # Above all that an agent before us, whose state was lost, may have used in this boot: between anchors
+        # of two lives lies time that is in no window.
+        track.epoch = max(track.epoch + 1, min(now.t_boot_ns // 1_000_000_000, _LATEST_EPOCH))
         scale = self.scale_of(track)
         if scale is not None:
             self._quote(track, now, scale)
