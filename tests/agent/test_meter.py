@@ -324,6 +324,7 @@ def test_an_agent_that_lost_its_state_does_not_use_epochs_of_the_life_before() -
     node.tick()
     last = max(a.epoch for a in node.flush()[0].batch.anchors)
     node.agent = meter()
+    node.sleep(1)
     node.calibrated()
     assert min(a.epoch for a in node.flush()[-1].batch.anchors) > last
 
