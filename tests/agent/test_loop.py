@@ -23,7 +23,7 @@ from flopmeter.agent.reader import HUNG, HUNG_ROUND, MAX_STUCK, Reader
 from flopmeter.agent.reading import NodeFacts, Reading
 from flopmeter.agent.sources.sim import SimSource
 from flopmeter.agent.spool import Spool
-from flopmeter.agent.systemd import Notifier
+from flopmeter.cli.systemd import Notifier
 from flopmeter.collector.encode import decode_batch
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.limits import MIN_TICK_NS
@@ -412,11 +412,11 @@ def test_systemd_is_told_ready_watchdog_and_stopping(tmp_path: Path) -> None:
         notifier.ready("metering 8 devices")
         notifier.beat()
         notifier.beat()  # too soon: not sent
-        notifier.stopping()
+        notifier.stopping("sealing")
         got = [server.recv(4096).decode() for _ in range(3)]
         assert got[0] == "READY=1\nSTATUS=metering 8 devices"
         assert got[1] == "WATCHDOG=1"
-        assert got[2].startswith("STOPPING=1\n")
+        assert got[2] == "STOPPING=1\nSTATUS=sealing"
 
 
 def test_an_abstract_socket_of_systemd_is_understood() -> None:

@@ -8,6 +8,8 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import cast
 
+from flopmeter.cli.systemd import Notifier
+
 from .attribution import Attributor, ProcFinder
 from .loop import Loop, LoopSettings, SystemClock, stop_on_signals
 from .meter import MeterSettings
@@ -17,7 +19,6 @@ from .reading import Happening, NodeFacts, Reading
 from .settings import AgentSettings
 from .sources.base import Recording, Source
 from .sources.open import open_source
-from .systemd import Notifier
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ def _meter(source: Source, settings: AgentSettings, ours: str, clock: SystemCloc
             LoopSettings(tick_ns=settings.tick, stop_timeout_s=settings.stop_timeout / 1e9),
             on_tick=view.on_tick if settings.metrics_address else None,
             beat=notifier.beat,
-            on_stop=notifier.stopping,
+            on_stop=lambda: notifier.stopping("sealing and shipping what is left"),
         )
         view.ticks = loop.ticks
         if settings.metrics_address:

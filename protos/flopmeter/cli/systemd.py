@@ -1,4 +1,7 @@
-"""Telling systemd how we are (sd_notify(3)): a datagram to the socket it names. Nothing where there is none."""
+"""Telling systemd how we are (sd_notify(3)): a datagram to the socket it names. Nothing where there is none.
+
+For agent and collector alike: what a unit of Type=notify asks of either is the same.
+"""
 
 import contextlib
 import os
@@ -17,22 +20,19 @@ class Notifier:
         usec = environ.get("WATCHDOG_USEC", "")
         ours = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         # Half the time that systemd allows, as sd_watchdog_enabled(3) asks.
-        self._beat_s = int(usec) / 2e6 if usec.isdigit() and ours else 0.0
+        self.beat_s = int(usec) / 2e6 if usec.isdigit() and ours else 0.0  # 0 = nobody asks
         self._beaten_s = 0.0
 
     def ready(self, status: str) -> None:
         self._send(f"READY=1\nSTATUS={status}")
 
-    def status(self, status: str) -> None:
-        self._send(f"STATUS={status}")
-
-    def stopping(self) -> None:
-        self._send("STOPPING=1\nSTATUS=sealing and shipping what is left")
+    def stopping(self, status: str) -> None:
+        self._send(f"STOPPING=1\nSTATUS={status}")
 
     def beat(self) -> None:
         """The loop turns. Cheap: sends only when half of the watchdog's time has passed."""
         now = time.monotonic()
-        if self._beat_s and now - self._beaten_s >= self._beat_s / 2:
+        if self.beat_s and now - self._beaten_s >= self.beat_s / 2:
             self._beaten_s = now
             self._send("WATCHDOG=1")
 
