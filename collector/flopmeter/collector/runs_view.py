@@ -12,6 +12,7 @@ from typing import Any
 from flopmeter.cli.output import flop_text, seconds_text
 
 from .layout import STATUS, Paint, Row, hours, table, wrapped
+from .parts_view import accuracy_view, nominal_view, parts_view
 
 SPARKS = "▁▂▃▄▅▆▇█"
 _VERDICT = {"crossed": "red", "undetermined": "yellow", "below": "green"}
@@ -29,17 +30,18 @@ def run_view(document: Mapping[str, Any], paint: Paint) -> str:
     bounds = f"between {flop_text(int(flop['lower']))} and {flop_text(int(flop['upper']))}"
     lines = [
         f"{paint(document['run'], bold=True)}  {paint(mark + ' ' + document['status'], fg)}",
-        paint(f"{models} · {span} · {jobs}", dim=True),
+        *(paint(line, dim=True) for line in _fitted((models, span, jobs), paint.width)),
         "",
         f"  executed   {point}   {bounds}",
     ]
-    ops = document["executed"]["integer_ops"]
-    if int(ops["point"]):
-        lines.append(f"  integer    {flop_text(int(ops['point']))} operations on tensor cores, counted apart")
+    lines += accuracy_view(document, paint)
+    lines += nominal_view(document)
     if document.get("hourly"):
-        lines.append(_hourly(document["hourly"], paint))
+        lines += _hourly(document["hourly"], paint)
     lines += ["", *thresholds_view(document, paint), ""]
     lines += _coverage(document, paint)
+    if document["by_evidence_class"]:
+        lines += ["", *parts_view(document, paint)]
     if document["reasons"]:
         lines += ["", paint("  Why the bounds are as wide as they are", bold=True)]
         for reason in document["reasons"]:
@@ -59,22 +61,44 @@ def thresholds_view(document: Mapping[str, Any], paint: Paint) -> list[str]:
     last = max(last, _log(int(flop["upper"])) + 0.2)
     first = min(first, math.floor(last) - 3)
     name_width = max(len(r["regime"]) for r in rows)
-    cells = max(16, min(48, paint.width - name_width - 40))
-    out = [paint(f"  {'':{name_width}}  {'':10}{_axis(first, last, cells)}", dim=True)]
+    answers = {r["regime"]: _answer(r) for r in rows}
+    cells = max(12, min(48, paint.width - name_width - 26 - max(map(len, answers.values()))))
+    out = [paint(f"  {'':{name_width}} {'':10}{_axis(first, last, cells)}".rstrip(), dim=True)]
     for r in rows:
         basis = document["countable"][r["regime"]]["flop"]
         line = f"{r['comparison']} {_power(r['threshold_flop'])}"
         bar = _bar(basis, int(r["threshold_flop"]), first, last, cells)
         share = _share(r["fraction"])
-        said = r["verdict"] if r["in_force"] else f"{r['verdict']}; binds from {r['effective']}"
-        if not r["in_force"] and r["status"] not in ("in-force", "enacted"):
-            said = f"{r['verdict']}; {r['status']}"
         fg = _VERDICT[r["verdict"]] if r["in_force"] else None
         out.append(
-            f"  {r['regime']:{name_width}}  {line:9} {bar}  {share:>9}  "
-            + paint(said, fg, bold=r["verdict"] == "crossed" and r["in_force"], dim=not r["in_force"])
+            f"  {r['regime']:{name_width}} {line:9} {bar}  {share:>9}  "
+            + paint(
+                answers[r["regime"]],
+                fg,
+                bold=r["verdict"] == "crossed" and r["in_force"],
+                dim=not r["in_force"],
+            )
         )
     return out
+
+
+def _answer(r: Mapping[str, Any]) -> str:
+    if r["in_force"]:
+        return str(r["verdict"])
+    later = r["status"] in ("in-force", "enacted")
+    return f"{r['verdict']}; from {r['effective']}" if later else f"{r['verdict']}; {r['status']}"
+
+
+def _fitted(parts: Sequence[str], width: int) -> list[str]:
+    """Parts joined by dots, on as many lines as it takes."""
+    lines = [""]
+    for part in parts:
+        joined = f"{lines[-1]} · {part}" if lines[-1] else part
+        if lines[-1] and len(joined) > width:
+            lines.append(part)
+        else:
+            lines[-1] = joined
+    return lines
 
 
 def _axis(first: float, last: float, cells: int) -> str:
@@ -121,17 +145,19 @@ def _share(fraction: float) -> str:
     return f"{math.floor(fraction * 1000) / 10:.1f} %"
 
 
-def _hourly(hourly: Sequence[Mapping[str, Any]], paint: Paint) -> str:
+def _hourly(hourly: Sequence[Mapping[str, Any]], paint: Paint) -> list[str]:
     by_hour = {_hour(h["hour"]): int(h["flop"]["point"]) for h in hourly}
     first, last = min(by_hour), max(by_hour)
     series = [by_hour.get(h, 0) for h in range(first, last + 1)]
-    cells = min(72, paint.width - 40)
+    cells = min(72, paint.width - 13)
     per_cell = -(-len(series) // cells)
     span = "hour" if per_cell == 1 else f"{per_cell} h"
-    return (
-        f"  curve      {paint(sparkline(series, cells), 'cyan')}  "
-        f"{seconds_text(len(series) * 3600.0)}, a block per {span}, peak {flop_text(max(series))} FLOP/h"
-    )
+    said = f"{seconds_text(len(series) * 3600.0)}, a block per {span}, peak {flop_text(max(series))} FLOP/h"
+    curve = sparkline(series, cells)
+    line = f"  curve      {paint(curve, 'cyan')}"
+    if 13 + len(curve) + 2 + len(said) <= paint.width:
+        return [f"{line}  {said}"]
+    return [line, f"{'':13}{said}"]
 
 
 def sparkline(series: Sequence[int], cells: int) -> str:
@@ -149,7 +175,6 @@ def _hour(text: str) -> int:
 def _coverage(document: Mapping[str, Any], paint: Paint) -> list[str]:
     c = document["coverage"]
     expected, gap = c["expected_device_seconds"], c["gap_device_seconds"]
-    classes = ", ".join(f"{k} {hours(v['device_seconds'])}" for k, v in document["by_evidence_class"].items())
     energy = document["energy_joules"] / 3.6e6
     unread = document["energy_unmeasured_device_seconds"]
     share = "" if not expected else f" ({math.floor((1 - gap / expected) * 1000) / 10:.1f} % observed)"
@@ -157,7 +182,6 @@ def _coverage(document: Mapping[str, Any], paint: Paint) -> list[str]:
     lines = [
         f"  coverage   {hours(expected)} of device time{share}",
         f"  gaps       {paint(gaps, 'yellow')}" if gaps else "  gaps       none",
-        f"  evidence   {classes or 'none'}",
         f"  energy     {_energy(energy)}" + (f", {hours(unread)} unread" if unread else ""),
     ]
     if document["no_w_table"]:
