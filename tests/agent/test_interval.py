@@ -179,6 +179,41 @@ def test_one_clock_sample_is_joined_by_the_one_before() -> None:
     assert clock(0, Reading("GPU-0", 1, 1, sm_clock_mhz=(math.nan, -1.0, 0.0, 1e-4, 9_999.0))) is None
 
 
+def test_one_sample_with_none_before_it_says_little_of_the_clock() -> None:
+    """After a failed read: the clock may have been anything up to the highest, and the spread says so."""
+    percent = {"percent": {2: 90.0, 5: 50.0, 7: 40.0}}
+    got, _ = sampled(percent | {"sm_clock_mhz": (1500.0,)})
+    assert got is not None
+    assert (got.evidence_class, got.spread_ppm) == (EvidenceClass.A2, 1_000_000)
+    assert number(got, "hmma_cycles") == SMS * 1_500_000_000 * 4 // 10
+    for mhz in (345.0, 989.0):  # the highest is more than twice as much: no spread covers that
+        got, _ = sampled(percent | {"sm_clock_mhz": (mhz,)})
+        assert got is not None
+        assert got.evidence_class is EvidenceClass.C
+        assert number(got, "sm_active_cycles") == SMS * 1_980_000_000 * 9 // 10
+
+
+@pytest.mark.parametrize("per_second", [4, 10, 50, 400])
+@pytest.mark.parametrize("swing_ns", [310_000_000, 730_000_000, 1_700_000_000])
+def test_the_spread_holds_the_truth_while_the_clock_swings(per_second: int, swing_ns: int) -> None:
+    """345 to 1980 MHz and back, in steps and ramps; samples evenly, from any phase of the swing."""
+
+    def mhz_at(t: int) -> float:
+        phase = t % swing_ns / swing_ns
+        return 345 + (1980 - 345) * (1 if phase < 0.4 else max(0.0, 0.7 - phase) / 0.3)
+
+    for start in range(0, 2 * SECOND, 137_000_000):
+        times = range(start, start + SECOND, SECOND // per_second)
+        fine = range(start, start + SECOND, SECOND // 2_000)
+        true = SMS * SECOND * sum(mhz_at(t) for t in fine) / len(fine) / 1_000
+        got, _ = sampled({"percent": {5: 50.0}, "sm_clock_mhz": tuple(mhz_at(t) for t in times)})
+        assert got is not None
+        elapsed = number(got, "sm_elapsed_cycles")
+        assert abs(elapsed - true) <= elapsed * got.spread_ppm / 1e6 + elapsed * 0.03
+        if per_second >= 50:
+            assert abs(elapsed / true - 1) < 0.05
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -0.1, 100.6, 1e300])
 def test_a_percentage_that_cannot_be_is_a_failed_read_of_it(bad: float) -> None:
     got, refused = sampled({"percent": {5: 50.0, 7: bad}, "sm_clock_mhz": (1700.0,)})
@@ -223,13 +258,13 @@ def test_tensor_active_alone_leaves_the_kinds_unmeasured() -> None:
 
 
 def test_utilisation_alone_is_an_upper_bound() -> None:
-    for clocks, mhz in (((1200.0, 1500.0), 1500), ((), 1980)):
+    for clocks in ((1200.0, 1500.0), ()):  # between two samples the clock may have been higher
         got, _ = sampled({"utilization_gpu_pct": 50.0, "sm_clock_mhz": clocks})
         assert got is not None
         assert got.evidence_class is EvidenceClass.C
         assert got.measured == SM_ACTIVE
-        assert number(got, "sm_elapsed_cycles") == SMS * mhz * 1_000_000
-        assert number(got, "sm_active_cycles") == SMS * mhz * 500_000
+        assert number(got, "sm_elapsed_cycles") == SMS * 1980 * 1_000_000
+        assert number(got, "sm_active_cycles") == SMS * 1980 * 500_000
     assert sampled({"utilization_gpu_pct": math.nan}) == (None, "utilisation: expected 0 to 100.5, got nan")
     assert sampled({}) == (None, "")
 

@@ -356,8 +356,12 @@ def by_percent(
     if entity.sm_count == 0:
         return None, refused or "SM count not known"
     if clocks is None or not (ANY_TENSOR_UTIL in fractions or HMMA_TENSOR_UTIL in fractions):
-        return _by_utilisation(duration, fractions, clocks, energy, entity), refused
+        return _by_utilisation(duration, fractions, energy, entity), refused
     total, count, low, high = clocks
+    if count == 1:  # nobody knows what the clock was before: anything that the SMs can run at
+        low, high = 0, max(entity.ceiling_khz, high)
+        if high > 2 * total:  # a spread of 100 % does not reach that far
+            return _by_utilisation(duration, fractions, energy, entity), refused
     unit = entity.sm_count * total * duration  # SM x kHz x ns x samples
     elapsed = unit // (count * _KHZ_NS)
     whole = count * _KHZ_NS * HUNDRED_PERCENT
@@ -370,8 +374,9 @@ def by_percent(
         grade = EvidenceClass.B1 if HMMA_TENSOR_UTIL in cycles else EvidenceClass.B2
     else:
         grade = entity.percent_class
-    # Half-range over mean of the clock samples (metering.md 3.1), rounded up, in parts per million.
-    spread = -(-(high - low) * count * 1_000_000 // (2 * total))
+    # Half-range over mean of the clock samples (metering.md 3.1), rounded up, in parts per million; 100 % around
+    # one that stands alone. It is not narrowed by their number: how evenly they lie in the interval nobody says.
+    spread = -(-(high - low) * count * 1_000_000 // (2 * total)) if count > 1 else 1_000_000
     return Interval(
         grade,
         bits,
@@ -455,16 +460,17 @@ def _bits(places: Iterable[int]) -> int:
 def _by_utilisation(
     duration: int,
     fractions: Mapping[int, int],
-    clocks: tuple[int, int, int, int] | None,
     energy: int | None,
     entity: Entity,
 ) -> Interval | None:
-    """Class C: the SMs may have been busy for as long as any kernel ran, at the highest clock seen."""
+    """Class C: the SMs may have been busy for as long as any kernel ran, at the highest clock there is.
+
+    A bound, so that clock samples do not help: between them the clock may have been higher.
+    """
     busy = fractions.get(SM_UTIL)
     if busy is None:
         return None
-    highest = clocks[3] if clocks else entity.ceiling_khz
-    unit = entity.sm_count * highest * duration
+    unit = entity.sm_count * entity.ceiling_khz * duration
     elapsed = -(-unit // _KHZ_NS)
     active = min(elapsed, -(-unit * busy // (_KHZ_NS * HUNDRED_PERCENT)))
     bits = SM_ACTIVE | (0 if energy is None else ENERGY)
