@@ -279,6 +279,23 @@ def test_the_same_estimate_twice_is_refused(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("text", ["a" * 257, "a\x1b[2Jb", "a\nb", "\u202e"])
+def test_names_that_would_spoil_a_terminal_are_refused(tmp_path: Path, text: str) -> None:
+    wrong = ESTIMATES.replace('by = "team"', f"by = {json.dumps(text)}", 1)
+    assert estimates_fault(tmp_path, wrong).startswith(", line 6: key by: expected at most 256 printable")
+    assert "\x1b" not in estimates_fault(tmp_path, wrong)
+
+
+def test_a_key_that_would_spoil_a_terminal_is_shown_escaped(tmp_path: Path) -> None:
+    said = estimates_fault(tmp_path, ESTIMATES.replace("tokens =", '"a\\u001b[2J" = 1\ntokens =', 1))
+    assert said.endswith("key 'a\\x1b[2J': expected no such key")
+
+
+def test_an_estimate_of_endless_periods_is_refused(tmp_path: Path) -> None:
+    one = '[[estimate.period]]\nunits = 1\nhours = 1\nsku = "A100"\nutilisation = 0.4\n'
+    assert "key period: expected at most 1000 tables" in estimates_fault(tmp_path, ESTIMATES + one * 1000)
+
+
 def test_toml_written_in_one_line_still_says_which(tmp_path: Path) -> None:
     text = 'schema = "flopmeter-estimates/1"\nestimate = [{ run = "r", method = "architecture" }]\n'
     assert estimates_fault(tmp_path, text).startswith(", estimate 1: key by: expected")

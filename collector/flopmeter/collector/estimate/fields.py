@@ -10,12 +10,15 @@ from fractions import Fraction
 from typing import TypeAlias
 
 from flopmeter.collector.errors import EstimateError
+from flopmeter.contract.limits import MAX_LABEL_CHARS
 
 from . import numbers
 
 #: An entry as it is written down: texts, and lists of entries.
 Entry: TypeAlias = Mapping[str, "str | Sequence[Entry]"]
 _HINT = "see docs/estimate.md"
+#: Periods of one estimate, kinds of one period: an event holds them all.
+MAX_TABLES = 1_000
 #: As `where`: the entry was given as options, and a key is named as its option is.
 OPTIONS = "--"
 
@@ -30,6 +33,8 @@ class Fields:
 
     def name(self, key: str) -> str:
         where = self._where(key)
+        if not key.isprintable() or len(key) > MAX_LABEL_CHARS:
+            key = repr(key[:MAX_LABEL_CHARS])
         return "--" + key.replace("_", "-") if where == OPTIONS else f"{where}key {key}"
 
     def fault(self, key: str, expected: str, got: object = None) -> EstimateError:
@@ -46,7 +51,10 @@ class Fields:
         value = self._entry.get(key)
         if not isinstance(value, str) or not value.strip():
             raise self.fault(key, expected, value)
-        return value.strip()
+        text = value.strip()
+        if len(text) > MAX_LABEL_CHARS or not text.isprintable():  # it goes into events, and onto terminals
+            raise self.fault(key, f"at most {MAX_LABEL_CHARS} printable characters", text)
+        return text
 
     def optional(self, key: str) -> str:
         return self.text(key) if self.has(key) else ""
@@ -57,6 +65,8 @@ class Fields:
         value = self._entry.get(key)
         if isinstance(value, str) or not value or not all(isinstance(v, Mapping) for v in value):
             raise self.fault(key, "one or more tables", value)
+        if len(value) > MAX_TABLES:
+            raise self.fault(key, f"at most {MAX_TABLES} tables", f"{len(value)} tables")
         return list(value)
 
     def one_of(self, key: str, allowed: Sequence[str], default: str = "") -> str:

@@ -144,12 +144,10 @@ def _refuse_sparse(value: Fraction, dtype: str, possible: list[Sku], device: str
         )
     if device:  # a model that the table does not know: nothing to compare with
         return
-    nearest = [(s, d) for s in table.skus if (d := _official(s, dtype, table)) is not None]
-    if any(abs(value - d) <= d * SPARSE_WITHIN for _, d in nearest):
-        return
-    for s, d in nearest:
+    for s in table.skus:
+        d = _official(s, dtype, table)
         version = tuple(map(int, s.compute_capability.split(".")))
-        if version >= _SPARSE_FROM and abs(value - 2 * d) <= 2 * d * SPARSE_WITHIN:
+        if d is not None and version >= _SPARSE_FROM and abs(value - 2 * d) <= 2 * d * SPARSE_WITHIN:
             raise EstimateError(
                 f"peak: expected a dense {dtype} peak, got {tera(value)}: that is the sparse one of "
                 f"{names(s)[0]}, twice its dense {tera(d)}",
