@@ -64,7 +64,10 @@ def test_a_signal_commits_what_was_taken_and_ends_well(tmp_path, serve, number):
 
 def test_flag_over_environment_over_file_over_default(tmp_path, serve):
     config = tmp_path / "c.toml"
-    config.write_text(f"store = '{tmp_path / 'file.db'}'\nlinger-ms = 11\nadmit-new = true\n")
+    config.write_text(
+        f"[collector]\nstore = '{tmp_path / 'file.db'}'\nlinger-ms = 11\nadmit-new = true\n"
+        "[agent]\nwindow = '10s'\n"
+    )
     env = os.environ | {
         "FLOPMETER_COLLECTOR_LINGER_MS": "22",
         "FLOPMETER_COLLECTOR_CONFIG": str(config),
@@ -88,10 +91,20 @@ def test_systemd_is_told(tmp_path, serve):
         process, _ = serve(
             "--store", tmp_path / "b.db", env=os.environ | {"NOTIFY_SOCKET": str(tmp_path / "notify")}
         )
-        assert s.recv(100) == b"READY=1"
+        assert s.recv(100).startswith(b"READY=1\nSTATUS=listening on 127.0.0.1:")
         process.terminate()
-        assert s.recv(100) == b"STOPPING=1"
+        assert s.recv(100) == b"STOPPING=1\nSTATUS=committing what was taken"
     assert process.wait(20) == 0
+
+
+def test_systemds_watchdog_hears_of_it_again_and_again(tmp_path, serve):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.bind(str(tmp_path / "notify"))
+        s.settimeout(20)
+        asked = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
+        serve("--store", tmp_path / "b.db", env=os.environ | asked)
+        assert s.recv(100).startswith(b"READY=1")
+        assert [s.recv(100) for _ in range(3)] == [b"WATCHDOG=1"] * 3
 
 
 ERRORS = [
@@ -102,6 +115,8 @@ ERRORS = [
     (["--config", "absent.toml"], 2, "--config absent.toml: cannot read"),
     (["--regimes", "absent"], 2, "regimes: cannot read"),
     (["--store", "/proc/b.db"], 3, "cannot open"),
+    (["--event-log", "/proc/self/events.jsonl"], 3, "expected a file that events can be added to"),
+    (["--event-log", "/proc"], 3, "Hint: name a file in a directory that exists"),
 ]
 
 
@@ -123,6 +138,37 @@ def test_a_second_collector_on_the_store_is_refused(tmp_path, serve):
     assert done.returncode == 3
     assert "another collector (pid" in done.stderr
     assert "Hint: stop it first" in done.stderr
+
+
+def test_who_can_be_admitted_is_said_at_start(tmp_path, serve):
+    nobody = "no new agent can be admitted (0 are in the books)"
+    (tmp_path / "empty").write_text("# none yet\n")
+    (tmp_path / "one").write_text(Chain("n").public_key.hex() + " n\n")
+    for number, (args, said) in enumerate(
+        [
+            ((), 1),
+            (("--admit", tmp_path / "empty"), 1),
+            (("--admit", tmp_path / "one"), 0),
+            (("--admit-new",), 0),
+        ]
+    ):
+        _, log = serve("--store", tmp_path / f"{number}.db", *args)
+        served(log)
+        text = log.read_text()
+        assert text.count(nobody) == said
+        assert ("--admit-new" in text.partition(nobody)[2]) == bool(said)
+
+
+def test_a_start_imports_nothing_that_it_does_not_need(tmp_path, serve):
+    """Migrations of a store that needs none, estimates that nobody declared: each is a part of a start's time."""
+    env = os.environ | {"PYTHONPROFILEIMPORTTIME": "1"}
+    _, log = serve("--store", tmp_path / "b.db", env=env)
+    served(log)
+    modules = {
+        line.rpartition("|")[2].strip() for line in log.read_text().splitlines() if "import time:" in line
+    }
+    assert "flopmeter.collector.server" in modules
+    assert not {"sqlite_utils", "importlib.metadata", "flopmeter.collector.estimate.files"} & modules
 
 
 def test_help_loads_nothing_heavy():

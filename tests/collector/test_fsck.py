@@ -12,6 +12,7 @@ from desk import Desk
 
 from flopmeter.collector.errors import StoreError
 from flopmeter.collector.fsck import check_store, result_document, result_text
+from flopmeter.collector.ingest import TAKEN
 from flopmeter.collector.regimes import shipped
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.limits import MAX_SM_CLOCK_MHZ
@@ -378,3 +379,26 @@ def test_a_file_that_is_no_store_cannot_be_read(tmp_path):
             check_store(tmp_path / name, LOW)
         assert e.value.exit_code == 3
         assert e.value.hint
+
+
+@pytest.mark.parametrize("open_elsewhere", [False, True])
+def test_a_damaged_file_is_told_with_what_to_do(tmp_path, open_elsewhere):
+    """Not "check it with fsck": that is what was asked."""
+    path = tmp_path / "b.db"
+    chain = Chain("n")
+    with Desk(path) as desk:
+        assert desk.offer(desk.agent(chain), chain.next()) is TAKEN
+        desk.commit()
+        (page,) = desk.rows("SELECT rootpage FROM sqlite_master WHERE name = 'totals'")[0]
+        (size,) = desk.rows("PRAGMA page_size")[0]
+    with path.open("r+b") as f:
+        f.seek((page - 1) * size)
+        f.write(b"\xff" * size)
+    other = sqlite3.connect(path)
+    if open_elsewhere:
+        other.execute("SELECT count(*) FROM agents").fetchone()  # the WAL is there: read beside a collector
+    with pytest.raises(StoreError, match="malformed") as e:
+        check_store(path, ())
+    other.close()
+    assert "keep it as evidence" in e.value.hint
+    assert "fsck" not in e.value.hint

@@ -35,7 +35,7 @@ def get(url):
     ("path", "state", "status", "body"),
     [
         ("/healthz", {}, 200, "ok\n"),
-        ("/healthz", {"alive": False}, 503, "the event loop is stuck\n"),
+        ("/healthz", {"alive": False}, 503, "the event loop or the writer is stuck\n"),
         ("/healthz", {"ready": False}, 200, "ok\n"),
         ("/readyz", {}, 200, "ok\n"),
         ("/readyz", {"ready": False}, 503, "records are not being committed\n"),

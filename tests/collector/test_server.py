@@ -19,7 +19,7 @@ from flopmeter.collector import server as server_module
 from flopmeter.collector import stream as stream_module
 from flopmeter.collector.errors import CollectorError, StoreError
 from flopmeter.collector.fsck import check_store
-from flopmeter.collector.running import run_collector
+from flopmeter.collector.running import keep_beating, run_collector
 from flopmeter.collector.settings import CollectorSettings
 from flopmeter.collector.store.sqlite import open_for_reading
 from flopmeter.wire.v1 import ingest_pb2
@@ -311,6 +311,48 @@ def test_a_store_that_cannot_commit_pushes_back_and_recovers(tmp_path, chain, mo
         client.records(*chain.records[1:])
         client.ack(3)
         assert stored(running) == [1, 2, 3]
+
+
+def test_a_writer_that_does_not_come_back_from_the_disk_is_seen(running, chain, monkeypatch):
+    monkeypatch.setattr(committer_module, "WRITER_STUCK_S", 0.05)
+    books = running._collector.store.books
+    good, go_on = books.write, threading.Event()
+
+    def hangs(transaction):
+        go_on.wait(20)
+        good(transaction)
+
+    with WireClient(running.address, chain) as client:
+        client.hello()
+        wait_for("alive", lambda: http_status(running, "/healthz") == 200)
+        books.write = hangs
+        client.records(chain.next())
+        wait_for("stuck", lambda: http_status(running, "/healthz") == 503)
+        go_on.set()
+        client.ack(1)
+    wait_for("alive again", lambda: http_status(running, "/healthz") == 200)
+
+
+def test_systemds_watchdog_hears_nothing_while_the_writer_is_stuck():
+    class Systemd:
+        beat_s, beats = 1e-6, 0
+
+        def beat(self):
+            self.beats += 1
+
+    async def watch():
+        systemd, done = Systemd(), asyncio.Event()
+        lives = [True, True, False, False, True, False]
+        beating = asyncio.create_task(keep_beating(systemd, lambda: lives.pop(0) if lives else done.set()))
+        await asyncio.wait_for(done.wait(), 20)
+        beating.cancel()
+        return systemd.beats
+
+    assert asyncio.run(watch()) == 3
+    unasked = Systemd()
+    unasked.beat_s = 0.0
+    asyncio.run(keep_beating(unasked, lambda: True))  # ends at once
+    assert unasked.beats == 0
 
 
 def test_a_defect_in_a_commit_acknowledges_nothing_and_passes(running, chain):

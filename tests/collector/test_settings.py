@@ -52,11 +52,13 @@ def test_every_setting_is_shown(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("colour = 1", "unknown key 'colour'"),
-        ("linger_ms = '5'", "linger_ms: expected int, got '5'"),
-        ("admit_new = 1", "admit_new: expected bool, got 1"),
-        ("store = 5", "store: expected str, got 5"),
-        ("[collector]\nstore = 'x'", "unknown key 'collector'"),
+        ("[collector]\ncolour = 1", "unknown key 'colour'"),
+        ("store = 'x'", "unknown table or key 'store'"),
+        ("[colector]\nstore = 'x'", "unknown table or key 'colector'"),
+        ("collector = 1", "expected a table .collector., got 1"),
+        ("[collector]\nlinger_ms = '5'", "linger_ms: expected int, got '5'"),
+        ("[collector]\nadmit_new = 1", "admit_new: expected bool, got 1"),
+        ("[collector]\nstore = 5", "store: expected str, got 5"),
         ("store = ", "expected TOML"),
     ],
 )
@@ -69,8 +71,10 @@ def test_bad_config_files_are_named(tmp_path, text, said):
 
 def test_config_files(tmp_path):
     path = tmp_path / "c.toml"
-    path.write_text("store = 'x.db'\nadmit-new = true\nlinger_ms = 5\n")
+    path.write_text("[collector]\nstore = 'x.db'\nadmit-new = true\nlinger_ms = 5\n[agent]\nwindow = '1s'\n")
     assert read_config(path) == {"store": "x.db", "admit_new": True, "linger_ms": 5}
+    path.write_text("[agent]\nwindow = '1s'\n")
+    assert read_config(path) == {}
     with pytest.raises(SettingsError, match="cannot read"):
         read_config(tmp_path / "absent")
 

@@ -95,8 +95,9 @@ def test_what_the_unit_expects_of_the_program_is_there(unit_file: Path) -> None:
     source = "".join(p.read_text() for p in (ROOT / side / "flopmeter" / side).rglob("*.py"))
     service = directives(unit_file)
     assert service["Type"] == ["notify"]
-    assert "READY=1" in source
-    assert ("WATCHDOG=1" in source) == ("WatchdogSec" in service)
+    assert "otifier.ready(" in source
+    assert "WatchdogSec" in service
+    assert "otifier.beat" in source
 
 
 def test_the_state_directory_is_what_the_command_uses() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from .errors import StoreError
 from .group import Agent, Group
@@ -12,11 +13,14 @@ from .metrics import Counters
 from .writer import Committed, Writer
 
 log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 #: A group is handed over before its linger is up when it holds this many records (30-100 ms of commit).
 FULL_GROUP_RECORDS = 1_000
 #: Between two attempts to find the store working again.
 RECOVERY_PAUSE_S = 1.0
+#: The writer not back from one call for so long: the disk hangs, and only a restart, or a person, can help.
+WRITER_STUCK_S = 60.0
 
 
 class Committer:
@@ -52,6 +56,7 @@ class Committer:
         self._task: asyncio.Task[None] | None = None
         self._committing_records = 0
         self._committing_bytes = 0
+        self._called_s: float | None = None  # when the writer began what it is at; None = it waits for work
         self.stopping = False
         self.recovering = False
 
@@ -74,6 +79,20 @@ class Committer:
     def ready(self) -> bool:
         """Whether records are being taken and committed."""
         return not (self.recovering or self.stopping)
+
+    @property
+    def writer_lives(self) -> bool:
+        """Whether the writer is idle, or not long at what it does. Any thread."""
+        called_s = self._called_s
+        return called_s is None or self._loop.time() - called_s < WRITER_STUCK_S
+
+    async def _on_writer(self, call: Callable[..., _T], *values: Any) -> _T:
+        """Run `call` on the writer's thread."""
+        self._called_s = self._loop.time()
+        try:
+            return await self._loop.run_in_executor(self._executor, call, *values)
+        finally:
+            self._called_s = None
 
     @property
     def queued_records(self) -> int:
@@ -118,7 +137,7 @@ class Committer:
     async def _commit(self, group: Group) -> bool:
         self._committing_records, self._committing_bytes = len(group.records), group.record_bytes
         try:
-            done: Committed = await self._loop.run_in_executor(self._executor, self._writer.commit, group)
+            done: Committed = await self._on_writer(self._writer.commit, group)
         except Exception as e:  # a defect of ours must not acknowledge anything either
             if isinstance(e, StoreError):
                 log.error("commit of %d records failed: %s (%s)", len(group.records), e, e.hint)  # noqa: TRY400
@@ -141,8 +160,8 @@ class Committer:
         self._tell_failed()
         while True:
             try:
-                await self._loop.run_in_executor(self._executor, self._probe)
-                await self._loop.run_in_executor(self._executor, self._writer.reset)
+                await self._on_writer(self._probe)
+                await self._on_writer(self._writer.reset)
                 self._intake.reset()
             except Exception as e:  # noqa: BLE001 - whatever it is, taking records would be wrong
                 log.warning("the store still cannot commit: %r", e)

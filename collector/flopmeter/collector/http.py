@@ -79,7 +79,11 @@ class HttpServer:
         def answer(path: str) -> tuple[int, str, bytes]:
             if path == "/healthz":
                 good = alive()
-                return (200 if good else 503), "text/plain", b"ok\n" if good else b"the event loop is stuck\n"
+                return (
+                    (200 if good else 503),
+                    "text/plain",
+                    b"ok\n" if good else b"the event loop or the writer is stuck\n",
+                )
             if path == "/readyz":
                 good = ready()
                 return (

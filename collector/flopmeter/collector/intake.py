@@ -27,6 +27,7 @@ from . import claims, ingest
 from .admission import Admission
 from .books import GroupKey, Sums, add_rows
 from .claims import Claims
+from .cross_check import flags
 from .encode import BatchView, Implausible
 from .errors import StoreError
 from .group import Agent, Conflict, Group, Loss, TakenRecord, ToldTwice
@@ -94,6 +95,11 @@ class Intake:
             self._agents[agent.agent_id] = self._by_no[agent.agent_no] = agent
         heads = {agent.agent_no: agent.head for agent in self._agents.values()}
         self._claims = Claims(heads, self._catalogue.claims(), self._catalogue.told_twice())
+
+    @property
+    def agent_count(self) -> int:
+        """Agents that may speak."""
+        return len(self._agents)
 
     def take_group(self) -> Group:
         """The filled group, to be committed; a new one is opened."""
@@ -282,6 +288,10 @@ class Intake:
                 groups,
             )
         )
+        if told := view.cross_checks:
+            node, index = known.inventory.node, len(self.group.records) - 1
+            found = flags(told, agent.agent_id, node, known.entities, view.window_end_unix_ns)
+            self.group.flagged.append((index, found))
         self.group.record_bytes += len(raw)
         agent.uncommitted[record.seq] = digest
         return TAKEN

@@ -23,7 +23,7 @@ from .figures import Model
 from .fleet import SILENT_AFTER_NS, AgentState, fleet_document, unreported
 from .regimes import Regime, shipped
 from .store.migrate import check
-from .store.sqlite import BUSY_TIMEOUT_S, open_for_reading
+from .store.sqlite import BUSY_TIMEOUT_S, hint_for, open_for_reading
 from .store_path import store_file
 
 # S608: SQL is put together from column names and numbers of this program only; values are bound.
@@ -48,7 +48,7 @@ def reading(path: Path) -> Iterator["Reader"]:
         connection.execute("BEGIN")
         yield Reader(connection, file)
     except sqlite3.Error as e:
-        raise StoreError(f"{file}: cannot read: {e}", "check it with `flopmeter collector fsck`") from e
+        raise StoreError(f"{file}: cannot read: {e}", hint_for(e)) from e
     finally:
         connection.close()
     if still and (_stamp(file) != before or _wal(file).exists()):
@@ -77,7 +77,7 @@ def _open_still(file: Path) -> sqlite3.Connection:
         check(connection, str(file))
     except sqlite3.Error as e:
         connection.close()
-        raise StoreError(f"{file}: cannot read: {e}", "expected a flopmeter store; name another file") from e
+        raise StoreError(f"{file}: cannot read: {e}", hint_for(e)) from e
     except BaseException:
         connection.close()
         raise
@@ -191,9 +191,6 @@ class Reader:
         """Every event as CloudEvents, in the order they were raised."""
         rows = self._db.execute("SELECT * FROM events WHERE event_no > ? ORDER BY event_no", (after_no,))
         return [to_cloudevent(dict(row)) for row in rows]
-
-    def last_event_no(self) -> int:
-        return int(self._db.execute("SELECT coalesce(max(event_no), 0) FROM events").fetchone()[0])
 
     def fleet(self, question: Asked) -> dict[str, Any]:
         return fleet_document(

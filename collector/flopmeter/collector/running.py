@@ -2,32 +2,33 @@
 
 import asyncio
 import logging
-import os
 import resource
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from flopmeter.cli.systemd import Notifier
 from flopmeter.contract.w_table import current
 
 from .admission import Admission, read_admit_file
 from .errors import CollectorError, EstimateError, RegimeError, SettingsError
-from .estimate.files import read_estimates
 from .intake import Intake
 from .metrics import Counters
 from .regimes import with_site
 from .server import MAX_STREAMS, REVIEW_S, IngestServer
 from .settings import CollectorSettings, split_address
-from .sink import EventLog
+from .sink import EventLog, check_event_log
 from .store.sqlite import SqliteStore
 from .store_path import store_file
 from .writer import Writer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .estimate.declared import Declared
     from .http import HttpServer
 
 log = logging.getLogger(__name__)
@@ -67,10 +68,9 @@ class Collector:
             regimes = with_site(s.regimes)
         except RegimeError as e:  # a setting that cannot be used; `regimes check` answers yes or no instead
             raise SettingsError(f"--regimes: {e}", e.hint) from e
-        try:
-            estimates = read_estimates(s.estimates, current()) if s.estimates else ()
-        except EstimateError as e:
-            raise SettingsError(f"--estimates: {e}", e.hint) from e
+        estimates = _estimates(s.estimates) if s.estimates else ()
+        if s.event_log is not None:
+            check_event_log(s.event_log)
         self._loop = asyncio.get_running_loop()
         path = store_file(s.store)
         self.store = SqliteStore(path)
@@ -80,6 +80,13 @@ class Collector:
                 self.store.books, regimes, sinks=sinks, estimates=estimates, unix_ns=self._unix_ns
             )
             intake = Intake(self.store.catalogue, admission)
+            if not (admission.keys or admission.admit_new):
+                log.warning(
+                    "no new agent can be admitted (%d are in the books): name a file of public keys with --admit "
+                    "(an agent prints its key when it starts, and the log here names those refused), or trust "
+                    "any key with --admit-new",
+                    intake.agent_count,
+                )
             self.server = IngestServer(
                 intake,
                 writer,
@@ -127,6 +134,8 @@ class Collector:
             self._sink.wake()
 
     def _alive(self) -> bool:
+        if not self.server.writer_lives:
+            return False
         turned = threading.Event()
         self._loop.call_soon_threadsafe(turned.set)
         return turned.wait(ALIVE_TIMEOUT_S)
@@ -139,6 +148,15 @@ class Collector:
         if self._sink is not None:
             await asyncio.to_thread(self._sink.stop)
         self.store.close()
+
+
+def _estimates(path: "Path") -> "tuple[Declared, ...]":
+    from .estimate.files import read_estimates  # only by those who declare some
+
+    try:
+        return tuple(read_estimates(path, current()))
+    except EstimateError as e:
+        raise SettingsError(f"--estimates: {e}", e.hint) from e
 
 
 class RunningCollector:
@@ -241,26 +259,23 @@ async def _serve(settings: CollectorSettings) -> None:
     log.info("listening on %s, store %s", collector.address, store_file(settings.store))
     if collector.http_address:
         log.info("health and metrics on http://%s", collector.http_address)
-    sd_notify("READY=1")
+    notifier = Notifier()
+    notifier.ready(f"listening on {collector.address}")
+    beating = loop.create_task(keep_beating(notifier, lambda: collector.server.writer_lives))
     await stop.wait()
     log.info("stopping: committing what was taken")
-    sd_notify("STOPPING=1")
+    notifier.stopping("committing what was taken")
     await collector.stop()
+    beating.cancel()
     log.info("stopped")
 
 
-def sd_notify(state: str) -> None:
-    """Tell systemd (NOTIFY_SOCKET) how we are, if it asked. Never fails: the service runs without it."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as s:
-            s.sendto(state.encode(), address)
-    except OSError as e:
-        log.warning("cannot notify systemd at %s: %s", address, e)
+async def keep_beating(notifier: Notifier, lives: Callable[[], bool]) -> None:
+    """Tell systemd's watchdog, if there is one, that the event loop (this) and the writer (`lives`) are alive."""
+    while notifier.beat_s:
+        if lives():
+            notifier.beat()
+        await asyncio.sleep(notifier.beat_s / 2)
 
 
 def _raise_descriptor_limit() -> None:

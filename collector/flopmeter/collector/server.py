@@ -6,11 +6,11 @@ the loop, because libsodium is cheaper than handing bytes to a thread (reference
 """
 
 import asyncio
+import functools
 import logging
 import os
 import time
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import grpc
@@ -76,7 +76,11 @@ _Request = ingest_pb2.StreamRequest
 _Response = ingest_pb2.StreamResponse
 
 
+@functools.cache
 def _collector_version() -> str:
+    # Looked up for the first Welcome: a start listens some 10 ms sooner.
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("flopmeter")
     except PackageNotFoundError:
@@ -108,7 +112,6 @@ class IngestServer:
         self._sweeper: asyncio.Task[None] | None = None
         self._review_s = review_s
         self._reviewer: asyncio.Task[None] | None = None
-        self._version = _collector_version()
         self._refusals = RefusalLog()
         self._committer = Committer(
             intake,
@@ -171,6 +174,11 @@ class IngestServer:
     def ready(self) -> bool:
         """Whether records are being taken and committed."""
         return self._committer.ready
+
+    @property
+    def writer_lives(self) -> bool:
+        """Whether the writer comes back from the disk. Any thread."""
+        return self._committer.writer_lives
 
     @property
     def stream_count(self) -> int:
@@ -247,7 +255,7 @@ class IngestServer:
             head_boot_id=head.boot_id,
             head_window_end_boot_ns=head.window_end_boot_ns,
             t_unix_ns=self._unix_ns(),
-            collector_version=self._version,
+            collector_version=_collector_version(),
             max_record_bytes=MAX_RECORD_BYTES,
             max_in_flight_records=MAX_IN_FLIGHT_RECORDS,
         )

@@ -68,7 +68,10 @@ def is_loopback(host: str) -> bool:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The settings in a TOML file (keys as the flags, `-` or `_`). Raises SettingsError."""
+    """The `[collector]` table of a TOML file (keys as the flags, `-` or `_`). Raises SettingsError.
+
+    The file may hold the agent's settings too, in a table of their own: one file for a node that runs both.
+    """
     try:
         with path.open("rb") as f:
             data = tomllib.load(f)
@@ -76,9 +79,20 @@ def read_config(path: Path) -> dict[str, Any]:
         raise SettingsError(f"--config {path}: cannot read: {e.strerror}") from e
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise SettingsError(f"--config {path}: expected TOML, got {e}") from e
+    unknown = [key for key in data if key not in ("agent", "collector")]
+    if unknown:
+        raise SettingsError(
+            f"--config {path}: unknown table or key {unknown[0]!r}",
+            "write the collector's settings below [collector]",
+        )
+    table = data.get("collector", {})
+    if not isinstance(table, dict):
+        raise SettingsError(
+            f"--config {path}: expected a table [collector], got {table!r}", "write [collector] on a line"
+        )
     known = {f.name: f.type for f in fields(CollectorSettings)}
     found: dict[str, Any] = {}
-    for key, value in data.items():
+    for key, value in table.items():
         name = key.replace("-", "_")
         if name not in known:
             raise SettingsError(

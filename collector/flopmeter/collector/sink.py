@@ -150,6 +150,17 @@ def _write(db: sqlite3.Connection, sql: str, rows: Sequence[tuple[object, ...]])
         raise
 
 
+def check_event_log(path: Path) -> None:
+    """Make sure that events can be written, before the first one has to be. Raises CollectorError."""
+    try:
+        append_durably(path, b"")
+    except OSError as e:
+        raise CollectorError(
+            f"--event-log {path}: expected a file that events can be added to: {e.strerror or e}",
+            "name a file in a directory that exists and that this user may write in",
+        ) from e
+
+
 def append_durably(path: Path, lines: bytes) -> None:
     """Append and fsync. Opened anew each time, so that the file may be rotated away. Raises OSError.
 

@@ -7,18 +7,22 @@ read again (`reset`); nothing is ever repaired in place.
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from flopmeter.contract.w_table import current
 
 from .books import NO_SUMS, GroupKey, HourKey, Sums
-from .estimate.declared import Declared
+from .cross_check import check_event
 from .events import NewEvent, fork_event, loss_event, silent_event, twice_event
 from .group import Group, TakenRecord
 from .ingest import hour_of
 from .judge import Judge, Moment
 from .regimes import Regime
-from .second_method import SecondMethod
 from .store.base import Books, Transaction
+
+if TYPE_CHECKING:
+    from .estimate.declared import Declared
+    from .second_method import SecondMethod
 
 #: Sums kept in memory; past this they are read from the store again.
 MAX_CACHED_SUMS = 200_000
@@ -49,12 +53,12 @@ class Writer:
         regimes: Sequence[Regime],
         *,
         sinks: Sequence[str] = (),
-        estimates: Sequence[Declared] = (),
+        estimates: "Sequence[Declared]" = (),
         unix_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._books = books
         self._judge = Judge(books, regimes, current())
-        self._methods = SecondMethod(books, estimates, current())
+        self._methods = _second_method(books, estimates) if estimates else None
         self._sinks = tuple(sinks)
         self._unix_ns = unix_ns
         self.reset()
@@ -65,7 +69,8 @@ class Writer:
         self._position = self._books.next_position()
         self._event_no = self._books.next_event_no()
         self._judge.reset()
-        self._methods.reset()
+        if self._methods is not None:
+            self._methods.reset()
 
     def commit(self, group: Group) -> Committed:
         """Make `group` durable, whole. Raises StoreError; then `reset` before the next commit."""
@@ -83,8 +88,10 @@ class Writer:
         at = Moment(now, first_position, position - 1)
         events = self._judge.book(delta, at)
         events += self._judge.review(at, tx)
-        events += self._methods.judge(group, delta, at_unix_ns=now, position=position - 1)
+        if self._methods is not None:
+            events += self._methods.judge(group, delta, at_unix_ns=now, position=position - 1)
         events += self._asides(group, tx, now, position - 1)
+        events += self._flags(group, now, first_position)
         events += self._silences(group, now, first_position - 1)
         self._write_events(events, tx)
 
@@ -194,6 +201,15 @@ class Writer:
                 events.append(event)
         return events
 
+    def _flags(self, group: Group, now: int, first_position: int) -> list[NewEvent]:
+        """Cross-checks that agents tell of: an event for the first of a day."""
+        found: dict[str, NewEvent] = {}
+        for index, flags in group.flagged:
+            for flag in flags:
+                if flag.key not in found and not self._books.has_event(flag.key):
+                    found[flag.key] = check_event(flag, at_unix_ns=now, position=first_position + index)
+        return list(found.values())
+
     def _silences(self, group: Group, now: int, position: int) -> list[NewEvent]:
         """They rest on the books as they were before this group, in which the agent may come back."""
         found = []
@@ -227,6 +243,13 @@ class Writer:
                 )
             )
             tx.outbox += [(number, sink) for sink in self._sinks]
+
+
+def _second_method(books: Books, estimates: "Sequence[Declared]") -> "SecondMethod":
+    # Imported only by those who declare some: a start without is a tenth shorter.
+    from .second_method import SecondMethod
+
+    return SecondMethod(books, estimates, current())
 
 
 def _names(group: Group, tx: Transaction) -> None:

@@ -94,17 +94,21 @@ def _told(path: str, what: str) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as e:
-        raise StoreError(f"{path}: cannot {what}: {e}", _hint(e)) from e
+        raise StoreError(f"{path}: cannot {what}: {e}", hint_for(e)) from e
 
 
-def _hint(e: sqlite3.Error) -> str:
+def hint_for(e: sqlite3.Error) -> str:
+    """What an operator can do about an error of the database."""
     text = str(e)
     if "full" in text:
         return "free space on the store's file system; agents keep their records meanwhile"
     if "locked" in text:
         return "another program holds the store for writing; close it"
     if "malformed" in text or "not a database" in text:
-        return "restore the store from a backup; agents send again what they still hold"
+        return (
+            "the file is damaged, or is no SQLite file: keep it as evidence, and serve a backup, or a new store, in its "
+            "place: agents send again what they still hold"
+        )
     return "check the store's file system and permissions"
 
 
