@@ -8,7 +8,6 @@ import pytest
 from flopmeter.agent.crosscheck import (
     BOARDS,
     TELL_AGAIN_NS,
-    Check,
     Checks,
     board_watts,
     library_details,
@@ -18,6 +17,7 @@ from flopmeter.agent.crosscheck import (
 from flopmeter.agent.interval import ALL_CYCLES, ENERGY, NUMBERS
 from flopmeter.agent.meter import Meter, MeterSettings
 from flopmeter.agent.reading import CYCLE_IDS, DRAM_BW_UTIL, NVLINK_RX, NVLINK_TX, NodeFacts, Reading
+from flopmeter.contract.checks import Check
 from flopmeter.contract.usage import NO_LIBRARY, Device, Library, NoticeKind
 
 S = 1_000_000_000

@@ -11,28 +11,13 @@ what a sound GPU was reported to do stays inside, and is told with both numbers,
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
+from flopmeter.contract.checks import Check
 from flopmeter.contract.limits import MAX_SM_CLOCK_MHZ
 from flopmeter.contract.usage import NO_LIBRARY, Device, Library, Measured
 
 from .reading import DRAM_BW_UTIL, NVLINK_RX, NVLINK_TX, Reading
-
-
-class Check(StrEnum):
-    """What is held against what. The names stand in notices and in events' keys: never reuse one."""
-
-    ENERGY_POWER = "energy-power"
-    CYCLES_PER_JOULE = "cycles-per-joule"
-    DRAM_PER_FLOP = "dram-per-flop"
-    NVLINK_PER_FLOP = "nvlink-per-flop"
-    SILENT_ZERO = "silent-zero"
-    RATE = "rate"
-    LIBRARY_PATH = "library-path"
-    LIBRARY_CHANGED = "library-changed"
-    DRIVER_VERSION = "driver-version"
-
 
 #: The least time that a check looks at, and the longest step within it: power and percentages are samples.
 PERIOD_NS = 60_000_000_000

@@ -7,12 +7,13 @@ them every reading, good or failed, ends an interval.
 
 from collections.abc import Iterable
 
+from flopmeter.contract.checks import Check
 from flopmeter.contract.limits import MAX_ENTITIES
 from flopmeter.contract.usage import IDLE, UNATTRIBUTED, Device, GapReason, NoticeKind, Workload
 from flopmeter.contract.w_table import WTable
 
 from .attribution import Attributor, Holding
-from .crosscheck import Check, rate_detail
+from .crosscheck import rate_detail
 from .epochs import Epochs, alone
 from .interval import (
     SM_ACTIVE,

@@ -249,6 +249,10 @@ class BatchView:
         return result
 
     @property
+    def cross_checks(self) -> list[Notice]:
+        return [_notice(n) for n in self._message.notices if n.kind == NoticeKind.CROSS_CHECK]
+
+    @property
     def usage(self) -> Sequence[Any]:
         """The rows as they came; they have the fields of contract.usage.Usage."""
         return self._message.usage

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from flopmeter.contract.flop import ZERO
 from flopmeter.contract.w_table import WTable
 
+from .cross_check import CHECK_PREFIX, Flag, check_event
 from .events import (
     AGENT_SILENT,
     COVERAGE_LOST,
@@ -31,13 +32,13 @@ from .silence import is_silent, silent_after_ns
 _HOUR_NS = 3_600_000_000_000
 
 _THRESHOLD_TYPES = (THRESHOLD_UNDETERMINED, THRESHOLD_CROSSED)
-_PREFIX = {
+_PREFIX: Mapping[str, str | tuple[str, ...]] = {
     THRESHOLD_UNDETERMINED: "threshold:",
     THRESHOLD_CROSSED: "threshold:",
     COVERAGE_LOST: "loss:",
     EVIDENCE_FORK: "fork:",
     AGENT_SILENT: "silent:",
-    METHOD_DISAGREES: "method:",
+    METHOD_DISAGREES: ("method:", CHECK_PREFIX),
 }
 #: What a threshold event says that follows from the books alone, whatever the regime file's wording was.
 _FROM_BOOKS = ("run", "regime", "verdict", "estimate", "flop", "integer_ops")
@@ -268,3 +269,32 @@ class EventCheck:
                 if key not in keys:
                     said = f"an event: lower {flop.lower}, point {flop.point}, upper {flop.upper}"
                     raise Difference("events", f"key {key}", "row", said, "none")
+
+
+def check_flags(events: Iterable[StoredEvent], owed: Mapping[str, tuple[Flag, int]]) -> None:
+    """Each event is owed as it stands, and none that is owed is missing. Raises Difference.
+
+    `owed`: by key, the flag and the position of the first record that told of it.
+    """
+    seen = set()
+    for e in events:
+        if e.type != METHOD_DISAGREES or not e.key.startswith(CHECK_PREFIX):
+            continue
+        if e.key not in owed:
+            raise Difference("events", e.name, "key", "a record with a notice that tells of it", "none")
+        flag, position = owed[e.key]
+        expected = check_event(flag, at_unix_ns=e.time_unix_ns, position=position)
+        compare(
+            "events",
+            e.name,
+            [
+                ("subject", expected.subject, e.subject),
+                ("since_position", position, e.since_position),
+                ("position", position, e.position),
+                ("data", expected.data_json, e.data),
+            ],
+        )
+        seen.add(e.key)
+    for key, (_, position) in owed.items():
+        if key not in seen:
+            raise Difference("events", f"key {key}", "row", f"an event of the record at {position}", "none")

@@ -15,7 +15,7 @@ from flopmeter.contract.record import parse_record, record_hash
 from flopmeter.contract.w_table import current
 
 from .books import SUM_FIELDS, GroupKey, HourKey
-from .event_check import EventCheck, JudgedRow, StoredEvent
+from .event_check import EventCheck, JudgedRow, StoredEvent, check_flags
 from .events import twice_key
 from .intake import verified
 from .method_check import MethodCheck
@@ -193,6 +193,7 @@ def _check(
     }
     events.finish(books.position, books.tallies, books.received_unix_ns, loss_keys, fork_keys)
     methods.finish(books.position)
+    check_flags(events.events, books.flags)
     for event_no, sink in db(
         "SELECT event_no, sink FROM outbox WHERE event_no NOT IN (SELECT event_no FROM events)"
     ):

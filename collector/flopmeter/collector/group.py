@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from .books import GroupKey, Sums
 from .claims import Claim
+from .cross_check import Flag
 from .ingest import Head
 
 
@@ -116,6 +117,7 @@ class Group:
     claims: list[Claim] = field(default_factory=list)  # begun
     ended_claims: list[Claim] = field(default_factory=list)
     twice: list[ToldTwice] = field(default_factory=list)
+    flagged: list[tuple[int, list[Flag]]] = field(default_factory=list)  # index into records
     review: bool = False  # commit even if there is nothing else: it is time to judge all runs
     boots: list[tuple[int, bytes, int]] = field(
         default_factory=list

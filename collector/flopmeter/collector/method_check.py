@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from flopmeter.contract.flop import ZERO, Figure
 from flopmeter.contract.w_table import WTable
 
+from .cross_check import CHECK_PREFIX
 from .errors import EstimateError
 from .estimate.compare import Agreement
 from .estimate.compare import compare as agreement
@@ -27,7 +28,7 @@ class MethodCheck:
         self._models, self._table = models, table
         self._waiting: dict[int, list[StoredEvent]] = {}
         for e in events:
-            if e.type == METHOD_DISAGREES:
+            if e.type == METHOD_DISAGREES and not e.key.startswith(CHECK_PREFIX):
                 self._waiting.setdefault(e.position, []).append(e)
         #: W tables of events that cannot be priced again with today's.
         self.other_tables: set[str] = set()

@@ -19,6 +19,7 @@ from . import claims, ingest
 from .anchors import AnchorCheck
 from .books import GroupKey, HourKey, Sums, add_rows
 from .claims import Claims
+from .cross_check import Flag, flags
 from .encode import decode_batch, decode_inventory
 from .figures import Model, Tally
 from .intake import verified
@@ -107,6 +108,7 @@ class Rederivation:
         self._names = names
         self.anchors = AnchorCheck()
         self.claims = Claims()
+        self.flags: dict[str, tuple[Flag, int]] = {}  # by event key: the first that tells of it, and where
         self._claimed_from = claimed_from
         self.totals: dict[GroupKey, Sums] = {}
         self.hourly: dict[HourKey, Sums] = {}
@@ -220,6 +222,9 @@ class Rederivation:
                 if tally is None:
                     tally = self.tallies[span.run] = Tally()
                 tally.add(group_key, span.dtype, sums)
+        entities = [d.entity for d in inventory.devices]
+        for flag in flags(batch.notices, agent.agent_id, inventory.node, entities, batch.window_end_unix_ns):
+            self.flags.setdefault(flag.key, (flag, self.position))
         fault = self.anchors.take(agent.agent_no, record.boot_id, batch, inventory)
         if fault is not None:
             raise Difference("records", key, *fault)
