@@ -28,7 +28,6 @@ from .admission import Admission
 from .books import GroupKey, Sums, add_rows
 from .claims import Claims
 from .cross_check import flags
-from .cross_check import flags
 from .encode import BatchView, Implausible
 from .errors import StoreError
 from .group import Agent, Conflict, Group, Loss, TakenRecord, ToldTwice
@@ -289,10 +288,6 @@ class Intake:
                 groups,
             )
         )
-        if told := view.cross_checks:
-            node, index = known.inventory.node, len(self.group.records) - 1
-            found = flags(told, agent.agent_id, node, known.entities, view.window_end_unix_ns)
-            self.group.flagged.append((index, found))
         if told := view.cross_checks:
             node, index = known.inventory.node, len(self.group.records) - 1
             found = flags(told, agent.agent_id, node, known.entities, view.window_end_unix_ns)
