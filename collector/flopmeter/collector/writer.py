@@ -13,7 +13,6 @@ from flopmeter.contract.w_table import current
 
 from .books import NO_SUMS, GroupKey, HourKey, Sums
 from .cross_check import check_event
-from .cross_check import check_event
 from .events import NewEvent, fork_event, loss_event, silent_event, twice_event
 from .group import Group, TakenRecord
 from .ingest import hour_of
@@ -92,7 +91,6 @@ class Writer:
         if self._methods is not None:
             events += self._methods.judge(group, delta, at_unix_ns=now, position=position - 1)
         events += self._asides(group, tx, now, position - 1)
-        events += self._flags(group, now, first_position)
         events += self._flags(group, now, first_position)
         events += self._silences(group, now, first_position - 1)
         self._write_events(events, tx)
@@ -202,15 +200,6 @@ class Writer:
             if not self._books.has_event(event.key):
                 events.append(event)
         return events
-
-    def _flags(self, group: Group, now: int, first_position: int) -> list[NewEvent]:
-        """Cross-checks that agents tell of: an event for the first of a day."""
-        found: dict[str, NewEvent] = {}
-        for index, flags in group.flagged:
-            for flag in flags:
-                if flag.key not in found and not self._books.has_event(flag.key):
-                    found[flag.key] = check_event(flag, at_unix_ns=now, position=first_position + index)
-        return list(found.values())
 
     def _flags(self, group: Group, now: int, first_position: int) -> list[NewEvent]:
         """Cross-checks that agents tell of: an event for the first of a day."""
