@@ -74,3 +74,21 @@ def test_an_anchor_at_the_start_of_its_window_may_stand_behind_the_usage_in_it()
     late = row(sm_elapsed_cycles=660)
     assert checked.take(1, b"boot", batch(11, 20, (late,), anchor(20, {248: 15})), INVENTORY) is None
     assert checked.compared == 1
+
+
+def test_over_time_that_is_in_no_window_the_books_may_hold_less_but_never_more():
+    """A record that was refused for good, and what stood in its place, too: its window is missing by name."""
+    for start, elapsed, good in ((10, 1320, True), (10, 660, False), (15, 660, True), (15, 1321, False)):
+        checked = AnchorCheck()
+        assert checked.take(1, b"boot", batch(0, 10, (), anchor(10, {248: 0})), INVENTORY) is None
+        usage = (row(sm_elapsed_cycles=elapsed),)
+        fault = checked.take(1, b"boot", batch(start, 20, usage, anchor(20, {248: 10})), INVENTORY)
+        assert checked.compared == 1
+        assert (fault is None) is good, (start, elapsed)
+
+
+def test_behind_the_next_anchor_a_hole_is_forgotten():
+    checked = AnchorCheck()
+    checked.take(1, b"boot", batch(0, 10, (), anchor(10, {248: 0})), INVENTORY)
+    checked.take(1, b"boot", batch(15, 20, (), anchor(20, {248: 10})), INVENTORY)
+    assert checked.take(1, b"boot", batch(20, 30, (), anchor(30, {248: 15})), INVENTORY) is not None

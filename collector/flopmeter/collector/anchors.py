@@ -7,7 +7,7 @@ apportioned row (Measured.OTHERS) is no part of the entity's own numbers.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 
 from flopmeter.contract.evidence_class import EvidenceClass
@@ -46,6 +46,7 @@ class _Since:
     outer: list[int]  # those, and the window in which the anchor stands
     measured: Measured = ALL_MEASURED  # read in every row
     sound: bool = True  # only A1 rows: nothing was estimated, nothing is a gap
+    whole: bool = True  # each window began where the one before ended
 
     def add(self, rows: "_Rows", batch: Batch, *, own: bool = False) -> None:
         """Add the entity's rows of `batch`; `own`: it quotes the anchor, and may hold usage from before it.
@@ -75,6 +76,7 @@ class AnchorCheck:
 
     def __init__(self) -> None:
         self._since: dict[tuple[int, str], _Since] = {}
+        self._ends: dict[int, tuple[bytes, int]] = {}  # by agent: boot, and where its last window ended
         self.compared = 0  # pairs of anchors
 
     def forget(self, agent_no: int) -> None:
@@ -84,6 +86,12 @@ class AnchorCheck:
 
     def take(self, agent_no: int, boot_id: bytes, batch: Batch, inventory: Inventory) -> Fault | None:
         """Add one batch; the fault in its anchors, if there is one."""
+        if self._ends.get(agent_no) != (boot_id, batch.window_start_boot_ns):
+            # Time that is in no window (its record was refused for good, the agent had lost its state) is missing
+            # in the books by name. What they hold of the rest is still at most what the counters say.
+            for (agent, _), since in self._since.items():
+                since.whole = since.whole and agent != agent_no
+        self._ends[agent_no] = boot_id, batch.window_end_boot_ns
         anchors: dict[int, list[Anchor]] = {}
         for anchor in batch.anchors:
             anchors.setdefault(anchor.entity_index, []).append(anchor)
@@ -95,9 +103,7 @@ class AnchorCheck:
                 since = None  # boot time started again
                 del self._since[key]
             if since is not None:
-                in_full = _Since(
-                    since.anchor, boot_id, since.inner.copy(), since.outer.copy(), since.measured, since.sound
-                )
+                in_full = replace(since, inner=since.inner.copy(), outer=since.outer.copy())
                 in_full.add(rows, batch)
             for anchor in sorted(anchors.get(index, ()), key=lambda a: a.t_boot_ns):
                 if since is not None and _comparable(since.anchor, anchor):
@@ -168,7 +174,8 @@ def _fault(since: _Since, inner: list[int], anchor: Anchor, device: Device) -> F
         k = k_ppm.get(number, _ONE)
         grown = (counter - before[number]) * device.sm_count * k // (anchor.scale * _ONE)
         slack = int(k != _ONE)  # the fraction of a cycle that the agent carries from interval to interval
-        if not inner[place] - slack <= grown <= since.outer[place] + slack:
+        missing = since.whole and grown > since.outer[place] + slack
+        if missing or grown < inner[place] - slack:
             between = f"its anchors at {since.anchor.t_boot_ns} and {anchor.t_boot_ns} ns"
             return (
                 f"usage of {device.entity}, {name}, against {between}",
