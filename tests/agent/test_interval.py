@@ -193,6 +193,20 @@ def test_one_sample_with_none_before_it_says_little_of_the_clock() -> None:
         assert number(got, "sm_active_cycles") == SMS * 1_980_000_000 * 9 // 10
 
 
+def test_samples_far_apart_say_as_little_but_for_an_exporter() -> None:
+    dcgm = describe(device(), current(), source="dcgm")
+    values = {"percent": {5: 50.0, 7: 40.0}, "sm_clock_mhz": (1700.0, 1800.0)}
+    for since, entity, wanted in (
+        (7 * SECOND, ENTITY, 30_000),
+        (7 * SECOND - 1, ENTITY, 1_000_000),
+        (0, ENTITY, 1_000_000),
+        (0, dcgm, 30_000),
+    ):
+        got, _ = sampled(values, entity, since)
+        assert got is not None
+        assert got.spread_ppm == wanted
+
+
 @pytest.mark.parametrize("per_second", [4, 10, 50, 400])
 @pytest.mark.parametrize("swing_ns", [310_000_000, 730_000_000, 1_700_000_000])
 def test_the_spread_holds_the_truth_while_the_clock_swings(per_second: int, swing_ns: int) -> None:

@@ -99,6 +99,10 @@ MOST_SMS = 1_024
 MAX_DEVICE_WATTS = 10_000
 ENERGY_SLACK_NS = 30_000_000_000
 NJ_PER_MJ = 1_000_000
+#: Clock samples further apart than this do not tell what the clock was between them, so that their spread bounds
+#: nothing: reference/metering.md 3.1 asks for 10-20 a second. An exporter's gauges have a class of their own,
+#: whose half-width is for "30 s gauges" (7.1).
+MAX_SAMPLE_APART_NS = 2_000_000_000
 _KHZ_NS = 1_000_000  # kHz x ns / this = cycles
 
 #: Where each GPM cycle id stands in CYCLE_IDS order: elapsed, active, any, dmma, hmma, imma, dfma, int,
@@ -358,10 +362,10 @@ def by_percent(
     if clocks is None or not (ANY_TENSOR_UTIL in fractions or HMMA_TENSOR_UTIL in fractions):
         return _by_utilisation(duration, fractions, energy, entity), refused
     total, count, low, high = clocks
-    if count == 1:  # nobody knows what the clock was before: anything that the SMs can run at
-        low, high = 0, max(entity.ceiling_khz, high)
-        if high > 2 * total:  # a spread of 100 % does not reach that far
-            return _by_utilisation(duration, fractions, energy, entity), refused
+    vague = not entity.from_dcgm and (count == 1 or duration > count * MAX_SAMPLE_APART_NS)
+    if vague and max(entity.ceiling_khz, high) * count > 2 * total:
+        # Between the samples the clock may have been anything, and a spread of 100 % does not reach the highest.
+        return _by_utilisation(duration, fractions, energy, entity), refused
     unit = entity.sm_count * total * duration  # SM x kHz x ns x samples
     elapsed = unit // (count * _KHZ_NS)
     whole = count * _KHZ_NS * HUNDRED_PERCENT
@@ -374,9 +378,9 @@ def by_percent(
         grade = EvidenceClass.B1 if HMMA_TENSOR_UTIL in cycles else EvidenceClass.B2
     else:
         grade = entity.percent_class
-    # Half-range over mean of the clock samples (metering.md 3.1), rounded up, in parts per million; 100 % around
-    # one that stands alone. It is not narrowed by their number: how evenly they lie in the interval nobody says.
-    spread = -(-(high - low) * count * 1_000_000 // (2 * total)) if count > 1 else 1_000_000
+    # Half-range over mean of the clock samples (metering.md 3.1), rounded up, in parts per million. It is not
+    # narrowed by their number: how evenly they lie in the interval nobody says.
+    spread = 1_000_000 if vague else -(-(high - low) * count * 1_000_000 // (2 * total))
     return Interval(
         grade,
         bits,
