@@ -1,0 +1,78 @@
+"""The helpers that run as processes, against the stand-in driver on real clocks; and what ncu prints."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fakenvml.driver import COMPILER, NO_COMPILER, build
+from gpu.agent_path import rows_of
+from gpu.lab import UnavailableError
+from gpu.real_lab import _AgentProcess, ncu_sums
+
+from flopmeter.contract.usage import GapReason
+
+VALIDATE = Path(__file__).with_name("validate.py")
+
+
+@pytest.fixture
+def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Processes started from here find the stand-in: one SM, so that the scale of id 248 is no question."""
+    if COMPILER is None:
+        pytest.skip(NO_COMPILER)
+    script = tmp_path / "machine.nvml"
+    script.write_text("@0 node driver=595.58.03\n@0 gpu g0 sms=1 cores=128 clock=1755 hmma=0.5\n")
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(build().parent))
+    monkeypatch.setenv("FAKENVML_SCRIPT", str(script))
+    return script
+
+
+@pytest.mark.usefixtures("driver")
+def test_an_agent_that_is_killed_goes_on_from_its_journal(tmp_path: Path) -> None:
+    agent = _AgentProcess(tmp_path, "E18")
+    agent.kill()
+    before, _ = rows_of(tmp_path)
+    agent = _AgentProcess(tmp_path, "E18")
+    agent.stop()
+    rows, data = rows_of(tmp_path)
+    assert data["starts"] == 2
+    assert rows[: len(before)] == before
+    assert not [r for r in rows if r.gap_reason is not GapReason.NONE]
+    elapsed, hmma = sum(r.sm_elapsed_cycles for r in rows), sum(r.hmma_cycles for r in rows)
+    assert elapsed > 0
+    assert hmma == pytest.approx(elapsed / 2, rel=1e-6)
+    assert elapsed == pytest.approx(1.755 * sum(r.duration_ns for r in rows), rel=0.05)
+
+
+def test_an_agent_that_cannot_start_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+    with pytest.raises(UnavailableError, match="did not start"):
+        _AgentProcess(tmp_path, "E18")
+
+
+@pytest.mark.usefixtures("driver")
+def test_the_probe_tells_which_ids_answer() -> None:
+    done = subprocess.run([sys.executable, VALIDATE, "_probe"], capture_output=True, text=True, timeout=60)
+    found = json.loads(done.stdout)
+    assert {5, 7, 248, 252} <= set(found["answer"])
+    assert set(map(int, found["codes"])).isdisjoint(found["answer"])
+
+
+def test_the_probe_without_gpm_says_so(driver: Path) -> None:
+    driver.write_text("@0 gpu g0 gpm=0\n")
+    done = subprocess.run([sys.executable, VALIDATE, "_probe"], capture_output=True, text=True, timeout=60)
+    assert "GPM" in json.loads(done.stdout)["error"]
+
+
+def test_what_ncu_prints_is_summed_over_kernels() -> None:
+    metric = "sm__ops_path_tensor_src_bf16_dst_fp32.sum"
+    text = (
+        "==PROF== Connected to process 1\n==PROF== Profiling: 0%....100%\n"
+        f'"ID","Kernel Name","{metric}","other"\n"","","","%"\n'
+        '"0","a","1,099,511,627,776","5"\n"1","b","24","n/a"\n'
+    )
+    assert ncu_sums(text, [metric]) == {metric: 1_099_511_627_800.0}
+    assert ncu_sums(text, ["absent"]) == {}
+    assert ncu_sums("==ERROR== no permission\n", [metric]) == {}
+    assert ncu_sums("", [metric]) == {}
