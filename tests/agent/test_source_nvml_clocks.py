@@ -88,7 +88,15 @@ def test_without_a_buffer_clocks_are_polled(machine):
 def test_what_has_cycles_or_a_long_buffer_is_not_polled(machine):
     m = machine("gpu g0 hmma=0.5 ring_ms=0", "gpu g1 cycles=0 hmma=0.5")
     source = m.source()
-    for _ in range(3):
+    for _ in range(20):
+        m.advance(SECOND)
+        source.read(m.uuid(0))
+        source.read(m.uuid(1))
+    asked = m.calls("nvmlDeviceGetClockInfo"), m.calls("nvmlDeviceGetSamples")
+    poll(m, source, 1)  # the scale of the cycles is still to be found: they need clocks
+    assert m.calls("nvmlDeviceGetClockInfo") == asked[0] + 10
+    assert m.calls("nvmlDeviceGetSamples") == asked[1]
+    for _ in range(120):
         m.advance(SECOND)
         source.read(m.uuid(0))
         source.read(m.uuid(1))
@@ -101,7 +109,8 @@ def test_with_cycles_the_buffer_is_read_while_the_scale_may_be_asked_for(machine
     m = machine("gpu g0 hmma=0.5", SWINGS)
     source = m.source()
     assert len(m.tick(source).sm_clock_mhz) == 50
-    m.advance(120 * SECOND)
+    for _ in range(10):
+        m.tick(source, ns=12 * SECOND)
     asked = m.calls("nvmlDeviceGetSamples")
     assert len(m.tick(source).sm_clock_mhz) == 1
     assert m.calls("nvmlDeviceGetSamples") == asked

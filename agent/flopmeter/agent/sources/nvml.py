@@ -34,8 +34,10 @@ log = logging.getLogger(__name__)
 
 #: MIG instances may be destroyed and made again at any time; so often they are looked at beside the readings.
 MIG_CHECK_NS = 10_000_000_000
-#: With cycle counters clock samples serve the calibration of their scale only (reference/metering.md 7.2).
-CLOCK_HISTORY_NS = 120_000_000_000
+#: With cycle counters clock samples serve the calibration of their scale only (reference/metering.md 7.2): they
+#: are collected for so long, and so many readings.
+CALIBRATION_NS = 120_000_000_000
+CALIBRATION_READINGS = 10
 #: How long `facts` waits for reads under way to leave the driver before it starts NVML anew.
 _LEAVE_S = 0.5
 _NO_FLOATS: Mapping[int, float] = {}
@@ -150,7 +152,7 @@ class NvmlSource:
     def poll(self) -> None:
         """Collect SM clocks of the entities that need it, as the poller does."""
         for e in list(self._entities.values()):
-            if e.counted or not e.clocks.short:
+            if not e.polled:
                 continue
             with self._idle:
                 if self._starting or self._entities.get(e.device.entity) is not e:
@@ -303,10 +305,11 @@ class NvmlSource:
         now_ns = self._clock.boot_ns()
         t_boot_ns = t_boot_ns or now_ns
         t_unix_ns = self._clock.unix_ns() - (now_ns - t_boot_ns)
-        e.counted = bool(cycles)
-        history = not cycles or t_boot_ns - e.opened_ns < CLOCK_HISTORY_NS
-        clocks = e.clocks.take(t_unix_ns, history=history)
-        if not cycles and e.clocks.short and not e.cut:
+        e.readings += 1
+        calibrating = e.readings <= CALIBRATION_READINGS or t_boot_ns - e.opened_ns < CALIBRATION_NS
+        clocks = e.clocks.take(t_unix_ns, history=not cycles or calibrating)
+        e.polled = e.clocks.short and not e.cut and (not cycles or calibrating)
+        if e.polled:
             self._poller.need()
         if now_ns >= e.memory_due_ns:
             e.memory_bytes = counter(e.memory.ask())

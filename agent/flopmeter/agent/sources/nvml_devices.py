@@ -65,7 +65,8 @@ class Entity:
     opened_ns: int = 0
     process_seen_us: int = 0
     shares_never: bool = False
-    counted: bool = False  # the last reading had cycle counters
+    readings: int = 0
+    polled: bool = False  # clocks are to be collected between readings
     listed: bool = False  # `facts` has told of it
     restarted: bool = False  # counts something else than before under the same UUID
     busy: bool = False
