@@ -122,6 +122,26 @@ def test_any_figure_can_be_drawn_at_any_width(flopmeter, flop, width):
     assert "no regimes" in run_view(d, Paint(colour=False, width=width))
 
 
+def test_eighty_columns_are_enough(flopmeter):
+    _, out, _ = flopmeter("runs", "show", "llama-70b-pretrain", "--json")
+    text = run_view(json.loads(out), Paint(colour=False, width=80))
+    assert max(map(len, text.splitlines())) <= 80
+    lines = text.splitlines()
+    assert any(line.split()[:2] == ["A1", lines[4].split()[1]] for line in lines), "a line per class"
+    assert any(line.split()[:1] == ["hmma"] for line in lines), "a line per pipe"
+    assert "not within the EU's ±30 %" in text
+    assert "if bf16 is true as declared" in text
+    assert "had all tensor work been 2:4 sparse" in text
+
+
+def test_models_have_a_line_each_where_there_are_several(flopmeter):
+    document = json.loads(flopmeter("runs", "show", "llama-70b-pretrain", "--json")[1])
+    ((name, part),) = document["by_model"].items()
+    assert "  model" not in run_view(document, Paint(colour=False, width=80))
+    document["by_model"] = {name: part, "NVIDIA B200": part}
+    assert "\n  NVIDIA B200 " in run_view(document, Paint(colour=False, width=80))
+
+
 def test_an_unknown_run_is_named_with_what_is_near(flopmeter):
     code, out, err = flopmeter("runs", "show", "lama-70b-pretrian")
     assert code == 3

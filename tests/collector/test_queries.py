@@ -1,5 +1,6 @@
 """The read side: documents with the promised keys, exact, live and after the collector has stopped."""
 
+import hashlib
 import json
 import sqlite3
 from dataclasses import replace
@@ -9,7 +10,11 @@ from builders import CLOCK_MHZ, SM_COUNT, UNIX_NS, WINDOW_NS, Chain, busy, gap
 from desk import Desk
 
 from flopmeter.collector import queries
+from flopmeter.collector.books import SUM_FIELDS
 from flopmeter.collector.errors import StoreError
+from flopmeter.collector.fleet_view import fleet_view
+from flopmeter.collector.fsck import check_store
+from flopmeter.collector.layout import Paint
 from flopmeter.collector.regimes import shipped
 from flopmeter.contract.usage import (
     ALL_MEASURED,
@@ -21,6 +26,7 @@ from flopmeter.contract.usage import (
     Workload,
     WorkloadKind,
 )
+from flopmeter.wire.v1 import batch_pb2
 
 ELAPSED = SM_COUNT * CLOCK_MHZ * WINDOW_NS // 1_000
 HMMA = ELAPSED * 40 // 100
@@ -181,6 +187,126 @@ def test_fleet_tells_of_each_node_what_its_last_record_says(path):
     assert n7["last_window"]["unattributed_seconds"] == 60.0
     assert (n7["conflicts"], n7["lost_records"]) == (1, 5)
     assert (n8["status"], n8["last_window_end"], n8["gpus"]) == ("never", None, 0)
+
+
+def equipped(node: str, sha: str = "ab" * 32, **devices: int) -> Chain:
+    """A node that says of its library, its modes and a card that nothing meters."""
+    chain = Chain(node)
+    message = batch_pb2.Inventory.FromString(chain.inventory)
+    message.library.path, message.library.sha256 = "/usr/lib/libnvidia-ml.so.1", sha
+    for name, value in devices.items():
+        setattr(message.devices[0], name, value)
+    if node == "n1":
+        message.uncovered.add(
+            pci_address="c1:00.0", vendor="AMD", model="MI300X", reason="no driver here reads it"
+        )
+    chain.inventory = message.SerializeToString()
+    chain.digest = hashlib.sha256(chain.inventory).digest()
+    return chain
+
+
+def test_fleet_tells_what_is_not_metered_and_what_may_not_be_believed(path):
+    off, on = batch_pb2.SWITCH_OFF, batch_pb2.SWITCH_ON
+    chains = [
+        equipped("n1", persistence=off),
+        equipped("n2", persistence=on, confidential=on),
+        equipped("n3"),
+    ]
+    chains += [equipped("n4", sha="cd" * 32), Chain("n5")]  # n5 does not know its library
+    with Desk(path, LOW) as desk:
+        for chain in chains:
+            desk.offer(desk.agent(chain), chain.next())
+        desk.commit()
+    fleet = document(path)["fleet"]
+    assert fleet["uncovered_devices"] == 1
+    assert fleet["nodes"][0]["uncovered"] == [
+        {"pci_address": "c1:00.0", "vendor": "AMD", "model": "MI300X", "reason": "no driver here reads it"}
+    ]
+    assert [n["persistence_off"] for n in fleet["nodes"]] == [1, 0, 0, 0, 0]
+    assert [n["confidential"] for n in fleet["nodes"]] == [0, 1, 0, 0, 0]
+    assert [n["library_differs"] for n in fleet["nodes"]] == [False, False, False, True, False]
+    (disagreement,) = fleet["library_disagreements"]
+    assert (disagreement["driver"], disagreement["differ"]) == ("595.1", ["sha256"])
+    assert [x["nodes"] for x in disagreement["libraries"]] == [["n1", "n2", "n3"], ["n4"]]
+    text = " ".join(fleet_view(fleet, Paint(colour=False, width=80)).split())
+    for said in (
+        "NVML libraries differ among nodes of driver 595.1",
+        "(cdcdcdcdcdcd) on n4",
+        "Not metered: 1 × AMD MI300X on n1: no driver here reads it",
+        "Persistence mode is off on 1 GPUs of n1",
+        "Confidential-computing mode is on for 1 GPUs of n2",
+    ):
+        assert said in text
+
+
+def test_where_no_library_is_the_usual_one_all_are_odd(path):
+    with Desk(path, LOW) as desk:
+        for chain in (equipped("n2"), equipped("n3", sha="cd" * 32)):
+            desk.offer(desk.agent(chain), chain.next())
+        desk.commit()
+    assert [n["library_differs"] for n in document(path)["fleet"]["nodes"]] == [True, True]
+
+
+def test_a_shared_gpu_is_one_gpu_and_each_run_may_have_done_it_all(path):
+    """Two jobs on one GPU, 40 to 60: time, energy and cycles add up once; either's upper bound is the device's."""
+    whole = busy(0)
+    rows, jobs = [], (TRAINING, Workload(WorkloadKind.SLURM, job="9", run="r2", dtype="bf16"))
+    none = dict.fromkeys(("duration_ns", "sm_elapsed_cycles", "energy_mj"), 0)
+    for index, percent in enumerate((40, 60)):
+        part = {f: getattr(whole, f) * percent // 100 for f in SUM_FIELDS}
+        rest = {f: getattr(whole, f) - part[f] for f in SUM_FIELDS}
+        rows.append(
+            replace(whole, workload_index=index, measured=ALL_MEASURED | Measured.APPORTIONED, **part)
+        )
+        marks = ALL_MEASURED & ~Measured.ENERGY | Measured.OTHERS
+        rows.append(replace(whole, workload_index=index, measured=marks, **(rest | none)))
+    fill(path, (rows, jobs))
+    alone = path.with_name("alone.sqlite")
+    fill(alone, ([whole], (TRAINING,)))
+    device, found = document(alone), document(path)
+    of_device = {k: int(v) for k, v in device["runs"][0]["executed"]["flop"].items()}
+    runs = {r["run"]: r for r in found["runs"]}
+    flops = {name: {k: int(v) for k, v in r["executed"]["flop"].items()} for name, r in runs.items()}
+    assert sum(f["point"] for f in flops.values()) == of_device["point"]
+    noise = ELAPSED * 5 // 1000 * 8192 * 2  # of each share; what others did is kept whole
+    for f in flops.values():
+        assert f["lower"] == 0
+        assert of_device["upper"] - noise <= f["upper"] <= of_device["upper"] + 2
+    assert sum(r["energy_joules"] for r in runs.values()) == device["runs"][0]["energy_joules"]
+    seconds = [r["coverage"]["expected_device_seconds"] for r in runs.values()]
+    assert sum(seconds) == found["fleet"]["device_seconds"] == 60.0
+    assert sum(int(r["by_pipe"]["hmma"]["sm_cycles"]) for r in runs.values()) == HMMA
+    assert [r["apportioned_device_seconds"] for r in runs.values()] == seconds
+    assert "shared GPUs" in " ".join(runs["r1"]["reasons"])
+    assert found["fleet"]["nodes"][0]["last_window"]["shared_entities"] == 1
+    assert found["fleet"]["nodes"][0]["last_window"]["classes"] == {"A1": 1}
+    for name in runs:
+        hourly = queries_hourly(path, name)
+        assert sum(int(h["flop"]["point"]) for h in hourly) == flops[name]["point"]
+    assert check_store(path, LOW).difference is None
+
+
+def queries_hourly(path, run):
+    with queries.reading(path) as reader:
+        return reader.runs(queries.asked(UNIX_NS, LOW), run, series=True)[0]["hourly"]
+
+
+def test_a_run_says_how_well_it_is_known(path):
+    fill(path, None)
+    run = one_run(path)
+    a = run["accuracy"]
+    assert (a["limit_percent"], a["answer"], a["within"]) == (30, "no", False)
+    assert a["if_declared"]["within"] is False  # mma.sync, until E6 says otherwise
+    assert a["if_declared"]["best_estimate"]["percent"] < 30 < a["best_estimate"]["percent"]
+    flop = {k: int(v) for k, v in run["executed"]["flop"].items()}
+    assert sum(int(w["flop"]) for w in run["width"]) == flop["upper"] - flop["lower"]
+    assert len(run["width"]) == len(run["reasons"])
+    assert flop["upper"] < int(run["nominal_sparse_flop"]) <= 2 * flop["upper"]
+    assert run["by_evidence_class"]["A1"]["device_time_share"] == 1.0
+    assert run["executed"]["flop_and_integer_ops"]["point"] == str(flop["point"])
+    undeclared = path.with_name("undeclared.sqlite")
+    fill(undeclared, ([busy(0)], (replace(TRAINING, dtype=""),)))
+    assert one_run(undeclared)["accuracy"]["if_declared"] is None
 
 
 @pytest.mark.parametrize("window_ns", [10**9, MINUTE_NS, 3_600 * 10**9, 40 * 86_400 * 10**9])

@@ -64,7 +64,7 @@ def demo() -> dict[str, Any]:
     return {
         "runs": [run, copy.deepcopy(run)],
         "events": [{"type": "threshold.crossed"}, {"type": "threshold.undetermined"}],
-        "fleet": {"nodes_total": 16, "nodes_by_status": {"silent": 1}},
+        "fleet": {"nodes_total": 24, "nodes_by_status": {"silent": 1}},
     }
 
 

@@ -4,11 +4,20 @@ What is said per node is read from its agent's latest record; what is said of th
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from flopmeter.contract.evidence_class import EvidenceClass
-from flopmeter.contract.usage import Batch, Inventory, NoticeKind, Usage, WorkloadKind
+from flopmeter.contract.usage import (
+    NO_LIBRARY,
+    Batch,
+    Inventory,
+    Library,
+    Measured,
+    NoticeKind,
+    Usage,
+    WorkloadKind,
+)
 
 from .books import GroupKey, Sums
 from .documents import Held
@@ -94,7 +103,12 @@ def fleet_document(
             idle_ns += sums[0]
         else:
             unattributed_ns += sums[0]
-    nodes = [node_document(a, now_unix_ns) for a in agents]
+    agents = list(agents)
+    libraries = library_disagreements(agents)
+    odd = {
+        node for d in libraries for library in d["libraries"] if library["odd"] for node in library["nodes"]
+    }
+    nodes = [node_document(a, now_unix_ns) | {"library_differs": a.node in odd} for a in agents]
     by_status: dict[str, int] = {}
     for node in nodes:
         by_status[node["status"]] = by_status.get(node["status"], 0) + 1
@@ -103,6 +117,8 @@ def fleet_document(
         "nodes_by_status": by_status,
         "gpus": sum(n["gpus"] for n in nodes),
         "entities": sum(n["entities"] for n in nodes),
+        "uncovered_devices": sum(len(n["uncovered"]) for n in nodes),
+        "library_disagreements": libraries,
         "device_seconds": all_time_ns / _SECOND_NS,
         "idle_device_seconds": idle_ns / _SECOND_NS,
         "unattributed_device_seconds": unattributed_ns / _SECOND_NS,
@@ -129,6 +145,10 @@ def node_document(agent: AgentState, now_unix_ns: int) -> dict[str, Any]:
         "models": _models(agent),
         "driver": agent.inventory.driver if agent.inventory else "",
         "source": agent.inventory.source if agent.inventory else "",
+        "library": asdict(agent.inventory.library if agent.inventory else NO_LIBRARY),
+        "uncovered": [asdict(u) for u in agent.inventory.uncovered] if agent.inventory else [],
+        "persistence_off": sum(d.persistence is False for d in devices),
+        "confidential": sum(d.confidential is True for d in devices),
         "last_seq": agent.last_seq,
         "last_window_end": time_text(agent.window_end_unix_ns) if agent.last_seq else None,
         "last_received": time_text(agent.received_unix_ns) if agent.last_seq else None,
@@ -139,6 +159,7 @@ def node_document(agent: AgentState, now_unix_ns: int) -> dict[str, Any]:
             "classes": _classes(agent),
             "device_seconds": whole_ns / _SECOND_NS,
             "gap_seconds": _seconds(u for u in usage if u.evidence_class is EvidenceClass.GAP),
+            "shared_entities": len({u.entity_index for u in usage if u.measured & Measured.APPORTIONED}),
             "idle_seconds": _held_by(agent, WorkloadKind.IDLE),
             "unattributed_seconds": _held_by(agent, WorkloadKind.UNATTRIBUTED),
             "notices": sorted({n.kind.label for n in agent.batch.notices}) if agent.batch else [],
@@ -148,6 +169,42 @@ def node_document(agent: AgentState, now_unix_ns: int) -> dict[str, Any]:
         "refused_records": _refused(agent),
         "fault": agent.fault or None,
     }
+
+
+def library_disagreements(agents: Iterable[AgentState]) -> list[dict[str, Any]]:
+    """Per driver version of which nodes loaded different NVML libraries: another path, or other bytes.
+
+    All of a driver version come from one package. `odd` are those that are not the most common one, or all
+    where none is: any of them may be the altered one (reference/metering.md 6.2). Unknown ones are left out.
+    """
+    by_driver: dict[str, dict[Library, set[str]]] = {}
+    for agent in agents:
+        inventory = agent.inventory
+        if inventory is not None and (inventory.library.path or inventory.library.sha256):
+            library = Library(inventory.library.path, inventory.library.sha256)
+            by_driver.setdefault(inventory.driver, {}).setdefault(library, set()).add(agent.node)
+    found = []
+    for driver, libraries in sorted(by_driver.items()):
+        if len(libraries) == 1:
+            continue
+        ranked = sorted(libraries.items(), key=lambda item: (-len(item[1]), item[0].path, item[0].sha256))
+        first, second = (len(nodes) for _, nodes in ranked[:2])
+        found.append(
+            {
+                "driver": driver,
+                "differ": [n for n in ("path", "sha256") if len({getattr(k, n) for k in libraries}) > 1],
+                "libraries": [
+                    {
+                        "path": library.path,
+                        "sha256": library.sha256,
+                        "nodes": sorted(nodes),
+                        "odd": first == second or i > 0,
+                    }
+                    for i, (library, nodes) in enumerate(ranked)
+                ],
+            }
+        )
+    return found
 
 
 def _seconds(rows: Iterable[Usage]) -> float:
@@ -173,6 +230,8 @@ def _classes(agent: AgentState) -> dict[str, int]:
     """Entities by the class that most of their last window was metered in."""
     longest: dict[int, dict[EvidenceClass, int]] = {}
     for u in agent.batch.usage if agent.batch else ():
+        if u.measured & Measured.OTHERS:
+            continue
         by_class = longest.setdefault(u.entity_index, {})
         by_class[u.evidence_class] = by_class.get(u.evidence_class, 0) + u.duration_ns
     found: dict[str, int] = {}

@@ -1,12 +1,22 @@
 """`flopmeter fleet list` for people: one line a node; what is wrong stands out. Pure: a document in, text out."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flopmeter.cli.output import seconds_text
 
-from .layout import STATUS, Paint, Row, hours, table
+from .layout import STATUS, Paint, Row, hours, table, wrapped
+
+MAX_NODES_NAMED = 4
+
+
+_MODES = {
+    "persistence_off": "Persistence mode is off on {gpus} GPUs of {nodes}: when the last client leaves, the driver may "
+    "unload and its counters start again. Turn it on: nvidia-smi -pm 1, or nvidia-persistenced.",
+    "confidential": "Confidential-computing mode is on for {gpus} GPUs of {nodes}: NVIDIA says that performance counters "
+    "are off in it, so that such a GPU may be metered worse, or not at all.",
+}
 
 
 def fleet_view(fleet: Mapping[str, Any], paint: Paint) -> str:
@@ -30,6 +40,10 @@ def fleet_view(fleet: Mapping[str, Any], paint: Paint) -> str:
             )
             if n[key]
         ]
+        if n["uncovered"]:
+            trouble.append(f"{len(n['uncovered'])} not metered")
+        if n["library_differs"]:
+            trouble.append("library differs")
         if n["fault"]:
             trouble.append(n["fault"])
         gap, unowned = window["gap_seconds"] / whole, window["unattributed_seconds"] / whole
@@ -50,7 +64,43 @@ def fleet_view(fleet: Mapping[str, Any], paint: Paint) -> str:
         f"{fleet['nodes_total']} nodes ({states}), {fleet['gpus']} GPUs · {hours(fleet['device_seconds'])} metered, "
         f"{hours(fleet['idle_device_seconds'])} idle, {share:.1f} % unattributed"
     )
-    return f"{paint(summary, bold=True)}\n{table(head, rows, paint)}"
+    page = [paint(summary, bold=True), table(head, rows, paint)]
+    for note in (*_libraries(fleet), *_uncovered(fleet), *_modes(fleet)):
+        page += ["", *wrapped(note, paint.width, "  ", "")]
+    return "\n".join(page)
+
+
+def _libraries(fleet: Mapping[str, Any]) -> Iterable[str]:
+    for d in fleet["library_disagreements"]:
+        told = "; ".join(
+            f"{library['path'] or 'path not known'} ({library['sha256'][:12] or 'hash not known'}) on {_nodes(library['nodes'])}"
+            for library in d["libraries"]
+        )
+        yield (
+            f"NVML libraries differ among nodes of driver {d['driver']}: {told}. An altered library can tell any counter: "
+            "compare the file with the one in the driver's package."
+        )
+
+
+def _uncovered(fleet: Mapping[str, Any]) -> Iterable[str]:
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for n in fleet["nodes"]:
+        for u in n["uncovered"]:
+            found.setdefault((u["vendor"], u["model"], u["reason"]), []).append(n["node"])
+    for (vendor, model, reason), nodes in sorted(found.items()):
+        yield f"Not metered: {len(nodes)} × {vendor} {model} on {_nodes(sorted(set(nodes)))}: {reason}"
+
+
+def _modes(fleet: Mapping[str, Any]) -> Iterable[str]:
+    for key, said in _MODES.items():
+        nodes = [n for n in fleet["nodes"] if n[key]]
+        if nodes:
+            yield said.format(gpus=sum(n[key] for n in nodes), nodes=_nodes([n["node"] for n in nodes]))
+
+
+def _nodes(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:MAX_NODES_NAMED])
+    return shown if len(names) <= MAX_NODES_NAMED else f"{shown} and {len(names) - MAX_NODES_NAMED} more"
 
 
 def _devices(node: Mapping[str, Any]) -> str:

@@ -62,7 +62,8 @@ def thresholds_view(document: Mapping[str, Any], paint: Paint) -> list[str]:
     first = min(first, math.floor(last) - 3)
     name_width = max(len(r["regime"]) for r in rows)
     answers = {r["regime"]: _answer(r) for r in rows}
-    cells = max(12, min(48, paint.width - name_width - 26 - max(map(len, answers.values()))))
+    wide = max(len(_share(r["fraction"])) for r in rows)
+    cells = max(12, min(48, paint.width - name_width - wide - 17 - max(map(len, answers.values()))))
     out = [paint(f"  {'':{name_width}} {'':10}{_axis(first, last, cells)}".rstrip(), dim=True)]
     for r in rows:
         basis = document["countable"][r["regime"]]["flop"]
@@ -71,7 +72,7 @@ def thresholds_view(document: Mapping[str, Any], paint: Paint) -> list[str]:
         share = _share(r["fraction"])
         fg = _VERDICT[r["verdict"]] if r["in_force"] else None
         out.append(
-            f"  {r['regime']:{name_width}} {line:9} {bar}  {share:>9}  "
+            f"  {r['regime']:{name_width}} {line:9} {bar}  {share:>{wide}}  "
             + paint(
                 answers[r["regime"]],
                 fg,
