@@ -103,6 +103,8 @@ NJ_PER_MJ = 1_000_000
 #: nothing: reference/metering.md 3.1 asks for 10-20 a second. An exporter's gauges have a class of their own,
 #: whose half-width is for "30 s gauges" (7.1).
 MAX_SAMPLE_APART_NS = 2_000_000_000
+#: NVML's utilisation is the share of the last 1/6 to 1 s, by product (reference/metering.md 2.3): the most of it.
+UTILISATION_WINDOW_NS = 1_000_000_000
 _KHZ_NS = 1_000_000  # kHz x ns / this = cycles
 
 #: Where each GPM cycle id stands in CYCLE_IDS order: elapsed, active, any, dmma, hmma, imma, dfma, int,
@@ -469,13 +471,16 @@ def _by_utilisation(
 ) -> Interval | None:
     """Class C: the SMs may have been busy for as long as any kernel ran, at the highest clock there is.
 
-    A bound, so that clock samples do not help: between them the clock may have been higher.
+    A bound, so that clock samples do not help: between them the clock may have been higher. Utilisation is of
+    the second before it was read; of the time before that, and on an exporter's page, it says nothing.
     """
     busy = fractions.get(SM_UTIL)
     if busy is None:
         return None
     unit = entity.sm_count * entity.ceiling_khz * duration
     elapsed = -(-unit // _KHZ_NS)
-    active = min(elapsed, -(-unit * busy // (_KHZ_NS * HUNDRED_PERCENT)))
+    known = 0 if entity.from_dcgm else min(duration, UTILISATION_WINDOW_NS)
+    unit = entity.sm_count * entity.ceiling_khz * (known * busy + (duration - known) * HUNDRED_PERCENT)
+    active = min(elapsed, -(-unit // (_KHZ_NS * HUNDRED_PERCENT)))
     bits = SM_ACTIVE | (0 if energy is None else ENERGY)
     return Interval(EvidenceClass.C, bits, 0, (duration, elapsed, active, *(0,) * 8, energy or 0))
