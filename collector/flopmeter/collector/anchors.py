@@ -89,8 +89,8 @@ class AnchorCheck:
         if self._ends.get(agent_no) != (boot_id, batch.window_start_boot_ns):
             # Time that is in no window (its record was refused for good, the agent had lost its state) is missing
             # in the books by name. What they hold of the rest is still at most what the counters say.
-            for (agent, _), since in self._since.items():
-                since.whole = since.whole and agent != agent_no
+            for (agent, _), known in self._since.items():
+                known.whole = known.whole and agent != agent_no
         self._ends[agent_no] = boot_id, batch.window_end_boot_ns
         anchors: dict[int, list[Anchor]] = {}
         for anchor in batch.anchors:
