@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from builders import UNIX_NS, Chain, busy
+from builders import UNIX_NS, WINDOW_NS, Chain, busy
 from desk import DAY_NS, Desk
 
 from flopmeter.cli.main import main
 from flopmeter.collector.errors import CollectorError, SettingsError
+from flopmeter.collector.events import time_text
 from flopmeter.collector.running import run_collector
 from flopmeter.collector.settings import CollectorSettings
 
@@ -233,6 +234,7 @@ def test_compare_exits_1_where_any_disagrees(flopmeter: Run, store: Path, tmp_pa
     assert code == 0
     assert "cannot tell" in out
     assert "counters' point is 1.00 x the estimate" in out
+    assert "if the declared dtypes are true: " in out
     wrong = estimates_file(tmp_path / "wrong.toml", WINDOW_FLOP, 100 * WINDOW_FLOP)
     code, out, _ = flopmeter("compare", "r1", "--store", store, "--estimates", wrong, "--json")
     assert code == 1
@@ -240,6 +242,35 @@ def test_compare_exits_1_where_any_disagrees(flopmeter: Run, store: Path, tmp_pa
     assert (one["agreement"], two["agreement"]) == ("cannot tell", "disagrees")
     assert one["measured"]["point"] == str(WINDOW_FLOP)
     assert two["measured_to_estimate"] == 0.01
+    assert int(one["measured"]["lower"]) < int(one["if_declared"]["measured"]["lower"])
+    assert two["if_declared"]["agreement"] == "disagrees"
+
+
+def test_compare_as_of_an_hour(flopmeter: Run, tmp_path: Path) -> None:
+    """Two windows before the hour, three behind it; and an hour before any of them."""
+    path, hour_ns = tmp_path / "books.sqlite", 3_600_000_000_000
+    hour = -(-UNIX_NS // hour_ns) * hour_ns
+    with Desk(path) as desk:
+        desk.now = hour + DAY_NS
+        chain = Chain("n")
+        chain.unix_ns = hour - 2 * WINDOW_NS - 1
+        agent = desk.agent(chain)
+        for _ in range(5):
+            desk.offer(agent, chain.next([busy(0)]))
+        desk.commit()
+    text = estimates_file(tmp_path / "e.toml", 2 * WINDOW_FLOP).read_text()
+    seen = []
+    for as_of in (hour, hour + hour_ns, hour - hour_ns):
+        file = tmp_path / "as_of.toml"
+        declared = text.replace("complete = true", f"as_of = {time_text(as_of)}")
+        file.write_text(declared.replace("2026-09-01T00:00:00Z", time_text(hour + DAY_NS)))
+        code, out, _ = flopmeter("compare", "--store", path, "--estimates", file, "--json")
+        assert code == 0
+        (row,) = json.loads(out)["estimates"]
+        assert row["as_of"] == time_text(as_of)
+        assert row["if_declared"] is None
+        seen.append(row["measured"] and int(row["measured"]["point"]))
+    assert seen == [2 * WINDOW_FLOP, 5 * WINDOW_FLOP, None]
 
 
 def test_compare_and_a_run_that_is_not_metered(flopmeter: Run, store: Path, tmp_path: Path) -> None:
@@ -289,4 +320,4 @@ def test_a_started_collector_compares_what_is_in_its_books(
     with queries.reading(store) as reader:
         (event,) = [e for e in reader.events() if e["type"] == "method.disagrees"]
     assert event["subject"] == "r1"
-    assert "0.01 times" in event["data"]["message"]
+    assert "(0.01 times the estimate), in all" in event["data"]["message"]

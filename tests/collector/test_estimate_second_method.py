@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from dataclasses import replace
 
 import pytest
 from builders import UNIX_NS, WINDOW_NS, Chain, busy
@@ -13,7 +14,10 @@ from flopmeter.collector.estimate.declared import GRACE_NS, declared
 from flopmeter.collector.estimate.event import method_key
 from flopmeter.collector.events import event_id, time_text
 from flopmeter.collector.fsck import check_store, result_text
+from flopmeter.collector.ingest import TAKEN
+from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.flop import Figure
+from flopmeter.contract.usage import Measured
 from flopmeter.contract.w_table import current
 
 HOUR_NS = 3_600_000_000_000
@@ -188,6 +192,27 @@ def test_a_running_run_is_compared_with_what_it_had_done_by_then(path):
 def test_a_run_that_nobody_metered_is_not_compared(path):
     with Desk(path, estimates=(estimate(10**25, run="elsewhere"),)) as desk:
         assert metered(desk) == ()
+
+
+def test_utilisation_alone_can_still_say_that_an_estimate_is_too_high(path):
+    """Class C bounds from above and has no point: no ratio is said, and nothing can be called too low."""
+    only_upper = replace(
+        busy(0),
+        evidence_class=EvidenceClass.C,
+        measured=Measured.SM_ACTIVE | Measured.ENERGY,
+        hmma_cycles=0,
+        fp32_cycles=0,
+    )
+    low, high = estimate(WINDOW_FLOP // 1000), estimate(WINDOW_FLOP * 1000)
+    with Desk(path, estimates=(low, high)) as desk:
+        chain = Chain("n")
+        agent = desk.agent(chain)
+        assert desk.offer(agent, chain.next([only_upper])) is TAKEN
+        (event,) = desk.commit().events
+        assert event.key == method_key(high)
+        assert "the counters say at most " in event.data["message"]
+        assert event.data["measured"]["lower"] == event.data["measured"]["point"] == "0"
+        good(path)
 
 
 def test_a_failed_commit_raises_it_again(path):

@@ -249,7 +249,7 @@ def compare(run: str | None, store: Path, estimates: Path, as_json: bool) -> Non
             "add an [[estimate]]; see docs/estimate.md",
         )
     with queries.reading(store_file(store)) as reader:
-        rows = [comparison_document(d, _measured(reader, d)) for d in declared]
+        rows = [comparison_document(d, _measured(reader, d), _if_declared(reader, d)) for d in declared]
     if run is not None and rows[0]["measured"] is None:
         raise StoreError(
             f"run {run!r}: expected a run in {store_file(store)}, found none of that name",
@@ -264,16 +264,28 @@ def compare(run: str | None, store: Path, estimates: Path, as_json: bool) -> Non
 
 
 def _measured(reader: "Reader", d: "Declared") -> "Figure | None":
-    """The counters' figure for what the estimate covers; None where the run is not in the store."""
+    """The counters' figure for what the estimate covers; None where nothing of it is in the store."""
     from flopmeter.contract.w_table import current
 
     from .figures import Tally
 
-    hours = reader.hourly(d.run)
+    hours = [h for h in reader.hourly(d.run) if d.before_hour is None or h[0] < d.before_hour]
     if not hours:
         return None
     tally = Tally()
-    for hour, dtype, key, sums in hours:
-        if d.before_hour is None or hour < d.before_hour:
-            tally.add(key, dtype, sums)
+    for _hour, dtype, key, sums in hours:
+        tally.add(key, dtype, sums)
     return tally.figures(reader.models(), current())[0]
+
+
+def _if_declared(reader: "Reader", d: "Declared") -> "Figure | None":
+    """The same if the jobs' declared dtypes are true, as `runs show` has it: of whole runs only."""
+    from . import queries
+    from .documents import figure_of
+
+    if d.before_hour is not None:
+        return None
+    for document in reader.runs(queries.asked(time.time_ns(), ()), d.run):
+        declared = document["accuracy"]["if_declared"]
+        return figure_of(declared["flop"]) if declared is not None else None
+    return None

@@ -126,8 +126,13 @@ def _speed(shape: Architecture, speed: Speed) -> dict[str, Any]:
     }
 
 
-def comparison_document(d: Declared, measured: Figure | None) -> dict[str, Any]:
-    """One line of `estimate compare --json`; `measured` None: the store has no such run."""
+def comparison_document(
+    d: Declared, measured: Figure | None, if_declared: Figure | None = None
+) -> dict[str, Any]:
+    """One line of `estimate compare --json`; `measured` None: the store has no such run.
+
+    `if_declared`: what the counters say if the jobs' declared dtypes are true; a claim, so that it decides nothing.
+    """
     points = ratio(measured, d.flop) if measured is not None else None
     return {
         "run": d.run,
@@ -140,5 +145,11 @@ def comparison_document(d: Declared, measured: Figure | None) -> dict[str, Any]:
         "measured": figure_json(measured) if measured is not None else None,
         "measured_to_estimate": round(float(points), 4) if points is not None else None,
         "agreement": compare(measured, d.flop).value if measured is not None else "not metered",
+        "if_declared": {
+            "measured": figure_json(if_declared),
+            "agreement": compare(if_declared, d.flop).value,
+        }
+        if if_declared is not None
+        else None,
         "digest": d.digest,
     }

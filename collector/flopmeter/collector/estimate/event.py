@@ -19,7 +19,11 @@ def method_key(d: Declared) -> str:
 def method_event(d: Declared, measured: Figure, w_table: str, *, at_unix_ns: int, position: int) -> NewEvent:
     """`d` against what the counters say of its run at `position`; the caller found that they disagree."""
     factor = ratio(measured, d.flop)
-    times = f"{float(factor):.2f} times" if factor is not None else "of unknown ratio to"
+    lower, upper = figures(measured.lower, 3), figures(measured.upper, 3)
+    if factor is None:  # class C and gaps bound from above and have no point
+        counted = f"at most {upper} FLOP"
+    else:
+        counted = f"{figures(measured.point, 3)} FLOP, between {lower} and {upper} ({float(factor):.2g} times the estimate)"
     covered = f"until {time_text(d.as_of_unix_ns)}" if d.as_of_unix_ns is not None else "in all"
     return NewEvent(
         key=method_key(d),
@@ -29,10 +33,10 @@ def method_event(d: Declared, measured: Figure, w_table: str, *, at_unix_ns: int
         since_position=position,
         position=position,
         data={
-            "message": f"Run {d.run}: the counters' {figures(measured.point, 3)} FLOP {covered} are {times} the "
-            f"{figures(d.flop, 3)} FLOP that {d.by} estimated by {d.method} ({d.formula}), and no figure within the "
-            "counters' bounds is within 30 % of it. One of the two is wrong: look for recomputation, a wrong dtype "
-            "or peak, jobs that are missing from the run or do not belong to it.",
+            "message": f"Run {d.run}: {d.by} estimated {figures(d.flop, 3)} FLOP by {d.method} ({d.formula}), and the "
+            f"counters say {counted}, {covered}. No figure that they allow is within 30 % of the estimate: one of the "
+            "two is wrong. Look for recomputation, a wrong dtype or peak, jobs that are missing from the run or do not "
+            "belong to it.",
             "run": d.run,
             "method": d.method,
             "formula": d.formula,

@@ -155,9 +155,14 @@ def comparison_view(rows: Sequence[Mapping[str, Any]], paint: Paint) -> str:
         said = f"by {r['method']} ({r['formula']}), {r['by']}, {r['at'][:16]} UTC"
         lines += [f"  estimate   {_three(estimate)}", f"             {paint(said, dim=True)}"]
         if measured is None:
-            lines.append("  counters   nothing: no such run in this store")
+            lines.append("  counters   nothing: no record of it in this store")
             continue
         lines.append(f"  counters   {_three(measured)}")
+        declared = r["if_declared"]
+        if declared is not None:
+            bounds = (flop_text(int(declared["measured"][k])) for k in ("lower", "upper"))
+            said = f"between {' and '.join(bounds)} if the declared dtypes are true: {declared['agreement']}"
+            lines.append(f"             {said}")
         if r["measured_to_estimate"] is not None:
             lines.append(f"  counters' point is {r['measured_to_estimate']:.2f} x the estimate")
         lines += [
@@ -179,4 +184,6 @@ _WHY = {
 
 def _three(figure: Mapping[str, str]) -> str:
     point, lower, upper = (flop_text(int(figure[k])) for k in ("point", "lower", "upper"))
+    if not int(figure["point"]):
+        return f"at most {upper} FLOP: nothing here has a point"
     return f"{point} FLOP, between {lower} and {upper}"
