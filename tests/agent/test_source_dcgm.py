@@ -491,6 +491,10 @@ def test_a_page_whose_energy_stands_still_is_stale():
     # A GPU whose exporter collects every two minutes is not stale in between.
     slow = usage_of(metered(lambda s: busy(s) + energy(s, period=110), 600))
     assert {u.evidence_class for u in slow} == {EvidenceClass.B2}
+    # One that collects less often is believed as soon as that is known: after the first time.
+    seldom = usage_of(metered(lambda s: busy(s) + energy(s, period=200), 1200))
+    gap_s = sum(u.duration_ns for u in seldom if u.evidence_class is EvidenceClass.GAP) / 1e9
+    assert gap_s == pytest.approx(200 - STILL_NS / 1e9, abs=SLOW_NS / 1e9)
 
 
 def test_ratios_that_stand_still_while_energy_rises_are_not_used():
