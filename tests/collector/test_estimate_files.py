@@ -1,6 +1,7 @@
 """Files of periods and of declared estimates: what is read, and where each fault is said to stand."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -299,6 +300,21 @@ def test_an_estimate_of_endless_periods_is_refused(tmp_path: Path) -> None:
 def test_toml_written_in_one_line_still_says_which(tmp_path: Path) -> None:
     text = 'schema = "flopmeter-estimates/1"\nestimate = [{ run = "r", method = "architecture" }]\n'
     assert estimates_fault(tmp_path, text).startswith(", estimate 1: key by: expected")
+
+
+def test_the_examples_of_the_documentation_are_good(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/estimate.md").read_text()
+    blocks = re.findall(r"^```(toml)?\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (toml,) = [text for kind, text in blocks if kind == "toml"]
+    (table,) = [text for _, text in blocks if text.startswith("name,units,")]
+    shape, spreadsheet = read_estimates(written(tmp_path, toml), TABLE)
+    assert f"{shape.flop / 1e18:.3f}" == "2.285"
+    assert spreadsheet.flop > 6 * shape.flop
+    assert [p.name for p in read_periods(written(tmp_path, table, "f.csv"), TABLE)] == [
+        "ramp",
+        "main",
+        "long context",
+    ]
 
 
 # --- anything at all ---

@@ -15,6 +15,7 @@ from flopmeter.collector.estimate.event import method_key
 from flopmeter.collector.events import event_id, time_text
 from flopmeter.collector.fsck import check_store, result_text
 from flopmeter.collector.ingest import TAKEN
+from flopmeter.collector.second_method import MAX_PER_COMMIT
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.flop import Figure
 from flopmeter.contract.usage import Measured
@@ -192,6 +193,15 @@ def test_a_running_run_is_compared_with_what_it_had_done_by_then(path):
 def test_a_run_that_nobody_metered_is_not_compared(path):
     with Desk(path, estimates=(estimate(10**25, run="elsewhere"),)) as desk:
         assert metered(desk) == ()
+
+
+def test_a_commit_compares_so_many_and_the_next_ones_the_rest(path):
+    many = tuple(estimate(WINDOW_FLOP * (100 + i)) for i in range(MAX_PER_COMMIT + 3))
+    with Desk(path, estimates=many) as desk:
+        assert len(metered(desk)) == MAX_PER_COMMIT
+        assert len(metered(desk, chain=Chain("m"))) == 3
+        assert metered(desk, chain=Chain("k")) == ()
+        assert good(path).events == len(many)
 
 
 def test_utilisation_alone_can_still_say_that_an_estimate_is_too_high(path):
