@@ -12,7 +12,7 @@ from desk import DAY_NS, Desk
 
 from flopmeter.cli.main import main
 from flopmeter.collector.errors import CollectorError, SettingsError
-from flopmeter.collector.events import time_text
+from flopmeter.collector.events import TYPES, time_text
 from flopmeter.collector.running import run_collector
 from flopmeter.collector.settings import CollectorSettings
 
@@ -320,4 +320,5 @@ def test_a_started_collector_compares_what_is_in_its_books(
     with queries.reading(store) as reader:
         (event,) = [e for e in reader.events() if e["type"] == "method.disagrees"]
     assert event["subject"] == "r1"
+    assert event["type"] in TYPES, "`events list --type` takes it"
     assert "(0.01 times the estimate), in all" in event["data"]["message"]
