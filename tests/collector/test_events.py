@@ -199,3 +199,17 @@ def test_threshold_text(flop, text):
 def test_time_text_is_rfc3339_to_the_millisecond():
     assert time_text(NOW + 1_999_999) == "2026-11-21T00:00:00.001Z"
     assert time_text((1 << 63) - 1).startswith("2262-04-11T")
+
+
+def test_a_threshold_event_says_how_well_its_figure_is_known():
+    """The EU asks for the uncertainties beside the figure (reference/regulations.md section 4)."""
+    wide = Figure(2 * 10**25, 4 * 10**25, 8 * 10**25)
+    event = next(e for e in raise_for(wide) if e.data["regime"] == "eu-systemic-risk")
+    assert event.data["accuracy"] == {
+        "limit_percent": 30,
+        "within": False,
+        "below_percent": 50.0,
+        "above_percent": 100.0,
+        "best_estimate": {"flop": str(5 * 10**25), "percent": 60.0},
+    }
+    assert all(e.data["accuracy"]["within"] for e in raise_for(exactly(10**26)))

@@ -15,6 +15,7 @@ from typing import Any
 from flopmeter.contract.flop import ZERO, Figure
 from flopmeter.contract.w_table import current
 
+from .accuracy import LIMIT_PERCENT, accuracy_json
 from .regimes import Regime
 from .rules import Verdict, counted, in_force, meets, verdict
 
@@ -143,6 +144,7 @@ def _threshold_data(
         "counting": regime.counting,
         "counting_note": regime.counting_note,
         "counted": figure_json(basis),
+        "accuracy": {"limit_percent": LIMIT_PERCENT, **accuracy_json(basis)},
         "flop": figure_json(figure),
         "integer_ops": figure_json(integer_ops),
         "act": regime.act,
