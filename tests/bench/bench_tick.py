@@ -1,0 +1,120 @@
+"""The agent's tick: CPU to read 8 GPUs through the stand-in driver (tests/fakenvml) and to meter them, at 1 Hz.
+
+A process of its own; real nvidia-ml-py, real source, reader thread, attribution of a real process, meter, windows of
+60 s. Two figures each: ticks a second apart, as an agent lives them, between which the processor's caches go cold;
+and ticks one behind the other, which is what the code costs by itself, by part. The stand-in's own time is C, and is
+stated; a real driver's is its own, and not in here.
+"""
+
+import ctypes
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from harness import HERE, CannotRun, Figure, calibrate, cores, median, progress, run_json
+
+GPUS, GOAL_US = 8, 1_000.0  # 0.1 % of one core at 1 Hz
+SETTLE, PACED, ROUNDS, TICKS = 150, 20, 9, 60  # a round holds exactly one end of a window
+KINDS = {
+    "A1": ("", "cycle counters"),
+    "A2": ("cycles=0", "percentages, 50 buffered clock samples each"),
+    "A2-polled": ("cycles=0 ring_ms=0", "percentages, clocks polled at 10 Hz"),
+}
+
+
+def run(folder: Path) -> list[Figure]:
+    figures = []
+    for kind, (_, said) in KINDS.items():
+        progress(f"tick: {kind}, {PACED} s paced, {ROUNDS} x {TICKS} ticks")
+        here = folder / kind
+        here.mkdir()
+        got = run_json(
+            [HERE / "bench_tick.py", kind, here], core=cores()[0], timeout_s=120, what=f"tick {kind}"
+        )
+        if got["readings"] != got["good"]:
+            raise CannotRun(f"tick {kind}: {got['readings']} readings, only {got['good']} good")
+        for pace, cost in (("1 Hz", got["paced_us"]), ("back to back", got["tick_us"])):
+            figures.append(
+                Figure(
+                    "tick", f"{kind} ({said}), {pace}", f"{cost:.0f} us, {cost / 1e4:.3f} % of a core",
+                    f"of it the stand-in driver {got['driver_us']:.0f} us", "", f"<= {GOAL_US:.0f} us",
+                    cost <= GOAL_US, got["calibration_us"], got,
+                )
+            )  # fmt: skip
+        parts = f"source {got['source_us']:.0f} us, meter {got['meter_us']:.0f} us"
+        figures.append(Figure("tick", "  by part, back to back", parts, detail=got))
+    return figures
+
+
+def measure(kind: str, folder: Path) -> dict:
+    sys.path.insert(0, str(HERE.parent))
+    from fakenvml.driver import COMPILER, NO_COMPILER, SECOND, Machine
+
+    if COMPILER is None:
+        raise SystemExit(NO_COMPILER)
+    from flopmeter.agent.attribution import ProcFinder
+    from flopmeter.agent.meter import Meter, MeterSettings
+    from flopmeter.agent.reader import Reader
+
+    setting = KINDS[kind][0]
+    busy = f"clock=1980:0.6,1410:0.4 hmma=0.45 fp32=0.05 dram=0.3 power=655000 procs={os.getpid()}"
+    cpu = time.process_time_ns
+    with Machine(folder, *(f"gpu g{i} {busy} {setting}" for i in range(GPUS))) as m:
+        source = m.source()
+        facts = source.facts()
+        entities = [d.entity for d in facts.devices]
+        meter = Meter(facts, MeterSettings(), agent_version="bench", finder=ProcFinder())
+        reader = Reader(source, m, deadline_s=2.0)
+        spent = {"source": 0, "meter": 0, "readings": 0, "good": 0}
+
+        def tick() -> None:
+            a = cpu()
+            for _ in range(10 if kind == "A2-polled" else 0):
+                m.advance(SECOND // 10)
+                source.poll()
+            if kind != "A2-polled":
+                m.advance(SECOND)
+            readings = reader.read(entities)
+            b = cpu()
+            for reading in readings:
+                meter.observe(reading)
+            meter.advance(m.boot_ns(), m.unix_ns())
+            spent["source"] += b - a
+            spent["meter"] += cpu() - b
+            spent["readings"] += len(readings)
+            spent["good"] += sum(r.error is None for r in readings)
+
+        for _ in range(SETTLE):
+            tick()
+        calibration = calibrate()
+        paced = []
+        for _ in range(PACED):
+            time.sleep(1)
+            before = cpu()
+            tick()
+            paced.append((cpu() - before) / 1e3)
+        rounds = []
+        spent["source"] = spent["meter"] = 0
+        for _ in range(ROUNDS):
+            before = cpu()
+            for _ in range(TICKS):
+                tick()
+            rounds.append((cpu() - before) / 1e3 / TICKS)
+        parts = {what: spent[what] / 1e3 / ROUNDS / TICKS for what in ("source", "meter")}
+        ctypes.c_int.in_dll(m.lib, "fakenvml_timed").value = 1
+        before = m.lib.fakenvml_ns()
+        for _ in range(TICKS):
+            tick()
+        driver = (m.lib.fakenvml_ns() - before) / 1e3 / TICKS
+        reader.close()
+    return {
+        "kind": kind, "paced_us": median(paced), "tick_us": median(rounds), "source_us": parts["source"],
+        "meter_us": parts["meter"], "driver_us": driver, "readings": spent["readings"], "good": spent["good"],
+        "calibration_us": calibration,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(sys.argv[1], Path(sys.argv[2]))))
