@@ -64,9 +64,12 @@ class NvmlSource:
         self._node = node or node_name()
         self._sysfs = sysfs
         self._boot_id = boot_id()
-        self._idle = threading.Condition()  # guards all below; told when a call has left the driver
+        self._lock = threading.Lock()  # guards all below
+        self._idle = threading.Condition(
+            self._lock
+        )  # told when a call has left the driver that is waited for
         self._inside = 0  # reads inside NVML right now: it must not be shut down under them
-        self._starting = False
+        self._starting = self._waited_for = False
         self._stale = False
         self._broken: set[str] = set()  # UUIDs whose counters may have restarted; "" = all
         self._read_at: dict[str, int] = {}  # boot time of each entity's last reading
@@ -85,12 +88,10 @@ class NvmlSource:
         than before, unless a read still hangs inside it.
         """
         on_bus = pci.accelerators(self._sysfs)
-        with self._idle:
+        with self._lock:
             again = self._stale or _nvidia(on_bus) != _nvidia(self._on_bus)
             if again:
-                self._starting = True
-                again = self._idle.wait_for(lambda: self._inside == 0, _LEAVE_S)
-                self._starting = again
+                self._starting = again = self._wait_until_left()
         if again:
             try:
                 self._stop()
@@ -100,7 +101,7 @@ class NvmlSource:
         else:
             self._check_migs()
             self._look_around(on_bus)
-        with self._idle:
+        with self._lock:
             for e in self._entities.values():
                 e.listed = True
             listed = tuple(e.device for e in self._entities.values())
@@ -116,7 +117,7 @@ class NvmlSource:
         )
 
     def read(self, entity: str) -> Reading:
-        with self._idle:
+        with self._lock:
             found = self._entities.get(entity)
             if found is None or found.busy or self._starting:
                 code = "NVML_ERROR_NOT_FOUND" if found is None and not self._starting else "READ_HUNG"
@@ -141,40 +142,52 @@ class NvmlSource:
                 self._broken.add(entity if e.code in nvml.GPU_GONE else "")
             return self._failed(entity, e.name)
         finally:
-            with self._idle:
+            with self._lock:
                 found.busy = False
-                self._inside -= 1
-                self._idle.notify_all()
+                self._left()
                 replaced = not self._starting and self._entities.get(entity) is not found
             if replaced:
                 found.close()
 
     def poll(self) -> None:
         """Collect SM clocks of the entities that need it, as the poller does."""
-        for e in list(self._entities.values()):
-            if not e.polled:
-                continue
-            with self._idle:
-                if self._starting or self._entities.get(e.device.entity) is not e:
-                    continue
-                self._inside += 1
-            try:
-                e.clocks.collect()
-            except NvmlError:
-                pass  # the next reading says so
-            finally:
-                with self._idle:
-                    self._inside -= 1
-                    self._idle.notify_all()
+        with self._lock:
+            if self._starting:
+                return
+            polled = [e for e in self._entities.values() if e.polled]
+            self._inside += 1
+        try:
+            for e in polled:
+                try:
+                    e.clocks.collect()
+                except NvmlError:
+                    continue  # the next reading says so
+        finally:
+            with self._lock:
+                self._left()
+
+    def _left(self) -> None:
+        """A call has left the driver. The lock is held."""
+        self._inside -= 1
+        if not self._inside and self._waited_for:
+            self._idle.notify_all()
 
     def close(self) -> None:
         self._poller.stop()
-        with self._idle:
+        with self._lock:
             # A read that hangs keeps NVML: the process's end frees it.
-            left = self._idle.wait_for(lambda: self._inside == 0, _LEAVE_S)
+            left = self._wait_until_left()
             self._starting = True  # for good
         if left:
             self._stop()
+
+    def _wait_until_left(self) -> bool:
+        """Until no call is inside NVML; none enters meanwhile. The lock is held. False: one hangs."""
+        self._starting = self._waited_for = True
+        try:
+            return self._idle.wait_for(lambda: self._inside == 0, _LEAVE_S)
+        finally:
+            self._waited_for = False
 
     def _failed(self, entity: str, code: str) -> Reading:
         return Reading(entity, self._clock.boot_ns(), self._clock.unix_ns(), error=code)
@@ -226,7 +239,7 @@ class NvmlSource:
                 log.warning("nvml: %s: persistence mode is off: its state may be lost between jobs", uuid)
         self._broken.clear()
         self._refused = tuple(refused)
-        with self._idle:
+        with self._lock:
             self._entities = entities
         self._look_around(pci.accelerators(self._sysfs))
         self._mig_due_ns = self._clock.boot_ns() + MIG_CHECK_NS
@@ -243,7 +256,7 @@ class NvmlSource:
     def _stop(self) -> None:
         for e in self._entities.values():
             e.close()
-        with self._idle:
+        with self._lock:
             self._entities = {}
         try:
             nvml.stop()
@@ -278,7 +291,7 @@ class NvmlSource:
                 devices.open_gpm(e, self._clock)
         if parent.cut != bool(now):  # cut now, or whole again: SMs and GPM are others
             self._stale = True
-        with self._idle:
+        with self._lock:
             kept = {u: e for u, e in self._entities.items() if u not in before}
             self._entities = {**kept, **now}
             gone = [e for u, e in before.items() if now.get(u) is not e]
@@ -361,9 +374,12 @@ class NvmlSource:
             if e.started:
                 e.started.clear()
             return ()
+        if len(pids) == 1:
+            e.forget_processes(pids)
+            return (e.process(pids[0], now_ns, None),)
         several = sorted(set(pids))
-        shares = self._shares(e) if len(several) > 1 and not e.migs else {}
         e.forget_processes(several)
+        shares = self._shares(e) if len(several) > 1 and not e.migs else {}
         return tuple(e.process(pid, now_ns, shares.get(pid)) for pid in several)
 
     def _shares(self, e: Entity) -> dict[int, float]:

@@ -238,9 +238,9 @@ class Ring:
 
     __slots__ = ("_call", "_count", "_kind", "_out", "_since", "room")
 
-    _SAMPLE = struct.Struct("=Q8s")
-    #: nvmlValueType_t: double, unsigned int, unsigned long, unsigned long long, signed long long, int, ushort.
-    _VALUES = tuple(struct.Struct(form) for form in ("=d", "=I4x", "=Q", "=Q", "=q", "=i4x", "=H6x"))
+    #: A sample by nvmlValueType_t: double, unsigned int, unsigned long, unsigned long long, signed long long, int,
+    #: unsigned short.
+    _SAMPLES = tuple(struct.Struct("=Q" + form) for form in ("d", "I4x", "Q", "Q", "q", "i4x", "H6x"))
 
     def __init__(self, handle: Handle) -> None:
         """Raises NvmlError where there is none."""
@@ -262,12 +262,13 @@ class Ring:
         if code:
             raise NvmlError(code)
         count, kind = min(self._count.value, self.room), self._kind.value
-        if not count or not 0 <= kind < len(self._VALUES):
+        if not count or not 0 <= kind < len(self._SAMPLES):
             return []
-        value = self._VALUES[kind]
         data = memoryview(self._out)[: 16 * count]
-        found = [(t, value.unpack(raw)[0]) for t, raw in self._SAMPLE.iter_unpack(data) if t > seen_us]
+        found = list(self._SAMPLES[kind].iter_unpack(data))
         found.sort()
+        if found[0][0] <= seen_us:
+            found = [sample for sample in found if sample[0] > seen_us]
         return found
 
 
@@ -354,15 +355,17 @@ class GpmPair:
 
     def __init__(self, handle: Handle, gpu_instance: int) -> None:
         """Takes no sample yet. Raises NvmlError."""
-        self._get = function("nvmlGpmMetricsGet")
         if gpu_instance < 0:
             self._take = partial(function("nvmlGpmSampleGet"), handle)
         else:
             self._take = partial(function("nvmlGpmMigSampleGet"), handle, ctypes.c_uint(gpu_instance))
         self.ids: tuple[int, ...] = ()
         self._request = _Request(version=pynvml.NVML_GPM_METRICS_GET_VERSION)
-        self._older = call(pynvml.nvmlGpmSampleAlloc)
-        self._newer = call(pynvml.nvmlGpmSampleAlloc)
+        self._get = partial(function("nvmlGpmMetricsGet"), ctypes.byref(self._request))
+        # Addresses, as the driver's own pointers hold them.
+        self._older, self._newer = (
+            ctypes.c_void_p.from_buffer(call(pynvml.nvmlGpmSampleAlloc)) for _ in range(2)
+        )
 
     def take(self) -> None:
         """A new sample, in the place of the older. Raises NvmlError; then the two stay as they are."""
@@ -381,9 +384,8 @@ class GpmPair:
     def get(self) -> tuple[tuple[int, ...], tuple[float, ...]]:
         """(codes, values) of the metrics asked for. Raises NvmlError if the call fails as a whole."""
         request = self._request
-        request.older = ctypes.cast(self._older, ctypes.c_void_p)
-        request.newer = ctypes.cast(self._newer, ctypes.c_void_p)
-        if code := self._get(ctypes.byref(request)):
+        request.older, request.newer = self._older, self._newer
+        if code := self._get():
             raise NvmlError(code)
         flat = self._form.unpack_from(request, self._METRICS_AT)
         return flat[::2], flat[1::2]

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 
 from flopmeter.contract.clock import Clock
+from flopmeter.contract.limits import MAX_SM_CLOCK_MHZ
 
 from . import nvml_calls as nvml
 from .nvml_calls import Handle, NvmlError, Ring
@@ -76,12 +77,12 @@ class Clocks:
             finally:
                 self._lock.release()
         self._last_us = until_us
-        clocks = [mhz for _, mhz in samples if clock_mhz(mhz) is not None]
+        clocks = [float(mhz) for _, mhz in samples if 0 < mhz <= MAX_SM_CLOCK_MHZ]
         if not clocks or self._ring is None:
             now = clock_mhz(self._now.ask())
             if now is not None:
                 clocks.append(now)
-        return tuple(float(mhz) for mhz in clocks)
+        return tuple(clocks)
 
     def collect(self) -> None:
         """Between readings: empty the buffer before it wraps, or ask for the clock of this moment."""
@@ -129,6 +130,10 @@ class Kept:
         self._passed = 0
 
     def add(self, samples: list[Sample]) -> None:
+        if self._stride == 1 and len(self._samples) + len(samples) <= MAX_SAMPLES:
+            self._samples += samples
+            self._passed += len(samples)
+            return
         for sample in samples:
             if self._passed % self._stride == 0:
                 self._samples.append(sample)
@@ -144,7 +149,10 @@ class Kept:
     def take(self, until_us: int | None) -> list[Sample]:
         """Those up to `until_us`, or all; the others stay for the next interval."""
         samples = self._samples
-        cut = len(samples) if until_us is None else sum(1 for t, _ in samples if t <= until_us)
+        if until_us is None or not samples or samples[-1][0] <= until_us:
+            cut = len(samples)
+        else:
+            cut = sum(1 for t, _ in samples if t <= until_us)
         taken = samples[:cut]
         if self._extremes:
             taken += [s for s in self._extremes.values() if until_us is None or s[0] <= until_us]

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -59,7 +59,7 @@ class Entity:
     utilization: Value | None = None
     reasons: Value | None = None
     running: list[Processes] | None = None  # of each compute instance
-    started: dict[int, tuple[int, int]] = field(default_factory=dict)  # PID: start ticks, asked at
+    started: dict[int, tuple[Process, int]] = field(default_factory=dict)  # by PID, and when it was asked
     memory_bytes: int | None = None
     memory_due_ns: int = 0
     opened_ns: int = 0
@@ -78,16 +78,16 @@ class Entity:
         return d.parent, d.gpu_instance, d.sm_count, self.placed, len(self.migs)
 
     def process(self, pid: int, now_ns: int, share: float | None) -> Process:
-        known = self.started.get(pid)
-        if known is None or not known[0] or now_ns - known[1] > IDENTITY_NS:
-            self.started[pid] = known = start_ticks(pid), now_ns
-        return Process(pid, known[0], share)
+        known, asked_ns = self.started.get(pid, (None, 0))
+        if known is None or not known.start_ticks or now_ns - asked_ns > IDENTITY_NS:
+            known = Process(pid, start_ticks(pid))
+            self.started[pid] = known, now_ns
+        return known if share is None else replace(known, sm_util_pct=share)
 
-    def forget_processes(self, pids: Iterable[int]) -> None:
+    def forget_processes(self, pids: Collection[int]) -> None:
         """Keep what is known of `pids` only."""
-        here = set(pids)
-        if self.started.keys() - here:
-            self.started = {pid: known for pid, known in self.started.items() if pid in here}
+        if len(self.started) > len(pids) or not self.started.keys() <= set(pids):
+            self.started = {pid: known for pid, known in self.started.items() if pid in pids}
 
     def close(self) -> None:
         if self.gpm is not None:

@@ -12,7 +12,8 @@ from flopmeter.contract.limits import MAX_SM_CLOCK_MHZ
 #: DCGM's int64 blanks start here: blank, not found, not supported, not permissioned (metering.md 2.2).
 INT64_BLANK = 9_223_372_036_854_775_792
 #: DCGM's float blank and the three that follow it. Compared exactly: real cycle totals pass 1.4e14.
-FP64_BLANKS = frozenset(140_737_488_355_328 + i for i in range(4))
+FIRST_BLANK = 140_737_488_355_328
+FP64_BLANKS = frozenset(FIRST_BLANK + i for i in range(4))
 #: DCGM's int32 blanks, which exporters print for fields such as memory (dcgm_structs.h: 0x7ffffff0 …).
 INT32_BLANKS = frozenset(0x7FFF_FFF0 + i for i in range(4))
 
@@ -53,8 +54,12 @@ def counters(values: Mapping[int, float]) -> dict[int, int]:
         numbers = values.values()
         # One look at all of them: NaN makes the sum NaN, and infinity is past the blanks.
         total = sum(numbers)
-        good = total == total and min(numbers) >= 0 and max(numbers) < INT64_BLANK  # noqa: PLR0124
-        if good and FP64_BLANKS.isdisjoint(numbers):
+        most = max(numbers)
+        if (
+            total == total  # noqa: PLR0124
+            and min(numbers) >= 0
+            and (most < FIRST_BLANK or (most < INT64_BLANK and FP64_BLANKS.isdisjoint(numbers)))
+        ):
             return dict(zip(values, map(int, numbers), strict=True))
     return {i: count for i, v in values.items() if (count := counter(v)) is not None}
 
