@@ -11,6 +11,7 @@ from .cuda_source import Kernels
 from .lab import UnavailableError
 from .work import Attention, Copy, Gemm, GptStack, Idle, IntMad, MmaSync, Work
 
+DEVICE = "cuda"
 _DTYPES = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
@@ -107,7 +108,7 @@ def _call(work: Work, kernels: Callable[[], Kernels]) -> Callable[[], object]:
         case IntMad():
             return _kernel(kernels(), "int_mad", (work.blocks, work.threads), work.rounds)
         case Copy():
-            source = torch.empty(work.size, dtype=torch.uint8, device="cuda").random_(0, 255)
+            source = torch.empty(work.size, dtype=torch.uint8, device=DEVICE).random_(0, 255)
             target = torch.empty_like(source)
             return lambda: target.copy_(source)
         case Idle():
@@ -115,7 +116,7 @@ def _call(work: Work, kernels: Callable[[], Kernels]) -> Callable[[], object]:
 
 
 def _kernel(kernels: Kernels, name: str, grid: tuple[int, int], rounds: int) -> Callable[[], object]:
-    out = torch.zeros(16, device="cuda")
+    out = torch.zeros(16, device=DEVICE)
 
     def call() -> None:
         stream = torch.cuda.current_stream().cuda_stream
@@ -126,8 +127,8 @@ def _kernel(kernels: Kernels, name: str, grid: tuple[int, int], rounds: int) -> 
 
 def _filled(rows: int, columns: int, dtype: Any, fill: str) -> Any:
     if fill == "zeros":
-        return torch.zeros(rows, columns, device="cuda", dtype=dtype)
-    return torch.randn(rows, columns, device="cuda", dtype=torch.float32).to(dtype)
+        return torch.zeros(rows, columns, device=DEVICE, dtype=dtype)
+    return torch.randn(rows, columns, device=DEVICE, dtype=torch.float32).to(dtype)
 
 
 def _gemm(w: Gemm) -> Callable[[], object]:
@@ -136,19 +137,19 @@ def _gemm(w: Gemm) -> Callable[[], object]:
             raise UnavailableError("this PyTorch has no torch._scaled_mm")
         a = _filled(w.m, w.k, torch.float8_e4m3fn, w.fill)
         b = _filled(w.n, w.k, torch.float8_e4m3fn, w.fill).t()  # the second operand goes in by columns
-        one = torch.ones((), device="cuda")
+        one = torch.ones((), device=DEVICE)
         return lambda: torch._scaled_mm(
             a, b, scale_a=one, scale_b=one, out_dtype=torch.bfloat16, use_fast_accum=w.fast_accumulate
         )
     if w.dtype == "int8":
         if not hasattr(torch, "_int_mm"):
             raise UnavailableError("this PyTorch has no torch._int_mm")
-        left = torch.randint(-128, 127, (w.m, w.k), device="cuda", dtype=torch.int8)
-        right = torch.randint(-128, 127, (w.n, w.k), device="cuda", dtype=torch.int8).t()
+        left = torch.randint(-128, 127, (w.m, w.k), device=DEVICE, dtype=torch.int8)
+        right = torch.randint(-128, 127, (w.n, w.k), device=DEVICE, dtype=torch.int8).t()
         return lambda: torch._int_mm(left, right)
     dtype = _DTYPES[w.dtype]
     a, b = _filled(w.m, w.k, dtype, w.fill), _filled(w.k, w.n, dtype, w.fill)
-    c = torch.empty(w.m, w.n, device="cuda", dtype=dtype)
+    c = torch.empty(w.m, w.n, device=DEVICE, dtype=dtype)
     if w.route == "mma.sync":
         from . import triton_gemm
 
@@ -159,7 +160,7 @@ def _gemm(w: Gemm) -> Callable[[], object]:
     if w.sparse:
         from torch.sparse import to_sparse_semi_structured
 
-        mask = torch.tensor([0, 0, 1, 1], device="cuda", dtype=torch.bool).tile((w.m, w.k // 4))
+        mask = torch.tensor([0, 0, 1, 1], device=DEVICE, dtype=torch.bool).tile((w.m, w.k // 4))
         sparse = to_sparse_semi_structured(a * mask)
         return lambda: torch.mm(sparse, b)
     if dtype is torch.float32:
@@ -179,7 +180,7 @@ def _attention(w: Attention) -> Callable[[], object]:
 
     backend = SDPBackend.FLASH_ATTENTION if w.backend == "flash" else SDPBackend.CUDNN_ATTENTION
     shape = (w.batch, w.heads, w.length, w.width)
-    q, k, v = (torch.randn(shape, device="cuda", dtype=torch.bfloat16) for _ in range(3))
+    q, k, v = (torch.randn(shape, device=DEVICE, dtype=torch.bfloat16) for _ in range(3))
 
     def call() -> None:
         with sdpa_kernel(backend), torch.no_grad():
@@ -190,15 +191,15 @@ def _attention(w: Attention) -> Callable[[], object]:
 
 def _gpt(w: GptStack) -> Callable[[], object]:
     from torch.nn.functional import gelu, layer_norm, linear, scaled_dot_product_attention
-    from torch.utils.checkpoint import checkpoint
+    from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
     d, heads = w.width, w.width // w.head_width
     shapes = ((3 * d, d), (d, d), (4 * d, d), (d, 4 * d))
     layers = [
-        [(torch.randn(s, device="cuda", dtype=torch.bfloat16) * 0.02).requires_grad_() for s in shapes]
+        [(torch.randn(s, device=DEVICE, dtype=torch.bfloat16) * 0.02).requires_grad_() for s in shapes]
         for _ in range(w.layers)
     ]
-    x = torch.randn(w.batch, w.length, d, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    x = torch.randn(w.batch, w.length, d, device=DEVICE, dtype=torch.bfloat16, requires_grad=True)
 
     def block(h: Any, qkv: Any, out: Any, up: Any, down: Any) -> Any:
         parts = linear(layer_norm(h, (d,)), qkv).view(w.batch, w.length, 3, heads, w.head_width)
@@ -209,8 +210,10 @@ def _gpt(w: GptStack) -> Callable[[], object]:
 
     def step() -> None:
         h = x
-        for weights in layers:
-            h = checkpoint(block, h, *weights, use_reentrant=False) if w.recompute else block(h, *weights)
+        # Without early stop the whole block is run again, its last product too, as Megatron's full recomputation does.
+        with set_checkpoint_early_stop(False):
+            for weights in layers:
+                h = checkpoint(block, h, *weights, use_reentrant=False) if w.recompute else block(h, *weights)
         h.float().mean().backward()
         x.grad = None
         for weights in layers:
@@ -224,7 +227,7 @@ def sm_clocks(kernels: Kernels) -> dict[int, tuple[int, int]]:
     """SM number -> (globaltimer ns, clock64 cycles), one block each; SMs that no block came to are absent."""
     count = torch.cuda.get_device_properties(0).multi_processor_count
     blocks = 4 * count
-    out = torch.zeros(3 * blocks, dtype=torch.int64, device="cuda")
+    out = torch.zeros(3 * blocks, dtype=torch.int64, device=DEVICE)
     kernels.launch("sm_clock", out.data_ptr(), (blocks, 1024), 0, torch.cuda.current_stream().cuda_stream)
     torch.cuda.synchronize()
     rows = out.view(blocks, 3).cpu().tolist()
