@@ -31,6 +31,7 @@ from .interval import (
     point,
 )
 from .journal import Journal
+from .ratios import STOOD_STILL, busy
 from .reading import Reading
 from .shares import Part
 from .sources.base import COUNTERS_RESTARTED
@@ -167,7 +168,15 @@ class Intake(Epochs):
         beside = since.t_boot_ns == track.seen_ns and self._hole(track) not in _NOT_METERED
         percent = reading.percent if beside and not entity.from_dcgm else {}
         ratios = self.ratios(track)
-        return by_counters(since, now, entity, self.multiplier(track), ratios, track.rest, percent)
+        got = by_counters(since, now, entity, self.multiplier(track), ratios, track.rest, percent)
+        if (
+            isinstance(got, Interval)
+            and not got.numbers[1]
+            and not entity.from_dcgm
+            and busy(reading.percent)
+        ):
+            return NoInterval(Why.REFUSED, STOOD_STILL)  # whatever part of the time the percentages speak of
+        return got
 
     def _accept(self, track: Track, got: Interval, reading: Reading, now: Point, holding: Holding) -> None:
         """An interval by counters, from the base to `now`, which becomes the base."""

@@ -70,6 +70,7 @@ STABLE_PERMILLE = 10
 MIN_K_PPM = 1_000
 MAX_K_PPM = (1 << 32) - 1
 _PPB = 1_000_000_000
+STOOD_STILL = "counter 248 stood still, and a pipe was active"
 
 _AT_ODDS, _NO_CONSTANT = 1, 2  # what was said of a pipe
 
@@ -228,6 +229,11 @@ def load_ratios(data: list[Any]) -> Ratios:
 PLAIN = Ratios()
 
 
+def busy(percent: Mapping[int, float]) -> bool:
+    """Whether some pipe was active at some time, by its percentage."""
+    return any(part > _SLACK for part in clean(percent)[0].values())
+
+
 def needs_settling(deltas: Sequence[int], ratios: Ratios) -> bool:
     """Whether counters alone leave a question: a pipe ran for longer than time, or a k_p is disputed."""
     limit = deltas[0] * PIPE_TOLERANCE_PERMILLE
@@ -247,9 +253,7 @@ def settle(
     elapsed, k = deltas[0], ratios.k
     fractions = clean(percent)[0]
     if not elapsed:
-        if max(deltas) > 0 or any(part > _SLACK for part in fractions.values()):
-            return "counter 248 stood still, and a pipe was active"
-        return (), {}
+        return STOOD_STILL if max(deltas) > 0 else ((), {})
     judged = tuple([j for j in judge(deltas, fractions, k) if j.place not in absent])
     told = [j.place for j in judged]
     for place in ratios.recent:
