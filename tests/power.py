@@ -68,11 +68,14 @@ class Death:
             setattr(os, name, real)
 
 
-def let_go(root: Path, keep: frozenset[int] = frozenset()) -> None:
+_ours: set[int] = set()  # descriptors that disks keep
+
+
+def let_go(root: Path) -> None:
     """Close every descriptor below `root`, as a death does: locks go with them."""
     for link in list(Path("/proc/self/fd").iterdir()):
         with contextlib.suppress(OSError):
-            if int(link.name) not in keep and root in link.readlink().parents:
+            if int(link.name) not in _ours and root in link.readlink().parents:
                 os.close(int(link.name))
 
 
@@ -109,11 +112,12 @@ class Disk:
     def close(self) -> None:
         for fd in self._kept.values():
             os.close(fd)
+            _ours.discard(fd)
         self._kept.clear()
 
     def let_go(self) -> None:
         """The process is gone, the power is not: all that it wrote is there."""
-        let_go(self.root, frozenset(self._kept.values()))
+        let_go(self.root)
 
     def cut(self, lucky: Callable[[str], bool] = lambda what: False) -> None:
         """The power fails. What was not synced is gone, but where `lucky(file name)` says otherwise."""
@@ -162,6 +166,7 @@ class Disk:
         inode = os.fstat(fd).st_ino
         if inode not in self._kept:
             self._kept[inode] = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY)
+            _ours.add(self._kept[inode])
         return inode
 
     def _listing(self, fd: int) -> dict[str, int]:
