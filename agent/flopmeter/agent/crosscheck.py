@@ -17,8 +17,10 @@ from flopmeter.contract.checks import Check
 from flopmeter.contract.limits import MAX_SM_CLOCK_MHZ
 from flopmeter.contract.usage import NO_LIBRARY, Device, Library, Measured
 
-from .reading import DRAM_BW_UTIL, NVLINK_RX, NVLINK_TX, Reading
+from .reading import DRAM_BW_UTIL, MAX_PERCENT, NVLINK_RX, NVLINK_TX, Reading
 
+#: No link is faster than 1 PiB/s; what reads so is no rate.
+_MAX_MIB_S = 1 << 30
 #: The least time that a check looks at, and the longest step within it: power and percentages are samples.
 PERIOD_NS = 60_000_000_000
 MAX_STEP_NS = 10_000_000_000
@@ -262,16 +264,18 @@ class Checks:
         if measured & Measured.ENERGY:
             self.energy_mj += energy
             self.energy_ns += duration
-        if (dram := reading.percent.get(DRAM_BW_UTIL)) is not None:
+        if (dram := reading.percent.get(DRAM_BW_UTIL)) is not None and 0 <= dram <= MAX_PERCENT:
             self.dram_ns += duration
             self.dram_ppm_ns += round(dram * 10_000) * duration
-        if (utilisation := reading.utilization_gpu_pct) is not None:
+        if (utilisation := reading.utilization_gpu_pct) is not None and 0 <= utilisation <= MAX_PERCENT:
             self.util_ns += duration
             self.util_ppm_ns += round(utilisation * 10_000) * duration
         rates = reading.rates_mib_s
         if NVLINK_TX in rates and NVLINK_RX in rates:
-            self.nvlink_ns += duration
-            self.nvlink_mib_ns += round(rates[NVLINK_TX] + rates[NVLINK_RX]) * duration
+            both = rates[NVLINK_TX] + rates[NVLINK_RX]
+            if 0 <= both <= _MAX_MIB_S:  # false for NaN
+                self.nvlink_ns += duration
+                self.nvlink_mib_ns += round(both) * duration
 
     def _forget_activity(self) -> None:
         self.over_ns = self.elapsed = self.active = self.tensor = self.active_ns = 0
