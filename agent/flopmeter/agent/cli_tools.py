@@ -3,11 +3,14 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from flopmeter.cli.output import emit_json, json_option
+
+if TYPE_CHECKING:
+    from .errors import SourceError
 
 _C = TypeVar("_C", bound=Callable[..., Any])
 _MIN_TICK_S = 0.25  # limits.MIN_TICK_NS; said here so that --help needs no further import
@@ -45,15 +48,22 @@ def doctor(source: str, as_json: bool) -> None:
     """Say what this node can be metered by: per GPU its evidence class, why it is no better, what to change.
 
     \b
-    Exit code: 0 every GPU is metered, 1 some are not, 3 nothing can be read.
+    Exit code: 0 everything is metered as well as it can be, 1 something is missing or could be
+    better, 2 nothing can be metered.
     """  # noqa: D301 - click wants the backspace character itself
     from .doctor import examine, to_json, to_lines
-    from .live import open_rounds
+    from .errors import SourceError
+    from .live import LiveRounds, open_rounds
     from .loop import SystemClock
 
-    rounds = open_rounds(source, SystemClock(), tick_ns=1_000_000_000)
     try:
-        diagnosis = examine(rounds)
+        rounds = open_rounds(source, SystemClock(), tick_ns=1_000_000_000)
+    except SourceError as e:
+        _nothing_to_meter(source, e, as_json=as_json)
+        sys.exit(2)
+    try:
+        here = isinstance(rounds, LiveRounds) and source != "sim"
+        diagnosis = examine(rounds, here=here)
     finally:
         rounds.close()
     if as_json:
@@ -62,6 +72,21 @@ def doctor(source: str, as_json: bool) -> None:
         for line in to_lines(diagnosis):
             click.echo(line)
     sys.exit(diagnosis.exit_code)
+
+
+def _nothing_to_meter(source: str, error: "SourceError", *, as_json: bool) -> None:
+    """Why, what to do, and what the bus shows all the same."""
+    from .doctor import on_the_bus, unreadable
+
+    seen = on_the_bus() if source.startswith(("nvml", "dcgm")) else ()
+    if as_json:
+        emit_json(unreadable(source, error, seen))
+        return
+    click.echo(f"nothing can be metered: {error}", err=True)
+    if error.hint:
+        click.echo(f"Hint: {error.hint}", err=True)
+    for card in seen:
+        click.echo(f"  {card.pci_address}: {card.vendor} {card.model}: {card.reason}", err=True)
 
 
 @click.command()
@@ -75,6 +100,7 @@ def top(source: str, tick_s: float, once: bool, as_json: bool) -> None:
     Colour and redrawing only on a terminal; NO_COLOR is respected.
     """
     from . import top as screens
+    from .attribution import Attributor, ProcFinder
     from .live import LiveRounds, open_rounds
     from .loop import SystemClock, stop_on_signals
 
@@ -85,11 +111,12 @@ def top(source: str, tick_s: float, once: bool, as_json: bool) -> None:
     with stop_on_signals(clock.stop):
         rounds = open_rounds(source, clock, round(tick_s * 1e9), pace_s=0.0 if once else tick_s)
         live = isinstance(rounds, LiveRounds)
+        attributor = Attributor(ProcFinder()) if live else None
         frame = None
         try:
             if not as_json and not once:
                 out.write(screens.enter(terminal))
-            for count, frame in enumerate(screens.frames(rounds), start=1):
+            for count, frame in enumerate(screens.frames(rounds, attributor), start=1):
                 if not once:
                     _show(screens, screen, frame, as_json)
                 elif live and count == 2:  # the first reading has no interval before it

@@ -9,6 +9,7 @@ from typing import Any
 from flopmeter.contract.evidence_class import UPPER_ONLY, EvidenceClass
 from flopmeter.contract.flop import ZERO, Figure
 
+from .attribution import Attributor
 from .live import Rounds
 from .reading import NodeFacts
 from .view import NodeView, Shown, workload_text
@@ -59,6 +60,11 @@ class Screen:
         yield self.terminal.paint("dim", _clip(_HEAD + f"{'history':<{_HISTORY}} workload"))
         for index, one in enumerate(shown):
             yield self._row(index, one)
+            for flag in one.flags:
+                yield self.terminal.paint("bad", _clip(f"   ! {flag}"))
+        for card in facts.uncovered:
+            said = f" - {card.pci_address or '?'} {card.vendor} {card.model} is not metered: {card.reason}"
+            yield self.terminal.paint("fair", _clip(said))
 
     def _title(self, facts: NodeFacts, shown: list[Shown]) -> str:
         rates = [one.flop_per_s for one in shown if one.flop_per_s is not None]
@@ -146,7 +152,15 @@ def _watts(value: float | None) -> str:
 
 def to_json(facts: NodeFacts, shown: list[Shown]) -> dict[str, Any]:
     """One round with stable keys. FLOP figures are decimal strings; null = not measured."""
-    return {"node": facts.node, "source": facts.source, "gpus": [_object(one) for one in shown]}
+    return {
+        "node": facts.node,
+        "source": facts.source,
+        "gpus": [_object(one) for one in shown],
+        "uncovered": [
+            {"pci_address": u.pci_address, "vendor": u.vendor, "model": u.model, "reason": u.reason}
+            for u in facts.uncovered
+        ],
+    }
 
 
 def _object(one: Shown) -> dict[str, Any]:
@@ -170,13 +184,17 @@ def _object(one: Shown) -> dict[str, Any]:
         "power_watts": one.power_w,
         "energy_joules": None if one.energy_mj is None else f"{one.energy_mj / 1000:.3f}",
         "workload": workload_text(one.workload),
+        "flags": list(one.flags),
         "error": one.error,
     }
 
 
-def frames(rounds: Rounds) -> Iterator[tuple[NodeFacts, list[Shown]]]:
-    """What each round showed. A GPU that a round of a trace does not name keeps its last line."""
-    view = NodeView(rounds.facts())
+def frames(rounds: Rounds, attributor: Attributor | None = None) -> Iterator[tuple[NodeFacts, list[Shown]]]:
+    """What each round showed. A GPU that a round of a trace does not name keeps its last line.
+
+    `attributor` names the workloads where the source does not: of this node's processes.
+    """
+    view = NodeView(rounds.facts(), attributor)
     last: dict[str, Shown] = {}
     for items in rounds:
         facts = rounds.facts()

@@ -1,7 +1,9 @@
 """What the last interval of each entity shows, by the meter's own arithmetic. For eyes, not for the books."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from flopmeter.contract.checks import Check
 from flopmeter.contract.evidence_class import UPPER_ONLY, EvidenceClass
 from flopmeter.contract.flop import Cycles, Figure, flop
 from flopmeter.contract.pipes import residual
@@ -9,10 +11,13 @@ from flopmeter.contract.usage import IDLE, UNATTRIBUTED, Device, Measured, Workl
 from flopmeter.contract.w_table import WTable, current
 
 from . import interval as arithmetic
+from .attribution import Attributor, Holding
 from .calibrate import Evidence
-from .interval import Entity, Interval, NoInterval, Numbers, Point
+from .crosscheck import TELL_AGAIN_NS, Checks, rate_detail
+from .interval import Entity, Interval, NoInterval, Numbers, Point, Why
 from .reading import Happening, HappeningKind, NodeFacts, Reading
 
+UNKNOWN = Holding(None)
 _CALIBRATING = "calibrating"  # calibrate.py: at least 5 s
 
 #: Pipe columns: name -> (index into interval.NUMBERS, bit that says it was measured).
@@ -44,6 +49,8 @@ class Shown:
     utilization_pct: float | None = None
     workload: Workload | None = None
     error: str | None = None
+    flags: tuple[str, ...] = ()  # what a person should look at: checks that failed in the last hour, sharing
+    silent: bool = False  # a busy GPU whose profiling counters are all 0: they have failed
     once_calibrated: EvidenceClass | None = None  # the class to come, while the counters' scale is worked out
 
 
@@ -58,10 +65,26 @@ class EntityView:
         self._arch = self._table.arch(device.compute_capability, device.name)
         self._evidence = Evidence()
         self._last: Point | None = None
+        self._checks = Checks()
+        self._failed: dict[str, tuple[int, str]] = {}  # check -> when, and what it said
 
-    def update(self, reading: Reading) -> Shown:
+    def update(self, reading: Reading, holding: Holding = UNKNOWN) -> Shown:
+        """What the interval that ends with `reading` shows; `holding`: who holds the entity, if that was looked up."""
+        shown = self._update(reading)
+        now = reading.t_boot_ns
+        flags = [text for when, text in self._failed.values() if now - when < TELL_AGAIN_NS]
+        if holding.shared:
+            flags.append(f"shared: {holding.shared}")
+        return replace(shown, flags=tuple(flags), workload=shown.workload or holding.workload)
+
+    def _flag(self, details: Iterable[str], now_ns: int) -> None:
+        for detail in details:
+            self._failed[detail.partition(":")[0]] = now_ns, detail
+
+    def _update(self, reading: Reading) -> Shown:
         if reading.error is not None:
             self._last = None
+            self._checks.restart()
             return self._shown(reading, EvidenceClass.GAP, reading.error)
         before, now = self._last, arithmetic.point(reading)
         self._last = now
@@ -77,12 +100,17 @@ class EntityView:
                 self._shown(reading, None, "no new counters"), once_calibrated=self._entity.cycles_class
             )
         found, refused = arithmetic.by_percent(before.t_boot_ns, before, reading, now, self._entity)
-        return self._interval(reading, found, refused or "no pipe counters")
+        silent = refused.startswith(Check.SILENT_ZERO)
+        if silent:
+            self._flag([refused], now.t_boot_ns)
+        return replace(self._interval(reading, found, refused or "no pipe counters"), silent=silent)
 
     def _by_counters(self, before: Point, now: Point, reading: Reading) -> Shown:
         raw = arithmetic.by_counters(before, now, self._entity, 0)
         if isinstance(raw, NoInterval):
             self._evidence = Evidence()
+            if raw.why is Why.TOO_FAST:
+                self._flag([rate_detail(raw.detail)], now.t_boot_ns)
             return self._shown(reading, EvidenceClass.GAP, raw.detail)
         elapsed, duration = raw.numbers[1], raw.numbers[0]
         self._evidence.add(elapsed, duration, arithmetic.clock(before.clock_khz, reading))
@@ -101,6 +129,11 @@ class EntityView:
     def _interval(self, reading: Reading, found: Interval | None, note: str) -> Shown:
         if found is None:
             return self._shown(reading, EvidenceClass.GAP, note)
+        entity = self._entity
+        checks = self._checks.add(
+            entity.device, found.measured, found.numbers, reading, exporter=entity.from_dcgm
+        )
+        self._flag(checks, reading.t_boot_ns)
         rate = None
         if self._arch is None:
             note = f"no W table for {reading_name(self._entity.device)}"
@@ -135,8 +168,9 @@ class EntityView:
 class NodeView:
     """All entities of a node. `update` takes one round and gives what it showed, by entity, in order."""
 
-    def __init__(self, facts: NodeFacts) -> None:
+    def __init__(self, facts: NodeFacts, attributor: Attributor | None = None) -> None:
         self._source = facts.source
+        self._attributor = attributor or Attributor()
         self._views: dict[str, EntityView] = {}
         self._set(facts)
 
@@ -153,7 +187,8 @@ class NodeView:
         for item in items:
             if isinstance(item, Reading):
                 if item.entity in self._views:
-                    shown[item.entity] = self._views[item.entity].update(item)
+                    holding = UNKNOWN if item.error else self._attributor.attribute(item)
+                    shown[item.entity] = self._views[item.entity].update(item, holding)
             elif item.kind in (HappeningKind.REBOOT, HappeningKind.DRIVER_RELOAD):
                 self._views = {}
                 self._set(facts)
