@@ -1,14 +1,23 @@
 """One GPU, two agents: its time is booked once, the other's record is kept, and the first time is an event."""
 
 import hashlib
+from contextlib import closing
 
 import pytest
+import trace_lines
 from builders import WINDOW_NS, Chain, busy, gap
 from desk import Desk
+from processes import flopmeter
 
 from flopmeter.collector.claims import CLOCK_ERROR_NS
+from flopmeter.collector.errors import StoreError
 from flopmeter.collector.fsck import check_store
 from flopmeter.collector.ingest import TAKEN
+from flopmeter.collector.running import run_collector
+from flopmeter.collector.settings import CollectorSettings
+from flopmeter.collector.store.sqlite import open_for_reading
+from flopmeter.contract.evidence_class import EvidenceClass
+from flopmeter.contract.usage import Measured, Usage
 from flopmeter.wire.v1 import batch_pb2
 
 SECOND_NS = 1_000_000_000
@@ -311,3 +320,67 @@ def test_fsck_finds_usage_that_was_booked_twice(path, monkeypatch):
         book(desk, desk.agent(two), two.next())
         monkeypatch.undo()
         assert check_store(path, ()).difference is not None
+
+
+def energy_only(ns):
+    """What is metered of a GPU that is cut into MIG instances: its energy."""
+    return Usage(0, 0, EvidenceClass.C, Measured.ENERGY, 0, ns, 0, energy_mj=ns * 600 // 1_000_000)
+
+
+def test_the_energy_of_a_divided_gpu_counts_once(desk, path):
+    """Its rows are the parent's own; what its instances did is theirs."""
+    one, two = pair()
+    for chain in (one, two):
+        message = batch_pb2.Inventory.FromString(chain.inventory)
+        whole, part = message.devices
+        whole.sm_count = 0
+        part.mig, part.parent, part.gpu_instance_plus_one = True, whole.entity, 2
+        chain.inventory = message.SerializeToString()
+        chain.digest = hashlib.sha256(chain.inventory).digest()
+    first, second = desk.agent(one), desk.agent(two)
+    book(desk, first, one.next([energy_only(WINDOW_NS)]))
+    (event,) = book(desk, second, two.next([energy_only(WINDOW_NS), busy(1)]))
+    assert event.data["entity"] == batch_pb2.Inventory.FromString(one.inventory).devices[0].entity
+    assert sum(sums[-1] for sums in desk.totals().values()) == (
+        energy_only(WINDOW_NS).energy_mj + busy(1).energy_mj
+    )
+    assert_sound(desk, path)
+
+
+def test_a_recording_replayed_again_under_another_key_by_the_real_agent(tmp_path):
+    """The second agent is at ease: all of it is acknowledged, kept, and in no total."""
+    trace = trace_lines.write(tmp_path / "t.jsonl", trace_lines.steady(130))
+    settings = CollectorSettings(
+        store=tmp_path / "b.db", listen="127.0.0.1:0", http="", admit_new=True, linger_ms=5
+    )
+    found = []
+    with run_collector(settings, lambda: trace_lines.UNIX_NS + 86_400 * SECOND_NS) as collector:
+        for name in ("one", "two"):
+            done = flopmeter(
+                "replay", trace, "--collector", collector.address, "--state", tmp_path / name, "--json"
+            )
+            assert done.returncode == 0, done.stderr
+            with closing(open_for_reading(settings.store)) as db:
+                found.append(
+                    (
+                        db.execute("SELECT * FROM totals").fetchall(),
+                        db.execute("SELECT * FROM hourly").fetchall(),
+                    )
+                )
+        assert collector.counters.events == {"evidence.fork": 2}
+        assert not collector.counters.refusals
+    assert found[0] == found[1] != ([], [])
+    with closing(open_for_reading(settings.store)) as db:
+        by_agent = db.execute("SELECT count(*) FROM records GROUP BY agent_no").fetchall()
+    assert len(by_agent) == 2
+    assert by_agent[0] == by_agent[1]
+    assert check_store(settings.store, ()).difference is None
+
+
+def test_a_claim_of_nobody_is_told_and_not_a_defect(path):
+    with Desk(path) as desk:
+        book(desk, desk.agent(chain := Chain("n")), chain.next())
+        desk.store.books._connection.execute("UPDATE claims SET agent_no = 7")
+    with pytest.raises(StoreError, match="agent_no 7") as e:
+        Desk(path)
+    assert "fsck" in e.value.hint

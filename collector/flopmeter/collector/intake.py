@@ -94,7 +94,13 @@ class Intake:
             agent.durable_seq = agent.head.last_seq
             self._agents[agent.agent_id] = self._by_no[agent.agent_no] = agent
         heads = {agent.agent_no: agent.head for agent in self._agents.values()}
-        self._claims = Claims(heads, self._catalogue.claims(), self._catalogue.told_twice())
+        try:
+            self._claims = Claims(heads, self._catalogue.claims(), self._catalogue.told_twice())
+        except KeyError as e:
+            raise StoreError(
+                f"claims: expected those of admitted agents, got one of agent_no {e}",
+                "see what is wrong with `flopmeter collector fsck`; restore a backup",
+            ) from e
 
     @property
     def agent_count(self) -> int:

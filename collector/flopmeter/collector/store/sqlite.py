@@ -257,7 +257,8 @@ class SqliteCatalogue:
         found = []
         for (key,) in self._all("SELECT key FROM events WHERE key >= ? AND key < ?", (TWICE_PREFIX, end)):
             entity, one, two = key.removeprefix(TWICE_PREFIX).rsplit(":", 2)
-            found.append((entity, numbers[one], numbers[two]))
+            if one in numbers and two in numbers:  # else fsck says what is wrong
+                found.append((entity, numbers[one], numbers[two]))
         return found
 
     def record_hash(self, window_start_s: int, agent_no: int, seq: int) -> bytes | None:
