@@ -1,4 +1,4 @@
-"""What `validate.py` runs in processes of their own: a probe, an agent to be killed, a copy, a product to profile."""
+"""What `validate.py` runs in processes of their own: a probe, an agent to be killed, a load, a product to profile."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
-from .lab import SECOND, SystemClock, UnavailableError
+from .lab import SECOND, Running, SystemClock, UnavailableError
 
 
 def probe() -> int:
@@ -49,20 +49,28 @@ def agent(folder: str, job: str) -> int:
     return 0
 
 
-def copy(size: str) -> int:
-    """Copies within the device until a line comes on stdin; prints how often."""
+def load(kind: str, size: str) -> int:
+    """A copy of `size` bytes, or a product of `kind` and size: from one line on stdin to the next; prints how often."""
     from .torch_work import build
-    from .work import Copy
+    from .work import Copy, Gemm
 
     def none() -> object:
-        raise RuntimeError("a copy needs no kernel")
+        raise RuntimeError("no kernel of our own is needed")
 
-    running = build(Copy(int(size)), 0.02, none)  # type: ignore[arg-type]
+    n = int(size)
+    running = build(Copy(n) if kind == "copy" else Gemm(kind, n, n, n), 0.02, none)  # type: ignore[arg-type]
+    running.drain()
+    return serve(running)
+
+
+def serve(running: Running) -> int:
+    """Ready; work between two lines; the number of calls. The end of stdin ends it too."""
     print("ready", flush=True)
     calls = 0
-    while not select.select([sys.stdin], [], [], 0)[0]:
-        calls += running.pump()
-    running.drain()
+    if sys.stdin.readline():
+        while not select.select([sys.stdin], [], [], 0)[0]:
+            calls += running.pump()
+    calls += running.drain()
     print(calls)
     return 0
 

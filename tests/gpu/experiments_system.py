@@ -11,7 +11,7 @@ from flopmeter.contract.usage import GapReason
 from . import rules
 from .agent_path import AgentPath, job, priced, rate, rows_of
 from .experiment import Context, Experiment, Outcome
-from .lab import SECOND, UnavailableError
+from .lab import SECOND, Helper, Lab, UnavailableError
 from .measure import primary
 from .work import Copy, Gemm, IntMad, Work
 
@@ -117,17 +117,65 @@ def e12(ctx: Context) -> Outcome:
 
 
 def e14(ctx: Context) -> Outcome:
-    """A product here, a copy in another process: the device's sum must be right, whoever is given what."""
+    """A product and a copy in two processes: the device's sum must be right, whoever is given what."""
     out = Outcome()
-    for mode in ("time-slicing", "MPS"):
-        out.attempt(mode, lambda mode=mode: _shared(ctx, out, mode))
+    out.attempt("time-slicing", lambda: _shared(ctx, out, "time-slicing", None))
+
+    def under_mps() -> dict[str, Any]:
+        with ctx.lab.mps():
+            return _shared(ctx, out, "MPS", _Elsewhere(ctx.lab, Gemm("bf16")))
+
+    out.attempt("MPS", under_mps)
     return out
 
 
-def _shared(ctx: Context, out: Outcome, mode: str) -> dict[str, Any]:
-    helper = ctx.lab.helper(Copy(1 << 30), mps=mode == "MPS")
+class _Elsewhere:
+    """Work of another process as a workload: it begins with the first reading and ends before the last."""
+
+    def __init__(self, lab: Lab, work: Work) -> None:
+        self._lab = lab
+        self._helper: Helper | None = lab.helper(work)
+        self._working = False
+
+    def go(self) -> None:
+        if self._helper is not None:
+            self._helper.go()
+            self._working = True
+
+    def pump(self) -> int:
+        self._lab.clock.wait(0.05)
+        return 0
+
+    def drain(self) -> int:
+        if not self._working or self._helper is None:
+            return 0
+        helper, self._helper = self._helper, None
+        return helper.stop()
+
+    def kernels(self) -> list[str]:
+        return []
+
+    def close(self) -> None:
+        if self._helper is not None:
+            self._helper.stop()
+            self._helper = None
+
+
+def _shared(ctx: Context, out: Outcome, mode: str, elsewhere: _Elsewhere | None) -> dict[str, Any]:
     try:
-        result = ctx.bench.measure(Gemm("bf16"), 15, name=f"E14-{mode}")
+        helper = ctx.lab.helper(Copy(1 << 30))
+    except UnavailableError:
+        if elsewhere is not None:
+            elsewhere.close()
+        raise
+
+    def ready() -> None:
+        helper.go()
+        if elsewhere is not None:
+            elsewhere.go()
+
+    try:
+        result = ctx.bench.measure(Gemm("bf16"), 15, name=f"E14-{mode}", ready=ready, running=elsewhere)
     finally:
         calls = helper.stop()
     out.checks.append(rules.within(f"{mode}: F/T of the device", primary(result)["ratio"], 1.0, 3))

@@ -6,6 +6,7 @@ reference/metering.md section 9 leaves open.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -243,8 +244,8 @@ class FakeRunning:
         self._gpu.work(self._calls * self._call_ns, {k: v * self._calls for k, v in self._active.items()})
         return self._calls
 
-    def drain(self) -> None:
-        pass
+    def drain(self) -> int:
+        return 0
 
     def kernels(self) -> list[str]:
         return ["simulated_gemm_tilesize128x256x64_kernel"]
@@ -275,15 +276,30 @@ class FakeAgent:
 
 
 class FakeHelper:
+    """Another process: it works whenever time passes."""
+
     pid = 2
 
-    def __init__(self, gpu: SimulatedGpu) -> None:
-        self._gpu = gpu
-        gpu.copying = True
+    def __init__(self, lab: "FakeLab", work: Work) -> None:
+        self._lab = lab
+        self._running = FakeRunning(lab.gpu, work, 0.05)
+        self._copies = isinstance(work, Copy)
+        self._calls = 0
+
+    def go(self) -> None:
+        self._lab.gpu.copying = True
+        if not self._copies:
+            self._lab.clock.on_wait = self._work
+
+    def _work(self, ns: int) -> None:
+        end = self._lab.clock.boot + ns
+        while self._lab.clock.boot < end:
+            self._calls += self._running.pump()
 
     def stop(self) -> int:
-        self._gpu.copying = False
-        return 100
+        self._lab.gpu.copying = False
+        self._lab.clock.on_wait = self._lab.gpu.idle
+        return self._calls
 
 
 class FakeLab:
@@ -319,10 +335,13 @@ class FakeLab:
     def agent(self, folder: Path, job: str) -> FakeAgent:
         return FakeAgent(self, folder, job)
 
-    def helper(self, work: Work, *, mps: bool) -> FakeHelper:
-        if mps and not self.script.mps:
+    def helper(self, work: Work) -> FakeHelper:
+        return FakeHelper(self, work)
+
+    def mps(self) -> AbstractContextManager[None]:
+        if not self.script.mps:
             raise UnavailableError("no MPS daemon here")
-        return FakeHelper(self.gpu)
+        return nullcontext()
 
     def probe_as_user(self) -> dict[str, Any]:
         if not self.script.second_user:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,8 +25,8 @@ class Running(Protocol):
         """Queue a little more work, waiting while enough is queued; the number of calls queued."""
         ...
 
-    def drain(self) -> None:
-        """Wait until all that was queued is done."""
+    def drain(self) -> int:
+        """Wait until all that was queued is done; calls that `pump` has not told of."""
         ...
 
     def kernels(self) -> list[str]:
@@ -77,9 +78,13 @@ class AgentProcess(Protocol):
 
 
 class Helper(Protocol):
-    """Another process that holds the GPU (E14)."""
+    """Another process that holds the GPU (E14), ready to work."""
 
     pid: int
+
+    def go(self) -> None:
+        """Begin, and go on until `stop`."""
+        ...
 
     def stop(self) -> int:
         """End it; the number of calls it made."""
@@ -113,7 +118,11 @@ class Lab(Protocol):
         """Start an agent that keeps its books in `folder`, going on from what is there."""
         ...
 
-    def helper(self, work: Work, *, mps: bool) -> Helper: ...
+    def helper(self, work: Work) -> Helper: ...
+    def mps(self) -> AbstractContextManager[None]:
+        """While it lasts, helpers start as clients of an MPS daemon of our own; raises UnavailableError."""
+        ...
+
     def probe_as_user(self) -> dict[str, Any]:
         """E0's probe in a process without privileges."""
         ...

@@ -100,15 +100,16 @@ class Bench:
         duty: tuple[float, float] | None = None,
         chunk_s: float = CHUNK_S,
         ask_kernels: bool = False,
+        running: Running | None = None,
     ) -> dict[str, Any]:
         """Run `work` for about `seconds`; the result as JSON. `ready` is called on the quiet GPU before the
         first work, `each` between chunks of it.
 
-        `duty`: (on, off) in seconds. Raises UnavailableError where this machine cannot run it.
+        `duty`: (on, off) in seconds. `running`: `work`, prepared by the caller. Raises UnavailableError where this machine cannot run it.
         """
         if name != "calibration":
             self.calibrate()
-        running = self.lab.build(work, chunk_s)
+        running = running or self.lab.build(work, chunk_s)
         # Anew each time: beside counters the agent keeps whole clock histories only for the first two minutes,
         # and class A2 is to be validated with them.
         self.source.close()
@@ -151,13 +152,13 @@ class Bench:
             if duty is None or (now - begin) % round(sum(duty) * SECOND) < duty[0] * SECOND:
                 calls += running.pump()
             else:
-                running.drain()
+                calls += running.drain()
                 clock.wait(0.01)
             each()
             if clock.boot_ns() >= due + self.tick_s * SECOND:
                 due += round(self.tick_s * SECOND)
                 self._take(self.read(workload), writer)
-        running.drain()
+        calls += running.drain()
         busy_s = (clock.boot_ns() - begin) / 1e9
         self.quiet()
         self._take(self.read(workload), writer)

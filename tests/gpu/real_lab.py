@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,10 @@ class RealLab:
 
     simulated = False
 
-    def __init__(self) -> None:
+    def __init__(self, *, allow_mps: bool = False) -> None:
         self.clock = SystemClock()
+        self._allow_mps = allow_mps
+        self._mps: dict[str, str] = {}
         self._kernels: Kernels | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="flopmeter-validation-"))
         pynvml.nvmlInit()
@@ -108,14 +110,36 @@ class RealLab:
     def agent(self, folder: Path, job: str) -> AgentProcess:
         return _AgentProcess(folder, job)
 
-    def helper(self, work: Work, *, mps: bool) -> Helper:
-        if mps:
-            raise UnavailableError(
-                "both processes would have to start under the MPS daemon; none is started here"
+    def helper(self, work: Work) -> Helper:
+        return _HelperProcess(work, self._mps)
+
+    @contextlib.contextmanager
+    def mps(self) -> Iterator[None]:
+        """A daemon in a folder of its own, which ends with it; nothing of the GPU is set."""
+        control = shutil.which("nvidia-cuda-mps-control")
+        if not self._allow_mps:
+            raise UnavailableError("a daemon is started only with --allow-mps")
+        if control is None:
+            raise UnavailableError("no nvidia-cuda-mps-control")
+        folder = self._folder / "mps"
+        folder.mkdir(exist_ok=True)
+        settings = {"CUDA_MPS_PIPE_DIRECTORY": str(folder), "CUDA_MPS_LOG_DIRECTORY": str(folder)}
+        environment = {**os.environ, **settings}
+        try:
+            started = subprocess.run(
+                [control, "-d"], env=environment, capture_output=True, text=True, timeout=30
             )
-        if not isinstance(work, Copy):
-            raise UnavailableError(f"no helper for {work.key}")
-        return _CopyProcess(work.size)
+        except subprocess.SubprocessError as e:
+            raise UnavailableError(f"MPS: {e!s:.200}") from e
+        if started.returncode != 0:
+            raise UnavailableError(f"MPS: {(started.stdout + started.stderr).strip()[-200:]}")
+        self._mps = settings
+        try:
+            yield
+        finally:
+            self._mps = {}
+            with contextlib.suppress(subprocess.SubprocessError):
+                subprocess.run([control], env=environment, input="quit\n", text=True, timeout=30, check=False)
 
     def probe_as_user(self) -> dict[str, Any]:
         if os.geteuid() != 0:
@@ -228,20 +252,39 @@ def _starts(folder: Path) -> int:
         return 0
 
 
-class _CopyProcess:
-    def __init__(self, size: int) -> None:
-        command = [sys.executable, str(VALIDATE), "_copy", str(size)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+class _HelperProcess:
+    def __init__(self, work: Work, settings: Mapping[str, str]) -> None:
+        if isinstance(work, Copy):
+            what = ["copy", str(work.size)]
+        elif isinstance(work, Gemm):
+            what = [work.dtype, str(work.m)]
+        else:
+            raise UnavailableError(f"no helper for {work.key}")
+        self._process = subprocess.Popen(
+            [sys.executable, str(VALIDATE), "_load", *what],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **settings},
+        )
         self.pid = self._process.pid
         if self._process.stdout is None or self._process.stdout.readline().strip() != "ready":
             self._process.kill()
+            self._process.wait()
             raise UnavailableError("the second process could not use the GPU")
 
+    def go(self) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.write("go\n")
+            self._process.stdin.flush()
+
     def stop(self) -> int:
+        if self._process.poll() is not None:
+            return 0
         try:
             out, _ = self._process.communicate("stop\n", timeout=20)
             return int(out.strip().splitlines()[-1])
-        except (subprocess.TimeoutExpired, ValueError, IndexError):
+        except (subprocess.TimeoutExpired, BrokenPipeError, ValueError, IndexError):
             self._process.kill()
             self._process.wait()
             return 0

@@ -3,13 +3,15 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fakenvml.driver import COMPILER, NO_COMPILER, build
+from fakenvml.driver import COMPILER, NO_COMPILER, Machine, build
 from gpu.agent_path import rows_of
 from gpu.lab import UnavailableError
-from gpu.real_lab import _AgentProcess, ncu_sums
+from gpu.real_lab import RealLab, _AgentProcess, ncu_sums
+from gpu.work import Gemm
 
 from flopmeter.contract.usage import GapReason
 
@@ -63,6 +65,105 @@ def test_the_probe_without_gpm_says_so(driver: Path) -> None:
     driver.write_text("@0 gpu g0 gpm=0\n")
     done = subprocess.run([sys.executable, VALIDATE, "_probe"], capture_output=True, text=True, timeout=60)
     assert "GPM" in json.loads(done.stdout)["error"]
+
+
+LOAD = """
+import sys
+sys.path[:0] = sys.argv[1:]
+from gpu.children import serve
+class Running:
+    def pump(self): return 10
+    def drain(self): return 1
+serve(Running())
+"""
+
+
+def load() -> subprocess.Popen[str]:
+    root = VALIDATE.parents[2]
+    rooms = [str(root / room) for room in ("tests", "agent", "protos")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, "-c", LOAD, *rooms], text=True, **pipes)  # type: ignore[call-overload]
+
+
+def test_a_load_waits_works_and_tells_how_often() -> None:
+    process = load()
+    assert process.stdout.readline() == "ready\n"
+    process.stdin.write("go\n")
+    process.stdin.flush()
+    out, _ = process.communicate("stop\n", timeout=30)
+    assert int(out) % 10 == 1
+
+
+def test_a_load_ends_with_whoever_started_it() -> None:
+    process = load()
+    out, _ = process.communicate(timeout=30)
+    assert out == "ready\n1\n", "it never worked"
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Callable[..., RealLab]]:
+    if COMPILER is None:
+        pytest.skip(NO_COMPILER)
+    with Machine(tmp_path, "node driver=595.58.03", "gpu g0 name=NVIDIA_H200 sms=132"):
+        labs: list[RealLab] = []
+
+        def make(**settings: bool) -> RealLab:
+            labs.append(RealLab(**settings))
+            return labs[-1]
+
+        yield make
+        for each in labs:
+            each.close()
+
+
+def test_an_mps_daemon_is_ours_and_ends(
+    lab: Callable[..., RealLab], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control = tmp_path / "bin/nvidia-cuda-mps-control"
+    control.parent.mkdir()
+    seen = tmp_path / "seen"
+    control.write_text(f'#!/bin/sh\necho "$CUDA_MPS_PIPE_DIRECTORY $1 $(test -n "$1" || cat)" >>{seen}\n')
+    control.chmod(0o755)
+    monkeypatch.setenv("PATH", str(control.parent), prepend=":")
+    with pytest.raises(UnavailableError, match="--allow-mps"), lab().mps():
+        pass
+    assert not seen.exists(), "no daemon without leave"
+    with lab(allow_mps=True).mps():
+        pass
+    started, ended = seen.read_text().splitlines()
+    assert started.split()[1] == "-d"
+    assert ended.split()[1] == "quit"
+    assert started.split()[0] == ended.split()[0]
+    assert "flopmeter-validation-" in started
+
+
+def test_a_daemon_that_does_not_start_is_no_failure(
+    lab: Callable[..., RealLab], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UnavailableError, match="no nvidia-cuda-mps-control"), lab(allow_mps=True).mps():
+        pass
+    control = tmp_path / "nvidia-cuda-mps-control"
+    control.write_text("#!/bin/sh\necho not permitted >&2\nexit 1\n")
+    control.chmod(0o755)
+    with pytest.raises(UnavailableError, match="not permitted"), lab(allow_mps=True).mps():
+        pass
+
+
+def test_the_machine_is_described_by_the_driver(lab: Callable[..., RealLab]) -> None:
+    found = lab().describe()
+    assert found["gpu"] == "NVIDIA H200"
+    assert found["driver"] == "595.58.03"
+    assert found["simulated"] is False
+    json.dumps(found)
+
+
+def test_without_pytorch_every_workload_is_unavailable(
+    lab: Callable[..., RealLab], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(UnavailableError, match="no PyTorch"):
+        lab().build(Gemm("bf16"), 0.05)
 
 
 def test_what_ncu_prints_is_summed_over_kernels() -> None:

@@ -101,6 +101,17 @@ def test_what_is_missing_is_not_run_and_says_why() -> None:
     assert report.verdict(state) == 0
 
 
+def test_two_processes_under_mps(tmp_path: Path) -> None:
+    """The product then runs in another process; what it says it did is the truth to compare with."""
+    state = State.load(tmp_path)
+    assert work_off(FakeLab(Script(mps=True)), state, only=["E14"], budget_s=1e9, say=QUIET) == DONE
+    result = state.results["E14"]
+    assert (result["status"], result["why"]) == ("pass", "")
+    assert result["raw"]["MPS"]["calls"] > 1000
+    assert result["raw"]["MPS"]["counters"]["ratio"] == pytest.approx(1, abs=1e-6)
+    assert "no MPS daemon" in whole_run(Script()).results["E14"]["why"]
+
+
 # ---- resuming ----------------------------------------------------------------------------------------------
 
 

@@ -78,8 +78,8 @@ class OnMachine:
         self.machine.say(f"gpu g0 {pipe}=0")
         return 1
 
-    def drain(self) -> None:
-        pass
+    def drain(self) -> int:
+        return 0
 
     def kernels(self) -> list[str]:
         return []

@@ -59,9 +59,10 @@ class TorchRunning:
     def call_once(self) -> None:
         self._call()
 
-    def drain(self) -> None:
+    def drain(self) -> int:
         torch.cuda.synchronize()
         self._pending.clear()
+        return 0
 
     def kernels(self) -> list[str]:
         """By PyTorch's own profiler, best effort: it can be refused."""

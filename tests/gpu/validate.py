@@ -39,6 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     run.add_argument(
         "--simulate", action="store_true", help="on a simulated GPU: tests this program, not a GPU"
     )
+    run.add_argument("--allow-mps", action="store_true", help="E14 may start an MPS daemon of its own")
     run.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     report = commands.add_parser("report", help="table and what follows from the results so far")
     report.add_argument("--out", required=True)
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     for name, values in (
         ("_probe", ()),
         ("_agent", ("folder", "job")),
-        ("_copy", ("size",)),
+        ("_load", ("kind", "size")),
         ("_product", ("dtype", "size")),
     ):
         child = commands.add_parser(name)
@@ -84,7 +85,7 @@ def _supervise(args: argparse.Namespace) -> int:
         command += ["run", "--worker", "--out", args.out]
         command += ["--only", args.only, "--budget-s", str(left_s)]
         command += ["--bundle", args.bundle] if args.bundle else []
-        command += ["--simulate"] if args.simulate else []
+        command += ["--simulate"] * args.simulate + ["--allow-mps"] * args.allow_mps
         code = subprocess.run(command, check=False).returncode
         if code in (DONE, TIME_UP, 2, 3):
             break
@@ -112,7 +113,7 @@ def _work(args: argparse.Namespace) -> int:
         try:
             from gpu.real_lab import RealLab
 
-            lab = RealLab()
+            lab = RealLab(allow_mps=args.allow_mps)
         except ImportError as e:
             print(f"{e}: nvidia-ml-py is needed; python3 here is {sys.executable}", file=sys.stderr)
             return 3
@@ -187,8 +188,8 @@ def _child(args: argparse.Namespace) -> int:
             return children.probe()
         case "_agent":
             return children.agent(args.folder, args.job)
-        case "_copy":
-            return children.copy(args.size)
+        case "_load":
+            return children.load(args.kind, args.size)
         case _:
             return children.product(args.dtype, args.size)
 
