@@ -1,9 +1,11 @@
 """Accelerators on the PCI bus, by trees of the shape of /sys/bus/pci/devices."""
 
+from pathlib import Path
+
 import pytest
 
 from flopmeter.agent.sources.nvml_devices import uncovered
-from flopmeter.agent.sources.pci import Accelerator, accelerators, normal_address
+from flopmeter.agent.sources.pci import Accelerator, PciBus, accelerators, normal_address
 from flopmeter.contract.usage import Uncovered
 
 #: address, vendor, device, class, driver of what must not be taken for an accelerator
@@ -71,6 +73,28 @@ def test_what_cannot_be_read_is_left_out_and_the_rest_is_found(tmp_path):
     folder = put(tmp_path, "0000:46:00.0", "10de", "2330", "030200")
     (folder / "device").write_bytes(b"\xff\xfe")
     assert [card.address for card in accelerators(tmp_path)] == ["00000000:18:00.0"]
+
+
+def test_what_has_not_changed_is_not_read_again(tmp_path, monkeypatch):
+    read = []
+    real = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda self, *a: (read.append(self), real(self, *a))[1])
+    for what in NOT_ONE:
+        put(tmp_path, *what)
+    put(tmp_path, *ONES[0][0])
+    bus = PciBus(tmp_path)
+    first = bus.look()
+    assert [a.address for a in first] == ["00000000:18:00.0"]
+    read.clear()
+    assert bus.look() == first
+    assert read == []
+    driver = tmp_path / "bus" / "pci" / "devices" / "0000:18:00.0" / "driver"
+    driver.unlink()
+    driver.symlink_to("../../../../bus/pci/drivers/vfio-pci")  # handed to a virtual machine
+    assert [a.driver for a in bus.look()] == ["vfio-pci"]
+    put(tmp_path, *ONES[1][0])
+    assert len(bus.look()) == 2
+    assert PciBus(tmp_path / "nowhere").look() == ()
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ class NvmlSource:
     ) -> None:
         self._clock = clock
         self._node = node or node_name()
-        self._sysfs = sysfs
+        self._bus = pci.PciBus(sysfs)
         self._boot_id = boot_id()
         self._lock = threading.Lock()  # guards all below
         self._idle = threading.Condition(
@@ -87,7 +87,7 @@ class NvmlSource:
         """The node now. Starts NVML anew after a GPU was lost, or where the PCI bus shows another NVIDIA device
         than before, unless a read still hangs inside it.
         """
-        on_bus = pci.accelerators(self._sysfs)
+        on_bus = self._bus.look()
         with self._lock:
             again = self._stale or _nvidia(on_bus) != _nvidia(self._on_bus)
             if again:
@@ -241,7 +241,7 @@ class NvmlSource:
         self._refused = tuple(refused)
         with self._lock:
             self._entities = entities
-        self._look_around(pci.accelerators(self._sysfs))
+        self._look_around(self._bus.look())
         self._mig_due_ns = self._clock.boot_ns() + MIG_CHECK_NS
 
     def _look_around(self, on_bus: tuple[pci.Accelerator, ...]) -> None:

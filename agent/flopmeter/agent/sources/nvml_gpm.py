@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from flopmeter.agent.reading import CYCLE_IDS, DRAM_BW_UTIL, PERCENT_IDS, RATE_IDS
 from flopmeter.contract.clock import Clock
@@ -23,8 +23,7 @@ _NEVER = nvml.NEVER | {2}
 _CYCLES, _SHARES, _RATES = frozenset(CYCLE_IDS), frozenset(_PERCENTS), frozenset(RATE_IDS)
 
 
-@dataclass(frozen=True, slots=True)
-class GpmValues:
+class GpmValues(NamedTuple):
     """One sample, and the averages since the one before, `since_ns`."""
 
     t_ns: int  # boot time of the sample
@@ -37,7 +36,7 @@ class GpmValues:
 class Gpm:
     """Reads one entity; by one thread at a time."""
 
-    __slots__ = ("_clock", "_pair", "_percents", "_probed", "_rates", "taken_ns")
+    __slots__ = ("_clock", "_cycles_at", "_kinds", "_pair", "_probed", "_rates_at", "taken_ns")
 
     def __init__(self, pair: GpmPair, clock: Clock) -> None:
         """Takes the first sample. Raises NvmlError."""
@@ -67,10 +66,10 @@ class Gpm:
             percent = percents({i: v for i, v in good.items() if i in _SHARES})
             rates = amounts({i: v for i, v in good.items() if i in _RATES})
         else:
-            ids, p, r = self._pair.ids, self._percents, self._rates
-            percent = percents(dict(zip(ids[:p], values[:p], strict=True)))
-            rates = amounts(dict(zip(ids[p:r], values[p:r], strict=True)))
-            cycles = counters(dict(zip(ids[r:], values[r:], strict=True)))
+            (shares, flows, counts), p, r = self._kinds, self._rates_at, self._cycles_at
+            percent = percents(dict(zip(shares, values[:p], strict=True)))
+            rates = amounts(dict(zip(flows, values[p:r], strict=True)))
+            cycles = counters(dict(zip(counts, values[r:], strict=True)))
         return GpmValues(t_ns, since_ns, cycles, percent, rates)
 
     def _probe(self) -> tuple[tuple[int, ...], tuple[float, ...]]:
@@ -91,8 +90,11 @@ class Gpm:
         if not kept:
             raise NvmlError(nvml.NOT_SUPPORTED)
         pair.ask_for(tuple(ALL_IDS[i] for i in kept))
-        self._percents = sum(1 for i in pair.ids if i in _SHARES)
-        self._rates = self._percents + sum(1 for i in pair.ids if i in _RATES)
+        shares, flows, counts = (
+            tuple(i for i in pair.ids if i in kind) for kind in (_SHARES, _RATES, _CYCLES)
+        )
+        self._kinds = shares, flows, counts
+        self._rates_at, self._cycles_at = len(shares), len(shares) + len(flows)
         self._probed = True
         return tuple(codes[i] for i in kept), tuple(values[i] for i in kept)
 

@@ -1,7 +1,8 @@
 """Accelerators that the kernel sees on the PCI bus, whoever drives them: so that none is silently left out."""
 
+import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 SYSFS = Path("/sys")
@@ -87,6 +88,29 @@ def accelerators(sysfs: Path = SYSFS) -> tuple[Accelerator, ...]:
             continue
         found.append(Accelerator(normal_address(folder.name), vendor, device, _driver(folder)))
     return tuple(found)
+
+
+class PciBus:
+    """The bus, looked at again and again: what has not changed is not read again."""
+
+    def __init__(self, sysfs: Path = SYSFS) -> None:
+        self._sysfs = sysfs
+        self._names: list[str] | None = None
+        self._found: tuple[Accelerator, ...] = ()
+
+    def look(self) -> tuple[Accelerator, ...]:
+        """As `accelerators`. Which driver holds each is asked every time, devices only where one came or went."""
+        folder = self._sysfs / "bus" / "pci" / "devices"
+        try:
+            names = sorted(os.listdir(folder))
+        except OSError:
+            names = []
+        if names != self._names:
+            self._names, self._found = names, accelerators(self._sysfs)
+            return self._found
+        known = {normal_address(name): name for name in names}
+        self._found = tuple(replace(a, driver=_driver(folder / known[a.address])) for a in self._found)
+        return self._found
 
 
 def _number(file: Path) -> str:

@@ -64,13 +64,13 @@ def counters(values: Mapping[int, float]) -> dict[int, int]:
     return {i: count for i, v in values.items() if (count := counter(v)) is not None}
 
 
-def percents(values: Mapping[int, float]) -> dict[int, float]:
+def percents(values: dict[int, float]) -> dict[int, float]:
     """Those of `values` that are percentages."""
     if values:
         numbers = values.values()
         total = sum(numbers)
         if total == total and min(numbers) >= 0 and max(numbers) <= MAX_PERCENT:  # noqa: PLR0124
-            return dict(values)
+            return values
     return {i: share for i, v in values.items() if (share := percent(v)) is not None}
 
 
