@@ -214,6 +214,7 @@ def test_a_library_from_elsewhere_is_said():
         ("pid:[4026532500]", (), True, ["a PID namespace of its own"]),
         ("pid:[4026531836]", (Process(4711, 0),), True, ["processes are not in /proc"]),
         ("pid:[4026532500]", (Process(4711, 0),), False, []),  # a trace: read elsewhere
+        ("pid:[4026531836]", None, False, []),
     ],
 )
 def test_processes_of_other_pid_namespaces(monkeypatch, link, processes, here, expected):
@@ -226,6 +227,13 @@ def test_processes_of_other_pid_namespaces(monkeypatch, link, processes, here, e
         assert why in one["why"]
         assert "hostPID" in one["change"]
     assert diagnosis.exit_code == (1 if expected else 0)
+
+
+def test_an_exporter_alone_tells_no_processes(monkeypatch):
+    monkeypatch.setattr(os, "readlink", {"/proc/self/ns/pid": "pid:[4026531836]"}.__getitem__)
+    (said,) = to_json(diagnose(A100, source="dcgm", here=True, GPU_1=without()))["findings"]
+    assert "unattributed" in said["why"]
+    assert "libnvidia-ml.so.1" in said["change"]
 
 
 def test_a_gpu_cut_into_instances_is_not_counted_against_the_node():

@@ -193,9 +193,18 @@ def _change_for(error: str) -> str:
     return ""
 
 
-def of_node(facts: NodeFacts, *, own_pid_namespace: bool, unseen_processes: bool) -> list[Advice]:
-    """Of the node as a whole."""
+def of_node(
+    facts: NodeFacts, *, own_pid_namespace: bool, unseen_processes: bool, no_processes: bool
+) -> list[Advice]:
+    """Of the node as a whole, and of where the agent stands on it."""
     found: list[Advice] = []
+    if no_processes:
+        found.append(
+            Advice(
+                "no source tells which processes hold the GPUs: what they run stays unattributed",
+                "let the agent load libnvidia-ml.so.1 beside the exporter",
+            )
+        )
     if own_pid_namespace or unseen_processes:
         said = (
             "the agent has a PID namespace of its own" if own_pid_namespace else "processes are not in /proc"

@@ -72,16 +72,20 @@ def examine(rounds: Rounds, *, here: bool = False) -> Diagnosis:
     """
     view = NodeView(rounds.facts())
     last: dict[str, tuple[Shown, Reading]] = {}
-    unseen = False
+    unseen, told = False, False
     for count, items in enumerate(rounds, start=1):
         readings = {item.entity: item for item in items if isinstance(item, Reading)}
         unseen = unseen or any(p.start_ticks == 0 for r in readings.values() for p in r.processes or ())
+        told = told or any(r.processes is not None or r.workload for r in readings.values())
         for shown in view.update(rounds.facts(), items):
             entity = shown.device.entity
             # A first reading alone shows nothing yet, and takes the place of nothing but an error.
-            known = entity in last and last[entity][0].error is None
+            before = last.get(entity)
+            if before is not None and before[0].error is not None and shown.error is not None:
+                continue  # the first error says what happened, those after it what came of it
+            known = before is not None and before[0].error is None
             if not known or _expected(shown) is not None or shown.error is not None:
-                last[entity] = shown, _whole(readings[entity], last.get(entity))
+                last[entity] = shown, _whole(readings[entity], before)
         if count >= ROUNDS:
             break
     facts = rounds.facts()
@@ -95,7 +99,12 @@ def examine(rounds: Rounds, *, here: bool = False) -> Diagnosis:
         for d in facts.devices
         if d.entity not in last
     ]
-    node = of_node(facts, own_pid_namespace=here and not _host_pids(), unseen_processes=here and unseen)
+    node = of_node(
+        facts,
+        own_pid_namespace=here and not _host_pids(),
+        unseen_processes=here and unseen,
+        no_processes=here and not told and any(shown.error is None for shown, _ in last.values()),
+    )
     return Diagnosis(facts, tuple(found + missing), tuple(node))
 
 
@@ -127,7 +136,11 @@ def _finding(facts: NodeFacts, shown: Shown, reading: Reading) -> Finding:
         return Finding(shown, True, (Advice("cut into MIG instances: metered there, its energy here"),))
     if device.sm_count == 0:
         known = f"the SM count of {reading_name(device)} is not known to source {facts.source}"
-        change = "let the agent load libnvidia-ml.so.1 too: NVML tells it" if facts.source == "dcgm" else ""
+        change = (
+            "let the agent load libnvidia-ml.so.1 too: NVML tells it"
+            if facts.source == "dcgm"
+            else "a later flopmeter may know how many cores an SM of this capability has"
+        )
         return Finding(shown, False, (Advice(known, change),))
     grade = _expected(shown)
     if grade is EvidenceClass.GAP and (reading.cycles or reading.percent) and not shown.silent:
