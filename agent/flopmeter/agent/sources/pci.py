@@ -1,6 +1,5 @@
 """Accelerators that the kernel sees on the PCI bus, whoever drives them: so that none is silently left out."""
 
-import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -102,7 +101,7 @@ class PciBus:
         """As `accelerators`. Which driver holds each is asked every time, devices only where one came or went."""
         folder = self._sysfs / "bus" / "pci" / "devices"
         try:
-            names = sorted(os.listdir(folder))
+            names = sorted(entry.name for entry in folder.iterdir())
         except OSError:
             names = []
         if names != self._names:
