@@ -24,14 +24,20 @@ TABLE = current()
 NVML_NAMES = {
     "V100-SXM2": ["Tesla V100-SXM2-16GB", "Tesla V100-SXM2-32GB"],
     "(Tesla )?T4$": ["Tesla T4"],
-    "A100": ["NVIDIA A100-SXM4-80GB", "NVIDIA A100-SXM4-40GB", "NVIDIA A100 80GB PCIe"],
+    "A100(-SXM4|-PCI|-PG| 80GB PCIe| PCIe)": [
+        "NVIDIA A100-SXM4-80GB",
+        "NVIDIA A100-SXM4-40GB",
+        "NVIDIA A100-SXM4-40GB MIG 1g.5gb",
+        "NVIDIA A100-PCIE-40GB",
+        "NVIDIA A100 80GB PCIe",
+    ],
     "A10$": ["NVIDIA A10"],
     "A40$": ["NVIDIA A40"],
     "L4$": ["NVIDIA L4"],
     "L40S": ["NVIDIA L40S"],
-    "GeForce RTX 4090": ["NVIDIA GeForce RTX 4090"],
+    "GeForce RTX 4090$": ["NVIDIA GeForce RTX 4090"],
     "RTX 6000 Ada": ["NVIDIA RTX 6000 Ada Generation"],
-    "H100 80GB HBM3|H100 SXM|H200|GH200": [
+    "H100 80GB HBM3|H100 SXM|H200(?! NVL)|GH200": [
         "NVIDIA H100 80GB HBM3",
         "NVIDIA H100 80GB HBM3 MIG 1g.10gb",
         "NVIDIA H200",

@@ -121,6 +121,9 @@ SETS = st.one_of(
     st.just(ALL_MEASURED),
     st.sampled_from(
         [
+            ALL_MEASURED & ~Measured.HMMA,
+            ALL_MEASURED & ~Measured.IMMA,
+            ALL_MEASURED & ~Measured.DMMA,
             Measured.SM_ACTIVE | Measured.TENSOR_OTHER,
             Measured.SM_ACTIVE | Measured.TENSOR_OTHER | Measured.HMMA | Measured.FP32,
             Measured.SM_ACTIVE | Measured.HMMA,

@@ -270,12 +270,13 @@ def unread_flop(c: Cycles, arch: Arch, ceiling: int) -> tuple[int, int]:
 def noise_ppm(c: Cycles) -> int:
     """The most of the residual that sealing may have dropped (pipes.residual), in millionths of an SM-cycle.
 
-    0.5 % of the elapsed: noise in all likelihood, and so in no lower or point; but what was dropped is not known
-    to be nothing. An OTHERS row has no elapsed cycles, so that nothing was dropped of it.
+    0.5 % of the elapsed, where the SMs were active and no tensor pipe is known to have been: noise in all
+    likelihood, and so in no lower or point; but what was dropped is not known to be nothing. An OTHERS row has no elapsed cycles, so that nothing was dropped of it.
     """
     if Measured.HMMA not in c.measured or Measured.TENSOR_OTHER not in c.measured:
         return 0
-    return min(c.elapsed * RESIDUAL_NOISE_PPM, c.most * _MILLION)
+    room = max(0, c.most - c.hmma - c.imma - c.dmma - c.tensor_other)
+    return min(c.elapsed * RESIDUAL_NOISE_PPM, room * _MILLION)
 
 
 def _narrowed(cycles: int, k: Calibration, lower: int, point: int, upper: int) -> tuple[int, int, int]:
