@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 import trace_lines
-from builders import WINDOW_NS, Chain, busy, gap
+from builders import SM_COUNT, TRAINING, WINDOW_NS, Chain, busy, gap
 from desk import Desk
 from processes import flopmeter
 
@@ -17,7 +17,8 @@ from flopmeter.collector.running import run_collector
 from flopmeter.collector.settings import CollectorSettings
 from flopmeter.collector.store.sqlite import open_for_reading
 from flopmeter.contract.evidence_class import EvidenceClass
-from flopmeter.contract.usage import Measured, Usage
+from flopmeter.contract.limits import MAX_SM_CLOCK_MHZ
+from flopmeter.contract.usage import IDLE, GapReason, Measured, NoticeKind, Usage
 from flopmeter.wire.v1 import batch_pb2
 
 SECOND_NS = 1_000_000_000
@@ -50,6 +51,15 @@ def book(desk, agent, raw):
 def device_ns(desk):
     """Device time in the books, in windows of one GPU."""
     return sum(sums[0] for sums in desk.totals().values()) / WINDOW_NS
+
+
+def gaps(desk):
+    """Gaps in the books by reason, in windows of one GPU."""
+    found = {}
+    for key, sums in desk.totals().items():
+        if key.gap_reason:
+            found[GapReason(key.gap_reason)] = found.get(GapReason(key.gap_reason), 0) + sums[0] / WINDOW_NS
+    return found
 
 
 def assert_sound(desk, path):
@@ -226,7 +236,9 @@ def test_what_was_left_out_keeps_nobody_else_out(desk, path):
     two.unix_ns = one.unix_ns + WINDOW_NS // 2
     for agent, chain in ((second, two), (first, one), (first, one), (second, two)):
         book(desk, agent, chain.next())
-    assert device_ns(desk) == (1 + 2) * 2  # the second's two windows, in which the first had none
+    # The second's two windows, in which the first had none, and half a one before them that is a gap.
+    assert device_ns(desk) == (1 + 2 + 0.5) * 2
+    assert gaps(desk) == {GapReason.RECORD_LOST: 1.0}
     assert_sound(desk, path)
 
 
@@ -247,6 +259,38 @@ def test_a_row_over_a_restart_reaches_back_behind_its_window(desk, path):
     events = book(desk, first, one.next([busy(0, duration_ns=2 * WINDOW_NS), busy(1)]))
     assert len(events) == 1
     assert device_ns(desk) == 2 + 1 + 1 + 1
+    assert_sound(desk, path)
+
+
+@pytest.mark.parametrize("workloads", [1, 2])
+@pytest.mark.parametrize("stopped", [False, True])
+def test_the_rest_of_what_is_left_out_is_a_priced_gap(desk, path, stopped, workloads):
+    """The first agent was down for ten windows and its counters bridge them; the second metered one of them.
+
+    Unless the second said that it stops, one more window is its to tell of.
+    """
+    one, two = pair()
+    first, second = desk.agent(one), desk.agent(two)
+    book(desk, first, one.next())
+    two.unix_ns = one.unix_ns
+    batch = two.batch()
+    if stopped:
+        batch.notices.add(kind=int(NoticeKind.AGENT_STOPPED), t_boot_ns=1, t_unix_ns=1)
+    book(desk, second, two.next(payload=batch.SerializeToString()))
+    one.boot_ns += 9 * WINDOW_NS
+    one.unix_ns += 9 * WINDOW_NS
+    rows = [busy(0, duration_ns=10 * WINDOW_NS), busy(1, duration_ns=10 * WINDOW_NS)]
+    if workloads == 2:
+        rows += [busy(0, 1, duration_ns=1), busy(1, 1, duration_ns=1)]
+    assert len(book(desk, first, one.next(rows, [TRAINING, IDLE][:workloads]))) == 2
+    rest = 9 if stopped else 8
+    assert gaps(desk) == {GapReason.RECORD_LOST: 2 * rest}
+    assert device_ns(desk) == 2 * (1 + 1 + rest)
+    ((run, elapsed),) = desk.rows(
+        "SELECT run, sm_elapsed_cycles FROM totals JOIN workloads USING (workload_no) WHERE gap_reason != 0"
+    )
+    assert run == ("r1" if workloads == 1 else "")  # several held it: nobody's
+    assert int(elapsed) >= 2 * rest * SM_COUNT * MAX_SM_CLOCK_MHZ * WINDOW_NS // 1_000
     assert_sound(desk, path)
 
 
@@ -315,7 +359,7 @@ def test_fsck_finds_usage_that_was_booked_twice(path, monkeypatch):
     """As a collector whose check does not work would leave it."""
     one, two = pair()
     with Desk(path) as desk:
-        monkeypatch.setattr("flopmeter.collector.claims.Claims._met", lambda *_: None)
+        monkeypatch.setattr("flopmeter.collector.claims.Claims._met", lambda *_: (None, 0))
         book(desk, desk.agent(one), one.next())
         book(desk, desk.agent(two), two.next())
         monkeypatch.undo()

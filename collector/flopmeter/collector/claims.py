@@ -3,23 +3,25 @@
 A claim is one agent's stretch of an entity's time. It begins with the first usage that the agent tells of the
 entity and reaches to the agent's last record, for as long as the agent's inventory lists the entity. Usage of the
 same time by another agent (two agents on one node, a recording replayed under another key) is not booked: its
-record is taken and kept, its other entities count, and the first time is an event. A GPU that moves to another
+record is taken and kept, its other entities count, and the first time is an event; of a record that reaches past
+the other's claim the rest is a gap. A GPU that moves to another
 node, and a node that gets a new key, just begin another claim behind the old one. A gap says that nothing is
 known: it claims nothing, and where another agent knows, it is left out without an event.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from flopmeter.contract.evidence_class import EvidenceClass
-from flopmeter.contract.usage import Batch
+from flopmeter.contract.usage import Batch, GapReason
 
+from .books import NO_SUMS, GroupKey
 from .ingest import Head
 
 if TYPE_CHECKING:
-    from .encode import BatchView
+    from .encode import BatchView, DeviceBounds
 
 #: Two nodes' wall clocks may disagree by this much where a GPU passes from one to the other: a real-time clock
 #: counts whole seconds and drifts by up to 2 s in a day without power (20 ppm), a node that keeps time by NTP is
@@ -74,14 +76,19 @@ class Told(NamedTuple):
     #: Entities with usage -> longest row, ns: one over a restart reaches back behind the window's start.
     longest_ns: Mapping[int, int]
     metered: AbstractSet[int]  # those of them of which not all is a gap
+    #: Entity -> index of the workload that held it all the time; None: there were several.
+    held: Mapping[int, int | None]
 
 
 def told(batch: "BatchView | Batch", boot_id: bytes, entities: Sequence[str]) -> Told:
     """What a batch tells of; `entities` are its inventory's."""
     longest_ns: dict[int, int] = {}
     metered: set[int] = set()
+    held: dict[int, int | None] = {}
     for row in batch.usage:
         index = row.entity_index
+        if held.setdefault(index, row.workload_index) != row.workload_index:
+            held[index] = None
         longest_ns[index] = max(longest_ns.get(index, 0), row.duration_ns)
         if row.evidence_class != EvidenceClass.GAP:
             metered.add(index)
@@ -93,7 +100,28 @@ def told(batch: "BatchView | Batch", boot_id: bytes, entities: Sequence[str]) ->
         entities,
         longest_ns,
         metered,
+        held,
     )
+
+
+def rests(
+    told: Told,
+    left_out: Mapping[int, int],
+    bounds: Sequence["DeviceBounds"],
+    workload_no: Callable[[int | None], int],
+) -> Iterable[tuple[GroupKey, list[int]]]:
+    """What stands in the books for the time of a left-out entity that nobody else told of: a gap, never nothing.
+
+    `workload_no` of a workload's index; None = unattributed.
+    """
+    for index, rest_ns in left_out.items():
+        if rest_ns:
+            most_cycles = 0 if bounds[index].divided else bounds[index].cycles_per_us * rest_ns // 1_000
+            number = workload_no(told.held[index])
+            key = GroupKey(
+                number, bounds[index].model_no, int(EvidenceClass.GAP), 0, 0, int(GapReason.RECORD_LOST)
+            )
+            yield key, [rest_ns, most_cycles, *NO_SUMS[2:]]
 
 
 class Twice(NamedTuple):
@@ -107,9 +135,12 @@ class Twice(NamedTuple):
 
 @dataclass(slots=True)
 class Taken:
-    """What a record changed. `left_out` are the indices of entities whose usage must not be booked."""
+    """What a record changed.
 
-    left_out: set[int] = field(default_factory=set)
+    `left_out`: index of an entity whose usage must not be booked -> how much of its time is in no other claim, ns.
+    """
+
+    left_out: dict[int, int] = field(default_factory=dict)
     begun: list[Claim] = field(default_factory=list)
     ended: list[Claim] = field(default_factory=list)
     twice: list[Twice] = field(default_factory=list)
@@ -171,9 +202,9 @@ class Claims:
             entity = told.entities[index]
             own = holding.claims.get(entity)
             length_ns = max(told.end_boot_ns - told.start_boot_ns, told.longest_ns[index])
-            met = self._met(entity, agent_no, told, length_ns, own)
+            met, covered_ns = self._met(entity, agent_no, told, length_ns, own)
             if met is not None:
-                taken.left_out.add(index)
+                taken.left_out[index] = max(0, length_ns - covered_ns)
                 if own is not None:
                     self._end(holding, entity, taken)
                 pair = (entity, min(met, agent_no), max(met, agent_no))
@@ -229,15 +260,28 @@ class Claims:
     def _reach(self, claim: Claim) -> Until:
         return claim.until or _until(self._holdings[claim.agent_no].head)
 
-    def _met(self, entity: str, agent_no: int, told: Told, length_ns: int, own: Claim | None) -> int | None:
-        """The other agent that has booked some of this time of the entity already."""
+    def _soon_ns(self, claim: Claim) -> int:
+        """What the claim's agent will tell of with its next record: one of its windows, if it goes on."""
+        if claim.until is not None:
+            return 0
+        head = self._holdings[claim.agent_no].head
+        return 0 if head.stopped else head.usual_window_ns
+
+    def _met(
+        self, entity: str, agent_no: int, told: Told, length_ns: int, own: Claim | None
+    ) -> tuple[int | None, int]:
+        """The other agent that has booked some of this time of the entity already; how much others have, ns."""
+        met, covered_ns = None, 0
         for claim in self._by_entity.get(entity, ()):
             if claim.agent_no == agent_no:
                 continue
             until = self._reach(claim)
+            soon_ns = self._soon_ns(claim)
             if until.boot_id == told.boot_id:
                 since = claim.since_boot_ns if claim.boot_id == told.boot_id else _EVER
-                shared_ns = min(told.end_boot_ns, until.boot_ns) - max(told.end_boot_ns - length_ns, since)
+                start = max(told.end_boot_ns - length_ns, since)
+                shared_ns = min(told.end_boot_ns, until.boot_ns) - start
+                covered_ns += max(0, min(told.end_boot_ns, until.boot_ns + soon_ns) - start)
                 allowed_ns = 0
             else:
                 # The whole claim is compared, not one record: else short windows would each be within the
@@ -247,10 +291,12 @@ class Claims:
                 if own is not None and not known:
                     begun = min(begun, own.since_unix_ns)
                 shared_ns = min(told.end_unix_ns, until.unix_ns) - max(begun, claim.since_unix_ns)
+                start = max(told.end_unix_ns - length_ns, claim.since_unix_ns)
+                covered_ns += max(0, min(told.end_unix_ns, until.unix_ns + soon_ns) - start)
                 allowed_ns = 0 if known else CLOCK_ERROR_NS
-            if shared_ns > allowed_ns:
-                return claim.agent_no
-        return None
+            if shared_ns > allowed_ns and met is None:
+                met = claim.agent_no
+        return met, covered_ns
 
     def _ahead(self, entity: str, agent_no: int, told: Told) -> bool:
         """Whether another agent's claim on the entity could be met by a later record of this agent."""

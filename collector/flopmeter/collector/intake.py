@@ -22,6 +22,7 @@ from flopmeter.contract.record import (
     parse_record,
     record_hash,
 )
+from flopmeter.contract.usage import UNATTRIBUTED
 
 from . import claims, ingest
 from .admission import Admission
@@ -39,6 +40,7 @@ from .store.base import Catalogue, StoredAgent
 #: Forks kept per agent; each is an event, and a clone must not be able to fill the store with them.
 MAX_CONFLICTS_PER_AGENT = 1_000
 _SECOND_NS = 1_000_000_000
+_UNATTRIBUTED = b"\x08\x02"  # as it is serialised: kind 2
 _DAY_NS = 86_400 * _SECOND_NS
 
 
@@ -314,7 +316,17 @@ class Intake:
             self.group.twice.append(ToldTwice(entity, self._by_no[booked_no], agent, since_unix_ns))
         booked: dict[GroupKey, Sums] = {}
         models = [bounds.model_no for bounds in known.bounds]
-        add_rows(booked, ingest.usage_rows(view, numbers, models, taken.left_out))
+        add_rows(booked, ingest.usage_rows(view, numbers, models, taken.left_out.keys()))
+
+        def number(index: int | None) -> int:
+            if index is not None:
+                return numbers[index]
+            span = (view.window_start_unix_ns, view.window_end_unix_ns)
+            return known.workload_nos.get(_UNATTRIBUTED) or self.names.workload_no(
+                known, _UNATTRIBUTED, UNATTRIBUTED, span, self.group
+            )
+
+        add_rows(booked, claims.rests(told, taken.left_out, known.bounds, number))
         return list(booked.items())
 
     def _behind(self, agent: Agent, record: Record, digest: bytes, now_unix_ns: int) -> Outcome:

@@ -6,21 +6,20 @@ one (`encode.decode_batch`), not the one on ingest's hot path, so that a mistake
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
 from flopmeter.contract.errors import ContractError
 from flopmeter.contract.ids import agent_id as id_of_key
 from flopmeter.contract.record import Record, parse_record, record_hash
-from flopmeter.contract.usage import Batch, Inventory, NoticeKind
+from flopmeter.contract.usage import UNATTRIBUTED, Batch, Inventory, NoticeKind, Workload
 
 from . import claims, ingest
 from .anchors import AnchorCheck
 from .books import GroupKey, HourKey, Sums, add_rows
 from .claims import Claims
 from .cross_check import Flag, flags
-from .encode import decode_batch, decode_inventory
+from .encode import decode_batch, decode_inventory, device_bounds, divided
 from .figures import Model, Tally
 from .intake import verified
 
@@ -198,11 +197,23 @@ class Rederivation:
                     "none",
                 )
             model_nos.append(number)
-        workload_nos = [self._workload_no(key, batch, i, inventory) for i in range(len(batch.workloads))]
+        workload_nos = [self._workload_no(key, batch, w, inventory) for w in batch.workloads]
         groups: dict[GroupKey, Sums] = {}
         try:
-            left_out = self._left_out(agent, record, batch, inventory)
-            add_rows(groups, ingest.usage_rows(batch, workload_nos, model_nos, left_out))
+            told = claims.told(batch, record.boot_id, [d.entity for d in inventory.devices])
+            left_out = self._left_out(agent, told)
+            add_rows(groups, ingest.usage_rows(batch, workload_nos, model_nos, left_out.keys()))
+            if left_out:
+                parents = divided(inventory)
+                devices = zip(inventory.devices, model_nos, strict=True)
+                bounds = [device_bounds(device, number, parents) for device, number in devices]
+
+                def numbered(index: int | None) -> int:
+                    if index is not None:
+                        return workload_nos[index]
+                    return self._workload_no(key, batch, UNATTRIBUTED, inventory)
+
+                add_rows(groups, claims.rests(told, left_out, bounds, numbered))
         except IndexError as e:
             raise Difference("records", key, "usage", "rows within inventory and workloads", str(e)) from e
         add_rows(self.totals, groups.items())
@@ -229,17 +240,13 @@ class Rederivation:
         if fault is not None:
             raise Difference("records", key, *fault)
 
-    def _left_out(
-        self, agent: AgentBooks, record: Record, batch: Batch, inventory: Inventory
-    ) -> AbstractSet[int]:
+    def _left_out(self, agent: AgentBooks, told: claims.Told) -> Mapping[int, int]:
         """Entities of which another agent had told the same time. Always the slow way: nothing is `quiet`."""
         if self.position < self._claimed_from:
-            return frozenset()
-        told = claims.told(batch, record.boot_id, [d.entity for d in inventory.devices])
+            return {}
         return self.claims.take(agent.agent_no, agent.head, None, told).left_out
 
-    def _workload_no(self, key: str, batch: Batch, index: int, inventory: Inventory) -> int:
-        w = batch.workloads[index]
+    def _workload_no(self, key: str, batch: Batch, w: Workload, inventory: Inventory) -> int:
         scope = ingest.scope_of(w, inventory)
         identity = (scope, int(w.kind), w.job, w.step, w.run, w.user, w.dtype, w.restart)
         number = self._names.workloads.get(identity)
