@@ -17,8 +17,9 @@ import pytest
 from fakenvml.driver import ANCIENT_DRIVER, COMPILER, NO_COMPILER, OLD_DRIVER, SECOND, Machine, build
 
 from flopmeter.agent.errors import SourceError
+from flopmeter.agent.meter import Meter, MeterSettings
 from flopmeter.agent.sources.base import COUNTERS_RESTARTED
-from flopmeter.contract.usage import Device
+from flopmeter.contract.usage import Device, GapReason
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason=NO_COMPILER)
 
@@ -220,6 +221,23 @@ def test_the_sm_count_is_read_from_the_device_never_guessed(machine, line, expec
     (device,) = m.source().facts().devices
     assert (device.compute_capability, device.sm_count) == expected
     assert device.name == "NVIDIA X9000"
+
+
+@pytest.mark.parametrize(("told", "believed"), [(1980, 1980), (0, 0), (99_999, 0), (1_000, 1_000)])
+def test_the_highest_clock_is_the_drivers_or_not_known(machine, told, believed):
+    (device,) = machine(f"gpu g0 max_clock={told}").source().facts().devices
+    assert device.max_sm_clock_mhz == believed
+
+
+def test_a_highest_clock_below_the_real_boost_does_not_refuse_blackwells_cycles(machine):
+    # reference/metering.md 1.5: unreliable on some Blackwell datacenter SKUs.
+    m = machine("gpu g0 name=NVIDIA_B200 cc=10.0 sms=148 max_clock=1000 clock=1965 hmma=0.5")
+    source = m.source()
+    meter = Meter(source.facts(), MeterSettings(), agent_version="t")
+    sealed = [s for _ in range(20) for s in meter.observe(m.tick(source))]
+    usage = [u for s in (*sealed, meter.flush(final=True)) for u in s.batch.usage]
+    assert {u.gap_reason for u in usage} == {GapReason.NONE}
+    assert sum(u.hmma_cycles for u in usage) == 19 * 148 * 1_965_000_000 // 2
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,22 @@ def test_an_instance_that_is_destroyed_is_not_found_and_a_new_one_is_listed(mach
     assert m.tick(source, seven).percent[7] == pytest.approx(30.0)
 
 
+def test_an_instance_without_a_compute_instance_is_no_entity_and_not_idle(machine):
+    m = machine(*CUT, "gi g1 9 sms=16 ci=0")
+    source = m.source()
+    assert [d.entity for d in source.facts().devices] == [GPU0, GPU1, ONE, FIVE]
+    read_all(m, source)
+    m.say("gi g1 5 ci=0")  # nothing can run in it now, and GPM has no data of it
+    reading = m.tick(source, FIVE)
+    assert (reading.cycles, reading.percent, reading.processes) == ({}, {}, None)
+    assert m.tick(source, FIVE).error == "NVML_ERROR_NOT_FOUND"
+    assert [d.entity for d in source.facts().devices] == [GPU0, GPU1, ONE]
+    m.say("gi g1 5 ci=1")
+    assert [d.entity for d in source.facts().devices] == [GPU0, GPU1, ONE, FIVE]
+    m.tick(source, FIVE)
+    assert m.tick(source, FIVE).percent[7] == 20.0
+
+
 def test_a_compute_instance_that_goes_changes_the_instances_sms(machine):
     m = machine(*CUT)
     source = m.source()

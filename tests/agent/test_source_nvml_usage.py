@@ -8,10 +8,15 @@ from contextlib import ExitStack
 import pytest
 from fakenvml.driver import COMPILER, NO_COMPILER, SECOND, Machine
 
+from flopmeter.agent.loop import Loop, LoopSettings
 from flopmeter.agent.meter import Meter, MeterSettings
+from flopmeter.agent.pipeline import Pipeline, PipelineSettings, meter_factory
 from flopmeter.agent.reader import Reader
+from flopmeter.agent.spool import Spool
+from flopmeter.collector.encode import decode_batch
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.flop import ZERO, Cycles, flop
+from flopmeter.contract.record import parse_record
 from flopmeter.contract.usage import GapReason, NoticeKind, Usage
 from flopmeter.contract.w_table import current
 
@@ -260,7 +265,8 @@ def test_a2_across_an_agent_restart_is_a_gap_whose_price_holds_the_truth(machine
 
 
 @pytest.mark.parametrize(
-    "seen", ["as errors", "by its counters alone", "by counters that passed the old ones"]
+    "seen",
+    ["as errors", "by its counters alone", "by one counter alone", "by counters that passed the old ones"],
 )
 def test_a_gpu_reset_gives_nothing_negative_and_nothing_twice(machine, seen):
     m = machine(f"gpu g0 clock={SLOW} hmma={WORK}", "gpu g1 clock=1500 hmma=0.5")
@@ -271,6 +277,8 @@ def test_a_gpu_reset_gives_nothing_negative_and_nothing_twice(machine, seen):
     node.run(70)
     if seen == "by its counters alone":
         m.say("gpu g0 reset")
+    elif seen == "by one counter alone":
+        m.say("gpu g0 add.252=-1e12")
     else:
         m.say("gpu g0 state=reset reset")
         node.run(3)
@@ -394,6 +402,45 @@ def test_a_node_of_72_entities_is_metered_to_the_cycle(machine, mig):
         true = truth(FAST, share, script, began, m.boot_ns(), sms=sms)
         assert off(figure(rows).point, true) < 0.0001, entity
         assert sum(u.duration_ns for u in rows) == m.boot_ns() - began
+
+
+def test_a_whole_agent_goes_on_through_a_lost_gpu_and_seals_what_it_saw(machine, tmp_path):
+    m = machine(f"gpu g0 clock={FAST} hmma={WORK}", "gpu g1 clock=1500 hmma=0.5")
+    script = m.boot_ns()
+    source = m.source()
+    reader = Reader(source, m, deadline_s=20)
+    pipeline = Pipeline.open(
+        reader.facts(),
+        meter_factory(MeterSettings(), agent_version="0.1.0"),
+        PipelineSettings(state=tmp_path / "state"),
+        agent_version="0.1.0",
+    )
+    loop = Loop(reader, pipeline, m, LoopSettings(stop_timeout_s=0))
+    waited = []
+
+    def wait(seconds: float) -> bool:
+        m.advance(round(seconds * SECOND))
+        waited.append(seconds)
+        if len(waited) == 30:
+            m.say("gpu g1 state=lost")
+        if len(waited) == 33:
+            m.say("gpu g1 state=ok reset")
+        return len(waited) == 130
+
+    m.wait = wait
+    began = m.boot_ns() + 120 * MS  # the first reading waits for its second sample
+    loop.run()
+    spool = Spool.open(tmp_path / "state" / "spool")
+    batches = [decode_batch(parse_record(e.record).payload) for e in spool.entries(1)]
+    spool.close()
+    names = [d.entity for d in pipeline.facts.devices]
+    by_gpu = {name: [u for b in batches for u in b.usage if names[u.entity_index] == name] for name in names}
+    true = truth(FAST, WORK, script, began, m.boot_ns())
+    assert off(figure(by_gpu[m.uuid(0)]).point, true) < 0.0005
+    lost = [u for u in by_gpu[m.uuid(1)] if u.evidence_class is EvidenceClass.GAP]
+    assert {u.gap_reason for u in lost} <= {GapReason.LOST, GapReason.RESET}
+    assert 5 * SECOND <= sum(u.duration_ns for u in lost) <= 9 * SECOND  # found again within seconds
+    assert all(u.hmma_cycles >= 0 for u in by_gpu[m.uuid(1)])
 
 
 def test_confidential_computing_without_counters_falls_to_a_lower_class(machine):
