@@ -58,6 +58,7 @@ class Script:
     second_user: bool = True
     ncu: bool = True
     mps: bool = False
+    profiler_stops_gpm: bool = False
     refresh_ns: int = 100_000_000  # counters stand still in between
 
     @property
@@ -77,6 +78,7 @@ class SimulatedGpu:
     mhz: int = 345
     samples: list[tuple[int, float]] = field(default_factory=list)  # (us, MHz)
     copying: bool = False
+    silent: bool = False  # GPM has stopped
 
     def idle(self, ns: int) -> None:
         self.mhz, self.power_mw = 345, 90_000
@@ -135,8 +137,8 @@ class FakeSource:
             entity,
             gpu.clock.boot_ns(),
             gpu.clock.unix_ns(),
-            cycles=gpu.shown() if gpu.script.cycles else {},
-            percent=percent,
+            cycles=gpu.shown() if gpu.script.cycles and not gpu.silent else {},
+            percent={} if gpu.silent else percent,
             sm_clock_mhz=clocks,
             energy_mj=gpu.energy_mj,
             power_mw=gpu.power_mw,
@@ -352,6 +354,7 @@ class FakeLab:
     def profiled_flop(self, work: Work) -> dict[str, float]:
         if not self.script.ncu:
             raise UnavailableError("ncu is not installed")
+        self.gpu.silent = self.script.profiler_stops_gpm
         return {"sm__ops_path_tensor_src_bf16_dst_fp32.sum": float(work.flop)}
 
     def close(self) -> None:

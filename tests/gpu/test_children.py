@@ -72,7 +72,9 @@ import sys
 sys.path[:0] = sys.argv[1:]
 from gpu.children import serve
 class Running:
-    def pump(self): return 10
+    def pump(self):
+        print("working", flush=True)
+        return 10
     def drain(self): return 1
 serve(Running())
 """
@@ -90,8 +92,11 @@ def test_a_load_waits_works_and_tells_how_often() -> None:
     assert process.stdout.readline() == "ready\n"
     process.stdin.write("go\n")
     process.stdin.flush()
+    assert process.stdout.readline() == "working\n"
     out, _ = process.communicate("stop\n", timeout=30)
-    assert int(out) % 10 == 1
+    calls = int(out.split()[-1])
+    assert calls > 10
+    assert calls % 10 == 1, "what was drained is counted"
 
 
 def test_a_load_ends_with_whoever_started_it() -> None:

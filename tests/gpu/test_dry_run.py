@@ -101,6 +101,14 @@ def test_what_is_missing_is_not_run_and_says_why() -> None:
     assert report.verdict(state) == 0
 
 
+def test_a_profiler_that_stops_gpm_is_found(tmp_path: Path) -> None:
+    state = State.load(tmp_path)
+    lab = FakeLab(Script(profiler_stops_gpm=True))
+    assert work_off(lab, state, only=["E17"], budget_s=1e9, say=QUIET) == DONE
+    (check,) = [c for c in state.results["E17"]["checks"] if c["name"].startswith("readings without GPM")]
+    assert check["ok"] is False
+
+
 def test_two_processes_under_mps(tmp_path: Path) -> None:
     """The product then runs in another process; what it says it did is the truth to compare with."""
     state = State.load(tmp_path)
