@@ -24,7 +24,7 @@ TABLE = current()
 NVML_NAMES = {
     "V100-SXM2": ["Tesla V100-SXM2-16GB", "Tesla V100-SXM2-32GB"],
     "(Tesla )?T4$": ["Tesla T4"],
-    "A100(-SXM4|-PCI|-PG| 80GB PCIe| PCIe)": [
+    "A100(?!-SXM-64GB)": [
         "NVIDIA A100-SXM4-80GB",
         "NVIDIA A100-SXM4-40GB",
         "NVIDIA A100-SXM4-40GB MIG 1g.5gb",

@@ -20,13 +20,16 @@ from flopmeter.contract.w_table import current
 
 from . import dcgm_fields as fields
 from .prom_text import Page, Sample
-from .values import INT32_BLANKS, clock_mhz, counter, percent
+from .values import INT32_BLANKS, UINT32_BLANK, clock_mhz, counter, percent
 
 #: SMs of a MIG instance by (model, slices): captured from a real card (1g on A100: 14 SMs, the nvidia-smi
 #: capture telegraf-a100-sxm4-v12). Others are not known here, and not guessed.
 MIG_SMS: Mapping[tuple[str, str], int] = {("A100", "1g"): 14}
 _GI = re.compile(r"[0-9]{1,4}\Z")
 _MIB = 1 << 20
+_BLANKS_32 = INT32_BLANKS | {UINT32_BLANK}
+#: What DCGM holds in 64 bits passes those values for real: energy, and since exporter 4.9 hertz and bytes.
+_OF_32_BITS = frozenset({fields.CLOCK, fields.MAX_CLOCK, fields.POWER, fields.UTILIZATION, fields.MEMORY})
 
 
 @dataclass(slots=True)
@@ -214,7 +217,7 @@ def _store(rows: Rows, name: str, value: float, help_text: str) -> bool:
     if name not in fields.QUANTITIES:
         return True
     quantity, unit = fields.QUANTITIES[name]
-    if counter(value) is None or (value in INT32_BLANKS and quantity != fields.ENERGY):
+    if counter(value) is None or (value in _BLANKS_32 and quantity in _OF_32_BITS):
         return False
     ours = fields.to_ours(quantity, value, fields.stated_unit(help_text) or unit)
     checked: int | float | None

@@ -16,6 +16,8 @@ FIRST_BLANK = 140_737_488_355_328
 FP64_BLANKS = frozenset(FIRST_BLANK + i for i in range(4))
 #: DCGM's int32 blanks, which exporters print for fields such as memory (dcgm_structs.h: 0x7ffffff0 …).
 INT32_BLANKS = frozenset(0x7FFF_FFF0 + i for i in range(4))
+#: NVML's NVML_VALUE_NOT_AVAILABLE in 32 bits: -1 without its sign.
+UINT32_BLANK = 0xFFFF_FFFF
 
 
 def counter(value: object) -> int | None:

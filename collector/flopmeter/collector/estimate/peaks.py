@@ -70,7 +70,7 @@ def _plain(name: str) -> str:
 
 def names(sku: Sku) -> list[str]:
     """What a pattern of the table stands for, as people write it."""
-    text = re.sub(r"\(\?<!\w+\)|\\b|\$", "", sku.name)
+    text = re.sub(r"\(\?<!\w+\)|\(\?![^)]*\)|\\b|\$", "", sku.name)
     return [re.sub(r"\(.*?\)\?", "", part) for part in text.split("|")]
 
 
