@@ -68,11 +68,12 @@ def test_the_probe_without_gpm_says_so(driver: Path) -> None:
 
 
 LOAD = """
-import sys
-sys.path[:0] = sys.argv[1:]
+import os, sys
+sys.path[:0] = sys.argv[2:]
 from gpu.children import serve
 class Running:
     def pump(self):
+        assert os.path.exists(sys.argv[1]), "works before its turn"
         print("working", flush=True)
         return 10
     def drain(self): return 1
@@ -80,16 +81,17 @@ serve(Running())
 """
 
 
-def load() -> subprocess.Popen[str]:
+def load(turn: Path) -> subprocess.Popen[str]:
     root = VALIDATE.parents[2]
     rooms = [str(root / room) for room in ("tests", "agent", "protos")]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    return subprocess.Popen([sys.executable, "-c", LOAD, *rooms], text=True, **pipes)  # type: ignore[call-overload]
+    return subprocess.Popen([sys.executable, "-c", LOAD, str(turn), *rooms], text=True, **pipes)  # type: ignore[call-overload]
 
 
-def test_a_load_waits_works_and_tells_how_often() -> None:
-    process = load()
+def test_a_load_waits_works_and_tells_how_often(tmp_path: Path) -> None:
+    process = load(tmp_path / "turn")
     assert process.stdout.readline() == "ready\n"
+    (tmp_path / "turn").touch()
     process.stdin.write("go\n")
     process.stdin.flush()
     assert process.stdout.readline() == "working\n"
@@ -99,8 +101,8 @@ def test_a_load_waits_works_and_tells_how_often() -> None:
     assert calls % 10 == 1, "what was drained is counted"
 
 
-def test_a_load_ends_with_whoever_started_it() -> None:
-    process = load()
+def test_a_load_ends_with_whoever_started_it(tmp_path: Path) -> None:
+    process = load(tmp_path / "turn")
     out, _ = process.communicate(timeout=30)
     assert out == "ready\n1\n", "it never worked"
 
