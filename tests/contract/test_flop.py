@@ -160,6 +160,21 @@ def test_declared_dtype_picks_the_point(capability: str, dtype: str, rate: int) 
     assert point_rate(arch(capability), dtype) == rate
 
 
+def test_integer_work_may_have_been_dropped_as_noise_where_it_was_not_read() -> None:
+    unread = replace(a1(), measured=ALL_MEASURED & ~Measured.IMMA)
+    assert integer_ops(unread, HOPPER) == Figure(0, 0, NOISE)  # INT8 at FP8's rate
+    assert integer_ops(a1(), HOPPER) == ZERO
+
+
+def test_a_loose_claim_narrows_only_what_it_can() -> None:
+    c = a1(hmma=1_000_000)
+    plain = flop(c, HOPPER)
+    above = flop(c, HOPPER, calibration=Calibration(4_096, 1, 900_000))  # 410 to 7782 per cycle
+    assert (above.lower, above.upper < plain.upper) == (plain.lower, True)
+    below = flop(c, HOPPER, calibration=Calibration(8_000, 1, 500_000))  # 4000 to 12000
+    assert (below.lower > plain.lower, below.upper) == (True, plain.upper)
+
+
 def test_once_measured_the_bounds_close() -> None:
     """As if E4 had found FP8 in the any-tensor counter alone, and E6 mma.sync on HMMA at 0.65: metering.md 4.2."""
     frozen = replace(
