@@ -39,12 +39,12 @@ def test_what_the_source_states_wins() -> None:
 
 def test_no_process_is_idle_and_no_list_is_unknown() -> None:
     attributor = Attributor(Finder({}))
-    assert attributor.attribute(reading()) == Holding(IDLE)
+    assert attributor.attribute(reading()) == Holding(IDLE, snapshot=True)
     assert attributor.attribute(reading(processes=None)) == Holding(None)
 
 
 def test_one_workload_of_many_processes() -> None:
-    assert Attributor(Finder({1: JOB_A, 2: JOB_A})).attribute(reading(1, 2)) == Holding(JOB_A)
+    assert Attributor(Finder({1: JOB_A, 2: JOB_A})).attribute(reading(1, 2)) == Holding(JOB_A, snapshot=True)
 
 
 def test_several_workloads_share_and_are_named() -> None:
@@ -74,6 +74,20 @@ def test_shares_follow_the_sm_utilisation_of_this_reading() -> None:
     assert finder.asked == [1, 2, 3]  # who they are is remembered, how much they use is not
 
 
+def test_when_the_newcomers_began() -> None:
+    attributor = Attributor(Finder({}))
+    assert attributor.attribute(reading(5)).began_ns == 0  # nothing to compare with
+    found = Attributor(Finder(dict.fromkeys(range(9), JOB_A)))
+    assert [found.attribute(reading(*pids)).began_ns for pids in ((5,), (5, 7, 6), (), (8,), (8,), (5,))] == [
+        0,
+        600_000_000,
+        0,
+        800_000_000,
+        800_000_000,
+        500_000_000,
+    ]
+
+
 def test_one_that_cannot_be_told_among_others_is_asked_for_again() -> None:
     finder = Finder({1: JOB_A})
     attributor = Attributor(finder)
@@ -88,7 +102,7 @@ def test_the_answer_is_remembered_until_the_processes_change() -> None:
     attributor.attribute(reading(1))
     attributor.attribute(reading(1))
     assert finder.asked == [1]
-    assert attributor.attribute(reading(2)) == Holding(JOB_B)
+    assert attributor.attribute(reading(2)) == Holding(JOB_B, snapshot=True, began_ns=200_000_000)
     attributor.attribute(reading(2, entity="GPU-1"))
     assert finder.asked == [1, 2, 2]
     attributor.forget("GPU-0")
@@ -99,9 +113,9 @@ def test_the_answer_is_remembered_until_the_processes_change() -> None:
 def test_a_process_that_could_not_be_told_is_asked_for_again() -> None:
     finder = Finder({})
     attributor = Attributor(finder)
-    assert attributor.attribute(reading(1)) == Holding(UNATTRIBUTED)
+    assert attributor.attribute(reading(1)) == Holding(UNATTRIBUTED, snapshot=True)
     finder.found[1] = JOB_A
-    assert attributor.attribute(reading(1)) == Holding(JOB_A)
+    assert attributor.attribute(reading(1)) == Holding(JOB_A, snapshot=True)
 
 
 def test_names_that_the_contract_refuses_are_made_fit() -> None:

@@ -29,7 +29,7 @@ from flopmeter.agent.reading import CYCLE_IDS, Happening, HappeningKind, Process
 from flopmeter.collector.encode import BatchView, decode_inventory, device_bounds, divided
 from flopmeter.contract.errors import ContractError
 from flopmeter.contract.evidence_class import EvidenceClass
-from flopmeter.contract.usage import IDLE, UNATTRIBUTED, GapReason, NoticeKind, Workload
+from flopmeter.contract.usage import IDLE, UNATTRIBUTED, GapReason, Measured, NoticeKind, Workload
 
 MINUTE = 60 * SECOND
 BUSY = {249: 900, 250: 500, 252: 500}
@@ -539,11 +539,52 @@ def test_processes_tell_whose_it_is_and_sharing_is_said_once_per_change() -> Non
     for pids in [(1,)] * 7 + [()] + [(1, 2)] * 3 + [(2,)] + [(1, 2)]:
         tick(*pids)
     sealed = node.flush()
-    by = {w: sum(u.duration_ns for x, u in rows(sealed) if x == w) // SECOND for w, _ in rows(sealed)}
-    assert by == {JOB_A: 6 + 2, IDLE: 1, JOB_B: 1 + 2}  # 4 s are held by both: nobody knows better than half
+    by = {w: sum(u.duration_ns for x, u in rows(sealed) if x == w) / SECOND for w, _ in rows(sealed)}
+    # 4 s are held by both: nobody knows better than half. One second after A, in which something still ran, is A's;
+    # in the one in which A leaves B, A had a share of its first half.
+    assert by == {JOB_A: 6 + 1 + 2 + 0.25, JOB_B: 2 + 0.75}
     assert total(sealed, "sm_elapsed_cycles") == 12 * ONE_SECOND
     (said,) = [n for n in sealed[0].batch.notices if n.kind is NoticeKind.SHARED_DEVICE]
     assert said.detail == "held by slurm:1.0, slurm:2.0 (2 times)"
+
+
+@pytest.mark.parametrize(
+    ("began", "before"), [(0, 0.5), (128.25, 0.25), (128.99, 0.99), (100.0, 0.5), (129.5, 0.5)]
+)
+def test_a_hand_over_between_two_readings_is_divided_by_time_and_marked(began: float, before: float) -> None:
+    """A's process is gone and B's there: B's began at some time, or nobody knows when."""
+    node = Node(agent=meter(finder=Finder()))
+    ticks = round(began * 100)
+    for pids in [(1,)] * 8 + [(2,)] * 2:
+        node.tick(workload=None, processes=tuple(Process(p, 1 if p == 1 else ticks) for p in pids))
+    assert node.t == 130 * SECOND
+    sealed = node.flush()
+    own = {}
+    for w, u in rows(sealed):
+        if Measured.OTHERS not in u.measured:
+            own[w, bool(u.measured & Measured.APPORTIONED)] = u.duration_ns / SECOND
+    at = 128 + before
+    assert own == {
+        (JOB_A, False): 7,
+        (JOB_A, True): pytest.approx(at - 128),
+        (JOB_B, True): pytest.approx(129 - at),
+        (JOB_B, False): 1,
+    }
+    assert total(sealed, "sm_elapsed_cycles") == 9 * ONE_SECOND
+    others = [u for _, u in rows(sealed) if Measured.OTHERS in u.measured]
+    assert sum(u.hmma_cycles for u in others) == ONE_SECOND // 2  # what A did not do, and what B did not
+
+
+def test_work_that_no_process_seen_can_have_done_is_nobodys_and_an_idle_gpu_is_idle() -> None:
+    node = Node(agent=meter(finder=Finder()))
+    for _ in range(7):
+        node.tick(workload=None, processes=())
+    assert {w for w, _ in rows(node.flush())} == {UNATTRIBUTED}  # something ran between the readings
+    for _ in range(3):
+        node.t += SECOND
+        node.gpu.run(SECOND, {249: 1})  # 0.1 %: as an idle GPU does
+        node.read(workload=None, processes=())
+    assert {w for w, _ in rows(node.flush()[-1:])} == {IDLE}
 
 
 def test_unknown_holder_is_nobody_if_busy_and_idle_if_nothing_ran() -> None:

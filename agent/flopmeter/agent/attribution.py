@@ -49,6 +49,12 @@ class Holding(NamedTuple):
     workload: Workload | None
     shared: str = ""  # the several, in words
     parts: tuple[Part, ...] = ()  # with their weights, in a fixed order
+    snapshot: bool = (
+        False  # by the processes of one instant; what a source states is true of the time before it
+    )
+    began_ns: int = (
+        0  # boot time at which the first of the processes began that were not there before; 0 = not known
+    )
 
     @property
     def sharers(self) -> tuple[Workload, ...]:
@@ -61,7 +67,7 @@ class Attributor:
     def __init__(self, finder: WorkloadFinder | None = None) -> None:
         self._finder = finder
         self._last: dict[str, tuple[tuple[Process, ...], Holding, list[Workload | None]]] = {}
-        self._stated, self._tidied = IDLE, _IDLE
+        self._stated, self._tidied = IDLE, Holding(IDLE)
 
     def attribute(self, reading: Reading) -> Holding:
         """Workload None: the source does not say and processes were not read.
@@ -78,13 +84,13 @@ class Attributor:
         if processes is None:
             return _UNKNOWN
         if not processes:
-            return _IDLE
+            return _NOBODY
         last = self._last.get(reading.entity)
         if last is not None and _same(last[0], processes):
             _, holding, found = last
         else:
             found = [self._find(p) for p in processes]
-            holding = _holding(found)
+            holding = _holding(found, _began_ns(last[0] if last else processes, processes))
             self._last.pop(reading.entity, None)
             if None not in found:  # else asked for again: a process may have been too young
                 self._last[reading.entity] = (processes, holding, found)
@@ -207,14 +213,22 @@ def _name(workload: Workload | None) -> str:
 
 
 _UNKNOWN = Holding(None)
-_IDLE = Holding(IDLE)
+_NOBODY = Holding(IDLE, snapshot=True)
+_TICK_NS = 10_000_000  # of /proc/PID/stat: USER_HZ is 100
 
 
-def _holding(found: Sequence[Workload | None]) -> Holding:
+def _holding(found: Sequence[Workload | None], began_ns: int) -> Holding:
     several = set(found)
     if len(several) == 1:
-        return Holding(several.pop() or UNATTRIBUTED)
-    return Holding(UNATTRIBUTED, "held by " + ", ".join(sorted(_name(w) for w in several)))
+        return Holding(several.pop() or UNATTRIBUTED, snapshot=True, began_ns=began_ns)
+    shared = "held by " + ", ".join(sorted(_name(w) for w in several))
+    return Holding(UNATTRIBUTED, shared, snapshot=True, began_ns=began_ns)
+
+
+def _began_ns(before: Sequence[Process], now: Sequence[Process]) -> int:
+    known = set(map(_IDENTITY, before))
+    began = [p.start_ticks for p in now if p.start_ticks and _IDENTITY(p) not in known]
+    return min(began, default=0) * _TICK_NS
 
 
 _IDENTITY: Callable[[Process], tuple[int, int]] = lambda p: (p.pid, p.start_ticks)  # noqa: E731

@@ -33,7 +33,7 @@ from .interval import (
 from .journal import Journal
 from .ratios import STOOD_STILL, busy
 from .reading import Reading
-from .shares import Part
+from .shares import Part, handed_over
 from .sources.base import COUNTERS_RESTARTED
 from .track import Track
 
@@ -184,7 +184,7 @@ class Intake(Epochs):
         assert base is not None
         adjacent = not track.bridging and now.t_boot_ns - base.t_boot_ns <= self._long_ns
         bridged = not adjacent or self.j.hole_end_ns > base.t_boot_ns
-        parts = _parts(track, holding, bridged=bridged, busy=_busy(got))
+        parts = _parts(track, holding, got, base.t_boot_ns, bridged=bridged)
         _now_held(track, holding)
         track.rest = got.rest
         priced = self.multiplier(track) > 0
@@ -259,7 +259,7 @@ class Intake(Epochs):
         if got is None:
             self._restart(track, now, holding, reason)
             return
-        parts = _parts(track, holding, bridged=False, busy=_busy(got))
+        parts = _parts(track, holding, got, track.seen_ns, bridged=False)
         self.book(reading.entity, parts, got)
         self._cross_check(track, got, reading)
         track.accounted_ns = t
@@ -414,7 +414,9 @@ class Intake(Epochs):
         return text
 
 
-def _parts(track: Track, holding: Holding, *, bridged: bool, busy: bool) -> tuple[Part, ...]:
+def _parts(
+    track: Track, holding: Holding, got: Interval, since_ns: int, *, bridged: bool
+) -> tuple[Part, ...]:
     """Whose an interval is. Between adjacent readings the later one says, as a reading's workload states what
     has held the entity since the one before. A bridge over failed reads, a restart or a sleep is the
     workload's only if both ends agree: what happened in between was not seen. Unknown and busy is nobody's.
@@ -422,11 +424,30 @@ def _parts(track: Track, holding: Holding, *, bridged: bool, busy: bool) -> tupl
     now = holding.workload
     if bridged and (track.workload, track.sharers) != (now, holding.sharers):
         return alone(UNATTRIBUTED)
+    if holding.snapshot and (parts := _by_instants(track, holding, got, since_ns)):
+        return parts
     if holding.parts:
         return holding.parts
     if now is None:
-        return alone(UNATTRIBUTED if busy else IDLE)
+        return alone(UNATTRIBUTED if _busy(got) else IDLE)
     return alone(now)
+
+
+def _by_instants(track: Track, holding: Holding, got: Interval, since_ns: int) -> tuple[Part, ...]:
+    """Where processes tell, they are those of an instant, and who left since the last one worked too; () = none did.
+
+    Work that no process of either instant can have done is nobody's (metering.md 5.2).
+    """
+    now = holding.workload
+    left = [w for w in track.sharers or (track.workload,) if w is not None and w not in (IDLE, UNATTRIBUTED)]
+    if now == IDLE:
+        if not _worked(got):
+            return ()
+        return tuple([(w, 1) for w in left]) or alone(UNATTRIBUTED)
+    new = holding.parts or alone(now or UNATTRIBUTED)
+    if all(any(w == other for other, _ in new) for w in left):
+        return ()
+    return handed_over(left, new, since_ns, holding.began_ns, since_ns + got.numbers[0])
 
 
 def _held(track: Track) -> tuple[Workload | None, tuple[Workload, ...]]:
@@ -441,6 +462,12 @@ def _now_held(track: Track, holding: Holding) -> None:
 def _busy(got: Interval) -> bool:
     """Whether the SMs may have worked: they did, or nobody read whether they did."""
     return not got.measured & SM_ACTIVE or got.numbers[2] > 0
+
+
+def _worked(got: Interval) -> bool:
+    """Whether something ran that was read, beyond what an idle GPU shows (0.1 %, metering.md section 8, E1)."""
+    most = got.numbers[2] if got.measured & SM_ACTIVE else max(got.numbers[3:-1])
+    return most * 1_000 > got.numbers[1]
 
 
 def _ids(p: Point) -> tuple[bool, ...]:

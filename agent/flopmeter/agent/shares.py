@@ -40,6 +40,18 @@ def weigh(holders: Iterable[tuple[Workload, float | None]]) -> tuple[Part, ...]:
     return tuple(sorted(((w, 1 if alike else units) for w, units in weights.items()), key=_order))
 
 
+def handed_over(
+    old: Sequence[Workload], new: Sequence[Part], since_ns: int, at_ns: int, until_ns: int
+) -> tuple[Part, ...]:
+    """An interval in which `old` gave way to `new`, by time (metering.md 6.1): where nobody knows when, half each."""
+    at = at_ns if since_ns < at_ns < until_ns else (since_ns + until_ns) // 2
+    whole = sum(weight for _, weight in new)
+    weights = dict.fromkeys(old, (at - since_ns) * whole)
+    for workload, weight in new:
+        weights[workload] = weights.get(workload, 0) + (until_ns - at) * weight * len(old)
+    return tuple(sorted(weights.items(), key=_order))
+
+
 def divide(number: int, weights: Sequence[int]) -> list[int]:
     """`number` in proportion to `weights`, in whole units, by largest remainder; the first of equals wins."""
     whole = sum(weights)
