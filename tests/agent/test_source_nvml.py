@@ -460,6 +460,26 @@ def test_a_hung_read_blocks_neither_other_gpus_nor_the_stop_and_nvml_stays_up_un
     assert results[0].error is None
 
 
+def test_a_card_that_came_while_a_read_hung_is_seen_when_it_has_come_back(machine, tmp_path):
+    m = machine(BUSY, "gpu g1", "node order=g0")
+    source = m.source()
+    hang = tmp_path / "hang"
+    hang.touch()
+    m.say(f"gpu g0 hang.nvmlGpmSampleGet={hang}")
+    asked = m.calls("nvmlGpmSampleGet")
+    thread, _ = _in_thread(lambda: m.tick(source), lambda: m.calls("nvmlGpmSampleGet") > asked)
+    m.say("node order=g0,g1")
+    _show_on_bus(m, "0000:11:00.0")
+    facts = source.facts()
+    assert [d.entity for d in facts.devices] == [GPU0]
+    assert [u.pci_address for u in facts.uncovered] == ["00000000:11:00.0"]  # not metered yet, and said so
+    hang.unlink()
+    thread.join(20)
+    facts = source.facts()
+    assert [d.entity for d in facts.devices] == [GPU0, GPU1]
+    assert facts.uncovered == ()
+
+
 def test_a_start_that_hangs_does_not_block_reads(machine, tmp_path):
     m = machine(BUSY, "gpu g1")
     source = m.source()

@@ -86,11 +86,14 @@ def test_an_instance_made_anew_under_the_same_uuid_begins_a_new_epoch(machine, a
     assert m.tick(source, ONE).error is None  # the others go on
 
 
-def test_a_placement_that_may_not_be_asked_is_left_out_of_the_identity(machine):
+def test_without_leave_to_ask_for_the_placement_the_sm_count_tells(machine):
     m = machine(*CUT, "gpu g1 fail.nvmlDeviceGetGpuInstanceById=4")
     source = m.source()
     assert [d.entity for d in source.facts().devices] == [GPU0, GPU1, ONE, FIVE]
     assert m.tick(source, FIVE).error is None
+    m.say("gi g1 5 remove")
+    m.say("gi g1 5 sms=16 start=4 size=1")
+    assert m.tick(source, FIVE, ns=11 * SECOND).error == COUNTERS_RESTARTED
 
 
 def test_an_instance_that_is_destroyed_is_not_found_and_a_new_one_is_listed(machine):

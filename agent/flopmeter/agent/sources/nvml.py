@@ -28,7 +28,7 @@ from .node import boot_id, node_name
 from .nvml_calls import NvmlError
 from .nvml_clocks import POLL_S, Poller
 from .nvml_devices import Entity, Refused
-from .values import counter, percent
+from .values import counter, percent, power_mw
 
 log = logging.getLogger(__name__)
 
@@ -65,9 +65,8 @@ class NvmlSource:
         self._bus = pci.PciBus(sysfs)
         self._boot_id = boot_id()
         self._lock = threading.Lock()  # guards all below
-        self._idle = threading.Condition(
-            self._lock
-        )  # told when a call has left the driver that is waited for
+        # Told when the last call, waited for, has left the driver.
+        self._idle = threading.Condition(self._lock)
         self._inside = 0  # reads inside NVML right now: it must not be shut down under them
         self._starting = self._waited_for = False
         self._stale = False
@@ -88,8 +87,10 @@ class NvmlSource:
         than before, unless a read still hangs inside it.
         """
         on_bus = self._bus.look()
+        if _nvidia(on_bus) != _nvidia(self._on_bus):
+            self._stale = True
         with self._lock:
-            again = self._stale or _nvidia(on_bus) != _nvidia(self._on_bus)
+            again = self._stale
             if again:
                 self._starting = again = self._wait_until_left()
         if again:
@@ -273,22 +274,24 @@ class NvmlSource:
                 log.info("nvml: %s: its MIG instances cannot be listed: %s", parent.device.entity, e)
 
     def _check_instances(self, parent: Entity) -> None:
-        before = {uuid: e for uuid, e in self._entities.items() if e.device.parent == parent.device.entity}
+        before = {u: e for u, e in self._entities.items() if e.device.parent == parent.device.entity}
         mode = nvml.optional(nvml.mig_mode, parent.handle)
         if (mode is None or mode[0] != 1) and not before:
             return
-        now = {e.device.entity: e for e in devices.find_instances(parent, self._clock)}
-        if {u: e.identity for u, e in now.items()} == {u: e.identity for u, e in before.items()}:
+        seen = devices.list_instances(parent.handle)
+        known = {e.instance.identity: e for e in before.values() if e.instance}
+        if {each.identity for each in seen} == known.keys():
             return
         log.info("nvml: %s: MIG instances changed", parent.device.entity)
         gpm = nvml.optional(nvml.has_gpm, parent.handle)
-        for uuid, e in now.items():
-            if uuid in before and before[uuid].identity == e.identity:
-                now[uuid] = before[uuid]  # this one stays
-                continue
-            e.restarted = uuid in before
-            if gpm:
-                devices.open_gpm(e, self._clock)
+        now: dict[str, Entity] = {}
+        for each in seen:
+            same = known.get(each.identity)
+            now[each.uuid] = e = same or devices.open_instance(parent, each, self._clock)
+            if same is None:
+                e.restarted = each.uuid in before
+                if gpm:
+                    devices.open_gpm(e, self._clock)
         if parent.cut != bool(now):  # cut now, or whole again: SMs and GPM are others
             self._stale = True
         with self._lock:
@@ -335,7 +338,7 @@ class NvmlSource:
             percent=percents,
             sm_clock_mhz=clocks,
             energy_mj=counter(e.energy.ask()) if e.energy else None,
-            power_mw=counter(e.power.ask()) if e.power else None,
+            power_mw=power_mw(e.power.ask()) if e.power else None,
             utilization_gpu_pct=percent(e.utilization.ask()) if e.utilization else None,
             memory_used_bytes=e.memory_bytes,
             processes=None if e.cut else self._processes(e, now_ns),
@@ -379,7 +382,7 @@ class NvmlSource:
             return (e.process(pids[0], now_ns, None),)
         several = sorted(set(pids))
         e.forget_processes(several)
-        shares = self._shares(e) if len(several) > 1 and not e.migs else {}
+        shares = self._shares(e) if len(several) > 1 and not e.instance else {}
         return tuple(e.process(pid, now_ns, shares.get(pid)) for pid in several)
 
     def _shares(self, e: Entity) -> dict[int, float]:

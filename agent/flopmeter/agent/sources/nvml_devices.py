@@ -39,19 +39,31 @@ class Refused(Exception):  # noqa: N818 - not an error: what the device is
     """A device that must not be metered, because its numbers would be wrong."""
 
 
+@dataclass(slots=True)
+class Instance:
+    """A MIG GPU instance as NVML lists it: by its compute instances, which share its counters."""
+
+    gpu_instance: int
+    uuid: str  # of its first compute instance
+    placed: tuple[int, int]  # first slice and slices; (-1, -1) = not known, only an administrator may ask
+    migs: list[Handle]
+    sms: int  # 0 = not known
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """While this stays the counters are those of the same thing (reference/metering.md 6.1)."""
+        return self.gpu_instance, self.uuid, self.placed, len(self.migs), self.sms
+
+
 @dataclass(slots=True, eq=False)
 class Entity:
-    """One metered entity: a GPU, or a MIG GPU instance with the handles of its compute instances."""
+    """One metered entity: a GPU, or a MIG GPU instance."""
 
     device: Device
     handle: Handle  # the GPU's own
     clocks: Clocks
     memory: Value
-    migs: list[Handle] = field(default_factory=list)
-    placed: tuple[int, int] = (
-        -1,
-        -1,
-    )  # first slice and slices of a GPU instance; not known without privilege
+    instance: Instance | None = None  # None = a whole GPU
     cut: bool = False  # a GPU whose SMs are metered in its instances
     gpm: Gpm | None = None
     energy: Value | None = None
@@ -70,12 +82,6 @@ class Entity:
     listed: bool = False  # `facts` has told of it
     restarted: bool = False  # counts something else than before under the same UUID
     busy: bool = False
-
-    @property
-    def identity(self) -> tuple[object, ...]:
-        """While this stays the counters are those of the same thing (reference/metering.md 6.1)."""
-        d = self.device
-        return d.parent, d.gpu_instance, d.sm_count, self.placed, len(self.migs)
 
     def process(self, pid: int, now_ns: int, share: float | None) -> Process:
         known, asked_ns = self.started.get(pid, (None, 0))
@@ -132,7 +138,8 @@ def find(handle: Handle, clock: Clock, *, confidential: bool | None) -> list[Ent
         reasons=nvml.event_reasons(handle),
         opened_ns=clock.boot_ns(),
     )
-    instances = find_instances(entity, clock) if mig else []
+    listed = list_instances(handle) if mig else []
+    instances = [open_instance(entity, each, clock) for each in listed]
     entity.cut = bool(instances)
     if not instances:
         entity.running = _processes([handle])
@@ -142,50 +149,47 @@ def find(handle: Handle, clock: Clock, *, confidential: bool | None) -> list[Ent
     return [entity, *instances]
 
 
-def find_instances(parent: Entity, clock: Clock) -> list[Entity]:
-    """MIG GPU instances, without GPM yet. NVML lists compute instances; those of one GPU instance share its
-    counters. Raises NvmlError if it is fatal.
-    """
-    handle, gpu = parent.handle, parent.device
-    found: dict[int, Entity] = {}
+def list_instances(handle: Handle) -> list[Instance]:
+    """MIG GPU instances that hold a compute instance. Raises NvmlError if it is fatal, ContractError."""
+    found: dict[int, Instance] = {}
     for index in range(_quiet(nvml.mig_count, handle) or 0):
         mig = _quiet(nvml.mig_at, handle, index)
-        instance = None if mig is None else _quiet(nvml.gpu_instance_of, mig)
-        if instance is None:
+        number = None if mig is None else _quiet(nvml.gpu_instance_of, mig)
+        if number is None:
             continue
         sms = _quiet(nvml.mig_sms, mig) or 0
-        if (known := found.get(instance)) is not None:
+        if (known := found.get(number)) is not None:
             known.migs.append(mig)
-            both = known.device.sm_count + sms if sms and known.device.sm_count else 0
-            known.device = replace(known.device, sm_count=both)
+            known.sms = known.sms + sms if sms and known.sms else 0
             continue
-        device = Device(
-            # Drivers before R470 name them MIG-GPU-…/gi/ci.
-            entity=check_entity(nvml.uuid(mig).replace("/", "-")),
-            name=text(nvml.name, mig) or gpu.name,
-            compute_capability=gpu.compute_capability,
-            sm_count=sms,
-            max_sm_clock_mhz=gpu.max_sm_clock_mhz,
-            serial=gpu.serial,
-            mig=True,
-            parent=gpu.entity,
-            gpu_instance=instance,
-            pci_address=gpu.pci_address,
-            persistence=gpu.persistence,
-            confidential=gpu.confidential,
-        )
-        found[instance] = Entity(
-            device,
-            handle,
-            Clocks(handle, clock),  # NVML has clocks per GPU only
-            nvml.memory_used(mig),
-            migs=[mig],
-            placed=_quiet(nvml.placement, handle, instance) or (-1, -1),
-            opened_ns=clock.boot_ns(),
-        )
-    for each in found.values():
-        each.running = _processes(each.migs)
+        # Drivers before R470 name them MIG-GPU-…/gi/ci.
+        uuid = check_entity(nvml.uuid(mig).replace("/", "-"))
+        placed = _quiet(nvml.placement, handle, number) or (-1, -1)
+        found[number] = Instance(number, uuid, placed, [mig], sms)
     return list(found.values())
+
+
+def open_instance(parent: Entity, instance: Instance, clock: Clock) -> Entity:
+    """The instance as an entity, without GPM yet. Raises NvmlError if it is fatal."""
+    first = instance.migs[0]
+    device = replace(
+        parent.device,
+        entity=instance.uuid,
+        name=text(nvml.name, first) or parent.device.name,
+        sm_count=instance.sms,
+        mig=True,
+        parent=parent.device.entity,
+        gpu_instance=instance.gpu_instance,
+    )
+    return Entity(
+        device,
+        parent.handle,
+        Clocks(parent.handle, clock),  # NVML has clocks per GPU only
+        nvml.memory_used(first),
+        instance=instance,
+        running=_processes(instance.migs),
+        opened_ns=clock.boot_ns(),
+    )
 
 
 def open_gpm(entity: Entity, clock: Clock) -> None:
