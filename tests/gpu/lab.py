@@ -94,9 +94,10 @@ class Helper(Protocol):
 class Lab(Protocol):
     """One GPU, its driver, and what is installed around it."""
 
-    clock: Clock
     simulated: bool
 
+    @property
+    def clock(self) -> Clock: ...
     def describe(self) -> dict[str, Any]:
         """Driver, versions, user, tools: what a reader needs to repeat it."""
         ...

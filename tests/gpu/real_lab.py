@@ -103,8 +103,10 @@ class RealLab:
         return torch_work.build(work, chunk_s, self._compiled)
 
     def sm_clocks(self) -> Mapping[int, tuple[int, int]]:
-        from . import torch_work
-
+        try:
+            from . import torch_work
+        except ImportError as e:
+            raise UnavailableError(f"no PyTorch: {e}") from e
         return torch_work.sm_clocks(self._compiled())
 
     def agent(self, folder: Path, job: str) -> AgentProcess:

@@ -14,7 +14,7 @@ from .measure import Bench
 from .state import MOST_ATTEMPTS, State
 
 #: Order by value, reference/metering.md 8; then the rest.
-ORDER = ("E0", "E2", "E3", "E4", "E6", "E16", "E13", "E18", "E10")
+ORDER: tuple[str, ...] = ("E0", "E2", "E3", "E4", "E6", "E16", "E13", "E18", "E10")
 ORDER += ("E1", "E5", "E7", "E8", "E9", "E11", "E12", "E14", "E15", "E17", "E19")
 EXPERIMENTS: dict[str, Experiment] = {e.key: e for e in (*COUNTERS, *TENSOR, *SYSTEM)}
 
