@@ -4,7 +4,8 @@ from metering import JOB_A, JOB_B, SECOND
 
 from flopmeter.agent.encode import encode_batch
 from flopmeter.agent.interval import ENERGY, HMMA, SM_ACTIVE, TENSOR, Interval
-from flopmeter.agent.window import MAX_WINDOW_NAME_CHARS, MAX_WINDOW_NOTICES, MAX_WINDOW_ROWS, Window
+from flopmeter.agent.shares import APPORTIONED
+from flopmeter.agent.window import MAX_WINDOW_NAME_CHARS, MAX_WINDOW_NOTICES, MAX_WINDOW_ROWS, OTHERS, Window
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.limits import MAX_RECORD_BYTES, MAX_ROWS
 from flopmeter.contract.usage import (
@@ -12,6 +13,7 @@ from flopmeter.contract.usage import (
     Anchor,
     Batch,
     GapReason,
+    Measured,
     NoticeKind,
     Workload,
     WorkloadKind,
@@ -127,3 +129,34 @@ def test_dropping_usage_keeps_what_was_said() -> None:
     window.drop_usage()
     assert window.usage({}) == ((), ())
     assert len(window.notices({})) == 1
+
+
+def test_what_others_did_does_not_pile_up_where_workloads_fall_together() -> None:
+    """Beside one entity's parts there is at most the entity: the collector refuses a batch that says more."""
+    window = Window()
+    others = Interval(EvidenceClass.A1, SM_ACTIVE | OTHERS, 0, (0, 0, 900, *(0,) * 9))
+    part = Interval(EvidenceClass.A1, SM_ACTIVE | APPORTIONED, 0, (SECOND, 1000, 100, *(0,) * 9))
+    for i in range(1_000):  # far more names than a record has room for
+        job = Workload(WorkloadKind.POD, job=f"{i:04}" + "x" * 100)
+        window.add("GPU-0", job, part)
+        window.add("GPU-0", job, others)
+    workloads, usage = window.usage({"GPU-0": 0})
+    beside = [u for u in usage if Measured.OTHERS in u.measured]
+    nobody = workloads.index(UNATTRIBUTED)
+    assert len(beside) > 100
+    assert {u.sm_active_cycles for u in beside} == {900}
+    assert nobody not in {u.workload_index for u in beside}
+    assert sum(u.duration_ns for u in usage) == 1_000 * SECOND
+    full = Window()
+    for i in range(MAX_WINDOW_ROWS):
+        full.add("GPU-0", JOB_A, Interval(EvidenceClass.A2, i % 512, i // 512, (1, *(0,) * 11)))
+    full.add("GPU-0", JOB_B, part)
+    full.add("GPU-0", JOB_B, others)
+    assert not [u for u in full.usage({"GPU-0": 0})[1] if Measured.OTHERS in u.measured]
+
+
+def test_calibrations_are_told_by_subject() -> None:
+    window = Window()
+    for detail in ("H100: sum", "H100: again", "k of counter 252 of H100: 0.25"):
+        window.say(NoticeKind.CALIBRATION, 1, 1, "", detail)
+    assert [n.detail for n in window.notices({})] == ["H100: sum (2 times)", "k of counter 252 of H100: 0.25"]
