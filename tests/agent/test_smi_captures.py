@@ -1,6 +1,7 @@
 """Device facts of real cards, as `nvidia-smi -q -x` printed them: each finds its W row, its SKU and its board."""
 
 import dataclasses
+import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -8,8 +9,11 @@ import pytest
 
 from flopmeter.agent.crosscheck import BUSY_POWER_PERCENT, board_watts
 from flopmeter.agent.interval import describe, fit
+from flopmeter.agent.reading import Reading
 from flopmeter.agent.sources.dcgm_page import understand
 from flopmeter.agent.sources.prom_text import parse_page
+from flopmeter.agent.sources.trace_lines import LineParser
+from flopmeter.agent.sources.values import power_mw
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.usage import Device
 from flopmeter.contract.w_table import current
@@ -172,6 +176,28 @@ def test_models_by_the_names_that_drivers_give(key):
     arch = current().arch(capability, name)
     confirmed = current().confirmed(capability, name)
     assert (arch and arch.rates["bf16"], confirmed) == NAMES[key]
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        (700_000, 700_000),
+        (0, 0),
+        (10_000_000, 10_000_000),
+        (4_294_967_295, None),
+        (2_147_483_632, None),
+        (None, None),
+    ],
+)
+def test_a_power_that_no_gpu_draws_was_not_read(value, read):
+    """NVML says "not available" as 4294967295 mW; the same through a trace."""
+    assert power_mw(value) == read
+    line = {"t_boot_ns": 1, "t_unix_ns": 1, "entity": "GPU-1", "power_mw": value}
+    refused: list[str] = []
+    reading = LineParser(refused.append).parse(json.dumps(line).encode())
+    assert isinstance(reading, Reading)
+    assert reading.power_mw == read
+    assert refused == ([] if read == value else ["power_mw"])
 
 
 @pytest.mark.parametrize(

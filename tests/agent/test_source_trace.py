@@ -497,7 +497,7 @@ values = st.fixed_dictionaries(
         "percent": st.dictionaries(st.sampled_from(PERCENT_IDS), shares),
         "sm_clock_mhz": st.lists(st.floats(1, 3000), max_size=3).map(tuple),
         "energy_mj": st.none() | counters,
-        "power_mw": st.none() | counters,
+        "power_mw": st.none() | st.integers(0, 10_000_000),
         "utilization_gpu_pct": st.none() | shares,
         "memory_used_bytes": st.none() | counters,
         "processes": st.none()

@@ -20,7 +20,7 @@ from flopmeter.contract.w_table import current
 
 from . import dcgm_fields as fields
 from .prom_text import Page, Sample
-from .values import INT32_BLANKS, UINT32_BLANK, clock_mhz, counter, percent
+from .values import INT32_BLANKS, UINT32_BLANK, clock_mhz, counter, percent, power_mw
 
 #: SMs of a MIG instance by (model, slices): captured from a real card (1g on A100: 14 SMs, the nvidia-smi
 #: capture telegraf-a100-sxm4-v12). Others are not known here, and not guessed.
@@ -227,6 +227,8 @@ def _store(rows: Rows, name: str, value: float, help_text: str) -> bool:
         checked = clock_mhz(ours)
     elif quantity == fields.UTILIZATION:
         checked = percent(ours)
+    elif quantity == fields.POWER:
+        checked = power_mw(round(ours))
     else:
         checked = counter(round(ours))
     if checked is None:

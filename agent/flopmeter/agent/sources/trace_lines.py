@@ -28,7 +28,7 @@ from flopmeter.contract.limits import MAX_ENTITIES, MAX_SM_CLOCK_MHZ, MAX_WORKLO
 from flopmeter.contract.usage import IDLE, Device, Workload, WorkloadKind
 from flopmeter.contract.w_table import DTYPE_RATE
 
-from .values import clock_mhz, counter, percent
+from .values import clock_mhz, counter, percent, power_mw
 
 FORMAT = "flopmeter-trace/1"
 MAX_TIME_NS = (1 << 63) - 1
@@ -188,7 +188,7 @@ class LineParser:
             percents,
             self._clocks(data.get("sm_clock_mhz")),
             self._value(data, "energy_mj", counter),
-            self._value(data, "power_mw", counter),
+            self._value(data, "power_mw", power_mw),
             self._value(data, "utilization_gpu_pct", percent),
             self._value(data, "memory_used_bytes", counter),
             self._processes(data.get("processes")),

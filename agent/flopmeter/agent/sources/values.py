@@ -18,6 +18,8 @@ FP64_BLANKS = frozenset(FIRST_BLANK + i for i in range(4))
 INT32_BLANKS = frozenset(0x7FFF_FFF0 + i for i in range(4))
 #: NVML's NVML_VALUE_NOT_AVAILABLE in 32 bits: -1 without its sign.
 UINT32_BLANK = 0xFFFF_FFFF
+#: Far above any GPU (1.4 kW), as interval.MAX_DEVICE_WATTS.
+MOST_MW = 10_000_000
 
 
 def counter(value: object) -> int | None:
@@ -48,6 +50,12 @@ def clock_mhz(value: object) -> float | None:
     if value is None:
         return None
     raise TypeError(f"expected a number, got {type(value).__name__}")
+
+
+def power_mw(value: object) -> int | None:
+    """A power draw that a GPU can have; NVML's and DCGM's blanks are far above it."""
+    draw = counter(value)
+    return draw if draw is not None and draw <= MOST_MW else None
 
 
 def counters(values: Mapping[int, float]) -> dict[int, int]:
