@@ -31,7 +31,12 @@ _MILLION = 1_000_000
 _PERMILLE = 1_000
 DEFAULT_RATE = "bf16"  # the point's dtype where none is declared (reference/metering.md 4.2)
 MARKS = Measured.APPORTIONED | Measured.OTHERS
-_TOLD_APART = Measured.HMMA | Measured.IMMA | Measured.DMMA
+# As plain integers: flop() stands on the path of every judged commit, and an IntFlag's `in` costs a microsecond.
+_SM_ACTIVE, _HMMA, _IMMA, _DMMA = (int(Measured[n]) for n in ("SM_ACTIVE", "HMMA", "IMMA", "DMMA"))
+_ANY, _INT, _OTHERS, _MARKS = int(Measured.TENSOR_OTHER), int(Measured.INT), int(Measured.OTHERS), int(MARKS)
+_TOLD_APART = _HMMA | _IMMA | _DMMA
+_VECTOR = ((int(Measured.FP64), "fp64"), (int(Measured.FP32), "fp32"), (int(Measured.FP16), "fp16_vector"))
+_ALL_VECTOR = sum(bit for bit, _ in _VECTOR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,7 @@ class Cycles:
     @property
     def most(self) -> builtins.int:
         """The most cycles that any one pipe can have been active."""
-        return self.active if Measured.SM_ACTIVE in self.measured else self.elapsed
+        return self.active if self.measured.value & _SM_ACTIVE else self.elapsed
 
     @property
     def error_ppm(self) -> builtins.int:
@@ -124,14 +129,14 @@ def weights(arch: Arch, measured: Measured, dtype: str = "", *, trusted: bool = 
     """`trusted`: as if the declared dtype were true of every float tensor cycle that HMMA, or an unsplit
     any-tensor counter, saw. What only the any-tensor counter saw keeps its span: it is not in a declaration.
     """
-    return _weights(arch, measured & _TOLD_APART, DTYPE_RATE.get(dtype, ""), trusted)
+    return _weights(arch, measured.value & _TOLD_APART, DTYPE_RATE.get(dtype, ""), trusted)
 
 
 @cache
-def _weights(arch: Arch, told_apart: Measured, rate: str, trusted: bool) -> Weights:
+def _weights(arch: Arch, told_apart: int, rate: str, trusted: bool) -> Weights:
     rates = arch.rates
     fp64_tensor = rates.get("fp64_tensor", 0)
-    whole = Measured.HMMA not in told_apart
+    whole = not told_apart & _HMMA
     hmma = [rates[n] for n in arch.hmma_holds]
     rest = [rates[n] for n in ({*arch.hmma_holds, *arch.residual_holds} if whole else arch.residual_holds)]
     declared = point_rate(arch, rate)
@@ -147,9 +152,9 @@ def _weights(arch: Arch, told_apart: Measured, rate: str, trusted: bool) -> Weig
         share = min(share, arch.legacy_permille("hmma"))
     legacy = low = min(rest) * share
     if not (believed and whole):
-        if Measured.IMMA not in told_apart and "int8" in rates:
+        if not told_apart & _IMMA and "int8" in rates:
             low = 0
-        elif Measured.DMMA not in told_apart and fp64_tensor:
+        elif not told_apart & _DMMA and fp64_tensor:
             low = min(low, fp64_tensor * _PERMILLE)
     return Weights(
         hmma_full=min(hmma),
@@ -196,8 +201,8 @@ def flop(
     upper += fp64_tensor + vector_flop(c, arch) + sum(unread_flop(c, arch, w.rest_high))
     upper_ppm = upper * _MILLION + noise_ppm(c) * w.rest_high
     return Figure(
-        0 if c.measured & MARKS else lower * max(0, _MILLION - error) // (_MILLION * _PERMILLE),
-        0 if Measured.OTHERS in c.measured else point,
+        0 if c.measured.value & _MARKS else lower * max(0, _MILLION - error) // (_MILLION * _PERMILLE),
+        0 if c.measured.value & _OTHERS else point,
         _up(upper_ppm, _MILLION + error, _MILLION * _MILLION),
     )
 
@@ -205,21 +210,21 @@ def flop(
 def integer_ops(c: Cycles, arch: Arch) -> Figure:
     """Integer tensor operations (imma), counted apart from FLOP; the INT pipe enters the upper bound."""
     int8, int32 = arch.rates.get("int8", 0), arch.rates.get("int32", 0)
-    error = c.error_ppm
+    error, measured = c.error_ppm, c.measured.value
     if c.evidence_class in UPPER_ONLY:
         return Figure(0, 0, _up(c.most * (int8 + int32), _MILLION + error, _MILLION))
     point = c.imma * int8
     upper_ppm = point * _MILLION
-    if Measured.IMMA not in c.measured:
-        if Measured.TENSOR_OTHER in c.measured:
+    if not measured & _IMMA:
+        if measured & _ANY:
             upper_ppm = (c.tensor_other * _MILLION + noise_ppm(c)) * int8
         else:
             upper_ppm = max(0, c.most - c.hmma - c.dmma) * int8 * _MILLION
-    upper_ppm += (c.int if Measured.INT in c.measured else c.most) * int32 * _MILLION
+    upper_ppm += (c.int if measured & _INT else c.most) * int32 * _MILLION
     lower = point * arch.legacy_permille("imma") * max(0, _MILLION - error) // (_MILLION * _PERMILLE)
     return Figure(
-        0 if c.measured & MARKS else lower,
-        0 if Measured.OTHERS in c.measured else point,
+        0 if measured & _MARKS else lower,
+        0 if measured & _OTHERS else point,
         _up(upper_ppm, _MILLION + error, _MILLION * _MILLION),
     )
 
@@ -259,12 +264,12 @@ def vector_flop(c: Cycles, arch: Arch) -> int:
 
 def unread_flop(c: Cycles, arch: Arch, ceiling: int) -> tuple[int, int]:
     """(vector, tensor) FLOP at most of pipes nobody read: each may have been active whenever the SMs were."""
+    measured = c.measured.value
+    if measured & (_ALL_VECTOR | _ANY) == _ALL_VECTOR | _ANY:
+        return 0, 0
     most = c.most
-    vector = ((Measured.FP64, "fp64"), (Measured.FP32, "fp32"), (Measured.FP16, "fp16_vector"))
-    of_vector = sum(most * arch.rates[rate] for bit, rate in vector if bit not in c.measured)
-    if Measured.TENSOR_OTHER in c.measured:
-        return of_vector, 0
-    return of_vector, max(0, most - c.hmma - c.imma - c.dmma) * ceiling
+    vector = sum(most * arch.rates[rate] for bit, rate in _VECTOR if not measured & bit)
+    return vector, 0 if measured & _ANY else max(0, most - c.hmma - c.imma - c.dmma) * ceiling
 
 
 def noise_ppm(c: Cycles) -> int:
@@ -273,7 +278,8 @@ def noise_ppm(c: Cycles) -> int:
     0.5 % of the elapsed, where the SMs were active and no tensor pipe is known to have been: noise in all
     likelihood, and so in no lower or point; but what was dropped is not known to be nothing. An OTHERS row has no elapsed cycles, so that nothing was dropped of it.
     """
-    if Measured.HMMA not in c.measured or Measured.TENSOR_OTHER not in c.measured:
+    both = _HMMA | _ANY
+    if c.measured.value & both != both:
         return 0
     room = max(0, c.most - c.hmma - c.imma - c.dmma - c.tensor_other)
     return min(c.elapsed * RESIDUAL_NOISE_PPM, room * _MILLION)
