@@ -166,6 +166,18 @@ def test_a_file_that_is_not_there_or_not_text_is_refused(tmp_path: Path) -> None
         load_settings({}, {}, tmp_path / "binary.toml")
 
 
+def test_what_kubernetes_sets_for_a_service_of_our_name_is_passed_over(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("DEBUG")
+    links = {"FLOPMETER_AGENT_SERVICE_HOST": "10.0.0.1", "FLOPMETER_AGENT_PORT": "tcp://10.0.0.1:9842"}
+    assert load_settings({}, links, None) == AgentSettings()
+    assert [r.levelname for r in caplog.records] == ["DEBUG", "DEBUG"]
+    for name, value in (("PORT", "9842"), ("SERVICE_HOST", "my-host"), ("SERVICE_HOSTS", "10.0.0.1")):
+        with pytest.raises(SettingsError, match="unknown setting"):
+            load_settings({}, {f"FLOPMETER_AGENT_{name}": value}, None)
+
+
 def test_the_collectors_table_may_stand_in_the_same_file(tmp_path: Path) -> None:
     path = config(tmp_path, "[collector]\nanything = 1\n[agent]\ntick = 5\n")
     assert load_settings({}, {}, path).tick == 5_000_000_000

@@ -86,7 +86,7 @@ def test_misspelt_variables_are_refused_and_kubernetes_own_are_not():
             "FLOPMETER_COLLECTOR_STORE": "x",
             "FLOPMETER_COLLECTOR_SERVICE_HOST": "10.0.0.1",
             "FLOPMETER_COLLECTOR_PORT": "tcp://10.0.0.1:9840",
-            "FLOPMETER_COLLECTOR_PORT_9840_TCP": "x",
+            "FLOPMETER_COLLECTOR_PORT_9840_TCP": "tcp://10.0.0.1:9840",
             "FLOPMETER_AGENT_X": "theirs",
             "HOME": "/",
         },
@@ -94,6 +94,8 @@ def test_misspelt_variables_are_refused_and_kubernetes_own_are_not():
     )
     with pytest.raises(SettingsError, match="FLOPMETER_COLLECTOR_STOER"):
         check_environment({"FLOPMETER_COLLECTOR_STOER": "x"}, known)
+    with pytest.raises(SettingsError, match="FLOPMETER_COLLECTOR_PORT"):
+        check_environment({"FLOPMETER_COLLECTOR_PORT": "9840"}, known)
 
 
 KEY = "ab" * 32

@@ -6,6 +6,7 @@ A key that is not known is refused, with the nearest that is: a misspelt setting
 import dataclasses
 import difflib
 import ipaddress
+import logging
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flopmeter.cli.environment import is_service_link
 from flopmeter.contract.errors import ContractError
 from flopmeter.contract.ids import check_label
 from flopmeter.contract.limits import (
@@ -25,11 +27,11 @@ from flopmeter.contract.limits import (
 
 from .errors import SettingsError
 
+log = logging.getLogger(__name__)
+
 ENV_PREFIX = "FLOPMETER_AGENT_"
 CONFIG_VARIABLE = ENV_PREFIX + "CONFIG"
 DEFAULT_STATE = Path("/var/lib/flopmeter/agent")
-#: What the documentation and the deploy files use; there is no default, as nothing listens unasked.
-USUAL_METRICS_ADDRESS = "127.0.0.1:9842"
 _MIB = 1 << 20
 MAX_STOP_TIMEOUT_S = 3600.0
 MAX_READ_DEADLINE_S = 60.0
@@ -139,12 +141,17 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def from_environ(environ: Mapping[str, str]) -> dict[str, str]:
-    """Settings in variables; one that names no setting is refused where it is read."""
-    return {
-        name.removeprefix(ENV_PREFIX).lower(): value
-        for name, value in environ.items()
-        if name.startswith(ENV_PREFIX) and name != CONFIG_VARIABLE
-    }
+    """Settings in variables; one that names no setting is refused where it is read, but for Kubernetes' own."""
+    found = {}
+    for name, value in environ.items():
+        if not name.startswith(ENV_PREFIX) or name == CONFIG_VARIABLE:
+            continue
+        bare = name.removeprefix(ENV_PREFIX)
+        if is_service_link(bare, value):
+            log.debug("environment: %s is Kubernetes' for a Service of our name, and passed over", name)
+        else:
+            found[bare.lower()] = value
+    return found
 
 
 def parse_address(value: str) -> tuple[str, int]:

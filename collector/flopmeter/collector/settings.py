@@ -1,19 +1,21 @@
 """The collector's settings: flag > FLOPMETER_COLLECTOR_* > TOML file > default. Unknown keys are refused."""
 
 import ipaddress
-import re
+import logging
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from flopmeter.cli.environment import is_service_link
+
 from .errors import SettingsError
 from .store_path import DEFAULT_STORE
 
+log = logging.getLogger(__name__)
+
 ENV_PREFIX = "FLOPMETER_COLLECTOR_"
-#: Set by Kubernetes and Docker links for a service named flopmeter-collector; not ours.
-_FOREIGN_ENV = re.compile(ENV_PREFIX + r"(SERVICE_|PORT(_|$))")
 MAX_LINGER_MS = 10_000
 
 
@@ -109,7 +111,10 @@ def check_environment(environ: Mapping[str, str], known: Iterable[str]) -> None:
     """Raises SettingsError for a FLOPMETER_COLLECTOR_* variable that names no setting."""
     allowed = set(known)
     for name in sorted(environ):
-        if name.startswith(ENV_PREFIX) and name not in allowed and not _FOREIGN_ENV.match(name):
+        if name.startswith(ENV_PREFIX) and name not in allowed:
+            if is_service_link(name.removeprefix(ENV_PREFIX), environ[name]):
+                log.debug("environment: %s is Kubernetes' for a Service of our name, and passed over", name)
+                continue
             raise SettingsError(
                 f"environment: unknown variable {name}", "known ones: " + ", ".join(sorted(allowed))
             )
