@@ -122,6 +122,15 @@ def test_percentages_are_weighted_by_cycles_not_by_time(machine):
         (["gpu g0 err.252=999 err.5=21"], ALL_CYCLES - {252}, ALL_PERCENTS - {5}),
         (["gpu g0 value.5=nan value.7=250 value.12=-1"], ALL_CYCLES, ALL_PERCENTS - {5, 7, 12}),
         (["gpu g0 value.252=nan value.249=inf value.250=-3"], ALL_CYCLES - {252, 249, 250}, ALL_PERCENTS),
+        (["gpu g0 value.5=nan"], ALL_CYCLES, ALL_PERCENTS - {5}),
+        (["gpu g0 value.7=250"], ALL_CYCLES, ALL_PERCENTS - {7}),
+        (["gpu g0 value.12=-1"], ALL_CYCLES, ALL_PERCENTS - {12}),
+        (["gpu g0 value.10=inf"], ALL_CYCLES, ALL_PERCENTS - {10}),
+        (["gpu g0 value.252=nan"], ALL_CYCLES - {252}, ALL_PERCENTS),
+        (["gpu g0 value.252=inf"], ALL_CYCLES - {252}, ALL_PERCENTS),
+        (["gpu g0 value.250=-3"], ALL_CYCLES - {250}, ALL_PERCENTS),
+        (["gpu g0 value.252=140737488355329"], ALL_CYCLES - {252}, ALL_PERCENTS),
+        (["gpu g0 value.252=140737488355332"], ALL_CYCLES, ALL_PERCENTS),  # real totals pass the blanks
         # DCGM's blanks, should a driver ever give them (metering.md 2.2).
         (["gpu g0 value.252=140737488355328 value.248=9223372036854775794"], ALL_CYCLES - {248, 252}, ALL_PERCENTS),
         (["gpu g0 gpm=0"], set(), set()),  # Ampere
