@@ -134,6 +134,13 @@ def test_eighty_columns_are_enough(flopmeter):
     assert "had all tensor work been 2:4 sparse" in text
 
 
+def test_shared_time_is_told(flopmeter):
+    document = json.loads(flopmeter("runs", "show", "llama-70b-pretrain", "--json")[1])
+    assert "apportioned" not in run_view(document, Paint(colour=False, width=80))
+    document["apportioned_device_seconds"] = 7200.0
+    assert "2.00 GPU-h apportioned among the holders" in run_view(document, Paint(colour=False, width=80))
+
+
 def test_models_have_a_line_each_where_there_are_several(flopmeter):
     document = json.loads(flopmeter("runs", "show", "llama-70b-pretrain", "--json")[1])
     ((name, part),) = document["by_model"].items()

@@ -89,7 +89,7 @@ _TEXT = {
     "bound only",
     Cause.VECTOR: "vector pipes (FP64, FP32, FP16) also do integer and single-operation work: in the upper bound only",
     Cause.CLOCK: "the clock was sampled, not counted, and moved between samples",
-    Cause.APPORTIONED: "shared GPUs: counters are per device, and its holders' parts are apportioned, so that this run "
-    "may have done from none to all of it",
+    Cause.APPORTIONED: "shared GPUs: counters are per device; what several workloads held in one interval is apportioned "
+    "among them, and this run may have done from none to all of it",
     Cause.GAP: "gaps: time without a usable reading is priced from 0 to the most the device can do",
 }

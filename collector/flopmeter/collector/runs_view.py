@@ -185,6 +185,9 @@ def _coverage(document: Mapping[str, Any], paint: Paint) -> list[str]:
         f"  gaps       {paint(gaps, 'yellow')}" if gaps else "  gaps       none",
         f"  energy     {_energy(energy)}" + (f", {hours(unread)} unread" if unread else ""),
     ]
+    if document["apportioned_device_seconds"]:
+        shared = hours(document["apportioned_device_seconds"])
+        lines.append(f"  shared     {shared} apportioned among the holders of a GPU")
     if document["no_w_table"]:
         names = ", ".join(document["no_w_table"])
         lines.append(paint(f"  no W table for {names}: metered in cycles, FLOP not known", "red"))
