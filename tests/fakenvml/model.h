@@ -4,7 +4,7 @@
 #define FAKENVML_MODEL_H
 #include <stdint.h>
 
-enum { MAX_GPUS = 128, MAX_GIS = 16, MAX_CIS = 8, MAX_STEPS = 16, MAX_SET = 24, MAX_PROCS = 64 };
+enum { MAX_GPUS = 128, MAX_GIS = 16, MAX_CIS = 8, MAX_STEPS = 16, MAX_SET = 24, MAX_PROCS = 300 };
 /* Pipes: fractions of the elapsed cycles. TENSOR is the sum of the four behind it unless it is given. */
 enum { SM, TENSOR, HMMA, IMMA, DMMA, DFMA, INT, FP64, FP32, FP16, DRAM, PIPES };
 /* Amounts by time: MiB/s, and mW. */
