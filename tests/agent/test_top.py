@@ -9,12 +9,14 @@ import sys
 import pytest
 
 from fakes import FakeClock
+from flopmeter.agent.attribution import Attributor
 from flopmeter.agent.live import LiveRounds, RecordedRounds
-from flopmeter.agent.reading import NodeFacts, Reading
+from flopmeter.agent.reading import CYCLE_IDS, NodeFacts, Process, Reading
 from flopmeter.agent.sources.sim import SimDead, SimDevice, SimJob, SimReset, SimScript, SimSource
 from flopmeter.agent.sources.trace import TraceFile, TraceWriter
 from flopmeter.agent.top import Screen, Terminal, draw, frames, to_json
-from flopmeter.contract.usage import Workload, WorkloadKind
+from flopmeter.agent.view import NodeView
+from flopmeter.contract.usage import Device, Uncovered, Workload, WorkloadKind
 
 S = 1_000_000_000
 PLAIN = Terminal(live=False, color=False, unicode=True)
@@ -157,8 +159,6 @@ def test_a_trace_is_watched_round_by_round(tmp_path):
 
 
 def test_an_energy_only_gpu_and_a_device_that_comes_later():
-    from flopmeter.agent.view import NodeView
-    from flopmeter.contract.usage import Device
 
     gpu = Device("GPU-1", "NVIDIA H100 80GB HBM3", "9.0", 132)
     mig = Device("MIG-1", "NVIDIA H100 80GB HBM3 MIG", "9.0", 16, mig=True, parent="GPU-1", gpu_instance=1)
@@ -197,3 +197,81 @@ def test_the_command():
         json.loads(live.stdout.readline())
         live.terminate()
         assert live.wait(20) == 0
+
+
+# ---- what a person should look at --------------------------------------------------------------------------
+
+GPU = Device("GPU-1", "NVIDIA H100 80GB HBM3", "9.0", 132, 1980)
+PER_S = 132 * 1_755_000_000
+
+
+class Odd:
+    """A GPU whose energy counter runs twice as fast as its power, whose DRAM idles, and that two jobs hold."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+
+    def facts(self) -> NodeFacts:
+        card = Uncovered("00000000:41:00.0", "AMD", "1002:74a1", "NVML reads NVIDIA devices only")
+        return NodeFacts("n", bytes(16), "595.1", "13", "nvml", (GPU,), uncovered=(card,))
+
+    def read(self, entity: str) -> Reading:
+        t = self.clock.boot_ns()
+        seconds = t // S
+        cycles = {
+            i: 10**15 + seconds * (PER_S if i == 248 else PER_S // 2 * (i in (249, 250, 252)))
+            for i in CYCLE_IDS
+        }
+        return Reading(
+            entity, t, t, cycles, {10: 0.0}, (1755.0,), energy_mj=seconds * 1_200_000, power_mw=600_000,
+            processes=(Process(1, 10), Process(2, 20)),
+        )  # fmt: skip
+
+    def close(self) -> None:
+        pass
+
+
+class TwoJobs:
+    def find(self, pid: int, start_ticks: int) -> Workload | None:
+        return Workload(WorkloadKind.SLURM, job=str(pid))
+
+
+@pytest.mark.parametrize("color", [False, True])
+def test_failed_checks_sharing_and_what_is_not_covered_are_shown_in_80_columns(color):
+    clock = FakeClock()
+    rounds = LiveRounds(Odd(clock), clock, S)
+    screen = Screen(Terminal(live=False, color=color, unicode=True))
+    for count, frame in enumerate(frames(rounds, Attributor(TwoJobs())), start=1):
+        text = draw(screen, *frame)
+        assert max(len(ANSI.sub("", line)) for line in text.splitlines()) <= 80
+        if count == 90:
+            break
+    plain = ANSI.sub("", text)
+    assert "   ! energy-power: expected " in plain
+    assert "   ! dram-per-flop: expected DRAM traffic" in plain
+    assert "   ! shared: " in plain
+    assert " - 00000000:41:00.0 AMD 1002:74a1 is not metered: " in plain
+    got = to_json(*frame)
+    assert [flag.partition(":")[0] for flag in got["gpus"][0]["flags"]] == [
+        "dram-per-flop",
+        "energy-power",
+        "shared",
+    ]
+    assert got["uncovered"][0]["vendor"] == "AMD"
+    assert got["gpus"][0]["flop_per_second"]["point"] != "0"  # flagged, and shown as metered
+
+
+def test_a_silent_zero_is_shown_as_one_and_not_as_idle():
+    a100 = Device("GPU-1", "NVIDIA A100-SXM4-80GB", "8.0", 108, 1410)
+    facts = NodeFacts("n", bytes(16), "", "", "dcgm", (a100,))
+    view = NodeView(facts)
+    values = {"percent": {1: 0.0, 5: 0.0, 10: 0.0}, "utilization_gpu_pct": 97.0, "sm_clock_mhz": (1410.0,)}
+    for t in (1, 2):
+        (shown,) = view.update(facts, [Reading("GPU-1", t * S, t, **values)])
+    assert (shown.evidence_class.label, shown.silent) == ("C", True)
+    text = draw(Screen(PLAIN), facts, [shown])
+    assert "   ! silent-zero: expected profiling values above 0 with utilisation 97 %" in text
+    assert "<= " in text
+    idle = {**values, "utilization_gpu_pct": 0.0}
+    (shown,) = view.update(facts, [Reading("GPU-1", 3 * S, 3, **idle)])
+    assert (shown.evidence_class.label, shown.silent) == ("B2", False)
