@@ -17,6 +17,7 @@ from flopmeter.agent.errors import SourceError, TraceError
 from flopmeter.agent.reading import (
     CYCLE_IDS,
     PERCENT_IDS,
+    RATE_IDS,
     Happening,
     HappeningKind,
     NodeFacts,
@@ -494,7 +495,9 @@ workloads = st.builds(
 values = st.fixed_dictionaries(
     {
         "cycles": st.dictionaries(st.sampled_from(CYCLE_IDS), counters),
-        "percent": st.dictionaries(st.sampled_from(PERCENT_IDS), shares),
+        "percent": st.dictionaries(st.sampled_from((*PERCENT_IDS, 1, 10)), shares),
+        "rates_mib_s": st.dictionaries(st.sampled_from(RATE_IDS), st.floats(0, 1e9)),
+        "clock_event_reasons": st.none() | st.integers(0, 2**40),
         "sm_clock_mhz": st.lists(st.floats(1, 3000), max_size=3).map(tuple),
         "energy_mj": st.none() | counters,
         "power_mw": st.none() | st.integers(0, 10_000_000),
