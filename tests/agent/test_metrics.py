@@ -80,6 +80,10 @@ def series(server: MetricsServer) -> Series:
 def test_the_numbers_are_those_of_the_parts(
     pipeline: Pipeline, view: AgentView, server: MetricsServer
 ) -> None:
+    aside = pipeline.chain.spool.aside
+    aside.limit_bytes = 50
+    aside.keep("record-1", bytes(40), "w")
+    aside.keep("record-2", bytes(30), "w")
     readings: list[Reading] = []
     for item in SimRecording(25).items():
         assert isinstance(item, Reading)
@@ -95,6 +99,8 @@ def test_the_numbers_are_those_of_the_parts(
     assert plain["flopmeter_agent_windows_sealed_total"] == 2
     assert plain["flopmeter_agent_spool_pending_records"] == 0
     assert plain["flopmeter_agent_spool_bytes"] == pipeline.chain.spool.total_bytes
+    assert plain["flopmeter_agent_quarantine_bytes"] == 32
+    assert plain["flopmeter_agent_quarantine_dropped_total"] == 1
     assert plain["flopmeter_agent_uplink_connected"] == 1
     assert plain["flopmeter_agent_uplink_connects_total"] == 1
     assert plain["flopmeter_agent_uplink_last_ack_timestamp_seconds"] > 1.7e9

@@ -4,10 +4,13 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 from pathlib import Path
 
 from .errors import SpoolError, SpoolFullError
+
+log = logging.getLogger(__name__)
 
 #: Disk full, quota used up, file size limit: the state is known, and it may pass.
 _FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -73,6 +76,18 @@ def read_number(path: Path) -> int:
     except (OSError, UnicodeDecodeError):
         return 0
     return int(text) if text.endswith("\n") and text.strip().isascii() and text.strip().isdigit() else 0
+
+
+def note_number(path: Path, number: int) -> bool:
+    """Note a number as a hint: whole or not at all, but not durable. False, and said, if it cannot be."""
+    tmp = path.with_name(path.name + ".tmp")
+    try:
+        tmp.write_text(f"{number}\n")
+        tmp.replace(path)
+    except OSError as e:
+        log.warning("cannot note %d in %s: %s", number, path, e.strerror or e)
+        return False
+    return True
 
 
 def take_lock(directory: Path) -> int:

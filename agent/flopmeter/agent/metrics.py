@@ -105,6 +105,7 @@ class AgentView:
                 "Records that the collector refused for good.",
                 pipeline.chain.refused_records,
             ),
+            ("quarantine_dropped", "Things in quarantine that gave way to newer ones.", spool.aside.dropped),
         ):
             yield Counter(f"flopmeter_agent_{name}", text, value=number)
         for name, text, value in (
@@ -113,6 +114,7 @@ class AgentView:
             ("spool_unacked_bytes", "Bytes of the spool that wait for the collector.", spool.unacked_bytes),
             ("spool_bytes", "Bytes of the spool on disk.", spool.total_bytes),
             ("spool_limit_bytes", "Above this, detail is given up.", spool.limit_bytes),
+            ("quarantine_bytes", "Kept for a person: cut off or refused.", spool.aside.total_bytes),
         ):
             yield Gauge(f"flopmeter_agent_{name}", text, value=value)
         cpu_s, rss_bytes, threads = own_cost()

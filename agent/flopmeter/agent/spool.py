@@ -27,6 +27,7 @@ from flopmeter.contract.usage import NoticeKind
 from .errors import SpoolError, SpoolFullError
 from .files import (
     make_directory,
+    note_number,
     os_error,
     read_named_by_hash,
     read_number,
@@ -34,6 +35,7 @@ from .files import (
     take_lock,
     write_file,
 )
+from .quarantine import Quarantine
 from .remark import Remark, load_remark
 from .segment import Cut, Entry, Head, Segment, read_segment, segment_path, write_segment
 
@@ -70,6 +72,7 @@ class Spool:
         self.limit_bytes = limit_bytes
         self.keep_acked_bytes = keep_acked_bytes
         self.segment_bytes = min(SEGMENT_BYTES, max(4096, limit_bytes // 8))
+        self.aside = Quarantine(directory / "quarantine")
         self.cuts: list[Cut] = []  # what the last start found torn or damaged, and cut
         self._lock_fd = lock_fd
         self._mutex = threading.RLock()
@@ -282,11 +285,8 @@ class Spool:
 
     def quarantine(self, name: str, data: bytes, reason: str) -> Path:
         """Keep `data` aside for a person, with a text that says why. Durable on return."""
-        path = self.directory / "quarantine" / name
         with self._mutex:
-            write_file(path, data)
-            write_file(path.with_name(name + ".txt"), reason.encode() + b"\n")
-        return path
+            return self.aside.keep(name, data, reason)
 
     def keep_untold(self, remark: Remark) -> None:
         """Keep a remark until `told`. Durable on return."""
@@ -444,15 +444,9 @@ class Spool:
         sync_directory(self.directory)
 
     def _write_acked(self) -> None:
-        if self._acked == self._acked_written:
-            return
-        tmp = self.directory / "acked.tmp"
-        try:
-            tmp.write_text(f"{self._acked}\n")
-            tmp.replace(self.directory / "acked")
+        # Only a hint: the collector's Welcome says the truth.
+        if self._acked != self._acked_written and note_number(self.directory / "acked", self._acked):
             self._acked_written = self._acked
-        except OSError as e:  # only a hint: the collector's Welcome says the truth
-            log.warning("spool: cannot note the acknowledged position: %s", e.strerror or e)
 
     def _close_files(self) -> None:
         for fd in (self._write_fd, self._read_fd):
