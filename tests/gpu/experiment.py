@@ -56,10 +56,18 @@ class Outcome:
             self.skipped.append(f"{key}: {e}")
             return None
 
+    def _reasons(self) -> dict[str, list[str]]:
+        """What was skipped, by reason: one that several parts share is said once."""
+        reasons: dict[str, list[str]] = {}
+        for text in self.skipped:
+            part, colon, why = text.partition(": ")
+            reasons.setdefault(colon + why if colon else text, []).extend([part] if colon else [])
+        return reasons
+
     def data(self) -> dict[str, Any]:
         return {
             "status": self.status,
-            "why": "; ".join(self.skipped),
+            "why": "; ".join(f"{', '.join(parts)}{why}" for why, parts in self._reasons().items()),
             "checks": [c.data() for c in self.checks],
             "lines": self.lines,
             "raw": self.raw,

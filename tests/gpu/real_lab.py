@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -92,22 +93,10 @@ class RealLab:
         return self._kernels
 
     def build(self, work: Work, chunk_s: float) -> Running:
-        try:
-            import torch
-
-            from . import torch_work
-        except ImportError as e:
-            raise UnavailableError(f"no PyTorch: {e}") from e
-        if not torch.cuda.is_available():
-            raise UnavailableError(f"PyTorch {torch.__version__} sees no GPU")
-        return torch_work.build(work, chunk_s, self._compiled)
+        return _torch_work().build(work, chunk_s, self._compiled)
 
     def sm_clocks(self) -> Mapping[int, tuple[int, int]]:
-        try:
-            from . import torch_work
-        except ImportError as e:
-            raise UnavailableError(f"no PyTorch: {e}") from e
-        return torch_work.sm_clocks(self._compiled())
+        return _torch_work().sm_clocks(self._compiled())
 
     def agent(self, folder: Path, job: str) -> AgentProcess:
         return _AgentProcess(folder, job)
@@ -208,6 +197,18 @@ class RealLab:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
+def _torch_work() -> types.ModuleType:
+    try:
+        import torch
+
+        from . import torch_work
+    except ImportError as e:
+        raise UnavailableError(f"no PyTorch: {e}") from e
+    if not torch.cuda.is_available():
+        raise UnavailableError(f"PyTorch {torch.__version__} sees no GPU")
+    return torch_work
+
+
 def ncu_sums(text: str, names: list[str]) -> dict[str, float]:
     """Sum over kernels of each metric in ncu's raw CSV page: a header line, a line of units, one line a kernel."""
     lines = [line for line in text.splitlines() if line.startswith('"')]
@@ -270,10 +271,11 @@ class _HelperProcess:
             env={**os.environ, **settings},
         )
         self.pid = self._process.pid
-        if self._process.stdout is None or self._process.stdout.readline().strip() != "ready":
+        said = self._process.stdout.readline().strip() if self._process.stdout is not None else ""
+        if said != "ready":
             self._process.kill()
-            self._process.wait()
-            raise UnavailableError("the second process could not use the GPU")
+            self._process.communicate()
+            raise UnavailableError(f"the second process could not use the GPU: {said or 'it ended'}")
 
     def go(self) -> None:
         if self._process.stdin is not None:
