@@ -101,6 +101,12 @@ def test_integer_tensor_work_is_not_flop() -> None:
     assert integer_ops(a1(imma=1_000_000), HOPPER) == Figure(4_767_744_000, 8_192_000_000, 8_437_760_000)
 
 
+def test_integer_tensor_work_may_be_int4_where_there_is_any() -> None:
+    assert integer_ops(a1(imma=1_000_000), arch("8.0")) == Figure(
+        1_000_000 * 4096 * 97 // 100, 4_096_000_000, 1_000_000 * 8192 * 103 // 100
+    )
+
+
 def test_gap_is_priced_from_zero_to_everything_at_once() -> None:
     gap = Cycles(EvidenceClass.GAP, Measured(0), 0, elapsed=1_000)
     assert flop(gap, HOPPER) == Figure(0, 0, 1_000 * (8192 + 128 + 256 + 512))

@@ -208,6 +208,12 @@ def test_sparse_rates_are_twice_the_dense_ones_but_for_one(arch: Arch) -> None:
             assert nominal == 2 * arch.rates[name]
 
 
+def test_int4_is_twice_int8_from_turing_to_ada() -> None:
+    for arch in RATED:
+        twice = arch.compute_capability in ("7.5", "8.0", "8.6", "8.9")
+        assert arch.rates.get("int4") == (2 * arch.rates["int8"] if twice else None)
+
+
 def test_every_declared_dtype_names_a_rate_that_some_arch_has() -> None:
     known = {rate for arch in TABLE.archs for rate in arch.rates}
     assert set(DTYPE_RATE.values()) <= known

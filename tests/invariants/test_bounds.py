@@ -66,7 +66,8 @@ def other_work(draw: st.DrawFn, arch: Arch) -> Work:
         return Work(cycles, kind, cycles * rates["fp64_tensor"])
     if kind == "imma":
         slow = draw(st.integers(600, 1000)) if arch.legacy_mma_permille < 1000 else 1000
-        return Work(cycles, kind, 0, cycles * rates["int8"] * slow // 1000)
+        rate = draw(st.sampled_from([rates[n] for n in ("int8", "int4") if n in rates]))
+        return Work(cycles, kind, 0, cycles * rate * slow // 1000)
     if kind == "int":
         return Work(cycles, kind, 0, cycles * rates["int32"] * share // 1000)
     rate = rates["fp16_vector" if kind == "fp16" else kind]

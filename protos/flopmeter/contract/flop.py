@@ -208,18 +208,22 @@ def flop(
 
 
 def integer_ops(c: Cycles, arch: Arch) -> Figure:
-    """Integer tensor operations (imma), counted apart from FLOP; the INT pipe enters the upper bound."""
+    """Integer tensor operations (imma), counted apart from FLOP; the INT pipe enters the upper bound.
+
+    IMMA is taken for INT8, which it may be twice of (INT4, Turing to Ada): in the upper bound.
+    """
     int8, int32 = arch.rates.get("int8", 0), arch.rates.get("int32", 0)
+    most = max(int8, arch.rates.get("int4", 0))
     error, measured = c.error_ppm, c.measured.value
     if c.evidence_class in UPPER_ONLY:
-        return Figure(0, 0, _up(c.most * (int8 + int32), _MILLION + error, _MILLION))
+        return Figure(0, 0, _up(c.most * (most + int32), _MILLION + error, _MILLION))
     point = c.imma * int8
-    upper_ppm = point * _MILLION
+    upper_ppm = c.imma * most * _MILLION
     if not measured & _IMMA:
         if measured & _ANY:
-            upper_ppm = (c.tensor_other * _MILLION + noise_ppm(c)) * int8
+            upper_ppm = (c.tensor_other * _MILLION + noise_ppm(c)) * most
         else:
-            upper_ppm = max(0, c.most - c.hmma - c.dmma) * int8 * _MILLION
+            upper_ppm = max(0, c.most - c.hmma - c.dmma) * most * _MILLION
     upper_ppm += (c.int if measured & _INT else c.most) * int32 * _MILLION
     lower = point * arch.legacy_permille("imma") * max(0, _MILLION - error) // (_MILLION * _PERMILLE)
     return Figure(
