@@ -62,7 +62,7 @@ def check_event(flag: Flag, *, at_unix_ns: int, position: int) -> NewEvent:
         data={
             "message": f"Agent {agent} of node {flag.node}: two readings of {where} disagree ({flag.detail}). The "
             "totals are as metered: a cross-check flags and corrects nothing. One of the two readings is wrong, or "
-            "the work is unusual: see docs/metering.md for what each check means.",
+            "the work is unusual: docs/agent.md says what each check means.",
             "agent": agent,
             "node": flag.node,
             "entity": flag.entity or None,
