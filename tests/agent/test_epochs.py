@@ -15,7 +15,7 @@ ONE_SECOND = 1_700_000_000 * SMS
 
 
 def test_a_reset_before_the_scale_is_known_mixes_no_epochs() -> None:
-    """What is held back is of two epochs then: the anchors that are quoted later explain only what follows."""
+    """What is held back is of two epochs then, and booked behind the anchor that is quoted with it."""
     gpu, agent, t = Gpu(), meter(window=3 * SECOND), 100 * SECOND
     sealed: list[Sealed] = agent.observe(gpu.reading(t))
     for i in range(30):

@@ -89,8 +89,7 @@ class Epochs:
     def release(self, track: Track) -> None:
         """Price what was held back, by the scale if it is known, else by percentages or as a gap."""
         scale = self.scale_of(track)
-        held = bool(track.held.sums)
-        if scale is None and not held:
+        if scale is None and not track.held.sums:
             return
         entity = track.entity.device.entity
         for workload, got in track.held.release(track.entity, scale):
@@ -100,12 +99,13 @@ class Epochs:
             elif any(got.numbers):
                 self.window.add(entity, workload, got)
         track.held.evidence = Evidence()
+        if track.start is None:
+            return
         start, track.start = track.start, None
-        if scale is not None and start is not None:
+        if scale is not None:
             self._quote(track, start, scale)
-        elif held and track.base is not None:
-            # Counters do not explain what was booked, or it is of more than one epoch.
-            self.new_epoch(track, track.base)
+        elif track.base is not None:
+            self.new_epoch(track, track.base)  # the counters do not explain what was booked
 
     def forget_scale(self, device: Device) -> None:
         """The scale does not fit: measure it again, for all of the model, each in a new epoch."""
@@ -141,12 +141,10 @@ class Epochs:
         # of two lives lies time that is in no window.
         track.epoch = max(track.epoch + 1, min(now.t_boot_ns // 1_000_000_000, _LATEST_EPOCH))
         scale = self.scale_of(track)
-        if scale is not None:
-            self._quote(track, now, scale)
-        elif (
-            not track.held.sums
-        ):  # else what is held back is of the epoch before too: quoted when it is priced
+        if scale is None:
             track.start = now
+        else:
+            self._quote(track, now, scale)
 
     def anchor(self, track: Track) -> None:
         """Quote the counters at the last good reading, unless they were quoted there already."""

@@ -27,7 +27,6 @@ _COUNTERS = {
     259: ("fp32_cycles", Measured.FP32),
     260: ("fp16_cycles", Measured.FP16),
 }
-_ONE = 1_000_000
 _PLACES = {number: (SUM_FIELDS.index(name), name, bit) for number, (name, bit) in _COUNTERS.items()}
 _NUMBERS = attrgetter(*SUM_FIELDS)
 
@@ -145,17 +144,10 @@ def _into(into: list[int], numbers: Iterable[int]) -> None:
         into[i] += number
 
 
-def _k_of(anchor: Anchor) -> dict[int, int]:
-    """k_p of the anchor's counters where it is not 1, in parts per million."""
-    pairs = zip(anchor.counters, anchor.k_ppm, strict=True) if anchor.k_ppm else ()
-    return {number: k_ppm for (number, _), k_ppm in pairs if k_ppm != _ONE}
-
-
 def _comparable(before: Anchor, anchor: Anchor) -> bool:
     return (
         anchor.epoch == before.epoch
         and anchor.scale == before.scale
-        and _k_of(anchor) == _k_of(before)
         and anchor.k_ppm == before.k_ppm
         and anchor.scale > 0
         and anchor.t_boot_ns > before.t_boot_ns
