@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 from gpu import report
+from gpu.agent_path import AgentPath, priced
 from gpu.answers import UNKNOWN, answers, legacy_permille, toml
 from gpu.experiment import ERROR, Context, Outcome
 from gpu.fake_lab import FakeLab, Script
 from gpu.state import State
 from gpu.worker import AGAIN, DONE, EXPERIMENTS, ORDER, TIME_UP, left, work_off
 
+from flopmeter.agent.reading import Reading
 from flopmeter.agent.sources.trace import TraceFile
 from flopmeter.contract.w_table import CURRENT, parse_w_table
 
@@ -223,6 +225,25 @@ def test_traces_are_small_and_play(tmp_path: Path) -> None:
         assert len(items) > 20
         assert not trace.refused
         assert trace.facts().driver == "595.58.03"
+
+
+def test_a_trace_played_again_gives_the_same_flop(tmp_path: Path) -> None:
+    """By a meter that knows nothing of the run before: it finds the scale by itself."""
+    state = State.load(tmp_path)
+    assert work_off(FakeLab(), state, only=["E3"], budget_s=1e9, say=QUIET) == DONE
+    booked = state.results["E3"]["raw"]["bf16"]["counters"]
+    trace = TraceFile(tmp_path / "traces/E3-bf16.jsonl.gz")
+    facts = trace.facts()
+    path = AgentPath(facts, 1_000_000_000)
+    for item in trace.items():
+        if isinstance(item, Reading):
+            path.observe(item)
+    trace.close()
+    path.seal(final=True)
+    again = priced(path.usage("E3-bf16"), facts.devices[0], "bf16")
+    assert again["classes"].keys() == {"A1"}
+    assert again["cycles"] == booked["cycles"]
+    assert again["flop"] == booked["flop"]
 
 
 def test_table_and_markdown_show_every_experiment_and_that_it_was_simulated() -> None:
