@@ -127,6 +127,9 @@ CASES = {
     "C from dcgm": (
         L4, "dcgm", "580.1", {**UTILISATION, **CLOCK}, "C", False, 1, [("no tensor pipe", "PIPE_TENSOR_ACTIVE")],
     ),
+    "pipes without a clock": (
+        A100, "dcgm", "580.1", {"percent": PAGE, **ENERGY}, "C", False, 1, [("SM clock is not", "DCGM_FI_DEV_SM_CLOCK")],
+    ),
     "no W table": (
         dataclasses.replace(H100, name="NVIDIA X900", compute_capability="13.0"),
         "nvml", "595.1", {"cycles": True, **CLOCK}, "A3", True, 1, [("no W table", "a later flopmeter")],

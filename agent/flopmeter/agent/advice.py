@@ -13,6 +13,7 @@ from flopmeter.contract.w_table import current
 
 from .crosscheck import library_details
 from .reading import (
+    ANY_TENSOR_UTIL,
     DFMA_TENSOR_UTIL,
     DRAM_BW_UTIL,
     FP16_UTIL,
@@ -96,6 +97,9 @@ def _class(
     if dcgm and major >= 9:
         found.append(Advice("NVML itself shows this GPU's pipe counters, and better", "use --source nvml"))
     if grade is None or grade in UPPER_ONLY:
+        if {ANY_TENSOR_UTIL, HMMA_TENSOR_UTIL} & reading.percent.keys() and not reading.sm_clock_mhz:
+            clock = _add(["DCGM_FI_DEV_SM_CLOCK"]) if dcgm else "update the driver"
+            return [*found, Advice("the pipes are read and the SM clock is not: an upper bound only", clock)]
         return [*found, _upper_only(device, major, dcgm=dcgm)]
     if grade is EvidenceClass.A3:
         found.append(Advice("the rates of this model are not confirmed: bounds are 10 % wider"))
