@@ -129,6 +129,17 @@ def test_a_step_of_the_wall_clock_costs_one_interval_its_samples(machine, step):
     assert len(m.tick(source).sm_clock_mhz) == 50
 
 
+def test_polled_samples_of_before_a_step_back_do_not_come_again_later(machine):
+    m = machine(A2, "gpu g0 clock=345 ring_ms=0")
+    source = m.source()
+    m.tick(source)
+    poll(m, source, 1)
+    m.step_wall_clock(-60 * SECOND)  # with ten samples of the open interval stamped ahead of it
+    assert set(m.tick(source).sm_clock_mhz) == {345.0}
+    m.say("gpu g0 clock=1980")
+    assert {m.tick(source).sm_clock_mhz for _ in range(120)} == {(1980.0,)}
+
+
 def test_a_buffer_that_fails_for_good_is_replaced_by_polling(machine):
     m = machine(A2, SWINGS)
     source = m.source()
@@ -137,6 +148,17 @@ def test_a_buffer_that_fails_for_good_is_replaced_by_polling(machine):
     m.tick(source)
     poll(m, source, 1)
     assert len(source.read(m.uuid(0)).sm_clock_mhz) == 11
+
+
+def test_a_buffer_that_stays_empty_is_replaced_by_polling(machine):
+    m = machine(A2, SWINGS)
+    source = m.source()
+    m.tick(source)
+    m.say("gpu g0 fail.nvmlDeviceGetSamples=6")  # NOT_FOUND: no sample newer than the last
+    assert [len(m.tick(source).sm_clock_mhz) for _ in range(3)] == [1, 1, 1]
+    poll(m, source, 5)
+    reading = source.read(m.uuid(0))
+    assert mean(reading.sm_clock_mhz) == pytest.approx(0.4 * 345 + 0.6 * 1980, rel=0.03)
 
 
 def test_a_clock_that_no_gpu_runs_at_is_not_a_sample(machine):

@@ -25,6 +25,8 @@ POLL_S = 0.1
 MAX_SAMPLES = 512
 #: The driver stamps samples with the wall clock in us; stamps further from it than this are another clock's.
 _SAME_CLOCK_US = 10_000_000
+#: Readings in a row for which the buffer had nothing; then it is not used any more.
+_EMPTY_READINGS = 3
 
 Sample = tuple[int, float]  # wall clock in us, MHz
 
@@ -32,7 +34,18 @@ Sample = tuple[int, float]  # wall clock in us, MHz
 class Clocks:
     """The SM clock of one entity. `take` by its reader; `collect` by the poller; neither waits for the other."""
 
-    __slots__ = ("_clock", "_foreign", "_kept", "_last_us", "_lock", "_now", "_ring", "_seen_us", "short")
+    __slots__ = (
+        "_clock",
+        "_empty",
+        "_foreign",
+        "_kept",
+        "_last_us",
+        "_lock",
+        "_now",
+        "_ring",
+        "_seen_us",
+        "short",
+    )
 
     def __init__(self, handle: Handle, clock: Clock) -> None:
         self._clock = clock
@@ -41,6 +54,7 @@ class Clocks:
         self._kept = Kept()
         self._seen_us = 0
         self._last_us = 0  # wall clock of the reading before
+        self._empty = 0
         self._foreign = False  # the buffer's stamps are not of the wall clock
         self.short = True  # the buffer does not reach from one reading to the next, or there is none
         self._ring: Ring | None = None
@@ -74,6 +88,10 @@ class Clocks:
             try:
                 self._drain()
                 samples = self._kept.take(None if self._foreign else until_us)
+                self._empty = 0 if samples else self._empty + 1
+                if self._ring is not None and self._empty >= _EMPTY_READINGS:
+                    log.info("nvml: the buffer of clock samples stays empty: clocks are polled")
+                    self._ring, self.short = None, True
             finally:
                 self._lock.release()
         self._last_us = until_us
@@ -148,15 +166,14 @@ class Kept:
 
     def take(self, until_us: int | None) -> list[Sample]:
         """Those up to `until_us`, or all; the others stay for the next interval."""
-        samples = self._samples
-        if until_us is None or not samples or samples[-1][0] <= until_us:
-            cut = len(samples)
-        else:
-            cut = sum(1 for t, _ in samples if t <= until_us)
-        taken = samples[:cut]
+        taken, left = self._samples, []
+        if until_us is not None and taken and taken[-1][0] > until_us:
+            # What lies far ahead was stamped before the wall clock went back: it is nobody's.
+            left = [s for s in taken if until_us < s[0] <= until_us + _SAME_CLOCK_US]
+            taken = [s for s in taken if s[0] <= until_us]
         if self._extremes:
-            taken += [s for s in self._extremes.values() if until_us is None or s[0] <= until_us]
-        self._samples = samples[cut:]
+            taken = [*taken, *(s for s in self._extremes.values() if until_us is None or s[0] <= until_us)]
+        self._samples = left
         self._extremes = {}
         self._stride, self._passed = 1, 0
         return taken
