@@ -14,7 +14,7 @@ from sim_node import JOB, SimRecording
 from fakes import FakeCollector
 from flopmeter.agent.errors import AgentError, SpoolFullError
 from flopmeter.agent.meter import MeterSettings
-from flopmeter.agent.pipeline import Pipeline, PipelineSettings, meter_factory, run_recording
+from flopmeter.agent.pipeline import Pipeline, PipelineSettings, Summary, meter_factory
 from flopmeter.agent.reading import Happening, Reading
 from flopmeter.agent.remark import Remark
 from flopmeter.agent.spool import MIN_LIMIT_BYTES, Spool
@@ -45,6 +45,21 @@ def opened(recording: SimRecording, state: Path, **changes: object) -> Pipeline:
     return Pipeline.open(
         recording.facts(), MAKE_METER, settings(state, **changes), agent_version="0.1.0", rng=Random(1)
     )
+
+
+def run_recording(
+    recording: SimRecording,
+    state: PipelineSettings,
+    progress: Callable[[int, int, int], None] | None = None,
+) -> Summary:
+    """Play a recording through a pipeline of its own, and wait until the collector, if any, has all of it."""
+    pipeline = Pipeline.open(recording.facts(), MAKE_METER, state, agent_version="0.1.0", rng=Random(1))
+    try:
+        summary = pipeline.play(recording, progress=progress)
+        assert pipeline.uplink is None or pipeline.wait_acked(60), pipeline.status
+        return replace(summary, acked_seq=pipeline.chain.spool.acked_seq)
+    finally:
+        pipeline.close()
 
 
 def records(state: Path) -> list[bytes]:
@@ -81,7 +96,7 @@ def undisturbed(tmp_path: Path) -> Callable[[SimRecording], list[bytes]]:
 
     def play(recording: SimRecording) -> list[bytes]:
         state = tmp_path / "undisturbed"
-        run_recording(recording, MAKE_METER, settings(state), agent_version="0.1.0")
+        run_recording(recording, settings(state))
         return records(state)
 
     return play
@@ -99,9 +114,7 @@ def test_a_recording_becomes_records_that_a_collector_takes(tmp_path: Path, coll
     recording = SimRecording(95)
     summary = run_recording(
         recording,
-        MAKE_METER,
         settings(tmp_path, collector=collector.target),
-        agent_version="0.1.0",
         progress=lambda *at: seen.append(at),
     )
     assert summary.items == 95 * 2
@@ -146,10 +159,10 @@ def test_a_replay_that_was_cut_short_goes_on_to_identical_records(
                 break
             pipeline.observe(item)
         pipeline.close()  # without sealing what is open: as if killed
-    summary = run_recording(recording, MAKE_METER, settings(state), agent_version="0.1.0")
+    summary = run_recording(recording, settings(state))
     assert records(state) == expected
     assert summary.last_seq == len(expected)
-    again = run_recording(recording, MAKE_METER, settings(state), agent_version="0.1.0")
+    again = run_recording(recording, settings(state))
     assert (again.windows, again.last_seq) == (0, len(expected))
 
 
@@ -162,19 +175,14 @@ def test_a_recording_waits_where_the_spool_is_full_and_loses_nothing(
     state = with_same_key(tmp_path, "small")
     small = settings(state, collector=collector.target, spool_limit_bytes=MIN_LIMIT_BYTES, keep_acked_bytes=0)
     collector.max_in_flight = 8
-    run_recording(recording, MAKE_METER, small, agent_version="0.1.0")
+    run_recording(recording, small)
     assert [collector.records[n] for n in sorted(collector.records)] == expected
 
 
 def test_a_recording_without_a_collector_stops_where_the_spool_is_full(tmp_path: Path) -> None:
     recording = SimRecording(3000, gpus=4)
     with pytest.raises(SpoolFullError, match="limit 65536"):
-        run_recording(
-            recording,
-            MAKE_METER,
-            settings(tmp_path, spool_limit_bytes=MIN_LIMIT_BYTES),
-            agent_version="0.1.0",
-        )
+        run_recording(recording, settings(tmp_path, spool_limit_bytes=MIN_LIMIT_BYTES))
 
 
 def live(recording: SimRecording) -> SimRecording:
@@ -487,7 +495,7 @@ def test_a_second_pipeline_on_the_same_state_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_spool_of_another_key_is_refused(tmp_path: Path) -> None:
-    run_recording(SimRecording(15), MAKE_METER, settings(tmp_path), agent_version="0.1.0")
+    run_recording(SimRecording(15), settings(tmp_path))
     (tmp_path / "record.key").unlink()
     with pytest.raises(AgentError, match="another record key"):
         opened(SimRecording(15), tmp_path)

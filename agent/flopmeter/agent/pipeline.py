@@ -380,38 +380,3 @@ class Pipeline:
         if not done and self.uplink.status.fatal is not None:
             raise self.uplink.status.fatal
         return done
-
-
-def run_recording(
-    recording: Recording,
-    make_meter: MeterFactory,
-    settings: PipelineSettings,
-    *,
-    agent_version: str,
-    rng: Random | None = None,
-    progress: Callable[[int, int, int], None] | None = None,
-    ack_timeout_s: float = 600.0,
-) -> Summary:
-    """Play a recording through a pipeline of its own, and wait until the collector has all of it.
-
-    Raises AgentError if the collector has not acknowledged everything within `ack_timeout_s` of the end.
-    """
-    pipeline = Pipeline.open(recording.facts(), make_meter, settings, agent_version=agent_version, rng=rng)
-    try:
-        summary = pipeline.play(recording, progress=progress)
-        if pipeline.uplink is not None and not pipeline.wait_acked(ack_timeout_s):
-            status = pipeline.uplink.status
-            raise AgentError(
-                f"collector {status.target}: acknowledged records up to {status.acked_seq} of "
-                f"{summary.last_seq} within {ack_timeout_s:g} s ({status.last_error or 'no error seen'})",
-                "the rest is safe in the state directory; run the same command again",
-            )
-        return Summary(
-            summary.items,
-            summary.windows,
-            summary.first_seq,
-            summary.last_seq,
-            pipeline.chain.spool.acked_seq,
-        )
-    finally:
-        pipeline.close()
