@@ -335,7 +335,10 @@ def clock(before_khz: int, reading: Reading) -> tuple[int, int, int, int] | None
     One sample alone says nothing of the time before it, so the sample at the interval's start joins it.
     A sample outside (0, MAX_SM_CLOCK_MHZ], or below 1 kHz, is not one.
     """
-    samples = [khz for mhz in reading.sm_clock_mhz if (khz := _khz(mhz))]
+    # As _khz, without a call for each: there may be 50 a second.
+    samples = [
+        khz for mhz in reading.sm_clock_mhz if 0 < mhz <= MAX_SM_CLOCK_MHZ and (khz := round(mhz * 1_000))
+    ]
     if not samples:
         return None
     if len(samples) == 1 and before_khz:
