@@ -816,7 +816,11 @@ def test_a_wall_clock_gone_mad_over_a_reboot_is_bounded() -> None:
         node.flush()
         node.restart(boot=NEXT)
         node.take(node.gpu.reading(5 * SECOND, unix=UNIX0 + shift))
-        assert [d // 86_400 for _, d, _ in gaps(node.flush())] == ([] if days is None else [days])
+        sealed = node.flush()
+        assert [d // 86_400 for _, d, _ in gaps(sealed)] == ([] if days is None else [days])
+        (said,) = [n.detail for n in sealed[-1].batch.notices if n.entity_index == 0]
+        booked = 0 if days is None else days * 86_400 * SECOND
+        assert said.endswith(f"ns passed over a reboot; {booked} ns are booked as a gap")
 
 
 def test_a_reboot_without_a_boot_id_is_refused() -> None:

@@ -277,6 +277,41 @@ def test_a_bridge_is_a_workloads_only_if_it_held_the_device_throughout(
         assert whose == {JOB: 99}
 
 
+@pytest.mark.parametrize("gpm", ["cycles", "percent"])
+@pytest.mark.parametrize("after", [JOB, OTHER_JOB], ids=["the-same-job", "another-job"])
+def test_an_agent_that_starts_again_while_there_is_no_room_loses_no_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpm: str, after: Workload
+) -> None:
+    """Who held the device was in memory only: the time is the job's if both ends of it agree, else nobody's."""
+    recording = live(SimRecording(100, gpus=1, gpm=gpm))
+    start = next(iter(recording.items())).t_boot_ns
+    pipeline = opened(recording, tmp_path)
+    full = Full(pipeline, monkeypatch)
+    for item in recording.items():
+        assert isinstance(item, Reading)
+        second = (item.t_boot_ns - start) // 1_000_000_000
+        if second in {60, 66}:
+            pipeline.close()  # without sealing: as if killed
+            pipeline = opened(recording, tmp_path)
+            full = Full(pipeline, monkeypatch)
+        full.now = 45 <= second < 78
+        pipeline.observe(replace(item, workload=JOB if second < 60 else after))
+    pipeline.stop(0)
+    whose: Counter[Workload] = Counter()
+    gaps: set[GapReason] = set()
+    for batch in batches(records(tmp_path)):
+        gaps |= {u.gap_reason for u in batch.usage if u.gap_reason}
+        for u in batch.usage:
+            whose[batch.workloads[u.workload_index]] += u.duration_ns // 1_000_000_000
+    assert sum(whose.values()) == 99
+    between = sum(whose.values()) - whose[UNATTRIBUTED]
+    assert whose == (
+        {JOB: 99} if after is JOB else {JOB: 39, after: between - 39, UNATTRIBUTED: 99 - between}
+    )
+    assert (whose[UNATTRIBUTED] > 0) == (after is not JOB)
+    assert bool(gaps) == (gpm == "percent")
+
+
 def test_what_is_said_twice_without_room_is_said_once_in_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

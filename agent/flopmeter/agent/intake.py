@@ -324,8 +324,12 @@ class Intake(Epochs):
         """Book the time from `accounted_ns` to `until` as a gap; after a reboot, what is owed by the wall clock."""
         duration = 0
         if track.owed_unix_ns >= 0:
-            duration = min((unix or until + self.j.offset_ns) - track.owed_unix_ns, MAX_REBOOT_GAP_NS)
+            passed = (unix or until + self.j.offset_ns) - track.owed_unix_ns
+            duration = min(passed, MAX_REBOOT_GAP_NS)
             track.owed_unix_ns = -1
+            if passed != max(duration, 0):
+                said = f"by the wall clock {passed} ns passed over a reboot; {max(duration, 0)} ns are booked as a gap"
+                self.say(NoticeKind.REBOOTED, track.entity.device.entity, said)
         elif track.accounted_ns >= 0:
             duration = until - track.accounted_ns
         if duration > 0:
