@@ -149,6 +149,15 @@ def test_models_have_a_line_each_where_there_are_several(flopmeter):
     assert "\n  NVIDIA B200 " in run_view(document, Paint(colour=False, width=80))
 
 
+def test_lists_leave_out_what_matters_least_where_there_is_no_room(flopmeter, monkeypatch):
+    for width, seen in ((80, False), (130, True)):
+        monkeypatch.setenv("COLUMNS", str(width))
+        code, out, _ = flopmeter("runs", "list")
+        assert code == 0
+        assert ("last seen" in out) is ("observed" in out) is seen
+        assert "upper" in out
+
+
 def test_an_unknown_run_is_named_with_what_is_near(flopmeter):
     code, out, err = flopmeter("runs", "show", "lama-70b-pretrian")
     assert code == 3

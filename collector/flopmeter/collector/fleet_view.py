@@ -64,7 +64,7 @@ def fleet_view(fleet: Mapping[str, Any], paint: Paint) -> str:
         f"{fleet['nodes_total']} nodes ({states}), {fleet['gpus']} GPUs · {hours(fleet['device_seconds'])} metered, "
         f"{hours(fleet['idle_device_seconds'])} idle, {share:.1f} % unattributed"
     )
-    page = [paint(summary, bold=True), table(head, rows, paint)]
+    page = [paint(summary, bold=True), table(head, rows, paint, spare=(5, 3))]  # lag, model
     for note in (*_libraries(fleet), *_uncovered(fleet), *_modes(fleet)):
         page += ["", *wrapped(note, paint.width, "  ", "")]
     return "\n".join(page)

@@ -28,9 +28,13 @@ class Paint:
         return click.style(text, fg=fg, bold=bold or None, dim=dim or None) if self.colour else text
 
 
-def table(head: Sequence[str], rows: Sequence[Row], paint: Paint) -> str:
+def table(head: Sequence[str], rows: Sequence[Row], paint: Paint, *, spare: Sequence[int] = ()) -> str:
+    """Columns that have something in them; `spare` ones are left out, first to last, where it gets too wide."""
     used = [i for i in range(len(head)) if head[i] == "" or any(row[i][0] for row in rows)]
     widths = {i: max(len(head[i]), *(len(row[i][0]) for row in rows)) for i in used}
+    for i in spare:
+        if sum(widths[k] + 2 for k in used) - 2 > paint.width and i in used:
+            used.remove(i)
     lines = ["  ".join(paint(f"{head[i]:{widths[i]}}", dim=True) for i in used).rstrip()]
     for row in rows:
         cells = []

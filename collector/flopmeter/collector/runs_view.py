@@ -228,7 +228,7 @@ def runs_view(documents: Sequence[Mapping[str, Any]], paint: Paint) -> str:
                 (_minute(d["last_seen"]), {"dim": True}),
             )
         )
-    return table(head, rows, paint)
+    return table(head, rows, paint, spare=(7, 6))  # last seen, observed
 
 
 def _nearest(document: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
