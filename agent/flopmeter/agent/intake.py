@@ -131,6 +131,9 @@ class Intake(Epochs):
             reason = reason or GapReason.READ_HUNG
             self._gap(track, until, reason, *_held(track))
             track.forget_base(reason)
+            self.silent(
+                track, now
+            )  # as it is without counters: settled again from the journal, nothing is left
 
     def _by_counters(self, track: Track, reading: Reading, now: Point, holding: Holding) -> None:
         base = track.base
