@@ -20,7 +20,7 @@ _PERCENTS = (*PERCENT_IDS, DRAM_BW_UTIL)
 ALL_IDS = (*_PERCENTS, *RATE_IDS, *CYCLE_IDS)
 #: A metric that fails so is never asked for again. INVALID_ARGUMENT: an id that the driver does not know.
 _NEVER = nvml.NEVER | {2}
-_CYCLES, _SHARES, _RATES = frozenset(CYCLE_IDS), frozenset(_PERCENTS), frozenset(RATE_IDS)
+_KINDS = frozenset(_PERCENTS), frozenset(RATE_IDS), frozenset(CYCLE_IDS)
 
 
 class GpmValues(NamedTuple):
@@ -60,17 +60,18 @@ class Gpm:
         self.taken_ns = t_ns = self._clock.boot_ns()
         codes, values = self._pair.get() if self._probed else self._probe()
         if any(codes):  # some fail alone
-            ids = self._pair.ids
-            good = {metric: v for metric, code, v in zip(ids, codes, values, strict=True) if not code}
-            cycles = counters({i: v for i, v in good.items() if i in _CYCLES})
-            percent = percents({i: v for i, v in good.items() if i in _SHARES})
-            rates = amounts({i: v for i, v in good.items() if i in _RATES})
-        else:
-            (shares, flows, counts), p, r = self._kinds, self._rates_at, self._cycles_at
-            percent = percents(dict(zip(shares, values[:p], strict=True)))
-            rates = amounts(dict(zip(flows, values[p:r], strict=True)))
-            cycles = counters(dict(zip(counts, values[r:], strict=True)))
-        return GpmValues(t_ns, since_ns, cycles, percent, rates)
+            good = [(i, v) for i, code, v in zip(self._pair.ids, codes, values, strict=True) if not code]
+            parts = [tuple(zip(*(p for p in good if p[0] in kind), strict=True)) for kind in _KINDS]
+            some = [part or ((), ()) for part in parts]
+            return GpmValues(t_ns, since_ns, counters(*some[2]), percents(*some[0]), amounts(*some[1]))
+        (shares, flows, counts), p, r = self._kinds, self._rates_at, self._cycles_at
+        return GpmValues(
+            t_ns,
+            since_ns,
+            counters(counts, values[r:]),
+            percents(shares, values[:p]),
+            amounts(flows, values[p:r]),
+        )
 
     def _probe(self) -> tuple[tuple[int, ...], tuple[float, ...]]:
         """The first time all ids are tried; those that this driver can answer are kept."""
@@ -90,10 +91,7 @@ class Gpm:
         if not kept:
             raise NvmlError(nvml.NOT_SUPPORTED)
         pair.ask_for(tuple(ALL_IDS[i] for i in kept))
-        shares, flows, counts = (
-            tuple(i for i in pair.ids if i in kind) for kind in (_SHARES, _RATES, _CYCLES)
-        )
-        self._kinds = shares, flows, counts
+        self._kinds = shares, flows, _ = [tuple(i for i in pair.ids if i in kind) for kind in _KINDS]
         self._rates_at, self._cycles_at = len(shares), len(shares) + len(flows)
         self._probed = True
         return tuple(codes[i] for i in kept), tuple(values[i] for i in kept)

@@ -4,8 +4,6 @@ A number that fails is a failed read of that value alone (docs/trace-format.md, 
 A value that is no number at all raises TypeError: then the input is not what it says it is.
 """
 
-from collections.abc import Mapping
-
 from flopmeter.agent.reading import MAX_PERCENT
 from flopmeter.contract.limits import MAX_SM_CLOCK_MHZ
 
@@ -58,32 +56,35 @@ def power_mw(value: object) -> int | None:
     return draw if draw is not None and draw <= MOST_MW else None
 
 
-def counters(values: Mapping[int, float]) -> dict[int, int]:
-    """Those of `values` that are counters, whole; what is not read is not there."""
-    if values:
-        numbers = values.values()
-        # One look at all of them: NaN makes the sum NaN, and infinity is past the blanks.
-        total = sum(numbers)
-        most = max(numbers)
-        if (
-            total == total  # noqa: PLR0124
-            and min(numbers) >= 0
-            and (most < FIRST_BLANK or (most < INT64_BLANK and FP64_BLANKS.isdisjoint(numbers)))
-        ):
-            return dict(zip(values, map(int, numbers), strict=True))
-    return {i: count for i, v in values.items() if (count := counter(v)) is not None}
+Doubles = tuple[float, ...]
 
 
-def percents(values: dict[int, float]) -> dict[int, float]:
-    """Those of `values` that are percentages."""
-    if values:
-        numbers = values.values()
-        total = sum(numbers)
-        if total == total and min(numbers) >= 0 and max(numbers) <= MAX_PERCENT:  # noqa: PLR0124
-            return values
-    return {i: share for i, v in values.items() if (share := percent(v)) is not None}
+def counters(ids: tuple[int, ...], values: Doubles) -> dict[int, int]:
+    """Those of a driver's doubles that are counters, whole, by id; what is not read is not there."""
+    if _between(values, INT64_BLANK):
+        whole = tuple(map(int, values))
+        if max(whole) < FIRST_BLANK or FP64_BLANKS.isdisjoint(whole):
+            return dict(zip(ids, whole, strict=True))
+    pairs = zip(ids, values, strict=True)
+    return {i: count for i, v in pairs if (count := counter(v)) is not None}
 
 
-def amounts(values: Mapping[int, float]) -> dict[int, float]:
-    """Those of `values` that are rates: finite, from 0."""
-    return {i: v for i, v in values.items() if 0 <= v < INT64_BLANK and v not in FP64_BLANKS}
+def percents(ids: tuple[int, ...], values: Doubles) -> dict[int, float]:
+    """Those of a driver's doubles that are percentages, by id."""
+    pairs = zip(ids, values, strict=True)
+    if _between(values, MAX_PERCENT):
+        return dict(pairs)
+    return {i: share for i, v in pairs if (share := percent(v)) is not None}
+
+
+def amounts(ids: tuple[int, ...], values: Doubles) -> dict[int, float]:
+    """Those of a driver's doubles that are rates, by id: finite, from 0."""
+    pairs = zip(ids, values, strict=True)
+    if _between(values, FIRST_BLANK - 1):
+        return dict(pairs)
+    return {i: v for i, v in pairs if 0 <= v < INT64_BLANK and v not in FP64_BLANKS}
+
+
+def _between(values: Doubles, most: float) -> bool:
+    """All of them from 0 to `most`: one look instead of one at each. A NaN makes the sum NaN."""
+    return bool(values) and sum(values) >= 0 and min(values) >= 0 and max(values) <= most
