@@ -18,7 +18,7 @@ from flopmeter.collector.books import SUM_FIELDS, GroupKey
 from flopmeter.collector.figures import Model, run_flop, tally
 from flopmeter.collector.run_figures import run_figures
 from flopmeter.contract.evidence_class import CYCLE_ERROR_PPM, EvidenceClass
-from flopmeter.contract.flop import Cycles, Figure, flop, integer_ops, total
+from flopmeter.contract.flop import Cycles, Figure, flop, integer_ops, nominal_sparse, total
 from flopmeter.contract.pipes import residual
 from flopmeter.contract.usage import ALL_MEASURED, Measured, Usage, Workload, WorkloadKind
 from flopmeter.contract.w_table import DTYPE_RATE, FLOAT_TENSOR_RATES, Arch, current
@@ -36,6 +36,7 @@ class Work:
     counter: str  # which one saw it: hmma, any (no other tensor counter), imma, dmma, fp64, fp32, fp16, int
     flop: int
     ops: int = 0
+    nominal: int = 0  # what a datasheet calls it, where its operands were 2:4 sparse
 
 
 @st.composite
@@ -49,7 +50,9 @@ def tensor_work(draw: st.DrawFn, arch: Arch) -> Work:
     # Legacy mma.sync keeps the pipe busy at 60 % or more of the rate (metering.md 4.3).
     share = draw(st.integers(600, 1000)) if arch.legacy_mma_permille < 1000 else 1000
     # 2:4-sparse operands: the same cycles execute the dense number of operations (metering.md 3.2).
-    return Work(cycles, counter, cycles * arch.rates[dtype] * share // 1000)
+    sparse = draw(st.booleans()) and dtype in arch.sparse
+    called = cycles * (arch.sparse if sparse else arch.rates)[dtype] * share // 1000
+    return Work(cycles, counter, cycles * arch.rates[dtype] * share // 1000, nominal=called)
 
 
 @st.composite
@@ -175,6 +178,7 @@ def test_the_truth_lies_within_the_bounds(d: Device, measured: Measured, dtype: 
     assert figure.lower <= d.flop <= figure.upper
     assert figure.lower <= figure.point <= figure.upper
     assert ops.lower <= d.ops <= ops.upper
+    assert sum(max(w.nominal, w.flop) for w in d.work) <= nominal_sparse(c, d.arch)
 
 
 @given(
@@ -280,7 +284,7 @@ def test_splitting_intervals_changes_nothing(ds: list[Device], cut: int) -> None
 @given(ds=st.lists(hopper_devices(), min_size=1, max_size=5), dtype=DTYPES)
 def test_windows_apart_are_windows_together(ds: list[Device], dtype: str) -> None:
     """Points add up exactly however windows are grouped; bounds of the whole contain those of the parts."""
-    usage = []
+    usage: list[Usage] = []
     for d in ds:
         window = Window()
         window.add("GPU-0", ME, interval(d, ALL_MEASURED))
