@@ -12,6 +12,8 @@ from .lab import UnavailableError
 from .work import Attention, Copy, Gemm, GptStack, Idle, IntMad, MmaSync, Work
 
 DEVICE = "cuda"
+#: What CUDA says when the context is of no more use.
+_LOST = ("illegal memory", "illegal instruction", "device-side assert", "unspecified launch", "ECC error")
 _DTYPES = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
@@ -85,15 +87,18 @@ class TorchRunning:
 
 
 def build(work: Work, chunk_s: float, kernels: Callable[[], Kernels]) -> TorchRunning:
-    """Ready to run. Raises UnavailableError where this PyTorch or this machine cannot."""
+    """Ready to run. Raises UnavailableError where this PyTorch, its compilers or this machine cannot.
+
+    Whatever the libraries raise: one workload may not cost the others of its experiment. A lost CUDA context does.
+    """
     try:
         return TorchRunning(_call(work, kernels), chunk_s, idle=isinstance(work, Idle))
-    except (NotImplementedError, AttributeError, ImportError) as e:
+    except UnavailableError:
+        raise
+    except Exception as e:
+        if any(word in str(e) for word in _LOST):
+            raise  # the process must begin anew
         raise UnavailableError(f"{work.key}: {type(e).__name__}: {e!s:.300}") from e
-    except RuntimeError as e:
-        if any(word in str(e) for word in ("illegal", "device-side assert", "unspecified launch")):
-            raise  # the context is lost: the process must begin anew
-        raise UnavailableError(f"{work.key}: {e!s:.300}") from e
 
 
 def _call(work: Work, kernels: Callable[[], Kernels]) -> Callable[[], object]:
