@@ -111,6 +111,14 @@ def toml(state: State) -> str:
             lines.append(
                 f"# measured {key.removeprefix('implied ')}: {value:.1f} operations per active SM-cycle"
             )
+    e2 = _raw(state.results, "E2")
+    if e2.get("scale"):
+        lines.append(
+            f"# id 248 is the {e2['scale']} over the SMs ({e2['counts_per_clock']:.4f} counts per clock)"
+        )
+    constants = [f"{key} {k:.4f}" for key, k in e2.get("k", {}).items() if k]
+    if constants:
+        lines.append(f"# k of the counters: {', '.join(constants)}")
     known = []
     holds = {"any": (("tf32", "bf16"), ("fp8",)), "hmma": (("tf32", "bf16", "fp8"), ())}.get(
         e4.get("fp8_place", "")

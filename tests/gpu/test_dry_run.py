@@ -255,6 +255,8 @@ def test_table_and_markdown_show_every_experiment_and_that_it_was_simulated() ->
     assert report.SIMULATED in text
     assert report.SIMULATED in page
     assert "# SIMULATED: do not paste." in toml(state)
+    assert "# id 248 is the average over the SMs (1.0000 counts per clock)" in toml(state)
+    assert "# k of the counters: 250 1.0000, 252 1.0000" in toml(state)
     widths = {line.replace("\\|", "").count("|") for line in page.splitlines() if line.startswith("| E")}
     assert widths == {9, 6}
 
