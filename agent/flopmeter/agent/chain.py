@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 from flopmeter.contract.record import HEADER_BYTES, SIGNATURE_BYTES, ZERO_HASH, record_hash
 from flopmeter.contract.usage import Batch, Inventory, NoticeKind
 
-from .encode import Outline, decode_outline, encode_batch, encode_inventory
+from .encode import Outline, decode_devices, decode_outline, encode_batch, encode_inventory
 from .errors import SpoolError
 from .journal import JournalError, load_journal
 from .keys import RecordKey
@@ -251,7 +251,8 @@ class Chain:
         except SpoolError as e:
             log.warning("record %d: the time that is lost with it cannot be priced: %s", entry.seq, e)
             return None
-        payload = substitute(outline, inventory, text, start_boot_ns=start_boot_ns)
+        ends = {index: end for index, (end, _) in self._readings(entry).items()}
+        payload = substitute(outline, inventory, text, start_boot_ns=start_boot_ns, ends=ends)
         return Entry(
             record=seal_record(self.key, entry.boot_id, tip, payload),
             journal=entry.journal,
@@ -270,7 +271,9 @@ class Chain:
             same_boot = entry.boot_id == head.head_boot_id
             if entry.seq <= acked and not same_boot:
                 continue  # it was in the books once, and nothing shows that it is not now
-            if not same_boot or (entry.window_start_boot_ns >= head_end and not _reaches(entry, head_end)):
+            if not same_boot or (
+                entry.window_start_boot_ns >= head_end and not self._reaches(entry, head_end)
+            ):
                 moved.append((entry.seq, False))
             elif entry.seq > acked:
                 books = f"its time is in the books already, up to record {head.resume_seq - 1}"
@@ -309,6 +312,32 @@ class Chain:
             tip = behind(again)
             yield again
 
+    def _reaches(self, entry: Entry, head_end: int) -> bool:
+        """Whether the record tells of time before `head_end`, though its window starts behind it.
+
+        An interval belongs to the window in which it ends, so that one over a restart can start long before;
+        one from the last reading before the window's edge, as each window has, starts hardly before.
+        """
+        outline = _outline(entry)
+        if outline is None:
+            return False
+        readings = self._readings(entry)
+        for index, time_ns in outline.time_ns.items():
+            end, usual_ns = readings.get(index, (outline.window_end_boot_ns, 0))
+            if end - time_ns + usual_ns < head_end:
+                return True
+        return False
+
+    def _readings(self, entry: Entry) -> dict[int, tuple[int, int]]:
+        """By entity_index: the last reading of the record, and how far apart they are; as its journal tells."""
+        try:
+            tracks = load_journal(zlib.decompress(entry.journal)).tracks
+            devices = decode_devices(self.spool.inventory(entry.inventory_digest))
+            times = {i: tracks[d.entity]["times"] for i, d in enumerate(devices) if d.entity in tracks}
+            return {i: (t[2], min(filter(None, t[-2:]), default=0)) for i, t in times.items() if t[2] >= 0}
+        except (zlib.error, JournalError, SpoolError, LookupError, TypeError):
+            return {}
+
     def _set_aside(self, entry: Entry, reason: str) -> str:
         name = f"record-{entry.seq}-{record_hash(entry.record).hex()[:16]}"
         self.spool.quarantine(name, entry.record, reason)
@@ -329,17 +358,6 @@ class Chain:
         except JournalError:
             told = set()
         return [r for r in kept if r.name not in told]
-
-
-def _reaches(entry: Entry, head_end: int) -> bool:
-    """Whether the record tells of time before `head_end`, though its window starts behind it.
-
-    An interval belongs to the window in which it ends, so that one over a restart can start long before.
-    """
-    outline = _outline(entry)
-    if outline is None:
-        return False
-    return any(time_ns > outline.window_end_boot_ns - head_end for time_ns in outline.time_ns.values())
 
 
 def _outline(entry: Entry) -> Outline | None:

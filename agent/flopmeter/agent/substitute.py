@@ -4,6 +4,8 @@ The same window and inventory, and for each entity as much time as the record to
 the most that can have run. So the sum of an entity's time stays whole, and the loss stands where it happened.
 """
 
+from collections.abc import Mapping
+
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.usage import UNATTRIBUTED, Batch, GapReason, Measured, Notice, NoticeKind, Usage
 from flopmeter.contract.w_table import current
@@ -18,19 +20,28 @@ def is_substitute(outline: Outline) -> bool:
     return outline.only_lost and NoticeKind.RECORD_REFUSED in outline.notices
 
 
-def substitute(outline: Outline, inventory: bytes, detail: str, *, start_boot_ns: int = 0) -> bytes:
+def substitute(
+    outline: Outline,
+    inventory: bytes,
+    detail: str,
+    *,
+    start_boot_ns: int = 0,
+    ends: Mapping[int, int] | None = None,
+) -> bytes:
     """The payload that replaces the batch of `outline`; `detail` says why, in its RECORD_REFUSED notice.
 
-    `start_boot_ns`: usage up to there is in the books already, so that only the rest of the window is lost.
+    `start_boot_ns`: usage up to there is in the books already, so that only the rest is lost: up to the entity's
+    last reading (`ends`, by index) where that is known, else to the end of the window.
     The time is nobody's: names of workloads may be what the record was refused for.
     """
     devices = decode_devices(inventory)
     parents = frozenset(d.parent for d in devices if d.mig and d.parent)
     start = max(outline.window_start_boot_ns, start_boot_ns)
-    most_ns = outline.window_end_boot_ns - start if start_boot_ns else None
+    last = ends or {}
     usage = []
     for index, time_ns in sorted(outline.time_ns.items()):
-        lost_ns = time_ns if most_ns is None else min(time_ns, most_ns)
+        until = min(last.get(index, outline.window_end_boot_ns), outline.window_end_boot_ns)
+        lost_ns = min(time_ns, until - start) if start_boot_ns else time_ns
         if not 0 <= index < len(devices) or lost_ns <= 0:
             continue
         entity = describe(devices[index], current(), source="", parents=parents)
