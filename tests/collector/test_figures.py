@@ -223,6 +223,8 @@ def test_a_shared_gap_is_its_time_once():
     report = run_figures(groups, MODELS, {}, TABLE)
     assert report.gaps_ns == {GapReason.READ_FAILED: 30}
     assert report.flop == Figure(0, 0, 1000 * (8192 + 128 + 256 + 512))
+    beside = {k: v for k, v in groups.items() if k.measured & Measured.OTHERS}
+    assert run_figures(beside, MODELS, {}, TABLE).gaps_ns == {}, "a holder that was given nothing of it"
 
 
 def test_a_declaration_is_tried_as_true_and_never_moves_the_bounds():

@@ -230,8 +230,6 @@ def _classes(agent: AgentState) -> dict[str, int]:
     """Entities by the class that most of their last window was metered in."""
     longest: dict[int, dict[EvidenceClass, int]] = {}
     for u in agent.batch.usage if agent.batch else ():
-        if u.measured & Measured.OTHERS:
-            continue
         by_class = longest.setdefault(u.entity_index, {})
         by_class[u.evidence_class] = by_class.get(u.evidence_class, 0) + u.duration_ns
     found: dict[str, int] = {}

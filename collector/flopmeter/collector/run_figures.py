@@ -77,9 +77,10 @@ def run_figures(
     priced = tally(groups, dtypes).priced(models, table)
     sums = [0] * len(NO_SUMS)
     for group in priced:
-        if not is_others(group.key.measured):
-            for i, number in enumerate(group.sums):
-                sums[i] += number
+        for i, number in enumerate(
+            group.sums
+        ):  # what others did has no time, no elapsed cycles and no energy
+            sums[i] += number
     gaps_ns: dict[GapReason, int] = {}
     for key, numbers in groups.items():
         if key.evidence_class == EvidenceClass.GAP and not is_others(key.measured):
