@@ -12,6 +12,7 @@ import pytest
 from sim_node import JOB, SimRecording
 
 from fakes import FakeCollector
+from flopmeter.agent.chain import HeadFacts
 from flopmeter.agent.errors import AgentError, SpoolFullError
 from flopmeter.agent.meter import MeterSettings
 from flopmeter.agent.pipeline import Pipeline, PipelineSettings, Summary, meter_factory
@@ -622,6 +623,23 @@ def test_usage_that_is_in_the_books_already_is_not_sent_twice(
     assert any(start >= head for start, _ in spans)
     assert notices(made).count(NoticeKind.REANCHORED) == 1
     assert sums(made)["0 ns"] <= 99_000_000_000
+
+
+def test_reading_jitter_at_a_windows_edge_makes_no_gap_of_a_good_record(tmp_path: Path) -> None:
+    """Moved behind another head, whose books end where its window starts; its first interval began 1.05 s before."""
+    recording = live(SimRecording(45, gpus=1, gpm="cycles"))
+    items = list(recording.items())
+    early = items[9]
+    items[9] = replace(early, t_boot_ns=early.t_boot_ns - 50_000_000, t_unix_ns=early.t_unix_ns - 50_000_000)
+    pipeline = opened(recording, tmp_path)
+    feed(pipeline, items)
+    chain = pipeline.chain
+    head_end = chain.spool.entry(1).window_end_boot_ns
+    before = batches([e.record for e in chain.spool.entries(2)])
+    assert before[0].usage[0].duration_ns > WINDOW_NS
+    chain.resume(HeadFacts(9, b"h" * 32, recording.facts().boot_id, head_end))
+    assert batches([e.record for e in chain.spool.entries(9)]) == before
+    pipeline.close()
 
 
 def feed(pipeline: Pipeline, items: list[Reading | Happening]) -> None:

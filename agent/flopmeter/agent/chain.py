@@ -324,7 +324,7 @@ class Chain:
         readings = self._readings(entry)
         for index, time_ns in outline.time_ns.items():
             end, usual_ns = readings.get(index, (outline.window_end_boot_ns, 0))
-            if end - time_ns + usual_ns < head_end:
+            if end - time_ns + usual_ns * 3 // 2 < head_end:  # half as much again is jitter
                 return True
         return False
 
