@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 PIP    := -m pip --disable-pip-version-check -qq
 LOCKED := $(PIP) install --require-hashes -r
 
-.PHONY: help demo test test-lowest lint bench proto lock images clean
+.PHONY: help demo test test-lowest lint bench validate-gpu proto lock images clean
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -61,6 +61,9 @@ lint: $(VENV)/.dev ## ruff, mypy strict, import walls, generated stubs unchanged
 
 bench: $(VENV)/.bench ## ratios of our speed to peers and floors, measured side by side
 	@$(BIN)/python tests/bench/run.py $(ARGS)
+
+validate-gpu: ## the figures against known work on a real GPU; resumable (needs a GPU, PyTorch, nvidia-ml-py)
+	$(PYTHON) tests/gpu/validate.py run --out out/gpu $(ARGS)
 
 proto: $(VENV)/.dev ## generate protos/flopmeter/wire/v1/*_pb2* again
 	$(BIN)/python -m grpc_tools.protoc --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy -I protos --python_out=protos --mypy_out=protos protos/flopmeter/wire/v1/*.proto
