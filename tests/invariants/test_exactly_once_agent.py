@@ -374,6 +374,7 @@ WholeLine.TestCase.settings = settings(
     max_examples=60,
     stateful_step_count=25,
     deadline=None,
+    derandomize=True,  # so that make test says the same each time; look further with other seeds
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 TestWholeLine = WholeLine.TestCase
