@@ -123,6 +123,25 @@ def test_energy_is_compared_only_over_time_in_which_both_were_read():
     assert Check.ENERGY_POWER not in gpu.kinds
 
 
+def test_a_tick_longer_than_what_power_is_averaged_over_needs_an_hour():
+    gpu = Gpu()
+    gpu.run(719, step=5.0, energy_w=700)
+    assert Check.ENERGY_POWER not in gpu.kinds
+    gpu.run(3, step=5.0, energy_w=700)
+    assert Check.ENERGY_POWER in gpu.kinds
+    assert Check.ENERGY_POWER not in [s.partition(":")[0] for s in Gpu().run(1500, step=5.0, energy_w=650)]
+
+
+@pytest.mark.parametrize("capability", ["7.0", "7.5", "8.0"])
+def test_a_power_sensor_of_the_moment_is_believed_less(capability):
+    """A load of 0.7 s on and 0.3 s off, read every second: the sensor sees 600 W, the counter 450."""
+    a100 = Gpu(dataclasses.replace(H100, compute_capability=capability))
+    a100.run(70, energy_w=460)
+    assert Check.ENERGY_POWER not in a100.kinds
+    a100.run(70, energy_w=440)
+    assert Check.ENERGY_POWER in a100.kinds
+
+
 def test_an_exporters_power_is_believed_over_an_hour_only():
     gpu = Gpu(exporter=True)
     assert gpu.run(119, step=30.0, energy_w=700) == []
@@ -209,7 +228,7 @@ def test_checks_go_on_from_a_journal_as_if_never_stopped():
         gpu.run(30, dram=0.0, energy_w=900)
     assert one.said == two.said
     assert len(one.said) == 2
-    for bad in ([], [[1], {}], [["x"] * 17, {}], [[0] * 17, {"a": "b"}]):
+    for bad in ([], [[1], {}], [["x"] * 18, {}], [[0] * 18, {"a": "b"}]):
         with pytest.raises((ValueError, TypeError)):
             Checks.load(bad)
 

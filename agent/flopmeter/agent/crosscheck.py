@@ -29,7 +29,12 @@ TELL_AGAIN_NS = 3_600_000_000_000
 
 #: Energy counter against the integral of power: +-5 % over at least 60 s (metering.md 6.2).
 ENERGY_TOLERANCE_PERMILLE = 50
-#: An exporter's power is one sample per collect interval (30 s): an hour of them, and twice the tolerance.
+#: Volta, Turing and GA100 tell the power of the moment and not of the last second (metering.md 2.3): load that
+#: comes and goes in step with the readings is seen from one side only.
+INSTANT_TOLERANCE_PERMILLE = 250
+#: An exporter's power is one sample per collect interval (30 s), and a second's average says little of a longer
+#: tick: an hour of them, and twice the tolerance.
+WHOLE_STEP_NS = 2_000_000_000
 EXPORTER_PERIOD_NS = 3_600_000_000_000
 EXPORTER_STEP_NS = 60_000_000_000
 EXPORTER_TOLERANCE_PERMILLE = 100
@@ -174,6 +179,7 @@ class Checks:
     pair_ns: int = 0  # time with both energy and power
     pair_mj: int = 0
     pair_pj: int = 0  # integral of power, mW x ns
+    pair_coarse: int = 0  # 1: power was sampled too seldom for a minute to tell
     over_ns: int = 0
     elapsed: int = 0
     active: int = 0  # SM-active cycles
@@ -212,12 +218,14 @@ class Checks:
             self.pair_ns += duration
             self.pair_mj += numbers[11]
             self.pair_pj += (power_before + self.step_mw) * duration // 2
+            if exporter or duration > WHOLE_STEP_NS:
+                self.pair_coarse = 1
         else:
-            self.pair_ns = self.pair_mj = self.pair_pj = 0
+            self._forget_pair()
         failed: list[tuple[Check, str]] = []
-        if self.pair_ns >= (EXPORTER_PERIOD_NS if exporter else PERIOD_NS):
-            failed += _energy(self, EXPORTER_TOLERANCE_PERMILLE if exporter else ENERGY_TOLERANCE_PERMILLE)
-            self.pair_ns = self.pair_mj = self.pair_pj = 0
+        if self.pair_ns >= (EXPORTER_PERIOD_NS if self.pair_coarse else PERIOD_NS):
+            failed += _energy(self, _tolerance(device, coarse=self.pair_coarse == 1))
+            self._forget_pair()
         if self.over_ns >= PERIOD_NS:
             failed += _activity(self, device)
             self._forget_activity()
@@ -227,7 +235,7 @@ class Checks:
         """Something lies between the last reading and the next one: judge only what comes from there on."""
         if not keep_power:
             self.step_mw = -1
-        self.pair_ns = self.pair_mj = self.pair_pj = 0
+        self._forget_pair()
         self._forget_activity()
 
     def may_tell(self, check: str, now_ns: int) -> bool:
@@ -277,6 +285,9 @@ class Checks:
                 self.nvlink_ns += duration
                 self.nvlink_mib_ns += round(both) * duration
 
+    def _forget_pair(self) -> None:
+        self.pair_ns = self.pair_mj = self.pair_pj = self.pair_coarse = 0
+
     def _forget_activity(self) -> None:
         self.over_ns = self.elapsed = self.active = self.tensor = self.active_ns = 0
         self.energy_ns = self.energy_mj = self.dram_ns = self.dram_ppm_ns = 0
@@ -290,6 +301,12 @@ _NUMBERS = tuple(name for name in Checks.__slots__ if name != "told")
 _PJ_PER_MJ = 1_000_000_000
 # As plain integers: an IntFlag's & costs as much as all the sums of a reading.
 _ENERGY, _SM_ACTIVE = int(Measured.ENERGY), int(Measured.SM_ACTIVE)
+
+
+def _tolerance(device: Device, *, coarse: bool) -> int:
+    instant = device.compute_capability == "8.0" or device.compute_capability.startswith("7.")
+    usual = EXPORTER_TOLERANCE_PERMILLE if coarse else ENERGY_TOLERANCE_PERMILLE
+    return max(usual, INSTANT_TOLERANCE_PERMILLE) if instant else usual
 
 
 def _energy(c: Checks, tolerance_permille: int) -> list[tuple[Check, str]]:
