@@ -158,6 +158,13 @@ def test_a_page_of_exporter_4_9_with_renamed_metrics_and_base_units():
             5,
         ),
         ("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "Total energy consumption (in J).", 5, "energy", 5000),
+        (
+            "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION",
+            "Total energy consumption since the driver was last reloaded (in mJ).",
+            5,
+            "energy",
+            5,
+        ),
         ("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "", 2147483632, "energy", 2147483632),
         ("DCGM_FI_DEV_GPU_UTIL", "GPU utilization (in %).", 97, "util", 97.0),
         ("DCGM_FI_DEV_GPU_UTIL", "GPU utilization (ratio).", 0.97, "util", 97.0),
@@ -605,7 +612,7 @@ def test_what_the_page_does_not_say_is_asked_of_nvml_beside_it():
     # SM counts come from the device: the page's table does not know a 2g instance, and guesses none.
     assert facts.devices == (gpu, mig)
     assert [(u.vendor, u.pci_address, u.reason) for u in facts.uncovered] == [
-        ("NVIDIA", "0:2", "is not on the exporter's page")
+        ("NVIDIA", "0:2", "the exporter's page does not show it")
     ]
     assert facts.library.path == "/usr/lib/libnvidia-ml.so.1"
     reading = source.read("MIG-0-real")

@@ -180,7 +180,8 @@ def _add(rows: list[str]) -> str:
 
 def of_error(error: str) -> Advice:
     """Of an entity that could not be read."""
-    return Advice(f"the driver answers {error}", _change_for(error))
+    who = "exporter" if error.startswith("DCGM") else "driver"
+    return Advice(f"the {who} answers {error}", _change_for(error))
 
 
 def _change_for(error: str) -> str:

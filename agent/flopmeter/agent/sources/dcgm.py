@@ -120,7 +120,7 @@ class DcgmSource:
             self._named = named
         pages = {d.entity for d in facts.devices}
         missing = tuple(
-            Uncovered(d.pci_address, "NVIDIA", d.name, "is not on the exporter's page")
+            Uncovered(d.pci_address, "NVIDIA", d.name, "the exporter's page does not show it")
             for d in other.devices
             if not d.mig and d.entity not in pages
         )
