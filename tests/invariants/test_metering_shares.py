@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from metering import (
@@ -294,6 +295,27 @@ def test_a_bridge_to_other_sharers_is_nobodys() -> None:
     assert {w for w, _ in rows(metered(same))} == {JOB_A, JOB_B}
     assert {w for w, _ in rows(metered(other))} == {JOB_A, JOB_B, UNATTRIBUTED}
     assert own(metered(same), "hmma_cycles") == own(metered(other), "hmma_cycles") == 5 * 1_700_000_000 * SMS
+
+
+@pytest.mark.parametrize(
+    ("held", "nobody"), [({JOB_A, JOB_B}, False), ({JOB_A}, False), ({JOB_A, JOB_C}, True)]
+)
+def test_time_whose_detail_was_given_up_is_the_sharers_if_nobody_else_was_there(
+    held: set, nobody: bool
+) -> None:  # type: ignore[type-arg]
+    gpu, readings = life()
+    agent = meter(finder=Finder())
+    sealed = [s for r in readings for s in agent.observe(r)]
+    last = agent.flush()
+    assert last is not None
+    agent = meter(finder=Finder(), journal=last.journal)
+    agent.bridge(GapReason.SPOOL_FULL, {"GPU-0": held})
+    gpu.run(20 * SECOND, BUSY)
+    sealed += [last, *agent.observe(shared(128 * SECOND, gpu))]
+    bridge = agent.flush(final=True)
+    assert bridge is not None
+    assert {w for w, _ in rows([bridge])} == ({UNATTRIBUTED} if nobody else {JOB_A, JOB_B})
+    assert own([*sealed, bridge], "sm_elapsed_cycles") == 28 * 1_700_000_000 * SMS
 
 
 def test_before_the_scale_is_known_parts_are_held_back_apart() -> None:

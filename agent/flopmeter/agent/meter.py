@@ -218,9 +218,9 @@ class Meter:
             track = self._in.tracks.get(entity)
             if track is None:
                 continue
-            alone = {IDLE, UNATTRIBUTED} if track.workload is None else {track.workload}
-            if not alone.issuperset(held):
-                track.workload = UNATTRIBUTED
+            known = {IDLE, UNATTRIBUTED} if track.workload is None else {track.workload, *track.sharers}
+            if not known.issuperset(held):
+                track.workload, track.sharers = UNATTRIBUTED, ()
 
     def note(self, kind: NoticeKind, detail: str = "", *, entity: str = "", name: str = "") -> None:
         """Something the books should explain, for the next batch, at the time of the last item.
