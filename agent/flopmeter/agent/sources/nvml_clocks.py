@@ -109,8 +109,8 @@ class Clocks:
         try:
             if self._ring is not None:
                 self._drain()
-            elif (now := clock_mhz(self._now.ask())) is not None:
-                self._kept.add([(self._clock.unix_ns() // 1_000, now)])
+            elif (mhz := self._now.ask()) and mhz <= MAX_SM_CLOCK_MHZ:
+                self._kept.add([(self._clock.unix_ns() // 1_000, mhz)])
         finally:
             self._lock.release()
 
