@@ -44,14 +44,16 @@ def test_k_of_one_gpu_is_the_k_of_its_model() -> None:
             sealed += agent.observe(gpu.reading(t, **({"percent": {}} if gpu is gpus[1] else {})))
         t += SECOND
         for gpu in gpus:
-            gpu.run(SECOND, BUSY if i >= 10 or gpu is gpus[0] else {})
+            gpu.run(SECOND, BUSY if i >= 5 or gpu is gpus[0] else {})
     last = agent.flush(final=True)
     assert last is not None
     sealed.append(last)
     assert own(sealed, "hmma_cycles", "GPU-0") == 39 * ONE_SECOND * 400 // 1000
-    assert own(sealed, "hmma_cycles", "GPU-1") == 29 * ONE_SECOND * 400 // 1000
-    # While nobody knows what its counts are worth, they are not guessed: those seconds are gaps, with a price.
-    assert {u.gap_reason for _, u in rows(sealed, "GPU-1")} == {GapReason.NONE, GapReason.REFUSED}
+    # While nobody knows what its counts are worth, they are not guessed: those seconds are gaps, with a price. Idle
+    # ones need no k.
+    gaps = sum(u.duration_ns for _, u in rows(sealed, "GPU-1") if u.gap_reason is GapReason.REFUSED) // SECOND
+    assert 1 <= gaps <= 7
+    assert own(sealed, "hmma_cycles", "GPU-1") == (34 - gaps) * ONE_SECOND * 400 // 1000
     anchors = [a for s in sealed for a in s.batch.anchors if a.entity_index == 1]
     assert (
         anchors[-1].k_ppm[anchors[-1].counters.index(next(c for c in anchors[-1].counters if c[0] == 252))]

@@ -100,7 +100,7 @@ def note(ratios: Ratios, *values: int, accept: bool = True) -> list[str]:
     said = []
     for k_ppm in values:
         agrees = abs(k_ppm - ratios.k[HMMA]) * 100 <= ratios.k[HMMA]
-        said += ratios.note([Judged(HMMA, k_ppm * 1_000, agrees, evidence=True)], accept=accept)
+        said += ratios.note([Judged(HMMA, k_ppm * 1_000, agrees, 50_000_000)], accept=accept)
     return [f"{f.about}: {f.text}" for f in said]
 
 
@@ -162,7 +162,7 @@ def test_before_its_time_a_constant_is_not_accepted_and_evidence_is_kept() -> No
 def test_idle_pipes_tell_nothing_of_k_but_are_said() -> None:
     ratios = Ratios()
     said = [
-        f for _ in range(20) for f in ratios.note([Judged(HMMA, 250_000_000, agrees=False, evidence=False)])
+        f for _ in range(20) for f in ratios.note([Judged(HMMA, 250_000_000, agrees=False, part=1_000_000)])
     ]
     assert len(said) == 1
     assert not ratios.disputed
@@ -170,7 +170,7 @@ def test_idle_pipes_tell_nothing_of_k_but_are_said() -> None:
 
 def test_settling() -> None:
     deltas = counts(c252=E // 2)
-    assert settle(deltas, (), {7: 50.0}, PLAIN) == ((Judged(HMMA, 10**9, agrees=True, evidence=True),), {})
+    assert settle(deltas, (), {7: 50.0}, PLAIN) == ((Judged(HMMA, 10**9, agrees=True, part=50_000_000),), {})
     judged, shares = settle(deltas, (), {7: 40.0, 12: 3.0}, PLAIN)  # type: ignore[misc]
     assert shares == {HMMA: 40_000_000, CYCLE_IDS.index(259): 3_000_000}
     assert [j.agrees for j in judged] == [False, False]
@@ -195,6 +195,18 @@ def test_a_disputed_counter_without_its_percentage_is_worth_nothing_known() -> N
     assert "disputed" in settle(deltas, (), {12: 0.0}, ratios)  # type: ignore[operator]
     assert settle(deltas, (), {7: 50.0}, ratios)[1] == {HMMA: 50_000_000}
     assert not needs_settling(deltas, PLAIN)
+
+
+def test_one_disagreement_does_not_stay_with_a_pipe_that_went_idle() -> None:
+    """An agent's restart is bridged by counters, and an idle pipe's are worth nothing whatever k is."""
+    ratios = Ratios()
+    note(ratios, 2_000_000)
+    ratios.note([Judged(HMMA, 0, agrees=True, part=0)])
+    assert ratios.disputed
+    assert settle(counts(c252=E // 3_000), (), {}, ratios) == ((), {})
+    assert "disputed" in settle(counts(c252=E // 1_000), (), {}, ratios)  # type: ignore[operator]
+    ratios.note([Judged(HMMA, 10**9, agrees=True, part=600_000)])  # 0.6 %: k 1 it is
+    assert not ratios.disputed
 
 
 def test_ratios_are_kept_as_they_are() -> None:

@@ -64,6 +64,8 @@ _SLACK = round(SLACK_PERCENT * PERCENT_UNITS)
 #: k_p is taken from pipes above 5 %, and accepted when ten in a row lie within 1 % (metering.md 7.2, item 2).
 EVIDENCE = 5 * PERCENT_UNITS
 ENOUGH = 10
+#: A pipe above this that agrees has the k_p in use: ten times what agreement leaves open.
+SHOWN = 10 * _SLACK
 STABLE_PERMILLE = 10
 #: Below this the six digits of parts per million are too coarse (0.05 %), above it the wire's 32 bits end. The
 #: smallest to be expected is a sum over 4 quarters of each of 188 SMs, 1,330 ppm.
@@ -81,7 +83,12 @@ class Judged(NamedTuple):
     place: int  # in CYCLE_IDS
     k_ppb: int
     agrees: bool  # with the k_p in use
-    evidence: bool  # the pipe was busy enough to tell
+    part: int  # the percentage, in PERCENT_UNITS
+
+    @property
+    def evidence(self) -> bool:
+        """The pipe was busy enough to tell its k_p."""
+        return self.part > EVIDENCE
 
 
 class Finding(NamedTuple):
@@ -132,7 +139,7 @@ def judge(deltas: Sequence[int], fractions: Mapping[int, int], k: Sequence[int])
         counted = deltas[place] * k[place] * (HUNDRED_PERCENT // ONE)
         agrees = abs(said - counted) <= said * TOLERANCE_PERMILLE // 1_000 + _SLACK * elapsed
         k_ppb = said * _PPB // (deltas[place] * HUNDRED_PERCENT) if deltas[place] else 0
-        found.append(Judged(place, k_ppb, agrees, part > EVIDENCE))
+        found.append(Judged(place, k_ppb, agrees, part))
     return tuple(found)
 
 
@@ -155,12 +162,13 @@ class Ratios:
         `accept` False: not the time for another k_p yet; one interval's evidence less is kept than it takes.
         """
         found: list[Finding] = []
-        for place, k_ppb, agrees, evidence in judged:
+        for one in judged:
+            place, k_ppb, agrees, part = one
             if agrees:
-                if evidence and self.recent:
+                if part > SHOWN:
                     self.recent.pop(place, None)
                 continue
-            if evidence:
+            if one.evidence:
                 recent = self.recent.setdefault(place, [])
                 recent.append(k_ppb)
                 del recent[: -(ENOUGH if accept else ENOUGH - 1)]
@@ -257,7 +265,8 @@ def settle(
     judged = tuple([j for j in judge(deltas, fractions, k) if j.place not in absent])
     told = [j.place for j in judged]
     for place in ratios.recent:
-        if place not in told and place not in absent:
+        seen = deltas[place] * k[place] * (HUNDRED_PERCENT // ONE) > _SLACK * elapsed
+        if seen and place not in told and place not in absent:
             return f"{_name(place)}: its k is disputed, and no percentage was read beside it"
     shares = {place: fractions[key] for place, key in PAIRS if key in fractions}
     over = [
