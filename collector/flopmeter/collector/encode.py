@@ -12,6 +12,7 @@ evidence classes, spreads) are refused, because adding them up would mean guessi
 """
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
@@ -64,6 +65,7 @@ ELAPSED_SLACK_NS = MIN_TICK_NS
 #: Far above any GPU (1.4 kW): refuses the absurd. Energy counters may lag a scrape by minutes.
 MAX_DEVICE_WATTS = 10_000
 ENERGY_SLACK_NS = 120_000_000_000
+_ANY_TIME_MJ = ENERGY_SLACK_NS * MAX_DEVICE_WATTS // 1_000_000  # plausible over any time, however short
 _MAX_NS = (1 << 63) - 1
 
 _SPREADS = frozenset(SPREAD_STEPS_PPM)
@@ -86,6 +88,7 @@ _BIT_OF = {
     "int_cycles": Measured.INT,
     "energy_mj": Measured.ENERGY,
 }
+_NUMBERS = attrgetter(*SUM_FIELDS)
 _BITS = tuple((i, int(_BIT_OF[name])) for i, name in enumerate(SUM_FIELDS) if name in _BIT_OF)
 
 
@@ -189,45 +192,40 @@ class BatchView:
         by_key: dict[tuple[int, int, int, int, int, int], list[tuple[int, ...]]] = {}
         named = self.entities.add
         others = False
+        # Most rows of a batch are of devices alike and as long as each other: their bound is worked out once.
+        device, length = None, -1
         for row in rows:
-            entity = row.entity_index
+            entity, numbers = row.entity_index, _NUMBERS(row)
+            duration, elapsed, energy = numbers[0], numbers[1], numbers[11]
             try:
-                model_no, cycles_per_us, slack, parent = devices[entity]
+                bounds = devices[entity]
             except IndexError:
                 raise ContractError(
                     f"usage: entity_index {entity} points past the inventory's {len(devices)} devices"
                 ) from None
-            numbers = (
-                row.duration_ns,
-                row.sm_elapsed_cycles,
-                row.sm_active_cycles,
-                row.hmma_cycles,
-                row.imma_cycles,
-                row.dmma_cycles,
-                row.tensor_other_cycles,
-                row.fp64_cycles,
-                row.fp32_cycles,
-                row.fp16_cycles,
-                row.int_cycles,
-                row.energy_mj,
-            )
-            duration, elapsed = numbers[:2]
+            if bounds is not device or duration != length:
+                device, length = bounds, duration
+                model_no, cycles_per_us, slack, parent = bounds
+                most = (duration * cycles_per_us + slack) // 1_000 if duration <= MAX_BRIDGE_NS else -1
+            busiest = max(numbers[2:11])
             if (
-                elapsed * 1_000 > duration * cycles_per_us + slack
-                or max(numbers[2:11]) > elapsed + elapsed // 200 + PIPE_SLACK_CYCLES
-                or duration > MAX_BRIDGE_NS
-                or numbers[11] * 1_000_000 > (duration + ENERGY_SLACK_NS) * MAX_DEVICE_WATTS
+                elapsed > most
+                or (busiest > elapsed and busiest > elapsed + elapsed // 200 + PIPE_SLACK_CYCLES)
+                or (
+                    energy > _ANY_TIME_MJ
+                    and energy * 1_000_000 > (duration + ENERGY_SLACK_NS) * MAX_DEVICE_WATTS
+                )
             ):
                 if not row.measured & OTHERS:
                     _say_why_implausible(entity, numbers, cycles_per_us, slack)
                 others = True
-            if not elapsed and duration and cycles_per_us and row.evidence_class == _GAP and not parent:
+            evidence_class = row.evidence_class
+            if not elapsed and duration and cycles_per_us and evidence_class == _GAP and not parent:
                 raise ContractError(
                     f"usage of entity {entity}: a gap of {duration} ns must state the most SM-cycles that can "
                     "have elapsed, got 0; a gap is never priced at nothing"
                 )
-            index, measured = row.workload_index, row.measured
-            key = (index, model_no, row.evidence_class, measured, row.spread_ppm, row.gap_reason)
+            key = (row.workload_index, model_no, evidence_class, row.measured, row.spread_ppm, row.gap_reason)
             same = by_key.get(key)
             if same is None:
                 by_key[key] = [numbers]
@@ -239,7 +237,7 @@ class BatchView:
         workloads = len(message.workloads)
         result: dict[LocalKey, Sums] = {}
         for key, lines in by_key.items():
-            sums = list(lines[0]) if len(lines) == 1 else [sum(column) for column in zip(*lines, strict=True)]
+            sums = list(lines[0]) if len(lines) == 1 else list(map(sum, zip(*lines, strict=True)))
             if key[0] >= workloads:
                 raise ContractError(f"usage: workload_index {key[0]} points past {workloads} workloads")
             _check_group(key[2:], sums)
