@@ -17,13 +17,13 @@ from flopmeter.contract.usage import Batch, Inventory, NoticeKind
 
 from .encode import Outline, decode_devices, decode_outline, encode_batch, encode_inventory
 from .errors import SpoolError
-from .journal import JournalError, load_journal
+from .journal import Journal, JournalError, load_journal
 from .keys import RecordKey
 from .remark import Remark
 from .seal import behind, reseal, seal_record
 from .segment import Entry
 from .spool import Spool, Tip
-from .substitute import is_substitute, substitute
+from .substitute import is_substitute, lost_stretch, substitute
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,13 @@ class Skip(NamedTuple):
     reanchored: bool
 
 
+class _End(NamedTuple):
+    """Up to where a boot's time is told of."""
+
+    boot_id: bytes
+    t_boot_ns: int
+
+
 class Chain:
     """Append, ship, acknowledge, move. Every method may be called from any thread."""
 
@@ -76,6 +83,8 @@ class Chain:
         self._remarks = self._untold()
         self._skip: Skip | None = None
         self._kept_digest = b""
+        self._head: HeadFacts | None = None  # as the last Welcome said
+        self._holes_stay = False  # the collector refused the gap that stands for one
 
     # The pipeline's side.
 
@@ -99,6 +108,7 @@ class Chain:
         payloads = [encode_batch(window.batch) for window in windows]
         with self._lock:
             tip = self.spool.tip
+            end = self._end()
             entries: list[Entry] = []
             for window, payload in zip(windows, payloads, strict=True):
                 digest = window.batch.inventory_digest
@@ -112,8 +122,13 @@ class Chain:
                     window_start_boot_ns=window.batch.window_start_boot_ns,
                     window_end_boot_ns=window.batch.window_end_boot_ns,
                 )
+                gap = self._hole(entry, end, tip)
+                if gap is not None:
+                    entries.append(gap)
+                    entry = reseal(self.key, entry, behind(gap))
                 entries.append(entry)
                 tip = behind(entry)
+                end = _End(entry.boot_id, entry.window_end_boot_ns)
             self.spool.append(entries)
         self.on_append()
 
@@ -181,6 +196,8 @@ class Chain:
                 spool.ack(seq - 1)
             else:
                 self._reanchor(head, head_hash)
+            self._head = head
+            self._fill_hole(head)
             if head.head_boot_id:
                 # Nothing to skip for a meter that is behind the books' end, as it is but when its state was
                 # lost or is older than the books, or when an agent before us did not live to skip.
@@ -238,6 +255,7 @@ class Chain:
             again = itertools.chain([instead] if instead else [], rest)
             self.spool.rebase(seq, seq, entry.prev_hash, again)
             self.refused_records += 1
+            self._holes_stay = self._holes_stay or (instead is None and not entry.journal)
             log.error("%s; kept in %s", text, self.spool.directory / "quarantine")
         self.on_append()
 
@@ -261,6 +279,53 @@ class Chain:
             window_end_boot_ns=entry.window_end_boot_ns,
         )
 
+    def _end(self) -> _End | None:
+        """Up to where the records before the tip tell of their boot; where none is held, the books."""
+        spool, head = self.spool, self._head
+        if spool.holds(spool.tip.next_seq - 1):
+            newest = spool.entry(spool.tip.next_seq - 1)
+            return _End(newest.boot_id, newest.window_end_boot_ns)
+        if head is not None and head.resume_seq == spool.tip.next_seq:
+            return _End(head.head_boot_id, head.head_window_end_boot_ns)
+        return None
+
+    def _hole(self, entry: Entry, end: _End | None, tip: Tip) -> Entry | None:
+        """A gap from `end` to `entry`, whose meter began without the state that led to `end`; None if there is none."""
+        if end is None or entry.boot_id != end.boot_id or not 0 < end.t_boot_ns < entry.window_start_boot_ns:
+            return None
+        outline, journal = _outline(entry), _journal(entry)
+        if outline is None or journal is None or journal.began_ns != entry.window_start_boot_ns:
+            return None
+        if self._holes_stay:
+            return None
+        came = {name for name, track in journal.tracks.items() if track["times"][0] > journal.began_ns}
+        try:
+            inventory = self.spool.inventory(entry.inventory_digest)
+        except SpoolError as e:
+            log.warning("the time before record %d cannot be priced: %s", entry.seq, e)
+            return None
+        return Entry(
+            record=seal_record(
+                self.key, entry.boot_id, tip, lost_stretch(outline, inventory, end.t_boot_ns, came)
+            ),
+            journal=b"",  # from here a meter begins without state, as this one did
+            inventory_digest=entry.inventory_digest,
+            window_start_boot_ns=end.t_boot_ns,
+            window_end_boot_ns=entry.window_start_boot_ns,
+        )
+
+    def _fill_hole(self, head: HeadFacts) -> None:
+        """Records that were sealed before the books' end was known, by an agent that had lost its state."""
+        spool, seq = self.spool, head.resume_seq
+        if not spool.holds(seq):
+            return
+        end = _End(head.head_boot_id, head.head_window_end_boot_ns)
+        prev_hash = spool.entry(seq).prev_hash
+        gap = self._hole(spool.entry(seq), end, Tip(seq, prev_hash, b""))
+        if gap is not None:
+            rest = self._resealed(spool.entries(seq), behind(gap))
+            spool.rebase(seq, seq, prev_hash, itertools.chain([gap], rest))
+
     def _reanchor(self, head: HeadFacts, head_hash: bytes) -> None:
         spool = self.spool
         acked, newest = spool.acked_seq, spool.newest_seq
@@ -283,14 +348,17 @@ class Chain:
                 self._set_aside(entry, books)
                 aside += 1
         start = Tip(head.resume_seq, head_hash, b"")
-        text = (
+        if acked == aside == 0 and spool.oldest_seq <= 1 and not self._forked:
+            kind, name = NoticeKind.SPOOL_LOST, "lost"
+            text = "the spool was empty or begun anew: what was in it and not acknowledged is a gap; "
+        else:
+            kind, name, text = NoticeKind.REANCHORED, "reanchored", ""
+        text += (
             f"the collector's last record is {head.resume_seq - 1} ({head_hash.hex()[:16]}), not in our chain, "
             f"which ended at {newest}: {sum(not cut for _, cut in moved)} records sealed again behind it, "
             f"{aside} set aside, as their time is in the books already"
         )
-        self._remark(
-            Remark(NoticeKind.REANCHORED, text, f"reanchored-{head.resume_seq}-{head_hash.hex()[:16]}")
-        )
+        self._remark(Remark(kind, text, f"{name}-{head.resume_seq}-{head_hash.hex()[:16]}"))
         spool.rebase(1, head.resume_seq, head_hash, self._moved(moved, start, head_end))
         log.warning("re-anchored: %s", text)
 
@@ -331,11 +399,12 @@ class Chain:
     def _readings(self, entry: Entry) -> dict[int, tuple[int, int]]:
         """By entity_index: the last reading of the record, and how far apart they are; as its journal tells."""
         try:
-            tracks = load_journal(zlib.decompress(entry.journal)).tracks
+            journal = _journal(entry)
+            tracks = journal.tracks if journal is not None else {}
             devices = decode_devices(self.spool.inventory(entry.inventory_digest))
             times = {i: tracks[d.entity]["times"] for i, d in enumerate(devices) if d.entity in tracks}
             return {i: (t[2], min(filter(None, t[-2:]), default=0)) for i, t in times.items() if t[2] >= 0}
-        except (zlib.error, JournalError, SpoolError, LookupError, TypeError):
+        except (SpoolError, LookupError, TypeError):
             return {}
 
     def _set_aside(self, entry: Entry, reason: str) -> str:
@@ -358,6 +427,14 @@ class Chain:
         except JournalError:
             told = set()
         return [r for r in kept if r.name not in told]
+
+
+def _journal(entry: Entry) -> Journal | None:
+    """The meter's state behind a record; None if there is none that can be read."""
+    try:
+        return load_journal(zlib.decompress(entry.journal))
+    except (zlib.error, JournalError):
+        return None
 
 
 def _outline(entry: Entry) -> Outline | None:

@@ -362,8 +362,8 @@ class Intake(Epochs):
         for track in self.tracks.values():
             track.held.clear()
             track.forget_base(GapReason.RECORD_LOST)
-            if track.accounted_ns >= 0 or track.owed_unix_ns >= 0:
-                track.accounted_ns, track.owed_unix_ns = t, -1  # a gap over a reboot lies before `t`, too
+            # A gap over a reboot lies before `t`, too; and who was not heard of yet may have been before our time.
+            track.accounted_ns, track.owed_unix_ns = t, -1
             track.seen_ns = max(track.seen_ns, t)
             track.loaded_ns = max(track.loaded_ns, t)
 

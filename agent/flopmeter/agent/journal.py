@@ -51,6 +51,7 @@ class Journal:
     tracks: dict[str, dict[str, Any]]
     ratios: dict[str, Ratios] = field(default_factory=dict)  # k of each pipe, per model
     told: list[str] = field(default_factory=list)  # remarks that records up to here tell of, by name
+    began_ns: int = -1  # first item of a meter that had no journal, in this boot
 
 
 _INTS = (
@@ -100,6 +101,7 @@ def dump_journal(j: Journal) -> bytes:
         "hole": int(j.hole_reason),
         "tracks": j.tracks,
         "told": j.told,
+        "began": j.began_ns,
     }
     raw = json.dumps(body, separators=(",", ":")).encode()
     return b"%s %08x %s" % (MAGIC, zlib.crc32(raw), raw)
@@ -134,6 +136,7 @@ def load_journal(raw: bytes) -> Journal:
             hole_reason=GapReason(data["hole"]),
             tracks=dict(data["tracks"]),
             told=[str(name) for name in data.get("told", ())],
+            began_ns=int(data.get("began", -1)),
         )
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
         raise JournalError(f"journal: expected the layout of {MAGIC.decode()}, got {e!r:.200}") from e

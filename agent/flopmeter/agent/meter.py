@@ -112,11 +112,6 @@ class Meter:
     def boot_id(self) -> bytes:
         return self._j.boot_id
 
-    @property
-    def resume_boot_ns(self) -> int:
-        """Readings at or before this boot time are in sealed windows; -1 = none is."""
-        return self._j.resume_ns
-
     def observe(self, item: Reading | Happening) -> list[Sealed]:
         """Close every window that ended at or before the item's time, then take the item.
 
@@ -256,6 +251,8 @@ class Meter:
             j.now_ns, j.offset_ns = t, offset
             if j.batch_start_ns < 0:
                 j.batch_start_ns, j.batch_start_unix_ns = t, unix
+                if not j.past_boots:
+                    j.began_ns = t
             self._window_end = self._end_after(max(t, j.batch_start_ns))
             for track in self._in.tracks.values():
                 if track.born_ns < 0:
@@ -401,7 +398,7 @@ class Meter:
         self.note(NoticeKind.REBOOTED, f"boot {boot_id.hex()} follows {j.boot_id.hex()}")
         j.past_boots.append(j.boot_id)
         j.boot_id = boot_id
-        j.batch_start_ns = j.batch_start_unix_ns = j.resume_ns = j.now_ns = j.happened_ns = -1
+        j.batch_start_ns = j.batch_start_unix_ns = j.resume_ns = j.now_ns = j.happened_ns = j.began_ns = -1
         j.hole_end_ns, j.hole_reason = -1, GapReason.NONE
         self._loaded_happened_ns = -1
         self._window_end = 0
