@@ -64,7 +64,7 @@ def test_mma_sync_is_the_native_path_before_hopper() -> None:
     ampere = arch("8.0")
     assert flop(a1(hmma=1_000_000), ampere).lower == 1_000_000 * 1024 * 97 // 100
     assert flop(a1(hmma=1_000_000), arch("12.0")).lower == 1_000_000 * 512 * 97 // 100
-    assert flop(a1(hmma=1_000_000), arch("10.0")).lower == 1_000_000 * 4096 * 97 // 100 * 6 // 10
+    assert flop(a1(hmma=1_000_000), arch("10.0")).lower == 1_000_000 * 4096 * 97 // 100 * 3 // 10
 
 
 def test_hopper_residual_is_fp8_at_the_point_and_its_span_at_the_bounds() -> None:

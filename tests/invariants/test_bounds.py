@@ -39,6 +39,10 @@ class Work:
     nominal: int = 0  # what a datasheet calls it, where its operands were 2:4 sparse
 
 
+#: Legacy mma.sync keeps the pipe busy at this much of the rate or more, per mille (metering.md 4.3 for Hopper).
+LEGACY_SHARE = {"9.0": 600, "10.0": 300, "10.3": 300}
+
+
 @st.composite
 def tensor_work(draw: st.DrawFn, arch: Arch) -> Work:
     """Float tensor work in any dtype that the architecture has, by wgmma or mma.sync, sparse or dense."""
@@ -47,8 +51,7 @@ def tensor_work(draw: st.DrawFn, arch: Arch) -> Work:
     # TF32 and 16 bit are counted by HMMA (metering.md 4.1); of FP8 and narrower nobody said.
     narrow = dtype.startswith("fp")
     counter = draw(st.sampled_from(("hmma", "any"))) if narrow else "hmma"
-    # Legacy mma.sync keeps the pipe busy at 60 % or more of the rate (metering.md 4.3).
-    share = draw(st.integers(600, 1000)) if arch.legacy_mma_permille < 1000 else 1000
+    share = draw(st.integers(LEGACY_SHARE.get(arch.compute_capability, 1000), 1000))
     # 2:4-sparse operands: the same cycles execute the dense number of operations (metering.md 3.2).
     sparse = draw(st.booleans()) and dtype in arch.sparse
     called = cycles * (arch.sparse if sparse else arch.rates)[dtype] * share // 1000
@@ -68,7 +71,7 @@ def other_work(draw: st.DrawFn, arch: Arch) -> Work:
     if kind == "dmma":
         return Work(cycles, kind, cycles * rates["fp64_tensor"])
     if kind == "imma":
-        slow = draw(st.integers(600, 1000)) if arch.legacy_mma_permille < 1000 else 1000
+        slow = draw(st.integers(LEGACY_SHARE.get(arch.compute_capability, 1000), 1000))
         rate = draw(st.sampled_from([rates[n] for n in ("int8", "int4") if n in rates]))
         return Work(cycles, kind, 0, cycles * rate * slow // 1000)
     if kind == "int":
