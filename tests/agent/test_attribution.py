@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from metering import JOB_A, JOB_B
 
-from flopmeter.agent.attribution import Attributor, Holding, ProcFinder, from_cgroup, tidy
+from flopmeter.agent.attribution import Attributor, Holding, ProcFinder, from_cgroup
+from flopmeter.agent.labels import tidy
 from flopmeter.agent.reading import Process, Reading
 from flopmeter.contract.ids import check_label
 from flopmeter.contract.usage import IDLE, UNATTRIBUTED, Workload, WorkloadKind

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
-from flopmeter.contract.limits import MAX_LABEL_CHARS
 from flopmeter.contract.usage import IDLE, UNATTRIBUTED, Workload, WorkloadKind
 from flopmeter.contract.w_table import DTYPE_RATE
 
+from .labels import tidy, tidy_label
 from .reading import Process, Reading
 from .shares import Part, weigh
 
@@ -177,17 +177,6 @@ def from_cgroup(text: str) -> Workload | None:
     return None
 
 
-def tidy(workload: Workload) -> Workload:
-    """The same workload with names that the contract allows: printable, not padded, not too long."""
-    texts = (workload.job, workload.step, workload.run, workload.user, workload.dtype)
-    fits = all(len(t) <= MAX_LABEL_CHARS and (not t or (t.isprintable() and t == t.strip())) for t in texts)
-    if fits and 0 <= workload.restart <= _MAX_RESTART:
-        return workload
-    restart = min(max(workload.restart, 0), _MAX_RESTART)
-    job, step, run, user, dtype = (tidy_label(t) for t in texts)
-    return replace(workload, job=job, step=step, run=run, user=user, dtype=dtype, restart=restart)
-
-
 def _corroborated(workload: Workload, environ: dict[str, str]) -> Workload:
     """Add what the job says of itself, unless it claims to be another Slurm job than its cgroup says."""
     if workload.kind is WorkloadKind.SLURM and environ.get("SLURM_JOB_ID", workload.job) != workload.job:
@@ -198,12 +187,6 @@ def _corroborated(workload: Workload, environ: dict[str, str]) -> Workload:
         run=tidy_label(environ.get("FLOPMETER_RUN", "")),
         dtype=dtype if dtype in DTYPE_RATE else "",
     )
-
-
-def tidy_label(text: str) -> str:
-    """`text` as the contract allows names: printable, not padded, at most MAX_LABEL_CHARS."""
-    kept = "".join(c if c.isprintable() else "_" for c in text).strip()
-    return kept[:MAX_LABEL_CHARS].strip()
 
 
 def _name(workload: Workload | None) -> str:

@@ -41,7 +41,6 @@ from flopmeter.contract.limits import MAX_SM_CLOCK_MHZ
 from flopmeter.contract.usage import Device, GapReason, Measured
 from flopmeter.contract.w_table import WTable
 
-from .attribution import tidy_label
 from .crosscheck import board_watts, silent_zero
 from .ratios import (
     EXACT,

@@ -23,12 +23,13 @@ from flopmeter.contract.usage import (
 )
 from flopmeter.contract.w_table import WTable, current
 
-from .attribution import Attributor, WorkloadFinder, tidy_label
+from .attribution import Attributor, WorkloadFinder
 from .crosscheck import library_details
 from .encode import encode_inventory, inventory_digest
 from .intake import Intake
 from .interval import describe
 from .journal import Journal, JournalError, dump_journal, load_journal, new_journal
+from .labels import tidy_label
 from .reading import Happening, HappeningKind, NodeFacts, Reading
 from .track import Track, dump_track, load_track
 from .window import Window
