@@ -23,7 +23,6 @@ from .shares import Part, weigh
 ALLOWED_VARIABLES = frozenset({"FLOPMETER_RUN", "FLOPMETER_DTYPE", "SLURM_JOB_ID", "SLURM_STEP_ID"})
 MAX_ENVIRON_BYTES = 1 << 20
 MAX_CGROUP_BYTES = 64 << 10
-_MAX_RESTART = (1 << 32) - 1
 MAX_REMEMBERED = 4_096  # processes; the memory is emptied, not grown, beyond
 
 #: Slurm, cgroup v1 and v2, with or without a prefix of the node: …/slurm…/job_4711/step_0/…

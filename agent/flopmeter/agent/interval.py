@@ -42,6 +42,7 @@ from flopmeter.contract.usage import Device, GapReason, Measured
 from flopmeter.contract.w_table import WTable
 
 from .crosscheck import board_watts, silent_zero
+from .labels import tidy_label
 from .ratios import (
     EXACT,
     HUNDRED_PERCENT,
