@@ -110,6 +110,25 @@ def test_energy_is_held_against_the_integral_of_power(energy_w, flagged):
         )
 
 
+@pytest.mark.parametrize("tick_ms", [250, 1_000])
+def test_jobs_that_begin_and_end_beside_a_period_are_no_contradiction(tick_ms):
+    """Power is told as the mean of the last second: of a load that has just begun it tells half, of one that ended more."""
+    found: list[str] = []
+    for begin_ms in range(57_000, 63_000, 50):
+        checks, told, spent, before = Checks(), [70.0] * 20, 0.0, 0
+        for now_ms in range(50, 130_000, 50):
+            busy = begin_ms <= now_ms < begin_ms + 60_000
+            told = [*told[1:], 700.0 if busy else 70.0]
+            spent += told[-1] * 50
+            if now_ms % tick_ms == 0:
+                numbers = (tick_ms * 10**6, *(0,) * 10, round(spent) - before)
+                before = round(spent)
+                power = round(sum(told) / 20 * 1_000)
+                reading = Reading("GPU-0", now_ms * 10**6, now_ms * 10**6, power_mw=power, energy_mj=before)
+                found += checks.add(H100, int(ENERGY), numbers, reading)
+    assert found == []
+
+
 def test_energy_is_compared_only_over_time_in_which_both_were_read():
     gpu = Gpu()
     for _ in range(20):
