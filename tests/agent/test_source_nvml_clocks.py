@@ -195,6 +195,30 @@ def test_thinning_is_even_and_keeps_both_extremes(together):
     assert kept.take(None) == []
 
 
+@pytest.mark.parametrize("together", [1, 60, 100_000])
+def test_a_clock_that_swings_in_step_with_the_thinning_keeps_its_mean(together):
+    # 0.7 s at 345 MHz, 1.1 s at 1980 MHz, polled ten times a second for a minute: every second sample says 1253.
+    samples = [(t, 345.0 if t % 18 < 7 else 1980.0) for t in range(600)]
+    kept = Kept()
+    for i in range(0, len(samples), together):
+        kept.add(samples[i : i + together])
+    taken = [mhz for _, mhz in kept.take(None)]
+    assert len(taken) <= MAX_SAMPLES + 2
+    assert mean(taken) == pytest.approx(mean([mhz for _, mhz in samples]), rel=0.005)
+    assert (min(taken), max(taken)) == (345.0, 1980.0)
+
+
+@pytest.mark.parametrize("count", [MAX_SAMPLES, MAX_SAMPLES + 1, 2 * MAX_SAMPLES + 1, 5 * MAX_SAMPLES + 3])
+def test_no_sample_is_lost_between_two_readings(count):
+    kept = Kept()
+    kept.add([(t, 1000.0) for t in range(count - 1)])
+    kept.add([(count - 1, 2000.0)])
+    assert max(kept.take(None))[1] == 2000.0
+    assert kept.take(None) == []
+    kept.add([(0, 5.0)])
+    assert kept.take(None) == [(0, 5.0)]
+
+
 # ---- the thread ------------------------------------------------------------------------------------------------
 
 

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 #: 10 Hz: NVIDIA's own benchmark polls faster, to see single kernels; a second's mean needs no more
 #: (reference/metering.md 3.1: "10-20 Hz").
 POLL_S = 0.1
-#: A reading carries at most so many samples; more are thinned out evenly, and both extremes stay.
+#: A reading carries at most so many samples and both extremes; of more, neighbours become their mean.
 MAX_SAMPLES = 512
 #: The driver stamps samples with the wall clock in us; stamps further from it than this are another clock's.
 _SAME_CLOCK_US = 10_000_000
@@ -137,35 +137,39 @@ class Clocks:
 
 
 class Kept:
-    """Samples of one interval, in order: all, or evenly thinned out, and both extremes, which are the bounds."""
+    """Samples of one interval, in order: all, or means of neighbours, and both extremes, which are the bounds.
 
-    __slots__ = ("_extremes", "_passed", "_samples", "_stride")
+    Means, because a clock that swings in step with what is left out has another mean than what is kept.
+    """
+
+    __slots__ = ("_extremes", "_group", "_samples", "_stride")
 
     def __init__(self) -> None:
         self._samples: list[Sample] = []
         self._extremes: dict[bool, Sample] = {}  # highest?
-        self._stride = 1  # every so many-th is kept
-        self._passed = 0
+        self._stride = 1  # so many become one
+        self._group: list[Sample] = []  # of the next one, so far
 
     def add(self, samples: list[Sample]) -> None:
         if self._stride == 1 and len(self._samples) + len(samples) <= MAX_SAMPLES:
             self._samples += samples
-            self._passed += len(samples)
             return
+        for highest, choose in ((False, min), (True, max)):
+            known = [self._extremes[highest]] if highest in self._extremes else self._samples
+            self._extremes[highest] = choose([*known, *samples], key=lambda s: s[1])
         for sample in samples:
-            if self._passed % self._stride == 0:
-                self._samples.append(sample)
-            self._passed += 1
-            if len(self._samples) > MAX_SAMPLES:
-                self._samples = self._samples[::2]
+            if not self._group and len(self._samples) >= MAX_SAMPLES:
+                self._samples = [_mean(self._samples[i : i + 2]) for i in range(0, len(self._samples), 2)]
                 self._stride *= 2
-        if self._stride > 1:
-            for highest, choose in ((False, min), (True, max)):
-                known = [self._extremes[highest]] if highest in self._extremes else []
-                self._extremes[highest] = choose([*known, *samples, *self._samples], key=lambda s: s[1])
+            self._group.append(sample)
+            if len(self._group) >= self._stride:
+                self._samples.append(_mean(self._group))
+                self._group = []
 
     def take(self, until_us: int | None) -> list[Sample]:
         """Those up to `until_us`, or all; the others stay for the next interval."""
+        if self._group:
+            self._samples.append(_mean(self._group))
         taken, left = self._samples, []
         if until_us is not None and taken and taken[-1][0] > until_us:
             # What lies far ahead was stamped before the wall clock went back: it is nobody's.
@@ -175,8 +179,13 @@ class Kept:
             taken = [*taken, *(s for s in self._extremes.values() if until_us is None or s[0] <= until_us)]
         self._samples = left
         self._extremes = {}
-        self._stride, self._passed = 1, 0
+        self._stride, self._group = 1, []
         return taken
+
+
+def _mean(samples: list[Sample]) -> Sample:
+    """At the time of the last."""
+    return samples[-1][0], sum(mhz for _, mhz in samples) / len(samples)
 
 
 class Poller:
