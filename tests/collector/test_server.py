@@ -377,6 +377,32 @@ def test_a_defect_in_a_commit_acknowledges_nothing_and_passes(running, chain):
     assert stored(running) == [1, 2]
 
 
+def test_a_stream_with_records_in_the_next_group_hears_of_both_commits_at_once_and_no_later(running, chain):
+    with WireClient(running.address, chain) as client:
+        client.hello()
+        client.records(chain.next())
+        client.ack(1)
+        server = running._collector.server
+        books, go = server._committer._writer._books, threading.Semaphore(0)
+        write, begun = books.write, []
+
+        def gated(transaction):
+            begun.append(len(transaction.records))
+            assert go.acquire(timeout=10)
+            write(transaction)
+
+        books.write = gated
+        for n in (2, 3, 4):  # each is taken while the commit of the one before it is under way
+            client.records(chain.next())
+            wait_for("taken", lambda n=n: server._committer.queued_records == 1 + (n > 2))
+            if n > 2:
+                go.release()
+            wait_for("its commit", lambda n=n: len(begun) == n - 1)
+        go.release()
+        assert [client.read("ack").ack.seq for _ in range(2)] == [3, 4]
+    assert begun == [1, 1, 1]
+
+
 def test_a_duplicate_is_not_acknowledged_before_its_first_copy_is_durable(tmp_path, chain):
     running = run_collector(settings_for(tmp_path), lambda: NOW)
     server = running._collector.server

@@ -1,7 +1,8 @@
 """The gRPC edge: one bidirectional stream per agent, raw bytes in and out. Runs on one event loop.
 
 A stream reads, judges (`intake`) and goes on reading; nothing waits per record. Once per group the writer
-commits, and each stream that had records in it gets one Ack of its highest number. Verification stands in
+commits, and each stream that had records in it gets one Ack of its highest number (a stream with more on the way:
+one for two commits). Verification stands in
 the loop, because libsodium is cheaper than handing bytes to a thread (reference/performance.md 7).
 """
 
@@ -408,11 +409,18 @@ class IngestServer:
     # --- what the committer tells ---
 
     def _committed(self, agents: dict[int, Agent]) -> None:
-        """One Ack per stream and commit, of its highest number."""
+        """One Ack per stream and commit, of its highest number.
+
+        A stream that already has records in the next group hears of both commits with that one's: under load
+        an ack costs as much as the record's checks. Put off once only; if the next commit fails, the pushback
+        says what is durable.
+        """
         for agent_no, agent in agents.items():
             stream = self._by_agent.get(agent_no)
             if stream is not None:
-                self._ack(stream, agent)
+                stream.ack_due = bool(agent.uncommitted) and not stream.ack_due
+                if not stream.ack_due:
+                    self._ack(stream, agent)
 
     def _failed(self) -> None:
         """Whoever has records that are not durable comes again behind what is."""

@@ -49,6 +49,7 @@ class Stream:
     agent: Agent | None = None
     awaiting: int = 0
     closing: bool = False
+    ack_due: bool = False  # a commit's ack was put off to the next one's
     _unread: list[bytes] | None = None  # replies waiting behind one being written; None = none is
 
     @property
