@@ -215,6 +215,15 @@ def test_the_most_a_device_can_count_is_taken_and_one_more_is_refused(name, most
         groups(message)
 
 
+def test_each_row_is_held_to_its_own_length_and_device():
+    with pytest.raises(Implausible, match=f"entity 0 over {WINDOW_NS // 4} ns"):
+        groups(batch(DIGEST, [busy(0), dataclasses.replace(busy(0), duration_ns=WINDOW_NS // 4)]))
+    device = decode_inventory(inventory("n")).devices[0]
+    bounds = [device_bounds(dataclasses.replace(device, sm_count=n), 7) for n in (SM_COUNT, SM_COUNT // 4)]
+    with pytest.raises(Implausible, match="entity 1"):
+        BatchView(batch(DIGEST, [busy(0), busy(1)]).SerializeToString()).groups(bounds)
+
+
 def test_longer_than_any_outage_is_refused():
     message = batch(DIGEST, [busy(0)])
     row(message, duration_ns=encode.MAX_BRIDGE_NS + 1)

@@ -151,7 +151,7 @@ def test_moving_to_another_boot_remembers_where_the_one_before_ended():
     taken(first, b"h1", 2_000_000_000_000)
     taken(second, b"h2", 3_000_000_000_000)
     assert head.boots == {}
-    other = replace(second, boot_id=b"another boot 16b")
+    other = second._replace(boot_id=b"another boot 16b")
     taken(other, b"h3", 1_500_000_000_000)
     assert head.boots == {first.boot_id: 3_000_000_000_000}
     assert (head.boot_id, head.window_end_boot_ns) == (other.boot_id, 1_500_000_000_000)

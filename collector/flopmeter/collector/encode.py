@@ -137,6 +137,7 @@ def divided(inventory: Inventory) -> frozenset[str]:
 
 
 _STOPPED = int(NoticeKind.AGENT_STOPPED)
+_CROSS_CHECK = int(NoticeKind.CROSS_CHECK)
 #: batch.proto's Switch; a number that is not known here says "not known".
 _SWITCHED = {batch_pb2.SWITCH_OFF: False, batch_pb2.SWITCH_ON: True}
 
@@ -146,6 +147,7 @@ class BatchView:
 
     __slots__ = (
         "_message",
+        "_notices",
         "entities",
         "inventory_digest",
         "stopped",
@@ -157,18 +159,19 @@ class BatchView:
 
     def __init__(self, payload: bytes) -> None:
         """Raises ContractError if `payload` is not a Batch or names impossible times."""
-        message = _parse_batch(payload)
-        self._message = message
+        self._message = message = _parse_batch(payload)
         self.inventory_digest: bytes = message.inventory_digest
         self.window_start_boot_ns: int = message.window_start_boot_ns
         self.window_end_boot_ns: int = message.window_end_boot_ns
         self.window_start_unix_ns: int = message.window_start_unix_ns
         self.window_end_unix_ns: int = message.window_end_unix_ns
+        self._notices = message.notices or ()
         #: Whether the agent says that this is its last record before a stop on purpose.
-        self.stopped = bool(message.notices) and any(n.kind == _STOPPED for n in message.notices)
+        self.stopped = bool(self._notices) and any(n.kind == _STOPPED for n in self._notices)
         #: Indices of the entities with usage; known after `groups`.
         self.entities: set[int] = set()
-        _check_window(message)
+        _check_window(self)
+        check_label("agent_version", message.agent_version)
 
     def workload_keys(self) -> list[bytes]:
         """Bytes that name each workload of the batch; equal bytes are equal workloads."""
@@ -242,13 +245,13 @@ class BatchView:
                 raise ContractError(f"usage: workload_index {key[0]} points past {workloads} workloads")
             _check_group(key[2:], sums)
             result[LocalKey._make(key)] = sums
-        if message.anchors or message.notices:
+        if self._notices or message.anchors:
             _check_asides(message, len(devices))
         return result
 
     @property
     def cross_checks(self) -> list[Notice]:
-        return [_notice(n) for n in self._message.notices if n.kind == NoticeKind.CROSS_CHECK]
+        return [_notice(n) for n in self._notices if n.kind == _CROSS_CHECK] if self._notices else []
 
     @property
     def usage(self) -> Sequence[Any]:
@@ -265,16 +268,15 @@ def _parse_batch(payload: bytes) -> batch_pb2.Batch:
         ) from e
 
 
-def _check_window(message: batch_pb2.Batch) -> None:
-    start, end = message.window_start_boot_ns, message.window_end_boot_ns
+def _check_window(view: BatchView) -> None:
+    start, end = view.window_start_boot_ns, view.window_end_boot_ns
     if start > end or end > _MAX_NS or end - start > MAX_BRIDGE_NS:
         raise ContractError(f"window: expected boot-time start <= end within 400 days, got {start} … {end}")
-    first, last = message.window_start_unix_ns, message.window_end_unix_ns
+    first, last = view.window_start_unix_ns, view.window_end_unix_ns
     if not (0 < first <= _MAX_NS and 0 < last <= _MAX_NS):  # a stepped clock may put first past last
         raise ContractError(f"window: expected wall-clock times in 1 … 2^63-1 ns, got {first} … {last}")
-    if len(message.inventory_digest) != 32:
-        raise ContractError(f"inventory_digest: expected 32 bytes, got {len(message.inventory_digest)}")
-    check_label("agent_version", message.agent_version)
+    if len(view.inventory_digest) != 32:
+        raise ContractError(f"inventory_digest: expected 32 bytes, got {len(view.inventory_digest)}")
 
 
 def _check_group(kind: tuple[int, ...], sums: Sums) -> None:

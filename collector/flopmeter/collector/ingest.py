@@ -98,7 +98,7 @@ class Head:
     @property
     def next_seq(self) -> int:
         """The only number that will be taken next."""
-        return max(self.last_seq, self.lost[-1][1] if self.lost else 0) + 1
+        return (max(self.last_seq, self.lost[-1][1]) if self.lost else self.last_seq) + 1
 
     @property
     def any_prev(self) -> bool:

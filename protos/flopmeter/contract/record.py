@@ -13,7 +13,7 @@ Fixed widths, so no two field splits give the same bytes; nothing signed is ever
 """
 
 import hashlib
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .errors import ContractError
 from .ids import AGENT_ID_BYTES
@@ -28,8 +28,7 @@ MIN_RECORD_BYTES = HEADER_BYTES + SIGNATURE_BYTES
 MAX_SEQ = (1 << 63) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A record cut into its fields; `raw` is the whole, exactly as received. Nothing is verified yet."""
 
     raw: bytes
@@ -82,4 +81,4 @@ def parse_record(raw: bytes) -> Record:
     seq = int.from_bytes(raw[32:40], "big")
     if not 1 <= seq <= MAX_SEQ:
         raise ContractError(f"record seq: expected 1 … 2^63-1, got {seq}")
-    return Record(raw=raw, agent_id=raw[:16], boot_id=raw[16:32], seq=seq, prev_hash=raw[40:72])
+    return Record(raw, raw[:16], raw[16:32], seq, raw[40:72])
