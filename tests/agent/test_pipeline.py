@@ -642,6 +642,19 @@ def test_reading_jitter_at_a_windows_edge_makes_no_gap_of_a_good_record(tmp_path
     pipeline.close()
 
 
+def test_records_that_go_on_from_a_state_get_no_gap_before_them(tmp_path: Path) -> None:
+    """Whatever became of the record before: an interval may reach back into its time."""
+    recording = live(SimRecording(45, gpus=1, gpm="cycles"))
+    pipeline = opened(recording, tmp_path)
+    feed(pipeline, list(recording.items()))
+    chain = pipeline.chain
+    before = batches([e.record for e in chain.spool.entries(2)])
+    chain.ack(1)
+    chain.resume(HeadFacts(9, b"h" * 32, recording.facts().boot_id, before[0].window_start_boot_ns - 1))
+    assert batches([e.record for e in chain.spool.entries(9)]) == before
+    pipeline.close()
+
+
 def feed(pipeline: Pipeline, items: list[Reading | Happening]) -> None:
     for item in items:
         pipeline.observe(item)

@@ -19,18 +19,20 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from faulty_sqlite import Crash, Faults
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from metering import SMS
 from power import Death, Died, Disk
-from whole_line import Agent, Box, Clerk
+from whole_line import SECOND, Agent, Box, Clerk
 
 from flopmeter.collector.encode import decode_batch
 from flopmeter.collector.fsck import check_store
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.record import parse_record
-from flopmeter.contract.usage import NoticeKind
+from flopmeter.contract.usage import GapReason, NoticeKind
 
 FOLDER = "/dev/shm" if Path("/dev/shm").is_dir() else None
 BOOKED = (
@@ -66,6 +68,10 @@ class WholeLine(RuleBasedStateMachine):
         self.copy: Path | None = None
         self.restored = self.cloned = self.lossy = False
         self.before: dict[str, list[int]] = {}
+        self.open_ends: dict[
+            str, int
+        ] = {}  # box -> intervals that were open at the books' end when state was lost
+        self.lost_over_reboot: set[str] = set()  # boxes of which no boot clock tells how long nobody metered
         self.gap_twice: set[str] = set()  # boxes of which time may be a gap that is booked otherwise, too
         self.agents = [self.new_agent(box, f"state-{box.n}") for box in self.boxes]
         for i in (0, 1):
@@ -239,16 +245,35 @@ class WholeLine(RuleBasedStateMachine):
         agent.start()
         self.look_behind(agent)
 
+    @rule(i=whom, seconds=st.sampled_from([0, 0, 3, 25]), away_s=st.integers(0, 30))
+    def lose_state(self, i: int, seconds: int, away_s: int) -> None:
+        """The spool's directory is gone, the key is not; the agent starts anew, and meters before it connects."""
+        agent = self.agents[i]
+        agent.die()
+        shutil.rmtree(agent.state / "spool")
+        agent.box.pass_time(away_s * 1_000_000_000)
+        agent.start()
+        self.look_behind(agent)
+        agent.live(seconds)
+
     def look_behind(self, agent: Agent) -> None:
-        """A shipped record was torn off, and the machine rebooted before the collector could say so.
+        """What cannot be exact of what the agent has just lost.
+
+        Without any state: the interval that was open at the books' end, as they tell only of windows.
+        A shipped record was torn off, and the machine rebooted before the collector could say so.
 
         The gap over the reboot, which only the wall clock knows, then begins where the torn record did: time
         that is in the books stands there once more, as a gap. No cycle does.
         """
+        if not agent.chain.journal:
+            self.open_ends[agent.box.name] = self.open_ends.get(agent.box.name, 0) + 1
         known = self.clerk.desk.intake._agents.get(agent.chain.key.agent_id)
         behind = known is not None and known.head.last_seq >= agent.chain.spool.tip.next_seq
         if known and behind and known.head.boot_id != agent.box.boot_id:
             self.gap_twice.add(agent.box.name)
+            self.lost_over_reboot.add(agent.box.name)
+        if not known or not known.head.last_seq:  # nobody knows that there was anything
+            self.lost_over_reboot.add(agent.box.name)
 
     @rule(i=whom, size=st.integers(1, 3_000))
     def tear(self, i: int, size: int) -> None:
@@ -354,10 +379,11 @@ class WholeLine(RuleBasedStateMachine):
         for agent in self.agents:
             box = agent.box
             assert agent.chain.spool.pending == 0
-            if not self.named(agent):
+            if not self.named(agent) and box.name not in self.lost_over_reboot:
                 ns, gap_elapsed, hmma = booked[box.name]
-                assert ns == box.last - box.since
-                assert hmma <= box.hmma <= hmma + gap_elapsed
+                short = box.last - box.since - ns
+                assert 0 <= short <= self.open_ends.get(box.name, 0) * SECOND
+                assert hmma <= box.hmma <= hmma + gap_elapsed + short * SMS * 2
 
     def named(self, agent: Agent) -> bool:
         """Whether the books say of the agent that something is missing, or told in another place."""
@@ -365,9 +391,15 @@ class WholeLine(RuleBasedStateMachine):
         rows = self.clerk.desk.rows
         if rows("SELECT 1 FROM losses JOIN agents USING (agent_no) WHERE agent_id = ?", mine):
             return True
-        stored = rows("SELECT record FROM records JOIN agents USING (agent_no) WHERE agent_id = ?", mine)
-        said = {n.kind for (raw,) in stored for n in decode_batch(parse_record(raw).payload).notices}
+        said = self.said(agent)
         return NoticeKind.REANCHORED in said or (self.lossy and NoticeKind.RECORD_REFUSED in said)
+
+    def said(self, agent: Agent) -> set[NoticeKind]:
+        stored = self.clerk.desk.rows(
+            "SELECT record FROM records JOIN agents USING (agent_no) WHERE agent_id = ?",
+            agent.chain.key.agent_id,
+        )
+        return {n.kind for (raw,) in stored for n in decode_batch(parse_record(raw).payload).notices}
 
 
 WholeLine.TestCase.settings = settings(
@@ -378,3 +410,28 @@ WholeLine.TestCase.settings = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 TestWholeLine = WholeLine.TestCase
+
+
+@pytest.mark.parametrize("metered_s", [0, 1, 9, 25], ids="metered {} s before it connects".format)
+@pytest.mark.parametrize("times", [1, 2])
+def test_state_that_is_lost_within_a_boot_costs_what_was_open_and_no_more(metered_s: int, times: int) -> None:
+    """As a rule of the machine above; and nothing excuses these."""
+    machine = WholeLine()
+    machine.begin(keep=False)
+    try:
+        for _ in range(times):
+            machine.lose_state(0, metered_s, 30)
+        machine.pump(0)
+        machine.good_minute(0, 12)  # in the same session
+        machine.in_the_end()
+        agent = machine.agents[0]
+        assert not machine.named(agent)
+        assert not machine.lost_over_reboot
+        gap = machine.clerk.desk.rows(
+            "SELECT gap_reason, sum(duration_ns) FROM totals WHERE evidence_class = 8"
+        )
+        assert {reason for reason, _ in gap} == {GapReason.RECORD_LOST}
+        assert 30 * SECOND <= sum(int(ns) for _, ns in gap) <= times * (metered_s + 33) * SECOND
+        assert NoticeKind.SPOOL_LOST in machine.said(agent)
+    finally:
+        machine.teardown()
