@@ -1,9 +1,9 @@
 """The gRPC edge: one bidirectional stream per agent, raw bytes in and out. Runs on one event loop.
 
 A stream reads, judges (`intake`) and goes on reading; nothing waits per record. Once per group the writer
-commits, and each stream that had records in it gets one Ack of its highest number (a stream with more on the way:
-one for two commits). Verification stands in
-the loop, because libsodium is cheaper than handing bytes to a thread (reference/performance.md 7).
+commits, and each stream that had records in it gets one Ack of its highest number (with more of its records in
+the next group: one for both commits). Verification stands in the loop, because libsodium is cheaper than handing
+bytes to a thread (reference/performance.md 7).
 """
 
 import asyncio
