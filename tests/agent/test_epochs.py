@@ -106,6 +106,21 @@ def test_a_counter_that_is_not_there_gives_way_to_its_percentage() -> None:
     assert notices(sealed) == ["calibration"]
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_a_k_that_nothing_can_show_to_be_another_is_said(told: bool) -> None:
+    """An exporter's totals come without percentages; so do counters of a driver that lacks ids 5 and 7."""
+    gpu, agent, t = Scripted(), meter(), 100 * SECOND
+    sealed: list[Sealed] = []
+    for _ in range(8):
+        sealed += agent.observe(gpu.reading(t) if told else gpu.reading(t, percent={2: 90.0}))
+        t += SECOND
+        gpu.run(SECOND, BUSY)
+    last = agent.flush(final=True)
+    assert last is not None
+    (said,) = [n.detail for s in [*sealed, last] for n in s.batch.notices]
+    assert ("k of each pipe is taken for 1, unchecked" in said) is not told
+
+
 def test_percentages_do_not_speak_of_a_time_in_which_nobody_metered() -> None:
     """Held back over a restart: without a scale in the end that interval is a gap, not the last second's percentages."""
     gpu, agent, t = Scripted(), meter(), 100 * SECOND

@@ -65,8 +65,12 @@ class Epochs:
         scale = self.scale_of(track)
         return 0 if scale is None else scale.multiplier(track.entity)
 
-    def calibrate(self, track: Track) -> None:
-        """After an interval was held back: is the scale known now, or patience over?"""
+    def calibrate(self, track: Track, *, k_told: bool = True) -> None:
+        """After an interval was held back: is the scale known now, or patience over?
+
+        `k_told` False: no percentage of the tensor pipes beside it, as with an exporter's totals. Then nothing can
+        show that k is not 1 (reference/metering.md 7.2, item 2), and that is said.
+        """
         model = track.entity.device.name
         evidence = track.held.evidence
         ratio = f"{evidence.ratio_permille() / 1000:.3f} counts per clock"
@@ -75,7 +79,10 @@ class Epochs:
             self.j.scales[model] = scale
             sms = track.entity.sm_count
             said = f"{model}: cycle counters are the {scale} over {sms} SMs ({ratio})"
-            self.say(NoticeKind.CALIBRATION, "", said)
+            unchecked = (
+                "" if k_told else "; k of each pipe is taken for 1, unchecked: no percentages beside them"
+            )
+            self.say(NoticeKind.CALIBRATION, "", said + unchecked)
             for other in self.tracks.values():
                 if other.entity.device.name == model:
                     self.release(other)

@@ -32,7 +32,7 @@ from .interval import (
 )
 from .journal import Journal
 from .ratios import STOOD_STILL, busy
-from .reading import Reading
+from .reading import ANY_TENSOR_UTIL, HMMA_TENSOR_UTIL, Reading
 from .shares import Part, handed_over
 from .sources.base import COUNTERS_RESTARTED
 from .track import Track
@@ -42,6 +42,7 @@ MAX_REBOOT_GAP_NS = 31 * 86_400_000_000_000
 #: So many readings in a row that lack a counter are waited out; then the others go on without it.
 MAX_LACKING = 10
 
+_TENSOR_PERCENT = frozenset({ANY_TENSOR_UTIL, HMMA_TENSOR_UTIL})
 _NOT_METERED = (GapReason.AGENT_DOWN, GapReason.SPOOL_FULL)
 _AFTER_FAILED_READ = (GapReason.READ_FAILED, GapReason.READ_HUNG, GapReason.LOST)
 
@@ -206,7 +207,7 @@ class Intake(Epochs):
         if got.judged:
             self.judge(track, got.judged, priced=priced)
         if not priced:
-            self.calibrate(track)
+            self.calibrate(track, k_told=not reading.percent.keys().isdisjoint(_TENSOR_PERCENT))
         track.accounted_ns = now.t_boot_ns
         track.bridging = False
         track.lacking = 0
