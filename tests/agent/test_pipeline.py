@@ -265,7 +265,7 @@ def test_a_bridge_is_a_workloads_only_if_it_held_the_device_throughout(
         assert isinstance(item, Reading)
         second = (item.t_boot_ns - start) // 1_000_000_000
         full.now = 45 <= second < 78
-        pipeline.observe(replace(item, workload=OTHER_JOB if second in during else JOB))
+        pipeline.observe(item._replace(workload=OTHER_JOB if second in during else JOB))
     pipeline.stop(0)
     assert pipeline.counts.given_up == 3
     whose: Counter[Workload] = Counter()
@@ -296,7 +296,7 @@ def test_an_agent_that_starts_again_while_there_is_no_room_loses_no_time(
             pipeline = opened(recording, tmp_path)
             full = Full(pipeline, monkeypatch)
         full.now = 45 <= second < 78
-        pipeline.observe(replace(item, workload=JOB if second < 60 else after))
+        pipeline.observe(item._replace(workload=JOB if second < 60 else after))
     pipeline.stop(0)
     whose: Counter[Workload] = Counter()
     gaps: set[GapReason] = set()
@@ -630,7 +630,7 @@ def test_reading_jitter_at_a_windows_edge_makes_no_gap_of_a_good_record(tmp_path
     recording = live(SimRecording(45, gpus=1, gpm="cycles"))
     items = list(recording.items())
     early = items[9]
-    items[9] = replace(early, t_boot_ns=early.t_boot_ns - 50_000_000, t_unix_ns=early.t_unix_ns - 50_000_000)
+    items[9] = early._replace(t_boot_ns=early.t_boot_ns - 50_000_000, t_unix_ns=early.t_unix_ns - 50_000_000)
     pipeline = opened(recording, tmp_path)
     feed(pipeline, items)
     chain = pipeline.chain
@@ -651,6 +651,41 @@ def test_records_that_go_on_from_a_state_get_no_gap_before_them(tmp_path: Path) 
     before = batches([e.record for e in chain.spool.entries(2)])
     chain.ack(1)
     chain.resume(HeadFacts(9, b"h" * 32, recording.facts().boot_id, before[0].window_start_boot_ns - 1))
+    assert batches([e.record for e in chain.spool.entries(9)]) == before
+    pipeline.close()
+
+
+def test_the_time_before_a_lost_state_is_a_gap_of_the_devices_that_were_there(tmp_path: Path) -> None:
+    """Behind it a meter would begin anew; refused for good, it is not put there again."""
+    recording = live(SimRecording(45, gpus=2, gpm="cycles"))
+    facts = recording.facts()
+    recording.facts = lambda: replace(facts, devices=facts.devices[:1])  # type: ignore[method-assign]
+    pipeline = opened(recording, tmp_path)
+    items = list(recording.items())
+    feed(pipeline, [item for item in items[:6] if item.entity == facts.devices[0].entity])
+    pipeline.refacts(facts)
+    feed(pipeline, items[6:])
+    chain = pipeline.chain
+    before = batches([e.record for e in chain.spool.entries(1)])
+    start = before[0].window_start_boot_ns
+    head = HeadFacts(9, b"h" * 32, facts.boot_id, start - 5_000_000_000)
+    chain.resume(head)
+    gap, *rest = batches([e.record for e in chain.spool.entries(9)])
+    assert rest == before
+    assert (gap.window_start_boot_ns, gap.window_end_boot_ns) == (start - 5_000_000_000, start)
+    assert gap.window_end_unix_ns == before[0].window_start_unix_ns
+    assert gap.window_end_unix_ns - gap.window_start_unix_ns == 5_000_000_000
+    assert [(u.entity_index, u.gap_reason, u.duration_ns) for u in gap.usage] == [
+        (0, GapReason.RECORD_LOST, 5_000_000_000)
+    ]
+    assert gap.usage[0].sm_elapsed_cycles == 132 * 1_980_000 * 5_000
+    assert notices([gap]) == [NoticeKind.SPOOL_LOST]
+    assert chain.spool.entry(9).journal == b""
+    chain.resume(head)
+    assert batches([e.record for e in chain.spool.entries(9)]) == [gap, *before]
+    for _ in range(2):  # it, and what stands in its place
+        chain.refuse(9, "said the test")
+    chain.resume(head)
     assert batches([e.record for e in chain.spool.entries(9)]) == before
     pipeline.close()
 
