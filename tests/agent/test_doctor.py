@@ -263,6 +263,14 @@ def test_the_same_advice_is_said_once_for_all_it_concerns():
     assert lines[-1] == "4 of 4 metered"
 
 
+def test_a_gpus_line_fits_a_terminal_and_what_its_class_is_stands_below():
+    uuid = "GPU-6b9b8174-dec3-4e0c-b1cd-adffbc58906e"
+    values = {uuid.replace("-", "_"): {"percent": PERCENT, "cycles": True, **CLOCK}}
+    lines = list(to_lines(diagnose(dataclasses.replace(H100, entity=uuid), **values)))
+    assert [line for line in lines if len(line) > 80] == []
+    assert "  A1: exact cycle counters" in lines
+
+
 def test_a_trace_can_be_examined(tmp_path):
     facts = NodeFacts(
         "n", bytes(16), "595.1", "13", "nvml", (H100, dataclasses.replace(H100, entity="GPU-2"))

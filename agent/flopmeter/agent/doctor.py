@@ -202,15 +202,19 @@ def to_lines(diagnosis: Diagnosis) -> Iterable[str]:
     facts = diagnosis.facts
     yield f"{facts.node}: source {facts.source}, driver {facts.driver or 'unknown'}, rates {current().id}"
     advice: dict[Advice, list[int]] = {}
+    graded: dict[str, str] = {}
     for index, finding in enumerate(diagnosis.findings):
         device = finding.shown.device
         mark = "ok " if finding.metered else "NOT"
         grade = finding.grade
-        told = _GRADE.get(grade, "") if grade else "energy only"
+        label = grade.label if grade else "-"
+        graded[label] = _GRADE.get(grade, "") if grade else "energy only"
         indent = "  " if device.mig else ""
-        yield f"  {index:>2} {mark} {grade.label if grade else '-':<4}{indent}{device.name}  {device.entity}  {told}"
+        yield f"  {index:>2} {mark} {label:<4}{indent}{device.name}  {device.entity}"
         for one in finding.advice:
             advice.setdefault(one, []).append(index)
+    for label, told in graded.items():
+        yield f"  {label}: {told}"
     for one, indices in advice.items():
         yield from _said(_span(indices), one)
     for one in diagnosis.node:
