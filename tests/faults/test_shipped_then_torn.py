@@ -26,7 +26,7 @@ def life(state: Path, address: str, boot: bytes, *, after_s: int, until_s: int) 
     try:
         for item in SimRecording(until_s).items():
             if item.t_boot_ns > START_NS + after_s * 1_000_000_000:
-                pipeline.observe(replace(item, t_unix_ns=item.t_unix_ns + (ord(boot) - ord("A")) * HOUR_NS))
+                pipeline.observe(item._replace(t_unix_ns=item.t_unix_ns + (ord(boot) - ord("A")) * HOUR_NS))
         assert pipeline.uplink is not None
         assert pipeline.uplink.wait_for(lambda: pipeline.chain.spool.pending == 0, 90), pipeline.status
         copy = state.with_name("as-it-lay")

@@ -9,7 +9,6 @@ import json
 import sys
 import types
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +67,7 @@ class AgentPath:
 
     def observe(self, reading: Reading) -> None:
         if not self._counters and reading.cycles:
-            reading = replace(reading, cycles={})
+            reading = reading._replace(cycles={})
         for sealed in self._meter.observe(reading):
             self._take(sealed)
 
@@ -173,7 +172,7 @@ class PersistentAgent:
         """One reading; then all that it closes is sealed and made durable."""
         device = self._source.facts().devices[0]
         reading = self._source.read(device.entity)
-        self._path.observe(replace(reading, workload=job(self._name, "bf16")))
+        self._path.observe(reading._replace(workload=job(self._name, "bf16")))
         self._path.seal()
         self._write()
 

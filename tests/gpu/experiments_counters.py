@@ -1,7 +1,6 @@
 """E0, E1, E2, E10, E16, E19: what the driver says, at which rate, how late, on which scale."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from itertools import pairwise
 from statistics import fmean
 from typing import Any
@@ -197,7 +196,7 @@ class _Ticker:
 
     def _read(self, name: str) -> None:
         reading = self._source.read(self._bench.device.entity)
-        self._path.observe(replace(reading, workload=job(name, "bf16")))
+        self._path.observe(reading._replace(workload=job(name, "bf16")))
 
     def begin(self, now_ns: int) -> None:
         """Just before the work: what lies behind is not this run's."""

@@ -2,7 +2,6 @@
 
 import shutil
 import threading
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -27,7 +26,7 @@ def e9(ctx: Context) -> Outcome:
     due = [0]
 
     def read(name: str) -> None:
-        path.observe(replace(source.read(bench.device.entity), workload=job(name, "bf16")))
+        path.observe(source.read(bench.device.entity)._replace(workload=job(name, "bf16")))
 
     def ready() -> None:
         read("between")

@@ -6,7 +6,7 @@ All work lies within the two outer readings, so that nothing depends on how late
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ class Bench:
         return self._paths["counters"].journal
 
     def read(self, workload: Workload = BETWEEN) -> Reading:
-        reading = replace(self.source.read(self.device.entity), workload=workload)
+        reading = self.source.read(self.device.entity)._replace(workload=workload)
         for path in self._paths.values():
             path.observe(reading)
         return reading

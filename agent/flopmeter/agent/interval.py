@@ -357,7 +357,7 @@ def by_percent(
     """
     duration = now.t_boot_ns - since_ns
     dead = silent_zero(reading, entity.board_watts) if entity.from_dcgm else ""
-    fractions, refused = _clean(replace(reading, percent={}) if dead else reading)
+    fractions, refused = _clean(reading._replace(percent={}) if dead else reading)
     refused = dead or refused
     clocks = clock(before.clock_khz if before else 0, reading)
     energy = energy_between(before, now)

@@ -157,13 +157,13 @@ class DcgmSource:
         if frozen or on_page in self._dead:
             what = "stand still while energy rises" if frozen else "are all 0 while the GPU is busy"
             self._tell(on_page, f"dcgm: {on_page}: profiling values {what}: they are not used")
-            reading = replace(reading, percent={})
+            reading = reading._replace(percent={})
         else:
             self._tell(on_page, "")
         if beside is not None and reading.error is None:
             reading = _with_fresher(reading, beside)
         if reading.entity != entity:
-            reading = replace(reading, entity=entity)
+            reading = reading._replace(entity=entity)
         return self._only_new_totals(reading) if reading.cycles else reading
 
     def _read_beside(self, known: Device | None) -> Reading | None:
@@ -174,13 +174,13 @@ class DcgmSource:
     def _only_new_totals(self, reading: Reading) -> Reading:
         elapsed = reading.cycles.get(SM_CYCLES_ELAPSED)
         if elapsed is None:  # the others mean nothing without it
-            return replace(reading, cycles={})
+            return reading._replace(cycles={})
         with self._lock:
             given, when_ns = self._totals.get(reading.entity, (-1, 0))
             if elapsed == given and reading.t_boot_ns - when_ns < STILL_NS:
-                return replace(reading, cycles={}, percent={})
+                return reading._replace(cycles={}, percent={})
             self._totals[reading.entity] = elapsed, reading.t_boot_ns
-        return replace(reading, percent={})
+        return reading._replace(percent={})
 
     def close(self) -> None:
         if self._beside is not None:
@@ -249,9 +249,8 @@ def _with_fresher(reading: Reading, beside: Reading) -> Reading:
     a counter may not run backwards.
     """
     if beside.error is not None:
-        return replace(reading, energy_mj=None, power_mw=None)
-    return replace(
-        reading,
+        return reading._replace(energy_mj=None, power_mw=None)
+    return reading._replace(
         sm_clock_mhz=beside.sm_clock_mhz or reading.sm_clock_mhz,
         energy_mj=beside.energy_mj,
         power_mw=beside.power_mw,
