@@ -320,3 +320,54 @@ def test_a_large_spool_is_opened_in_little_memory(tmp_path: Path) -> None:
     assert again.pending == 60
     assert peak < 8 << 20
     again.close()
+
+
+def test_a_right_number_behind_another_hash_is_refused(tmp_path: Path, key: RecordKey) -> None:
+    spool = Spool.open(tmp_path / "spool")
+    spool.append(entries(key, spool.tip, 1))
+    with pytest.raises(SpoolError, match="in chain"):
+        spool.append(entries(key, Tip(2, b"x" * 32, b""), 1))
+    assert spool.newest_seq == 1
+
+
+def test_a_new_segment_knows_the_state_before_its_first_entry(tmp_path: Path, key: RecordKey) -> None:
+    """Where that is torn and the segment before it damaged, the meter goes on from there."""
+    spool = Spool.open(tmp_path / "spool", limit_bytes=MIN_LIMIT_BYTES)
+    while len(segments(spool)) < 2:
+        spool.append(entries(key, spool.tip, 1, payload=2500))
+    first, second = spool._segments
+    before = spool.entry(first.last_seq)
+    os.truncate(second.path, second._base + 10)
+    again = reopened(spool, limit_bytes=MIN_LIMIT_BYTES)
+    assert again.tip == Tip(before.seq + 1, record_hash(before.record), before.journal)
+    again.close()
+
+
+def test_what_is_forgotten_was_acknowledged_whatever_the_hint_says(tmp_path: Path, key: RecordKey) -> None:
+    spool = Spool.open(tmp_path / "spool", limit_bytes=MIN_LIMIT_BYTES, keep_acked_bytes=0)
+    hint = spool.directory / "acked"
+    for _ in range(9):
+        spool.append(entries(key, spool.tip, 1, payload=2500))
+        spool.ack(spool.newest_seq)
+        if spool.oldest_seq > 1:
+            break
+    forgotten = spool.oldest_seq - 1
+    assert 0 < forgotten < 16, "the hint is not written for its own sake yet"
+    assert int(hint.read_text()) >= forgotten, "the hint comes before the forgetting"
+    spool.close()
+    hint.unlink()
+    again = Spool.open(spool.directory, limit_bytes=MIN_LIMIT_BYTES)
+    assert again.acked_seq == forgotten
+    again.close()
+
+
+def test_a_whole_frame_with_the_wrong_number_is_cut(tmp_path: Path, key: RecordKey) -> None:
+    spool = Spool.open(tmp_path / "spool")
+    made = entries(key, spool.tip, 3)
+    spool.append(made[:1])
+    with segments(spool)[0].open("ab") as f:
+        f.write(made[2].frame())
+    again = reopened(spool)
+    assert held(again) == [made[0].record]
+    assert "record 3 where 2 was expected" in again.cuts[0].reason
+    again.close()
