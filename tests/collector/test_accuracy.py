@@ -5,6 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flopmeter.collector.accuracy import Accuracy, Within, accuracy_json, answer
+from flopmeter.collector.layout import Paint
+from flopmeter.collector.parts_view import accuracy_view
 from flopmeter.contract.flop import ZERO, Figure
 
 
@@ -50,3 +52,15 @@ def test_no_other_single_number_has_a_smaller_margin(lower: int, more: int, othe
     # margin(E) = max(E - lower, upper - E) / E, compared without division; the middle is rounded down.
     margin = max(a.middle - lower, upper - a.middle)
     assert margin * other <= (max(other - lower, upper - other) + 1) * a.middle + other
+
+
+@pytest.mark.parametrize("owed_s", [0.0, 7_200.0])
+def test_what_silent_agents_owe_is_said_beside_the_margin(owed_s: float) -> None:
+    document = {
+        "accuracy": {**accuracy_json(Figure(80, 100, 110)), "if_declared": None},
+        "declared_dtypes": [],
+        "coverage": {"gaps": {"unreported": owed_s} if owed_s else {"reset": 60.0}},
+    }
+    lines = accuracy_view(document, Paint(colour=False, width=80))
+    said = ["of what was reported: 2.00 GPU-h of silent agents are not in it"]
+    assert [line.strip() for line in lines[1:]] == (said if owed_s else [])

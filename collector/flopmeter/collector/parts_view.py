@@ -28,6 +28,8 @@ def accuracy_view(document: Mapping[str, Any], paint: Paint) -> list[str]:
         good = best["percent"] <= LIMIT_PERCENT
         said = f"best single figure{which}: {flop_text(int(best['flop']))} FLOP ±{best['percent']:g} %"
         lines.append(said + (", within" if good else ""))
+    if owed := document["coverage"]["gaps"].get("unreported", 0):
+        lines.append(f"of what was reported: {hours(owed)} of silent agents are not in it")
     return _named("accuracy", lines)
 
 
