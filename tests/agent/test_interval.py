@@ -29,6 +29,7 @@ from flopmeter.agent.interval import (
 )
 from flopmeter.agent.reading import CYCLE_IDS, Reading
 from flopmeter.contract.evidence_class import EvidenceClass
+from flopmeter.contract.limits import MAX_SM_CLOCK_MHZ
 from flopmeter.contract.usage import GapReason
 from flopmeter.contract.w_table import current
 
@@ -177,6 +178,26 @@ def test_one_clock_sample_is_joined_by_the_one_before() -> None:
     assert clock(0, one) == (1_500_000, 1, 1_500_000, 1_500_000)
     assert clock(1_700_000, Reading("GPU-0", 1, 1)) is None
     assert clock(0, Reading("GPU-0", 1, 1, sm_clock_mhz=(math.nan, -1.0, 0.0, 1e-4, 9_999.0))) is None
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.integers(-2, 4_100).map(float),
+            st.integers(0, 4_100),
+            st.floats(-1, 4_100),
+            st.sampled_from([math.nan, math.inf, -math.inf, 0.0, 1e-4, 0.9996, 1e300]),
+        ),
+        max_size=60,
+    )
+    | st.lists(st.integers(-2, MAX_SM_CLOCK_MHZ + 2).map(float), min_size=2, max_size=4)
+)
+def test_clock_samples_looked_at_together_are_those_looked_at_one_by_one(samples: list[float]) -> None:
+    reading = Reading("GPU-0", 1, 1, sm_clock_mhz=tuple(samples))
+    believed = [round(mhz * 1_000) for mhz in samples if 0 < mhz <= MAX_SM_CLOCK_MHZ]
+    alone = [khz for khz in believed if khz]
+    expected = (sum(alone), len(alone), min(alone), max(alone)) if alone else None
+    assert clock(0, reading) == expected
 
 
 def test_one_sample_with_none_before_it_says_little_of_the_clock() -> None:

@@ -335,10 +335,16 @@ def clock(before_khz: int, reading: Reading) -> tuple[int, int, int, int] | None
     One sample alone says nothing of the time before it, so the sample at the interval's start joins it.
     A sample outside (0, MAX_SM_CLOCK_MHZ], or below 1 kHz, is not one.
     """
-    # As _khz, without a call for each: there may be 50 a second.
-    samples = [
-        khz for mhz in reading.sm_clock_mhz if 0 < mhz <= MAX_SM_CLOCK_MHZ and (khz := round(mhz * 1_000))
-    ]
+    clocks = reading.sm_clock_mhz
+    # A driver's buffer holds whole MHz, 50 a second: looked at together, a sum of such floats is exact.
+    if (
+        len(clocks) > 1
+        and _whole(clocks)
+        and 0 < (low := min(clocks)) <= (high := max(clocks)) <= MAX_SM_CLOCK_MHZ
+    ):
+        return int(sum(clocks)) * 1_000, len(clocks), int(low) * 1_000, int(high) * 1_000
+    # As _khz, without a call for each.
+    samples = [khz for mhz in clocks if 0 < mhz <= MAX_SM_CLOCK_MHZ and (khz := round(mhz * 1_000))]
     if not samples:
         return None
     if len(samples) == 1 and before_khz:
@@ -441,6 +447,11 @@ _PERCENT_BITS = (
     (FP16_UTIL, FP16),
     (INTEGER_UTIL, INT),
 )
+
+
+def _whole(clocks: tuple[float, ...]) -> bool:
+    """Whether all are floats without a fraction; NaN and infinity have none that is whole."""
+    return {*map(type, clocks)} == {float} and all(map(float.is_integer, clocks))
 
 
 def _khz(mhz: float) -> int:
