@@ -37,7 +37,13 @@ class State:
         if not state.file.exists() and bundle is not None and bundle.exists():
             folder.mkdir(parents=True, exist_ok=True)
             with tarfile.open(bundle) as tar:
-                tar.extractall(folder, filter="data")
+                for member in tar:
+                    # Plain files inside the folder, no more: before 3.11.4 extractall has no filter.
+                    body = tar.extractfile(member) if member.isfile() else None
+                    target = (folder / member.name).resolve()
+                    if body is not None and target.is_relative_to(folder.resolve()):
+                        target.parent.mkdir(parents=True, exist_ok=True)
+                        target.write_bytes(body.read())
         if not state.file.exists():
             return state
         try:

@@ -1,5 +1,6 @@
 """Results survive whatever happens between two experiments, and belong to one machine."""
 
+import io
 import json
 import tarfile
 from pathlib import Path
@@ -64,3 +65,20 @@ def test_what_was_written_is_json(tmp_path: Path) -> None:
     state = State.load(tmp_path)
     state.finish("E0", {"status": "pass"})
     assert json.loads(state.file.read_text())["format"] == "flopmeter-gpu-validation/1"
+
+
+def test_a_bundle_writes_nothing_outside_its_folder(tmp_path: Path) -> None:
+    bundle = tmp_path / "b.tar.gz"
+    with tarfile.open(bundle, "w:gz") as tar:
+        for name in ("../outside", "/" + str(tmp_path / "absolute").lstrip("/"), "inside/file"):
+            member = tarfile.TarInfo(name)
+            member.size = 2
+            tar.addfile(member, io.BytesIO(b"hi"))
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    State.load(tmp_path / "folder", bundle)
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()) == [
+        "b.tar.gz",
+        "folder/inside/file",
+    ]
