@@ -24,6 +24,7 @@ from metering import (
 
 from flopmeter.agent.attribution import WorkloadFinder
 from flopmeter.agent.encode import encode_batch, encode_inventory, inventory_digest
+from flopmeter.agent.journal import load_journal
 from flopmeter.agent.meter import Meter, Sealed
 from flopmeter.agent.reading import CYCLE_IDS, Happening, HappeningKind, Process, Reading
 from flopmeter.collector.encode import BatchView, decode_inventory, device_bounds, divided
@@ -807,6 +808,20 @@ def test_a_reboot_while_the_agent_was_down() -> None:
     sealed = node.flush()
     assert gaps(sealed) == [(GapReason.RESET, 70, JOB_A)]
     assert notices(sealed) == ["calibration", "rebooted"]
+
+
+def test_the_journal_says_where_a_meter_began_without_one_in_this_boot() -> None:
+    node = Node(t=1000 * SECOND)
+    node.read()
+    node.tick()
+    assert load_journal(node.flush()[-1].journal).began_ns == 1000 * SECOND
+    node.restart()
+    node.tick()
+    node.tick()
+    assert load_journal(node.flush()[-1].journal).began_ns == 1000 * SECOND
+    node.restart(boot=NEXT)
+    node.take(node.gpu.reading(5 * SECOND, unix=UNIX0 + node.t))
+    assert load_journal(node.flush()[-1].journal).began_ns == -1
 
 
 def test_a_wall_clock_gone_mad_over_a_reboot_is_bounded() -> None:
