@@ -336,11 +336,11 @@ def clock(before_khz: int, reading: Reading) -> tuple[int, int, int, int] | None
     A sample outside (0, MAX_SM_CLOCK_MHZ], or below 1 kHz, is not one.
     """
     clocks = reading.sm_clock_mhz
-    # A driver's buffer holds whole MHz, 50 a second: looked at together, a sum of such floats is exact.
+    # A driver's buffer holds 50 a second, of few different whole MHz: a sum of such floats is exact.
     if (
         len(clocks) > 1
-        and _whole(clocks)
-        and 0 < (low := min(clocks)) <= (high := max(clocks)) <= MAX_SM_CLOCK_MHZ
+        and _whole(steps := {*clocks})
+        and 0 < (low := min(steps)) <= (high := max(steps)) <= MAX_SM_CLOCK_MHZ
     ):
         return int(sum(clocks)) * 1_000, len(clocks), int(low) * 1_000, int(high) * 1_000
     # As _khz, without a call for each.
@@ -449,7 +449,7 @@ _PERCENT_BITS = (
 )
 
 
-def _whole(clocks: tuple[float, ...]) -> bool:
+def _whole(clocks: set[float]) -> bool:
     """Whether all are floats without a fraction; NaN and infinity have none that is whole."""
     return {*map(type, clocks)} == {float} and all(map(float.is_integer, clocks))
 
