@@ -21,8 +21,18 @@ _COUNT = st.integers(0, 10**20)
     [(4_999, 0), (5_000, 5_000), (5_001, 5_001), (0, 0), (-1, 0), (-1_000_000, 0)],
 )
 def test_residual_below_half_a_percent_is_noise(rest: int, expected: int) -> None:
-    seen = residual(tensor_any=300_000 + rest, hmma=100_000, imma=100_000, dmma=100_000, elapsed=1_000_000)
+    seen = residual(tensor_any=100_000 + rest, hmma=100_000, imma=0, dmma=0, elapsed=1_000_000)
     assert seen == expected
+
+
+@pytest.mark.parametrize("pipe", ["imma", "dmma"])
+@pytest.mark.parametrize(("rest", "expected"), [(12_999, 0), (13_000, 13_000)])
+def test_what_counters_that_differ_by_a_percent_leave_over_is_no_float_work(
+    pipe: str, rest: int, expected: int
+) -> None:
+    """0.5 % of the elapsed and 2 % of integer and FP64 work: a difference is not surer than its parts."""
+    work = {"imma": 0, "dmma": 0, pipe: 400_000}
+    assert residual(tensor_any=400_000 + rest, hmma=0, elapsed=1_000_000, **work) == expected
 
 
 def test_residual_is_whole_where_nothing_else_was_read() -> None:

@@ -379,3 +379,32 @@ def test_a_report_of_a_shared_run_adds_up() -> None:
     assert sum(r.flop for r in report.reasons) == report.flop.upper - report.flop.lower
     assert sum(p.operations.point for p in report.by_pipe.values() if not p.integer) == report.flop.point
     assert report.flop.upper >= d.flop
+
+
+@given(
+    st.sampled_from([a for a in ARCHS if "fp64_tensor" in a.rates]),
+    st.tuples(*[st.sampled_from((0, 300_000_000)) | st.integers(0, 300_000_000)] * 3),
+    st.tuples(*[st.sampled_from((-1_000, 1_000)) | st.integers(-1_000, 1_000)] * 4),
+)
+def test_counters_that_are_each_a_little_off_leave_no_float_work_over(
+    arch: Arch, work: tuple[int, int, int], off_1e5: tuple[int, int, int, int]
+) -> None:
+    """BF16, INT8 and FP64 tensor work; each counter within 1 % of the truth, on its own (metering.md 7.2, item 2)."""
+    elapsed = 1_000_000_000
+    hmma, imma, dmma = work
+    true_flop = hmma * arch.rates["bf16"] + dmma * arch.rates["fp64_tensor"]
+    seen = [n + n * off // 100_000 for n, off in zip((hmma, imma, dmma, sum(work)), off_1e5, strict=True)]
+    other = residual(tensor_any=seen[3], hmma=seen[0], imma=seen[1], dmma=seen[2], elapsed=elapsed)
+    counted = Cycles(
+        EvidenceClass.A1,
+        ALL_MEASURED,
+        0,
+        elapsed,
+        active=elapsed,
+        hmma=seen[0],
+        imma=seen[1],
+        dmma=seen[2],
+        tensor_other=other,
+    )
+    figure = flop(counted, arch)
+    assert figure.lower <= true_flop <= figure.upper

@@ -85,8 +85,8 @@ def _text(cause: Cause, g: Priced, model: Model, arch: Arch) -> str:
 
 
 _TEXT = {
-    Cause.NOISE: "what only the any-tensor counter saw is dropped as noise below 0.5 % of the cycles: in the upper "
-    "bound only",
+    Cause.NOISE: "what only the any-tensor counter saw is dropped as noise below 0.5 % of the cycles (more beside "
+    "integer and FP64 tensor work): in the upper bound only",
     Cause.VECTOR: "vector pipes (FP64, FP32, FP16) also do integer and single-operation work: in the upper bound only",
     Cause.CLOCK: "the clock was sampled, not counted, and moved between samples",
     Cause.APPORTIONED: "shared GPUs: counters are per device; what several workloads held in one interval is apportioned "

@@ -19,7 +19,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "regimes": ("flopmeter.collector.cli_books", "regimes", "Legal thresholds, as data."),
     "events": ("flopmeter.collector.cli_books", "events", "What an operator must know or do."),
     "fleet": ("flopmeter.collector.cli_books", "fleet", "Nodes and GPUs, and what is missing."),
-    "estimate": ("flopmeter.collector.cli_estimate", "estimate", "A total by formula, and beside the counters."),
+    "estimate": (
+        "flopmeter.collector.cli_estimate",
+        "estimate",
+        "A total by formula, and beside the counters.",
+    ),
 }
 
 

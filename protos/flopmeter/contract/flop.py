@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from .errors import ContractError
 from .evidence_class import CYCLE_ERROR_PPM, UPPER_ONLY, EvidenceClass
-from .pipes import RESIDUAL_NOISE_PPM
+from .pipes import residual_noise
 from .usage import Measured
 from .w_table import DTYPE_RATE, Arch
 
@@ -279,14 +279,15 @@ def unread_flop(c: Cycles, arch: Arch, ceiling: int) -> tuple[int, int]:
 def noise_ppm(c: Cycles) -> int:
     """The most of the residual that sealing may have dropped (pipes.residual), in millionths of an SM-cycle.
 
-    0.5 % of the elapsed, where the SMs were active and no tensor pipe is known to have been: noise in all
-    likelihood, and so in no lower or point; but what was dropped is not known to be nothing. An OTHERS row has no elapsed cycles, so that nothing was dropped of it.
+    0.5 % of the elapsed and 2 % of the integer and FP64 tensor cycles, where the SMs were active and no tensor pipe
+    is known to have been: noise in all likelihood, and so in no lower or point; but what was dropped is not known to
+    be nothing.
     """
     both = _HMMA | _ANY
     if c.measured.value & both != both:
         return 0
     room = max(0, c.most - c.hmma - c.imma - c.dmma - c.tensor_other)
-    return min(c.elapsed * RESIDUAL_NOISE_PPM, room * _MILLION)
+    return min(residual_noise(elapsed=c.elapsed, imma=c.imma, dmma=c.dmma), room * _MILLION)
 
 
 def _narrowed(cycles: int, k: Calibration, lower: int, point: int, upper: int) -> tuple[int, int, int]:

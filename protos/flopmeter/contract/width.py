@@ -25,7 +25,7 @@ class Cause(StrEnum):
     DTYPE = "dtype"  # 4.2: the precision of a tensor cycle is not told
     LEGACY_MMA = "legacy-mma"  # 4.3: mma.sync keeps the pipe active at a lower rate
     HIDDEN = "hidden"  # 4.2: a pipe that was not read hides in the any-tensor counter
-    NOISE = "noise"  # 4.2: a residual below 0.5 % was dropped as noise
+    NOISE = "noise"  # 4.2: a residual within the counters' noise was dropped
     VECTOR = "vector"  # 4.2: vector pipes also do other work
     UNREAD = "unread"  # 4.2: pipes that were not read at all
     CLASS = "class"  # 7.1: counter to cycles
