@@ -95,7 +95,9 @@ def test_vector_pipes_move_the_upper_bound_only_and_by_the_published_share() -> 
 
 
 def test_fp64_tensor_counts_at_its_own_rate_everywhere() -> None:
-    assert flop(a1(dmma=1_000_000), HOPPER) == Figure(248_320_000, 256_000_000, 263_680_000 + NOISE + MISMATCH)
+    assert flop(a1(dmma=1_000_000), HOPPER) == Figure(
+        248_320_000, 256_000_000, 263_680_000 + NOISE + MISMATCH
+    )
 
 
 def test_integer_tensor_work_is_not_flop() -> None:
