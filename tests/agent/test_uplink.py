@@ -641,8 +641,9 @@ def test_records_that_cannot_be_moved_for_want_of_room_are_moved_when_there_is(
 
 
 def test_a_collector_that_is_gone_for_long_costs_no_memory_threads_or_files(
-    chain: Chain, connect: Connect
+    chain: Chain, connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.CRITICAL, "flopmeter.agent.uplink")  # pytest keeps every line, a kilobyte each
     append(chain, 0, 5)
     quick = Timing(connect_s=0.002, backoff_base_s=0.0001, backoff_cap_s=0.0001)
     uplink = connect("127.0.0.1:1", quick)
