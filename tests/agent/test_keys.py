@@ -43,7 +43,7 @@ def damaged(text: str) -> list[str]:
         "",
         text[:40],
         f"{magic} {seed}\n",
-        f"{magic} {seed} {public[:-2]}00\n",
+        f"{magic} {seed} {public[:-1]}{int(public[-1], 16) ^ 1:x}\n",
         f"{magic} {seed[:-2]} {public}\n",
         f"{magic} {'zz' * 32} {public}\n",
         f"other {seed} {public}\n",
