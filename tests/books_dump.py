@@ -6,10 +6,13 @@ that it started again, so its chain differs while its usage does not.
 """
 
 import sqlite3
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from flopmeter.collector.encode import decode_batch
 from flopmeter.contract.record import parse_record
+from flopmeter.contract.usage import Batch, NoticeKind
 
 GROUP = (
     "w.scope, w.kind, w.job, w.step, w.run_label, w.user, w.dtype, w.restart, w.run, m.name, "
@@ -66,3 +69,15 @@ def heads(store: Path) -> list[str]:
 def record_hashes(store: Path) -> list[str]:
     """Every record by number: equal only if the very bytes are."""
     return rows(store, "SELECT seq, hex(hash) FROM records")
+
+
+def batches(store: Path) -> list[tuple[int, Batch]]:
+    """What every record says, by number, but for torn tails: a kill in the middle of a write leaves one."""
+    with closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as db:
+        found = db.execute("SELECT seq, record FROM records ORDER BY seq").fetchall()
+    told = []
+    for seq, raw in found:
+        batch = decode_batch(parse_record(raw).payload)
+        kept = tuple(n for n in batch.notices if n.kind is not NoticeKind.SPOOL_TORN)
+        told.append((seq, replace(batch, notices=kept)))
+    return told
