@@ -147,11 +147,10 @@ def test_a_driver_that_answers_nobody_costs_a_round_two_deadlines_and_a_bounded_
     finally:
         source.hang = set()
         source.release.set()
-    for _ in range(10_000):
-        if not reader.stuck:
-            break
+    deadline_s = time.monotonic() + WAIT_S
+    while reader.stuck and time.monotonic() < deadline_s:
         reader.read([])
-        time.sleep(0)
+        time.sleep(0.001)
     assert [r.error for r in reader.read(source.entities)] == [None] * len(source.entities)
     reader.close()
 
@@ -164,10 +163,9 @@ def test_a_stop_while_the_driver_hangs_ends_soon_with_everything_sealed(tmp_path
     thread = threading.Thread(target=loop.run)
     thread.start()
     try:
-        for _ in range(100_000):
-            if len(source.reads) >= 3:
-                break
-            time.sleep(0.0001)
+        deadline_s = time.monotonic() + WAIT_S
+        while len(source.reads) < 3 and time.monotonic() < deadline_s:
+            time.sleep(0.001)
         clock.stop()
         thread.join(WAIT_S)
         assert not thread.is_alive()
