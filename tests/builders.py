@@ -14,14 +14,7 @@ from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.ids import agent_id
 from flopmeter.contract.limits import MAX_SM_CLOCK_MHZ
 from flopmeter.contract.record import DOMAIN, HELLO_DOMAIN, ZERO_HASH, record_hash, unsigned_record
-from flopmeter.contract.usage import (
-    ALL_MEASURED,
-    GapReason,
-    Measured,
-    Usage,
-    Workload,
-    WorkloadKind,
-)
+from flopmeter.contract.usage import ALL_MEASURED, GapReason, Measured, Usage, Workload, WorkloadKind
 from flopmeter.wire.v1 import batch_pb2, ingest_pb2
 
 WINDOW_NS = 60_000_000_000

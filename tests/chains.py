@@ -5,12 +5,12 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from flopmeter.agent.chain import Chain
-from flopmeter.agent.encode import encode_inventory
 from flopmeter.agent.keys import RecordKey, load_or_create_key
-from flopmeter.agent.seal import behind, seal_record
-from flopmeter.agent.segment import Entry
-from flopmeter.agent.spool import Spool, Tip
+from flopmeter.agent.shipping.chain import Chain
+from flopmeter.agent.shipping.encode import encode_inventory
+from flopmeter.agent.shipping.seal import behind, seal_record
+from flopmeter.agent.shipping.segment import Entry
+from flopmeter.agent.shipping.spool import Spool, Tip
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.usage import IDLE, Batch, Device, Inventory, Measured, Usage
 

@@ -6,15 +6,15 @@ from typing import Any, Self
 
 from builders import UNIX_NS, Chain
 
-from flopmeter.collector.admission import Admission
 from flopmeter.collector.books import GroupKey, Sums
 from flopmeter.collector.estimate.declared import Declared
-from flopmeter.collector.group import Agent
-from flopmeter.collector.ingest import Outcome, Refused
-from flopmeter.collector.intake import Intake
-from flopmeter.collector.regimes import Regime
+from flopmeter.collector.ingest.admission import Admission
+from flopmeter.collector.ingest.decide import Outcome, Refused
+from flopmeter.collector.ingest.group import Agent
+from flopmeter.collector.ingest.intake import Intake
+from flopmeter.collector.ingest.writer import Committed, Writer
+from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.store.sqlite import SqliteStore
-from flopmeter.collector.writer import Committed, Writer
 
 DAY_NS = 86_400_000_000_000
 

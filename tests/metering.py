@@ -4,12 +4,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from flopmeter.agent.encode import encode_batch, encode_inventory
-from flopmeter.agent.meter import Meter, MeterSettings, Sealed
-from flopmeter.agent.ratios import PERCENT_OF
+from flopmeter.agent.metering.meter import Meter, MeterSettings, Sealed
+from flopmeter.agent.metering.ratios import PERCENT_OF
 from flopmeter.agent.reading import CYCLE_IDS, NodeFacts, Reading
-from flopmeter.collector.anchors import AnchorCheck
-from flopmeter.collector.encode import BatchView, decode_batch, decode_inventory, device_bounds
+from flopmeter.agent.shipping.encode import encode_batch, encode_inventory
+from flopmeter.collector.ingest.anchors import AnchorCheck
+from flopmeter.collector.ingest.encode import BatchView, decode_batch, decode_inventory, device_bounds
 from flopmeter.contract.usage import Device, Measured, Usage, Workload, WorkloadKind
 
 SECOND = 1_000_000_000

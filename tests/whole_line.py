@@ -20,17 +20,17 @@ from faulty_sqlite import Crash
 from metering import FIELDS, SMS, Gpu, device
 from power import let_go
 
-from flopmeter.agent.chain import Chain
 from flopmeter.agent.errors import AgentError, SpoolFullError
-from flopmeter.agent.meter import MeterSettings
+from flopmeter.agent.metering.meter import MeterSettings
 from flopmeter.agent.pipeline import Pipeline, PipelineSettings, meter_factory
 from flopmeter.agent.reading import NodeFacts
-from flopmeter.agent.spool import MIN_LIMIT_BYTES
-from flopmeter.agent.uplink import Identity, Uplink, _Session, _SessionError
+from flopmeter.agent.shipping.chain import Chain
+from flopmeter.agent.shipping.spool import MIN_LIMIT_BYTES
+from flopmeter.agent.shipping.uplink import Identity, Uplink, _Session, _SessionError
 from flopmeter.collector.errors import StoreError
-from flopmeter.collector.group import Agent as KnownAgent
-from flopmeter.collector.ingest import DUPLICATE, PushbackReason, PushedBack, Refused
-from flopmeter.collector.intake import hello_verified
+from flopmeter.collector.ingest.decide import DUPLICATE, PushbackReason, PushedBack, Refused
+from flopmeter.collector.ingest.group import Agent as KnownAgent
+from flopmeter.collector.ingest.intake import hello_verified
 from flopmeter.contract.record import HEADER_BYTES, SIGNATURE_BYTES
 from flopmeter.contract.usage import Workload, WorkloadKind
 from flopmeter.wire.v1 import batch_pb2

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from fakes import FakeCollector
 from flopmeter.agent.cli import COMMANDS, agent
-from flopmeter.agent.spool import Spool
+from flopmeter.agent.shipping.spool import Spool
 from flopmeter.cli.main import flopmeter
 
 FLOPMETER = [sys.executable, "-c", "from flopmeter.cli.main import main; main()"]

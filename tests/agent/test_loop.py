@@ -17,14 +17,14 @@ from sim_node import SECOND, script
 from fakes import FakeClock
 from flopmeter.agent.errors import AgentError, ReadingError, SettingsError, SourceError
 from flopmeter.agent.loop import FACTS_PERIOD_NS, Loop, LoopSettings, SystemClock, stop_on_signals
-from flopmeter.agent.meter import MeterSettings
+from flopmeter.agent.metering.meter import MeterSettings
 from flopmeter.agent.pipeline import Pipeline, PipelineSettings, meter_factory
 from flopmeter.agent.reader import HUNG, HUNG_ROUND, MAX_STUCK, Reader
 from flopmeter.agent.reading import NodeFacts, Reading
+from flopmeter.agent.shipping.spool import Spool
 from flopmeter.agent.sources.sim import SimSource
-from flopmeter.agent.spool import Spool
 from flopmeter.cli.systemd import Notifier
-from flopmeter.collector.encode import decode_batch
+from flopmeter.collector.ingest.encode import decode_batch
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.limits import MIN_TICK_NS
 from flopmeter.contract.record import parse_record

@@ -13,7 +13,7 @@ from sim_node import SimRecording
 
 from fakes import FakeCollector
 from flopmeter.agent.errors import AgentError
-from flopmeter.agent.meter import MeterSettings
+from flopmeter.agent.metering.meter import MeterSettings
 from flopmeter.agent.metrics import AgentView, MetricsServer
 from flopmeter.agent.pipeline import Pipeline, PipelineSettings, meter_factory
 from flopmeter.agent.reading import Reading

@@ -12,15 +12,15 @@ import pytest
 from sim_node import JOB, SimRecording
 
 from fakes import FakeCollector
-from flopmeter.agent.chain import HeadFacts
 from flopmeter.agent.errors import AgentError, SpoolFullError
-from flopmeter.agent.meter import MeterSettings
+from flopmeter.agent.metering.meter import MeterSettings
+from flopmeter.agent.metering.remark import Remark
 from flopmeter.agent.pipeline import Pipeline, PipelineSettings, Summary, meter_factory
 from flopmeter.agent.reading import Happening, Reading
-from flopmeter.agent.remark import Remark
-from flopmeter.agent.spool import MIN_LIMIT_BYTES, Spool
-from flopmeter.agent.uplink import Timing
-from flopmeter.collector.encode import BatchView, decode_batch, device_bounds
+from flopmeter.agent.shipping.chain import HeadFacts
+from flopmeter.agent.shipping.spool import MIN_LIMIT_BYTES, Spool
+from flopmeter.agent.shipping.uplink import Timing
+from flopmeter.collector.ingest.encode import BatchView, decode_batch, device_bounds
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.record import parse_record
 from flopmeter.contract.usage import UNATTRIBUTED, Batch, GapReason, NoticeKind, Workload

@@ -17,13 +17,13 @@ import corpus
 from harness import Figure, calibrate, cores, median, pinned, progress
 from rows import RecordRows
 
-from flopmeter.collector.admission import Admission
-from flopmeter.collector.group import Group
-from flopmeter.collector.ingest import TAKEN
-from flopmeter.collector.intake import Intake
-from flopmeter.collector.regimes import shipped
+from flopmeter.collector.ingest.admission import Admission
+from flopmeter.collector.ingest.decide import TAKEN
+from flopmeter.collector.ingest.group import Group
+from flopmeter.collector.ingest.intake import Intake
+from flopmeter.collector.ingest.writer import Writer
+from flopmeter.collector.law.regimes import shipped
 from flopmeter.collector.store.sqlite import SqliteStore
-from flopmeter.collector.writer import Writer
 
 ROWS, NODES = 1_500_000, 12_500
 RECORD_BYTES = (850, 1_000)  # what a node of 8 GPUs seals

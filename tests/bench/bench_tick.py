@@ -54,9 +54,9 @@ def measure(kind: str, folder: Path) -> dict:
 
     if COMPILER is None:
         raise SystemExit(NO_COMPILER)
-    from flopmeter.agent.attribution import ProcFinder
-    from flopmeter.agent.meter import Meter, MeterSettings
+    from flopmeter.agent.metering.meter import Meter, MeterSettings
     from flopmeter.agent.reader import Reader
+    from flopmeter.agent.workloads.attribution import ProcFinder
 
     setting = KINDS[kind][0]
     busy = f"clock=1980:0.6,1410:0.4 hmma=0.45 fp32=0.05 dram=0.3 power=655000 procs={os.getpid()}"

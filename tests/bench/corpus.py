@@ -12,7 +12,7 @@ from pathlib import Path
 
 import nacl.bindings
 
-from flopmeter.agent import encode
+from flopmeter.agent.shipping import encode
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.ids import agent_id
 from flopmeter.contract.record import (

@@ -167,7 +167,7 @@ def test_a_start_imports_nothing_that_it_does_not_need(tmp_path, serve):
     modules = {
         line.rpartition("|")[2].strip() for line in log.read_text().splitlines() if "import time:" in line
     }
-    assert "flopmeter.collector.server" in modules
+    assert "flopmeter.collector.ingest.server" in modules
     assert not {"sqlite_utils", "importlib.metadata", "flopmeter.collector.estimate.files"} & modules
 
 

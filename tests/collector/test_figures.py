@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from flopmeter.collector.books import SUM_FIELDS, GroupKey
 from flopmeter.collector.figures import Model, Tally, run_flop, tally
-from flopmeter.collector.run_figures import run_figures
+from flopmeter.collector.report.run_figures import run_figures
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.flop import Cycles, Figure, flop
 from flopmeter.contract.usage import ALL_MEASURED, GapReason, Measured

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 import pytest
 
 from flopmeter.collector.http import CollectorMetrics, HttpServer
-from flopmeter.collector.ingest import PushbackReason, RefusalCode
+from flopmeter.collector.ingest.decide import PushbackReason, RefusalCode
+from flopmeter.collector.ingest.writer import Committed
 from flopmeter.collector.metrics import COMMIT_BUCKETS, Counters
-from flopmeter.collector.writer import Committed
 
 
 @contextmanager

@@ -2,8 +2,8 @@
 
 import pytest
 
-from flopmeter.collector.admission import Admission, read_admit_file
 from flopmeter.collector.errors import SettingsError
+from flopmeter.collector.ingest.admission import Admission, read_admit_file
 from flopmeter.collector.settings import (
     CollectorSettings,
     check_environment,

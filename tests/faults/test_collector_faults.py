@@ -22,13 +22,13 @@ from processes import wait_for
 from wire_client import WireClient
 
 from flopmeter.collector.books import SUM_FIELDS
-from flopmeter.collector.encode import decode_batch
 from flopmeter.collector.errors import StoreError
-from flopmeter.collector.ingest import TAKEN
-from flopmeter.collector.regimes import shipped
+from flopmeter.collector.ingest.decide import TAKEN
+from flopmeter.collector.ingest.encode import decode_batch
+from flopmeter.collector.law.regimes import shipped
+from flopmeter.collector.law.sink import EventLog, SinkError
 from flopmeter.collector.running import run_collector
 from flopmeter.collector.settings import CollectorSettings
-from flopmeter.collector.sink import EventLog, SinkError
 from flopmeter.collector.store.sqlite import WRITES
 from flopmeter.contract.record import parse_record
 from flopmeter.contract.usage import Workload, WorkloadKind
@@ -247,7 +247,7 @@ def wal_deleted(store, aside):
 @pytest.mark.parametrize("vanish", [deleted, replaced, wal_deleted])
 def test_a_store_that_is_taken_away_acknowledges_nothing_more(tmp_path, monkeypatch, caplog, vanish):
     """Commits into the file that is still open succeed, and would be lost with the process."""
-    monkeypatch.setattr("flopmeter.collector.committer.RECOVERY_PAUSE_S", 0.02)
+    monkeypatch.setattr("flopmeter.collector.ingest.committer.RECOVERY_PAUSE_S", 0.02)
     store, aside = tmp_path / "b.db", tmp_path / "aside"
     settings = CollectorSettings(
         store=store,

@@ -13,9 +13,9 @@ from chains import DIGEST, INVENTORY_BYTES, entries
 from power import Death, Died, Disk
 
 from flopmeter.agent.keys import RecordKey, load_or_create_key
-from flopmeter.agent.remark import Remark
-from flopmeter.agent.segment import Entry
-from flopmeter.agent.spool import MIN_LIMIT_BYTES, Spool, Tip
+from flopmeter.agent.metering.remark import Remark
+from flopmeter.agent.shipping.segment import Entry
+from flopmeter.agent.shipping.spool import MIN_LIMIT_BYTES, Spool, Tip
 from flopmeter.contract.usage import NoticeKind
 
 pytestmark = pytest.mark.faults

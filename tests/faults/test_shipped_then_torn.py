@@ -10,7 +10,7 @@ from books_dump import rows
 from rig import open_pipeline
 from sim_node import SimRecording
 
-from flopmeter.collector.fsck import check_store
+from flopmeter.collector.check.fsck import check_store
 from flopmeter.collector.running import run_collector
 from flopmeter.collector.settings import CollectorSettings
 

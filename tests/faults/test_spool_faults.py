@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 
 from flopmeter.agent.errors import SpoolError, SpoolFullError
 from flopmeter.agent.keys import RecordKey, load_or_create_key
-from flopmeter.agent.segment import Entry
-from flopmeter.agent.spool import MIN_LIMIT_BYTES, Spool, Tip
+from flopmeter.agent.shipping.segment import Entry
+from flopmeter.agent.shipping.spool import MIN_LIMIT_BYTES, Spool, Tip
 from flopmeter.contract.record import ZERO_HASH
 
 pytestmark = pytest.mark.faults
@@ -346,7 +346,7 @@ def test_a_file_size_limit_acts_like_a_full_disk(tmp_path: Path) -> None:
         from chains import entries
         from flopmeter.agent.errors import SpoolFullError
         from flopmeter.agent.keys import load_or_create_key
-        from flopmeter.agent.spool import Spool
+        from flopmeter.agent.shipping.spool import Spool
         state = Path(sys.argv[1])
         key = load_or_create_key(state)
         spool = Spool.open(state / "spool")
@@ -385,7 +385,7 @@ WRITER = """
     sys.path.insert(0, sys.argv[2])
     from chains import entries
     from flopmeter.agent.keys import load_or_create_key
-    from flopmeter.agent.spool import Spool
+    from flopmeter.agent.shipping.spool import Spool
     state = Path(sys.argv[1])
     key = load_or_create_key(state)
     spool = Spool.open(state / "spool", limit_bytes=1 << 20, keep_acked_bytes=100_000)

@@ -20,10 +20,10 @@ from rig import GPUS, Calm, CollectorProcess, Items, make_trace, open_pipeline
 
 from flopmeter.agent.pipeline import Pipeline
 from flopmeter.agent.reading import Happening, NodeFacts, Reading
+from flopmeter.agent.shipping.spool import MIN_LIMIT_BYTES, Spool
 from flopmeter.agent.sources.trace import TraceFile
-from flopmeter.agent.spool import MIN_LIMIT_BYTES, Spool
 from flopmeter.collector import running
-from flopmeter.collector.encode import decode_batch
+from flopmeter.collector.ingest.encode import decode_batch
 from flopmeter.collector.running import RunningCollector, run_collector
 from flopmeter.collector.settings import CollectorSettings
 from flopmeter.collector.store.sqlite import SqliteStore
@@ -118,7 +118,7 @@ def test_no_room_for_the_spool(
     """ENOSPC on a fifth of all writes: a recording waits for room, and nothing changes."""
     rng, full = Random(5), _Full(Random(6), 0.2)
     monkeypatch.setattr("flopmeter.agent.pipeline._ROOM_RETRY_S", 0.001)
-    monkeypatch.setattr("flopmeter.agent.spool.os.pwrite", full.pwrite)
+    monkeypatch.setattr("flopmeter.agent.shipping.spool.os.pwrite", full.pwrite)
     state = calm.state_with_its_key(tmp_path / "state")
     store = tmp_path / "books.sqlite"
     with collector(store) as books, closing(open_pipeline(facts, state, books.address)) as agent:
@@ -138,7 +138,7 @@ def test_no_room_for_a_live_agent_is_bridged(
 ) -> None:
     """A live agent cannot wait: detail is given up, and the cycle counters price the time to the last cycle."""
     full = _Full(Random(6), 0.2)
-    monkeypatch.setattr("flopmeter.agent.spool.os.pwrite", full.pwrite)
+    monkeypatch.setattr("flopmeter.agent.shipping.spool.os.pwrite", full.pwrite)
     state = calm.state_with_its_key(tmp_path / "state")
     store = tmp_path / "books.sqlite"
     with collector(store) as books, closing(open_pipeline(facts, state, books.address)) as agent:

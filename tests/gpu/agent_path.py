@@ -1,7 +1,7 @@
 """Readings through flopmeter's own path: meter, windows, usage rows, FLOP. What is validated is this code.
 
 Only the record's wire format is not needed here; where protobuf is missing or too old for the checked-in
-stubs, a stand-in for `flopmeter.agent.encode` takes its place, so that a bare GPU machine is enough.
+stubs, a stand-in for `flopmeter.agent.shipping.encode` takes its place, so that a bare GPU machine is enough.
 """
 
 import hashlib
@@ -20,14 +20,14 @@ from flopmeter.contract.usage import Device, GapReason, Measured, Usage, Workloa
 from flopmeter.contract.w_table import current
 
 try:
-    from flopmeter.agent.meter import Meter, MeterSettings, Sealed
+    from flopmeter.agent.metering.meter import Meter, MeterSettings, Sealed
 except Exception:  # noqa: BLE001 - protobuf's version check raises an error of its own
-    _stand_in = types.ModuleType("flopmeter.agent.encode")
+    _stand_in = types.ModuleType("flopmeter.agent.shipping.encode")
     _stand_in.encode_inventory = lambda inventory: repr(inventory).encode()  # type: ignore[attr-defined]
     _stand_in.inventory_digest = lambda raw: hashlib.sha256(raw).digest()  # type: ignore[attr-defined]
-    sys.modules["flopmeter.agent.encode"] = _stand_in
-    sys.modules.pop("flopmeter.agent.meter", None)
-    from flopmeter.agent.meter import Meter, MeterSettings, Sealed
+    sys.modules["flopmeter.agent.shipping.encode"] = _stand_in
+    sys.modules.pop("flopmeter.agent.metering.meter", None)
+    from flopmeter.agent.metering.meter import Meter, MeterSettings, Sealed
 
 #: What stood between two measurements: never a result.
 BETWEEN = Workload(WorkloadKind.OTHER, job="between")

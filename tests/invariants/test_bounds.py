@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flopmeter.agent.interval import Interval
-from flopmeter.agent.shares import split, weigh
-from flopmeter.agent.window import Window
+from flopmeter.agent.metering.interval import Interval
+from flopmeter.agent.metering.shares import split, weigh
+from flopmeter.agent.metering.window import Window
 from flopmeter.collector.books import SUM_FIELDS, GroupKey
 from flopmeter.collector.figures import Model, run_flop, tally
-from flopmeter.collector.run_figures import run_figures
+from flopmeter.collector.report.run_figures import run_figures
 from flopmeter.contract.evidence_class import CYCLE_ERROR_PPM, EvidenceClass
 from flopmeter.contract.flop import Cycles, Figure, flop, integer_ops, nominal_sparse, total
 from flopmeter.contract.pipes import residual

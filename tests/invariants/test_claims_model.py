@@ -13,9 +13,9 @@ from desk import Desk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flopmeter.collector.claims import CLOCK_ERROR_NS
-from flopmeter.collector.fsck import check_store
-from flopmeter.collector.ingest import TAKEN
+from flopmeter.collector.check.fsck import check_store
+from flopmeter.collector.ingest.claims import CLOCK_ERROR_NS
+from flopmeter.collector.ingest.decide import TAKEN
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.wire.v1 import batch_pb2
 

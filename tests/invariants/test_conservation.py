@@ -26,11 +26,11 @@ from metering import (
     total,
 )
 
-from flopmeter.agent.encode import encode_batch, encode_inventory
-from flopmeter.agent.intake import MAX_LACKING
-from flopmeter.agent.meter import Meter, Sealed
+from flopmeter.agent.metering.intake import MAX_LACKING
+from flopmeter.agent.metering.meter import Meter, Sealed
 from flopmeter.agent.reading import CYCLE_IDS, Happening, HappeningKind, Reading
-from flopmeter.collector.encode import BatchView, decode_batch, decode_inventory, device_bounds
+from flopmeter.agent.shipping.encode import encode_batch, encode_inventory
+from flopmeter.collector.ingest.encode import BatchView, decode_batch, decode_inventory, device_bounds
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.flop import Cycles, flop
 from flopmeter.contract.usage import IDLE, UNATTRIBUTED, Device, Measured, Workload, WorkloadKind

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from metering import FIELDS, SECOND, SMS, UNIX0, Scripted, facts, meter, notices, own, rows, taken
 
-from flopmeter.agent.meter import Meter, Sealed
+from flopmeter.agent.metering.meter import Meter, Sealed
 from flopmeter.agent.reading import CYCLE_IDS, Reading
 from flopmeter.contract.evidence_class import EvidenceClass
 

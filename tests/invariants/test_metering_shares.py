@@ -21,21 +21,13 @@ from metering import (
     taken,
 )
 
-from flopmeter.agent.attribution import WorkloadFinder
-from flopmeter.agent.meter import Sealed
+from flopmeter.agent.metering.meter import Sealed
+from flopmeter.agent.metering.shares import divide
 from flopmeter.agent.reading import CYCLE_IDS, Process, Reading
-from flopmeter.agent.shares import divide
+from flopmeter.agent.workloads.attribution import WorkloadFinder
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.flop import Cycles, Figure, flop
-from flopmeter.contract.usage import (
-    IDLE,
-    UNATTRIBUTED,
-    GapReason,
-    Measured,
-    Usage,
-    Workload,
-    WorkloadKind,
-)
+from flopmeter.contract.usage import IDLE, UNATTRIBUTED, GapReason, Measured, Usage, Workload, WorkloadKind
 from flopmeter.contract.w_table import current
 
 SLOW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 from metering import JOB_A, SECOND, SMS, Scripted, duration, facts, own, rows, taken
 
-from flopmeter.agent.meter import Meter, MeterSettings, Sealed
+from flopmeter.agent.metering.meter import Meter, MeterSettings, Sealed
 from flopmeter.contract.evidence_class import EvidenceClass
 
 STEP = SECOND // 20

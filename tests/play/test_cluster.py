@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flopmeter.collector.queries import document
+from flopmeter.collector.report.queries import document
 from flopmeter.play import scenario, snapshot
 from flopmeter.play.cluster import Cluster
 from flopmeter.play.scenario import FINETUNE, HOUR_NS, PRETRAIN, Scenario

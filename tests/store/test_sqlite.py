@@ -14,9 +14,9 @@ from builders import Chain
 from desk import Desk
 
 from flopmeter.collector.books import GroupKey
+from flopmeter.collector.check.fsck import check_store
 from flopmeter.collector.errors import StoreError
-from flopmeter.collector.fsck import check_store
-from flopmeter.collector.ingest import TAKEN
+from flopmeter.collector.ingest.decide import TAKEN
 from flopmeter.collector.store import migrate
 from flopmeter.collector.store.migrate import APPLICATION_ID
 from flopmeter.collector.store.schema import MIGRATIONS
@@ -211,7 +211,7 @@ def test_a_store_of_the_first_schema_goes_on_and_what_was_booked_stays_booked(pa
     """Records from before claims were kept: two agents on one node may be in the totals, and stay there."""
     one, two = Chain("n", key_seed="one"), Chain("n", key_seed="two")
     with pytest.MonkeyPatch.context() as patch, Desk(path) as desk:
-        patch.setattr("flopmeter.collector.claims.Claims._met", lambda *_: (None, 0))
+        patch.setattr("flopmeter.collector.ingest.claims.Claims._met", lambda *_: (None, 0))
         for chain in (one, two):
             assert desk.offer(desk.agent(chain), chain.next()) is TAKEN
         desk.commit()

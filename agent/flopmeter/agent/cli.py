@@ -11,14 +11,14 @@ import click
 #: command -> (module, attribute, one line of help). Imported only when asked for.
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "run": ("flopmeter.agent.cli", "run", "Meter this node until stopped."),
-    "top": ("flopmeter.agent.cli_tools", "top", "Watch what is metered, live."),
+    "top": ("flopmeter.agent.tools.cli", "top", "Watch what is metered, live."),
     "doctor": (
-        "flopmeter.agent.cli_tools",
+        "flopmeter.agent.tools.cli",
         "doctor",
         "Check whether this node can be metered, and how well.",
     ),
-    "read": ("flopmeter.agent.cli_tools", "read", "Print one reading of each GPU."),
-    "record": ("flopmeter.agent.cli_tools", "record", "Record readings into a trace file."),
+    "read": ("flopmeter.agent.tools.cli", "read", "Print one reading of each GPU."),
+    "record": ("flopmeter.agent.tools.cli", "record", "Record readings into a trace file."),
 }
 
 

@@ -15,17 +15,17 @@ from typing import Protocol
 
 from flopmeter.contract.usage import GapReason, NoticeKind, Workload
 
-from .attribution import WorkloadFinder
-from .chain import Chain, SealedWindow, Skip
 from .errors import AgentError, SpoolFullError
 from .keys import load_or_create_key
-from .meter import Meter, MeterSettings
+from .metering.meter import Meter, MeterSettings
+from .metering.remark import Remark
 from .reading import Happening, NodeFacts, Reading
-from .remark import Remark
-from .seal import RecordTooLargeError
+from .shipping.chain import Chain, SealedWindow, Skip
+from .shipping.seal import RecordTooLargeError
+from .shipping.spool import DEFAULT_KEEP_ACKED_BYTES, DEFAULT_LIMIT_BYTES, Spool
+from .shipping.uplink import Identity, Status, Timing, Uplink
 from .sources.base import Recording
-from .spool import DEFAULT_KEEP_ACKED_BYTES, DEFAULT_LIMIT_BYTES, Spool
-from .uplink import Identity, Status, Timing, Uplink
+from .workloads.attribution import WorkloadFinder
 
 log = logging.getLogger(__name__)
 

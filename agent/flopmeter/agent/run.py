@@ -10,15 +10,15 @@ from typing import cast
 
 from flopmeter.cli.systemd import Notifier
 
-from .attribution import Attributor, ProcFinder
 from .loop import Loop, LoopSettings, SystemClock, stop_on_signals
-from .meter import MeterSettings
+from .metering.meter import MeterSettings
 from .pipeline import Pipeline, PipelineSettings, meter_factory
 from .reader import Reader
 from .reading import Happening, NodeFacts, Reading
 from .settings import AgentSettings
 from .sources.base import Recording, Source
 from .sources.open import open_source
+from .workloads.attribution import Attributor, ProcFinder
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,9 @@ import click
 
 from .store_path import DEFAULT_STORE
 
-_LAZY = {"fsck": ("flopmeter.collector.cli_books", "fsck", "Derive every total again from the stored bytes.")}
+_LAZY = {
+    "fsck": ("flopmeter.collector.report.cli", "fsck", "Derive every total again from the stored bytes.")
+}
 
 
 class _Group(click.Group):

@@ -3,8 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from .ingest import PushbackReason, RefusalCode
-from .writer import Committed
+from .ingest.decide import PushbackReason, RefusalCode
+from .ingest.writer import Committed
 
 #: Upper ends of the commit-time buckets, seconds.
 COMMIT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)

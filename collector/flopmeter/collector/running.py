@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Self
 from flopmeter.cli.systemd import Notifier
 from flopmeter.contract.w_table import current
 
-from .admission import Admission, read_admit_file
 from .errors import CollectorError, EstimateError, RegimeError, SettingsError
-from .intake import Intake
+from .ingest.admission import Admission, read_admit_file
+from .ingest.intake import Intake
+from .ingest.server import MAX_STREAMS, REVIEW_S, IngestServer
+from .ingest.writer import Writer
+from .law.regimes import with_site
+from .law.sink import EventLog, check_event_log
 from .metrics import Counters
-from .regimes import with_site
-from .server import MAX_STREAMS, REVIEW_S, IngestServer
 from .settings import CollectorSettings, split_address
-from .sink import EventLog, check_event_log
 from .store.sqlite import SqliteStore
 from .store_path import store_file
-from .writer import Writer
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from flopmeter.agent.errors import AgentError
-from flopmeter.agent.meter import Meter, MeterSettings
+from flopmeter.agent.metering.meter import Meter, MeterSettings
 from flopmeter.agent.pipeline import Pipeline, PipelineSettings
 from flopmeter.agent.reading import Happening, NodeFacts, Reading
 from flopmeter.collector.running import RunningCollector, run_collector

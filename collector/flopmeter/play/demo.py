@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from flopmeter.collector.queries import document
+from flopmeter.collector.report.queries import document
 
 from . import scenario, snapshot
 from .cluster import Cluster

@@ -7,17 +7,7 @@ from collections.abc import Iterator
 from flopmeter.agent.reading import NodeFacts, Reading
 from flopmeter.contract.usage import Device
 
-from .scenario import (
-    CLOCK_MHZ,
-    COMPUTE_CAPABILITY,
-    HOUR_NS,
-    MODEL,
-    SMS,
-    Node,
-    Scenario,
-    Span,
-    elapsed_cycles,
-)
+from .scenario import CLOCK_MHZ, COMPUTE_CAPABILITY, HOUR_NS, MODEL, SMS, Node, Scenario, Span, elapsed_cycles
 
 DRIVER = "595.58.03"
 NVML = "13.595.58"

@@ -10,17 +10,17 @@ from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
-from flopmeter.agent.chain import Chain
 from flopmeter.agent.errors import AgentError, SourceError
 from flopmeter.agent.keys import load_or_create_key
-from flopmeter.agent.meter import Meter, MeterSettings
+from flopmeter.agent.metering.meter import Meter, MeterSettings
 from flopmeter.agent.pipeline import Pipeline, PipelineSettings
 from flopmeter.agent.reading import Happening, NodeFacts, Reading
+from flopmeter.agent.shipping.chain import Chain
+from flopmeter.agent.shipping.spool import Spool
+from flopmeter.agent.shipping.uplink import Identity, Timing, Uplink
 from flopmeter.agent.sources.compressed import expanded
 from flopmeter.agent.sources.trace import TraceFile
-from flopmeter.agent.spool import Spool
-from flopmeter.agent.uplink import Identity, Timing, Uplink
-from flopmeter.collector.queries import document
+from flopmeter.collector.report.queries import document
 from flopmeter.collector.running import run_collector
 from flopmeter.collector.settings import CollectorSettings
 from flopmeter.collector.store_path import STORE_NAME

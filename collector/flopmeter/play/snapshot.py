@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flopmeter.collector.events import EVIDENCE_FORK, THRESHOLD_CROSSED, threshold_text
 from flopmeter.collector.figures import Model, Tally
-from flopmeter.collector.fleet import AgentState
-from flopmeter.collector.ingest import run_of, scope_of, usage_rows
-from flopmeter.collector.queries import Asked, Reader, asked, reading
+from flopmeter.collector.ingest.decide import run_of, scope_of, usage_rows
+from flopmeter.collector.law.events import EVIDENCE_FORK, THRESHOLD_CROSSED, threshold_text
+from flopmeter.collector.report.fleet import AgentState
+from flopmeter.collector.report.queries import Asked, Reader, asked, reading
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.usage import WorkloadKind
 

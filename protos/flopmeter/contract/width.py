@@ -3,15 +3,7 @@
 from enum import StrEnum
 
 from .evidence_class import CYCLE_ERROR_PPM, UPPER_ONLY, EvidenceClass
-from .flop import (
-    MARKS,
-    Cycles,
-    flop,
-    noise_ppm,
-    unread_flop,
-    vector_flop,
-    weights,
-)
+from .flop import MARKS, Cycles, flop, noise_ppm, unread_flop, vector_flop, weights
 from .usage import Measured
 from .w_table import Arch
 

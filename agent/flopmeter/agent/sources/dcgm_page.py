@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from flopmeter.agent.crosscheck import board_watts, busy_by
+from flopmeter.agent.metering.crosscheck import board_watts, busy_by
 from flopmeter.agent.reading import Reading
 from flopmeter.contract.errors import ContractError
 from flopmeter.contract.ids import check_entity, check_label

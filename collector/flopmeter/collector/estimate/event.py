@@ -2,7 +2,7 @@
 
 import json
 
-from flopmeter.collector.events import METHOD_DISAGREES, NewEvent, figure_json, time_text
+from flopmeter.collector.law.events import METHOD_DISAGREES, NewEvent, figure_json, time_text
 from flopmeter.contract.flop import Figure
 
 from .compare import ratio

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from flopmeter.collector.regimes import Regime
-from flopmeter.collector.rules import Verdict, in_force, meets, verdict
+from flopmeter.collector.law.regimes import Regime
+from flopmeter.collector.law.rules import Verdict, in_force, meets, verdict
 from flopmeter.contract.flop import Figure
 
 from .numbers import figures_value

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flopmeter.cli.output import flop_text, seconds_text
-from flopmeter.collector.events import threshold_text
-from flopmeter.collector.layout import Paint
+from flopmeter.collector.law.events import threshold_text
+from flopmeter.collector.report.layout import Paint
 
 _COLOURS = {"crossed": "red", "undetermined": "yellow", "below": "green"}
 _AGREEMENT = {"agrees": "green", "disagrees": "red", "cannot tell": "yellow", "not metered": "yellow"}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from flopmeter.collector.books import GroupKey, HourKey, Sums
-from flopmeter.collector.claims import Claim
+from flopmeter.collector.ingest.claims import Claim
 
 
 class NextNumbers(NamedTuple):

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from flopmeter.collector.books import SUM_FIELDS, GroupKey, HourKey, Sums
-from flopmeter.collector.claims import Claim, Until
 from flopmeter.collector.errors import StoreError
-from flopmeter.collector.events import TWICE_PREFIX
+from flopmeter.collector.ingest.claims import Claim, Until
+from flopmeter.collector.law.events import TWICE_PREFIX
 
 from .base import Judged, NextNumbers, RunTotal, StoredAgent, Transaction
 from .migrate import check, migrate

@@ -1,0 +1,1 @@
+"""Readings into usage: intervals, what a count is worth, windows."""

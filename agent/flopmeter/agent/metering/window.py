@@ -1,0 +1,234 @@
+"""One window's usage: rows that only grow, sealed into a batch of the contract's types. Pure."""
+
+from dataclasses import dataclass
+
+from flopmeter.contract.evidence_class import EvidenceClass
+from flopmeter.contract.limits import MAX_NOTICES, MAX_TEXT_CHARS
+from flopmeter.contract.pipes import residual
+from flopmeter.contract.usage import (
+    UNATTRIBUTED,
+    Anchor,
+    GapReason,
+    Measured,
+    Notice,
+    NoticeKind,
+    Usage,
+    Workload,
+)
+
+from .interval import ENERGY, ENERGY_SLACK_NS, HMMA, MAX_DEVICE_WATTS, NJ_PER_MJ, TENSOR, Interval, Numbers
+
+#: A record must stay below limits.MAX_RECORD_BYTES whatever jobs call themselves and however many come:
+#: 4,096 rows of at most 130 bytes, 128 KiB of names (at most 4 bytes a character), 128 notices of at most
+#: 1 KiB, 2 anchors of at most 200 bytes for each of 512 entities.
+MAX_WINDOW_ROWS = 4_096
+MAX_WINDOW_NAME_CHARS = 32_768
+MAX_WINDOW_NOTICES = 128
+MAX_DETAIL_CHARS = 256
+OTHERS = int(Measured.OTHERS)
+_MAX_NUMBER = (1 << 63) - 1
+#: Notices whose text begins with what they are about and a colon: each subject is told of.
+_BY_SUBJECT = frozenset({NoticeKind.CROSS_CHECK, NoticeKind.CALIBRATION})
+assert MAX_WINDOW_NOTICES <= MAX_NOTICES
+assert MAX_DETAIL_CHARS <= MAX_TEXT_CHARS
+
+RowKey = tuple[str, int, int, int, int, int]  # entity, workload, class, measured, spread, reason
+
+
+@dataclass(slots=True)
+class _Said:
+    kind: NoticeKind
+    t_boot_ns: int
+    t_unix_ns: int
+    entity: str
+    detail: str
+    times: int = 1
+
+
+class Window:
+    """What is being added up until the window is sealed. Keys are entities by UUID, not by index.
+
+    So devices may come and go in mid-window; the indices are worked out against the batch's inventory.
+    """
+
+    __slots__ = ("_anchors", "_chars", "_rows", "_said", "_workloads", "held_back")
+
+    def __init__(self) -> None:
+        self._workloads: dict[Workload, int] = {}
+        self._rows: dict[RowKey, list[int]] = {}
+        self._anchors: list[tuple[str, Anchor]] = []
+        self._said: dict[tuple[NoticeKind, str, str], _Said] = {}
+        self._chars = 0
+        self.held_back = False  # there is usage that has no price yet: worth a journal, if nothing else
+
+    def __bool__(self) -> bool:
+        return bool(self._rows or self._anchors or self._said or self.held_back)
+
+    def add(self, entity: str, workload: Workload, interval: Interval) -> None:
+        self._add(
+            entity,
+            workload,
+            interval.evidence_class,
+            interval.measured,
+            interval.spread_ppm,
+            0,
+            interval.numbers,
+        )
+
+    def add_gap(
+        self, entity: str, workload: Workload, reason: GapReason, numbers: Numbers, marks: int = 0
+    ) -> None:
+        self._add(entity, workload, EvidenceClass.GAP, marks, 0, int(reason), numbers)
+
+    def _add(  # noqa: PLR0917
+        self,
+        entity: str,
+        workload: Workload,
+        grade: int,
+        measured: int,
+        spread: int,
+        reason: int,
+        numbers: Numbers,
+    ) -> None:
+        number = self._number(workload)
+        if measured & OTHERS and number != self._workloads.get(workload):
+            return  # what is beside several workloads that fall together is more than the entity did
+        key = (entity, number, int(grade), measured, spread, reason)
+        row = self._rows.get(key)
+        if row is not None:
+            (a, b, c, d, e, f, g, h, i, j, k, m) = numbers
+            row[0] += a
+            row[1] += b
+            row[2] += c
+            row[3] += d
+            row[4] += e
+            row[5] += f
+            row[6] += g
+            row[7] += h
+            row[8] += i
+            row[9] += j
+            row[10] += k
+            row[11] += m
+        elif len(self._rows) < MAX_WINDOW_ROWS or workload == UNATTRIBUTED:
+            self._rows[key] = list(numbers)
+        elif not measured & OTHERS:
+            self._add(entity, UNATTRIBUTED, grade, measured, spread, reason, numbers)
+
+    def _number(self, workload: Workload) -> int:
+        """The workload's index; one too many, or with too long names in all, is unattributed."""
+        number = self._workloads.get(workload)
+        if number is None:
+            chars = sum(len(t) for t in (workload.job, workload.step, workload.run, workload.user))
+            if self._chars + chars + len(workload.dtype) > MAX_WINDOW_NAME_CHARS:
+                return self._number(UNATTRIBUTED)
+            self._chars += chars + len(workload.dtype)
+            number = self._workloads[workload] = len(self._workloads)
+        return number
+
+    def anchor(self, entity: str, anchor: Anchor) -> None:
+        """Quote raw counters; `anchor.entity_index` is filled in when the window is sealed."""
+        self._anchors.append((entity, anchor))
+
+    def say(self, kind: NoticeKind, t_boot_ns: int, t_unix_ns: int, entity: str, detail: str) -> None:
+        """A notice; a kind is told once per entity and window, with how often it happened; some by subject."""
+        key = kind, entity, detail.partition(":")[0] if kind in _BY_SUBJECT else ""
+        said = self._said.get(key)
+        if said is not None:
+            said.times += 1
+        elif len(self._said) < MAX_WINDOW_NOTICES:
+            self._said[key] = _Said(kind, t_boot_ns, t_unix_ns, entity, detail[:MAX_DETAIL_CHARS])
+
+    def duration_ns(self, entity: str) -> int:
+        """Time that the entity's rows cover."""
+        return sum(numbers[0] for key, numbers in self._rows.items() if key[0] == entity)
+
+    def drop_usage_of(self, entity: str) -> None:
+        """Give up one entity's rows and anchors."""
+        self._rows = {key: numbers for key, numbers in self._rows.items() if key[0] != entity}
+        self._anchors = [kept for kept in self._anchors if kept[0] != entity]
+
+    def drop_usage(self) -> None:
+        """Give up rows and anchors; what was said stays."""
+        self._rows.clear()
+        self._anchors.clear()
+        self._workloads.clear()
+        self._chars = 0
+        self.held_back = False
+
+    def holders(self) -> dict[str, set[Workload]]:
+        """Each entity's workloads, by UUID."""
+        found: dict[str, set[Workload]] = {}
+        names = list(self._workloads)
+        for entity, workload, *_ in self._rows:
+            found.setdefault(entity, set()).add(names[workload])
+        return found
+
+    def entities(self) -> set[str]:
+        """All that rows, anchors and notices name."""
+        named = {key[0] for key in self._rows} | {entity for entity, _ in self._anchors}
+        return named | {said.entity for said in self._said.values() if said.entity}
+
+    def usage(self, index: dict[str, int]) -> tuple[tuple[Workload, ...], tuple[Usage, ...]]:
+        """Rows in a fixed order, each with its residual of the any-tensor counter."""
+        rows = sorted(((index[key[0]], *key[1:]), numbers) for key, numbers in self._rows.items())
+        usage = tuple(_row(key, part) for key, numbers in rows for part in _fitting(numbers))
+        return tuple(self._workloads), usage
+
+    def anchors(self, index: dict[str, int]) -> tuple[Anchor, ...]:
+        return tuple(
+            Anchor(index[e], a.t_boot_ns, a.t_unix_ns, a.epoch, a.scale, a.counters, a.energy_mj, a.k_ppm)
+            for e, a in self._anchors
+        )
+
+    def notices(self, index: dict[str, int]) -> tuple[Notice, ...]:
+        return tuple(
+            Notice(
+                s.kind,
+                s.t_boot_ns,
+                s.t_unix_ns,
+                index.get(s.entity, -1),
+                s.detail if s.times == 1 else f"{s.detail} ({s.times} times)",
+            )
+            for s in self._said.values()
+        )
+
+
+def _fitting(numbers: list[int]) -> list[list[int]]:
+    """The row, as often as it takes for each number to fit the wire's 64 bits: years of a whole GPU."""
+    parts = max(numbers) // _MAX_NUMBER + 1
+    if parts == 1:
+        return [numbers]
+    some = [n // parts for n in numbers]
+    return [some] * (parts - 1) + [[n - s * (parts - 1) for n, s in zip(numbers, some, strict=True)]]
+
+
+def _row(key: tuple[int, int, int, int, int, int], numbers: list[int]) -> Usage:
+    index, workload, grade, measured, spread, reason = key
+    duration, elapsed, active, hmma, imma, dmma, tensor, fp64, fp32, fp16, whole, energy = numbers
+    if energy * NJ_PER_MJ > (duration + 4 * ENERGY_SLACK_NS) * MAX_DEVICE_WATTS:
+        energy, measured = 0, measured & ~ENERGY  # leaps that were each just believable
+    if measured & HMMA:
+        other = residual(tensor_any=tensor, hmma=hmma, imma=imma, dmma=dmma, elapsed=elapsed)
+    else:
+        # Nothing else saw the float tensor cycles: the counter stands whole, noise included.
+        other = max(0, tensor - imma - dmma)
+    return Usage(
+        entity_index=index,
+        workload_index=workload,
+        evidence_class=EvidenceClass(grade),
+        measured=Measured(measured),
+        spread_ppm=spread,
+        duration_ns=duration,
+        sm_elapsed_cycles=elapsed,
+        sm_active_cycles=active,
+        hmma_cycles=hmma,
+        imma_cycles=imma,
+        dmma_cycles=dmma,
+        tensor_other_cycles=other if measured & TENSOR else 0,
+        fp64_cycles=fp64,
+        fp32_cycles=fp32,
+        fp16_cycles=fp16,
+        int_cycles=whole,
+        energy_mj=energy,
+        gap_reason=GapReason(reason),
+    )

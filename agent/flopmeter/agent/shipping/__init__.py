@@ -1,0 +1,1 @@
+"""Usage into signed records, kept on disk until the collector has them."""

@@ -1,0 +1,1 @@
+"""Looking at a node by hand: doctor, top, read, record."""

@@ -1,0 +1,215 @@
+"""`flopmeter agent doctor | top | read | record`: looking at a node by hand. Imports on use only."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from flopmeter.cli.output import emit_json, json_option
+
+if TYPE_CHECKING:
+    from flopmeter.agent.errors import SourceError
+
+_C = TypeVar("_C", bound=Callable[..., Any])
+_MIN_TICK_S = 0.25  # limits.MIN_TICK_NS; said here so that --help needs no further import
+
+
+def _source_option(command: _C) -> _C:
+    return click.option(
+        "--source",
+        default="nvml",
+        show_default=True,
+        metavar="SOURCE",
+        envvar="FLOPMETER_AGENT_SOURCE",
+        show_envvar=True,
+        allow_from_autoenv=False,
+        help="nvml, dcgm[:URL] (a dcgm-exporter), sim, or trace:FILE.",
+    )(command)
+
+
+def _tick_option(command: _C) -> _C:
+    return click.option(
+        "--tick",
+        "tick_s",
+        default=1.0,
+        show_default=True,
+        type=click.FloatRange(min=_MIN_TICK_S, max=3600),
+        metavar="SECONDS",
+        help=f"Time between readings, at least {_MIN_TICK_S} s.",
+    )(command)
+
+
+@click.command()
+@_source_option
+@json_option
+def doctor(source: str, as_json: bool) -> None:
+    """Say what this node can be metered by: per GPU its evidence class, why it is no better, what to change.
+
+    \b
+    Exit code: 0 everything is metered as well as it can be, 1 something is missing or could be
+    better, 2 nothing can be metered.
+    """  # noqa: D301 - click wants the backspace character itself
+    from flopmeter.agent.errors import SourceError
+    from flopmeter.agent.loop import SystemClock
+
+    from .doctor import examine, to_json, to_lines
+    from .live import LiveRounds, open_rounds
+
+    try:
+        rounds = open_rounds(source, SystemClock(), tick_ns=1_000_000_000)
+    except SourceError as e:
+        _nothing_to_meter(source, e, as_json=as_json)
+        sys.exit(2)
+    try:
+        here = isinstance(rounds, LiveRounds) and source != "sim"
+        diagnosis = examine(rounds, here=here)
+    finally:
+        rounds.close()
+    if as_json:
+        emit_json(to_json(diagnosis))
+    else:
+        for line in to_lines(diagnosis):
+            click.echo(line)
+    sys.exit(diagnosis.exit_code)
+
+
+def _nothing_to_meter(source: str, error: "SourceError", *, as_json: bool) -> None:
+    """Why, what to do, and what the bus shows all the same."""
+    from .doctor import on_the_bus, unreadable
+
+    seen = on_the_bus() if source.startswith(("nvml", "dcgm")) else ()
+    if as_json:
+        emit_json(unreadable(source, error, seen))
+        return
+    click.echo(f"nothing can be metered: {error}", err=True)
+    if error.hint:
+        click.echo(f"Hint: {error.hint}", err=True)
+    for card in seen:
+        click.echo(f"  {card.pci_address}: {card.vendor} {card.model}: {card.reason}", err=True)
+
+
+@click.command()
+@_source_option
+@_tick_option
+@click.option("--once", is_flag=True, help="Show one interval, then end (of a trace: the last one).")
+@json_option
+def top(source: str, tick_s: float, once: bool, as_json: bool) -> None:
+    """Watch what is metered: per GPU its class, pipes, TFLOP/s with bounds, power, workload. Ends with ^C.
+
+    Colour and redrawing only on a terminal; NO_COLOR is respected.
+    """
+    from flopmeter.agent.loop import SystemClock, stop_on_signals
+    from flopmeter.agent.workloads.attribution import Attributor, ProcFinder
+
+    from . import top as screens
+    from .live import LiveRounds, open_rounds
+
+    clock = SystemClock()
+    out = sys.stdout
+    terminal = screens.this_terminal(out.isatty() and not once, out.encoding or "")
+    screen = screens.Screen(terminal)
+    with stop_on_signals(clock.stop):
+        rounds = open_rounds(source, clock, round(tick_s * 1e9), pace_s=0.0 if once else tick_s)
+        live = isinstance(rounds, LiveRounds)
+        attributor = Attributor(ProcFinder()) if live else None
+        frame = None
+        try:
+            if not as_json and not once:
+                out.write(screens.enter(terminal))
+            for count, frame in enumerate(screens.frames(rounds, attributor), start=1):
+                if not once:
+                    _show(screens, screen, frame, as_json)
+                elif live and count == 2:  # the first reading has no interval before it
+                    break
+            if once and frame is not None:
+                _show(screens, screen, frame, as_json)
+        finally:
+            if not as_json and not once:
+                out.write(screens.leave(terminal))
+            rounds.close()
+    if frame is None or all(one.error for one in frame[1]):
+        sys.exit(3)
+
+
+def _show(screens: Any, screen: Any, frame: Any, as_json: bool) -> None:
+    if as_json:
+        emit_json(screens.to_json(*frame))
+    else:
+        sys.stdout.write(screens.draw(screen, *frame))
+    sys.stdout.flush()
+
+
+@click.command()
+@_source_option
+@click.option(
+    "--json", "as_json", is_flag=True, help="Accepted for symmetry: the output is JSON Lines anyway."
+)
+def read(source: str, as_json: bool) -> None:
+    """Print one reading of each GPU as JSON Lines, exactly as the driver gave it (docs/trace-format.md).
+
+    Exit code 3 if none could be read.
+    """
+    del as_json
+    from flopmeter.agent.loop import SystemClock
+
+    from .live import open_rounds
+    from .record import first_readings
+
+    rounds = open_rounds(source, SystemClock(), tick_ns=1_000_000_000)
+    good = 0
+    try:
+        for line, was_read in first_readings(rounds):
+            click.echo(line, nl=False)
+            good += was_read
+    finally:
+        rounds.close()
+    sys.exit(0 if good else 3)
+
+
+@click.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@_source_option
+@_tick_option
+@click.option(
+    "--seconds", default=0.0, type=click.FloatRange(min=0), help="Stop after this long (default: ^C)."
+)
+@click.option("--overwrite", is_flag=True, help="Replace FILE if it is there.")
+@json_option
+def record(  # noqa: PLR0917 - click names its parameters
+    file: Path, source: str, tick_s: float, seconds: float, overwrite: bool, as_json: bool
+) -> None:
+    """Record readings into FILE, to be played by `flopmeter replay`. Compressed by suffix: .gz, .zst.
+
+    What a trace holds: docs/trace-format.md. It names the node, the GPUs and the processes' numbers; look
+    through it before you give it away.
+    """
+    from flopmeter.agent.loop import SystemClock, stop_on_signals
+
+    from .live import open_rounds
+    from .record import record as write
+
+    clock = SystemClock()
+    with stop_on_signals(clock.stop):
+        rounds = open_rounds(source, clock, round(tick_s * 1e9))
+        try:
+            done = write(rounds, clock, file, seconds=seconds, overwrite=overwrite)
+        finally:
+            rounds.close()
+    if as_json:
+        emit_json(
+            {
+                "file": str(file),
+                "readings": done.readings,
+                "failed": done.failed,
+                "seconds": round(done.seconds, 3),
+                "bytes": done.size,
+            }
+        )
+    else:
+        failed = f" ({done.failed} failed)" if done.failed else ""
+        click.echo(f"{file}: {done.readings} readings{failed} in {done.seconds:.0f} s, {done.size} bytes")
+        click.echo(f"play it: flopmeter replay {file}")
+    if done.readings == done.failed:
+        sys.exit(3)

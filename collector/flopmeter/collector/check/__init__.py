@@ -1,0 +1,1 @@
+"""fsck: everything derived again from the stored records."""

@@ -1,0 +1,300 @@
+"""Events against the books: each false before, true at its position, and none missing. Pure."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from flopmeter.collector.figures import Model, Tally
+from flopmeter.collector.ingest.silence import is_silent, silent_after_ns
+from flopmeter.collector.law.cross_check import CHECK_PREFIX, Flag, check_event
+from flopmeter.collector.law.events import (
+    AGENT_SILENT,
+    COVERAGE_LOST,
+    EVIDENCE_FORK,
+    METHOD_DISAGREES,
+    THRESHOLD_CROSSED,
+    THRESHOLD_UNDETERMINED,
+    event_id,
+    silent_event,
+    threshold_events,
+    threshold_key,
+    threshold_state,
+    time_text,
+)
+from flopmeter.collector.law.regimes import Regime
+from flopmeter.collector.law.rules import in_force
+from flopmeter.contract.flop import ZERO
+from flopmeter.contract.w_table import WTable
+
+from .rederive import AgentBooks, Difference, compare
+
+_HOUR_NS = 3_600_000_000_000
+
+_THRESHOLD_TYPES = (THRESHOLD_UNDETERMINED, THRESHOLD_CROSSED)
+_PREFIX: Mapping[str, str | tuple[str, ...]] = {
+    THRESHOLD_UNDETERMINED: "threshold:",
+    THRESHOLD_CROSSED: "threshold:",
+    COVERAGE_LOST: "loss:",
+    EVIDENCE_FORK: "fork:",
+    AGENT_SILENT: "silent:",
+    METHOD_DISAGREES: ("method:", CHECK_PREFIX),
+}
+#: What a threshold event says that follows from the books alone, whatever the regime file's wording was.
+_FROM_BOOKS = ("run", "regime", "verdict", "estimate", "flop", "integer_ops")
+
+
+class JudgedRow(NamedTuple):
+    """A row of the judged table."""
+
+    regime: str
+    digest: str
+    w_table: str
+    from_position: int
+    until_position: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """A row of the events table."""
+
+    event_no: int
+    id: str
+    key: str
+    type: str
+    subject: str
+    time_unix_ns: int
+    since_position: int
+    position: int
+    data: str
+
+    @property
+    def name(self) -> str:
+        return f"event {self.event_no} ({self.key})"
+
+
+class EventCheck:
+    """Told of every position that an event rests on; judges when the books stand there."""
+
+    def __init__(
+        self,
+        events: Iterable[StoredEvent],
+        regimes: Iterable[Regime],
+        models: Mapping[int, Model],
+        table: WTable,
+        *,
+        judged: Iterable[JudgedRow],
+        heads: Mapping[str, AgentBooks],
+    ) -> None:
+        """`heads`, by agent id in hex, are the derived ones: they move between the calls of `at`."""
+        self._regimes = {r.id: r for r in regimes}
+        self._models, self._table = models, table
+        self.events = tuple(events)
+        self._before: dict[int, list[StoredEvent]] = {}
+        self._at: dict[int, list[StoredEvent]] = {}
+        self._silences: dict[int, list[StoredEvent]] = {}
+        self._heads = heads
+        #: (regime, digest) -> first positions judged by it, under today's W table; and those that still are.
+        self._judged_from: dict[tuple[str, str], set[int]] = {}
+        self._judged_now: set[tuple[str, str]] = set()
+        for row in judged:
+            if row.w_table == table.id:
+                self._judged_from.setdefault((row.regime, row.digest), set()).add(row.from_position)
+                if row.until_position is None:
+                    self._judged_now.add((row.regime, row.digest))
+        self.unknown_regimes: set[str] = set()
+        for number, e in enumerate(self.events, 1):
+            self._check_row(number, e)
+            if e.type in _THRESHOLD_TYPES:
+                self._before.setdefault(e.since_position - 1, []).append(e)
+                self._at.setdefault(e.position, []).append(e)
+            elif e.type == AGENT_SILENT:
+                self._silences.setdefault(e.position, []).append(e)
+
+    def _check_row(self, number: int, e: StoredEvent) -> None:
+        name = f"event {number}"
+        compare("events", name, [("event_no", number, e.event_no)])
+        prefix = _PREFIX.get(e.type)
+        if prefix is None or not e.key.startswith(prefix):
+            raise Difference("events", e.name, "type", f"that of key {e.key}", e.type)
+        compare("events", e.name, [("id", event_id(e.key), e.id)])
+        if not 0 <= e.since_position <= e.position:
+            raise Difference("events", e.name, "since_position", f"0 … {e.position}", e.since_position)
+        try:
+            json.loads(e.data)
+        except ValueError as error:
+            raise Difference("events", e.name, "data", "JSON", str(error)) from error
+
+    @property
+    def not_judged(self) -> list[str]:
+        """Regimes that this store's collector does not judge by, as they are here: their events are not owed."""
+        return sorted(r.id for r in self._regimes.values() if (r.id, r.digest) not in self._judged_now)
+
+    def at(self, position: int, tallies: Mapping[str, Tally], received_unix_ns: int) -> None:
+        """The books stand at `position`, whose record came at that time. Raises Difference."""
+        for e in self._before.pop(position, ()):
+            self._false_before(e, tallies, received_unix_ns)
+        for e in self._at.pop(position, ()):
+            self._true_at(e, tallies)
+        for e in self._silences.pop(position, ()):
+            self._silent_at(e)
+
+    def _silent_at(self, e: StoredEvent) -> None:
+        """Derived again from the agent's head at that position, but for the node's name of then."""
+        agent_id = e.subject.removeprefix("agent/")
+        agent = self._heads.get(agent_id)
+        if agent is None:
+            raise Difference("events", e.name, "subject", "an admitted agent", e.subject)
+        head, stored = agent.head, json.loads(e.data)
+        expected = silent_event(
+            agent.agent_id,
+            str(stored.get("node")),
+            head.last_seq,
+            head.window_end_unix_ns,
+            head.received_unix_ns,
+            at_unix_ns=e.time_unix_ns,
+            position=e.position,
+        )
+        compare("events", e.name, [("key", expected.key, e.key), ("data", expected.data_json, e.data)])
+        if not is_silent(head, e.time_unix_ns):
+            limit_s = silent_after_ns(head) / 1e9
+            since = time_text(head.received_unix_ns)
+            said = f"over {limit_s:.0f} s after {since}, and no stop on purpose"
+            raise Difference("events", e.name, "time_unix_ns", said, time_text(e.time_unix_ns))
+
+    def _figures(self, run: str, tallies: Mapping[str, Tally]) -> Any:
+        tally = tallies.get(run)
+        return (ZERO, ZERO) if tally is None else tally.figures(self._models, self._table)
+
+    def _regime(self, e: StoredEvent) -> Regime | None:
+        regime_id = e.key.split(":")[1]
+        regime = self._regimes.get(regime_id)
+        if regime is None:
+            self.unknown_regimes.add(regime_id)
+        return regime
+
+    def _false_before(self, e: StoredEvent, tallies: Mapping[str, Tally], received_unix_ns: int) -> None:
+        regime = self._regime(e)
+        if regime is None:
+            return
+        flop, ops = self._figures(e.subject, tallies)
+        state = threshold_state(flop, regime, ops)
+        if state is None or threshold_key(regime.id, e.subject, *state) != e.key:
+            return
+        # Late by right: the regime was not in force when that record came, or this text of it (or this
+        # W table) was new to the collector at this event. From then on every commit judged by it.
+        new_at = self._judged_from.get((regime.id, regime.digest), set())
+        if not in_force(regime, received_unix_ns) or new_at & {e.since_position, e.since_position + 1}:
+            return
+        raise Difference(
+            "events",
+            e.name,
+            "since_position",
+            f"the first position at which it holds, not after {e.since_position - 1}",
+            e.since_position,
+        )
+
+    def _true_at(self, e: StoredEvent, tallies: Mapping[str, Tally]) -> None:
+        regime = self._regime(e)
+        if regime is None:
+            return
+        flop, ops = self._figures(e.subject, tallies)
+        derived = threshold_events(
+            e.subject,
+            flop,
+            [regime],
+            frozenset(),
+            at_unix_ns=e.time_unix_ns,
+            since_position=e.since_position,
+            position=e.position,
+            integer_ops=ops,
+        )
+        expected = derived[0] if derived else None
+        if expected is None or expected.key != e.key:
+            said = f"lower {flop.lower}, point {flop.point}, upper {flop.upper} at position {e.position}"
+            raise Difference(
+                "events", e.name, "key", expected.key if expected else f"no event: {said}", e.key
+            )
+        compare("events", e.name, [("type", expected.type, e.type)])
+        stored = json.loads(e.data)
+        if stored.get("regime_digest") == regime.digest and stored.get("w_table") == self._table.id:
+            compare("events", e.name, [("data", expected.data_json, e.data)])
+        for field in _FROM_BOOKS:
+            compare("events", e.name, [(f"data.{field}", expected.data[field], stored.get(field))])
+
+    def finish(
+        self,
+        position: int,
+        tallies: Mapping[str, Tally],
+        received_unix_ns: int,
+        loss_keys: Mapping[str, str],
+        fork_keys: Mapping[str, str],
+    ) -> None:
+        """All records are in, the last at that time. `loss_keys` and `fork_keys`: the event key that each such row must have."""
+        for waiting in (self._before, self._at, self._silences):
+            for e in sorted((e for events in waiting.values() for e in events), key=lambda e: e.event_no):
+                raise Difference("events", e.name, "position", f"at most {position}", e.position)
+        keys = {e.key for e in self.events}
+        self._none_missing(keys, tallies, received_unix_ns)
+        for kind, wanted, rows in (
+            (COVERAGE_LOST, loss_keys, "losses"),
+            (EVIDENCE_FORK, fork_keys, "conflicts"),
+        ):
+            for key, row in wanted.items():
+                if key not in keys:
+                    raise Difference(
+                        "events", f"key {key}", "row", f"an event for the {rows} row of {row}", "none"
+                    )
+            for e in self.events:
+                if e.type == kind and e.key not in wanted:
+                    raise Difference(rows, e.name, "row", "the row that this event is about", "none")
+
+    def _none_missing(self, keys: set[str], tallies: Mapping[str, Tally], received_unix_ns: int) -> None:
+        """What holds at the end, of any run, under a regime in force when the last record came, was raised."""
+        owed = [
+            r
+            for r in self._regimes.values()
+            # Its commit may have been a little later, and by then a regime may have lapsed.
+            if (r.id, r.digest) in self._judged_now
+            and in_force(r, received_unix_ns)
+            and in_force(r, received_unix_ns + _HOUR_NS)
+        ]
+        for run in sorted(tallies):
+            flop, ops = self._figures(run, tallies)
+            for regime in owed:
+                state = threshold_state(flop, regime, ops)
+                if state is None:
+                    continue
+                key = threshold_key(regime.id, run, *state)
+                if key not in keys:
+                    said = f"an event: lower {flop.lower}, point {flop.point}, upper {flop.upper}"
+                    raise Difference("events", f"key {key}", "row", said, "none")
+
+
+def check_flags(events: Iterable[StoredEvent], owed: Mapping[str, tuple[Flag, int]]) -> None:
+    """Each event is owed as it stands, and none that is owed is missing. Raises Difference.
+
+    `owed`: by key, the flag and the position of the first record that told of it.
+    """
+    seen = set()
+    for e in events:
+        if e.type != METHOD_DISAGREES or not e.key.startswith(CHECK_PREFIX):
+            continue
+        if e.key not in owed:
+            raise Difference("events", e.name, "key", "a record with a notice that tells of it", "none")
+        flag, position = owed[e.key]
+        expected = check_event(flag, at_unix_ns=e.time_unix_ns, position=position)
+        compare(
+            "events",
+            e.name,
+            [
+                ("subject", expected.subject, e.subject),
+                ("since_position", position, e.since_position),
+                ("position", position, e.position),
+                ("data", expected.data_json, e.data),
+            ],
+        )
+        seen.add(e.key)
+    for key, (_, position) in owed.items():
+        if key not in seen:
+            raise Difference("events", f"key {key}", "row", f"an event of the record at {position}", "none")

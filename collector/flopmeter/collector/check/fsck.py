@@ -1,0 +1,340 @@
+"""`flopmeter collector fsck`: everything in the books that follows from the signed records, derived again.
+
+In order of position, streaming: signatures, hashes, chains, inventories, anchors, then every total, hour,
+head, workload, loss, fork and event. The first difference is named exactly, and ends the check.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from flopmeter.collector.books import SUM_FIELDS, GroupKey, HourKey
+from flopmeter.collector.ingest.intake import verified
+from flopmeter.collector.law.events import twice_key
+from flopmeter.collector.law.regimes import Regime
+from flopmeter.collector.report.queries import Reader, reading
+from flopmeter.contract.errors import ContractError
+from flopmeter.contract.record import parse_record, record_hash
+from flopmeter.contract.w_table import current
+
+from .event_check import EventCheck, JudgedRow, StoredEvent, check_flags
+from .method_check import MethodCheck
+from .rederive import (
+    RECORD_COLUMNS,
+    AgentBooks,
+    Difference,
+    Names,
+    Rederivation,
+    check_inventory,
+    compare,
+    models_by_no,
+)
+
+_SUMS = ", ".join(SUM_FIELDS)
+_KEY = ", ".join(GroupKey._fields)
+PROGRESS_EVERY = 500
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A difference as it is printed."""
+
+    table: str
+    key: str
+    column: str
+    expected: str
+    got: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What was checked, and the first difference if there is one."""
+
+    store: str
+    records: int
+    agents: int
+    totals: int
+    hours: int
+    events: int
+    anchor_pairs: int
+    seconds: float
+    difference: Found | None
+    notes: tuple[str, ...] = ()
+
+
+def check_store(path: Path, regimes: Iterable[Regime], *, progress: Progress | None = None) -> Result:
+    """Check the store at `path`, also while a collector writes it. Raises StoreError if it cannot be read."""
+    begun = time.perf_counter()
+    counts = {"records": 0, "agents": 0, "totals": 0, "hours": 0, "events": 0, "anchor_pairs": 0}
+    notes: list[str] = []
+    difference = None
+    with reading(path) as reader:
+        try:
+            _check(reader, tuple(regimes), counts, notes, progress)
+        except Difference as d:
+            difference = Found(d.table, d.key, d.column, d.expected, d.got)
+    return Result(
+        str(path), **counts, seconds=time.perf_counter() - begun, difference=difference, notes=tuple(notes)
+    )
+
+
+def _check(
+    reader: Reader,
+    regimes: tuple[Regime, ...],
+    counts: dict[str, int],
+    notes: list[str],
+    progress: Progress | None,
+) -> None:
+    db = reader.rows
+    agents = [
+        AgentBooks(r[0], bytes(r[1]), bytes(r[2]))
+        for r in db("SELECT agent_no, agent_id, public_key FROM agents ORDER BY agent_no")
+    ]
+    counts["agents"] = len(agents)
+    by_no = {a.agent_no: a for a in agents}
+    loss_keys: dict[str, str] = {}
+    for agent_no, first, last in db(
+        "SELECT agent_no, from_seq, to_seq FROM losses ORDER BY agent_no, from_seq, loss_no"
+    ):
+        agent = by_no.get(agent_no)
+        if agent is None or not 1 <= first <= last:
+            raise Difference(
+                "losses",
+                f"agent_no {agent_no}",
+                "from_seq, to_seq",
+                "numbers of an admitted agent",
+                (first, last),
+            )
+        agent.losses.append((first, last))
+        loss_keys[f"loss:{agent.agent_id.hex()}:{first}:{last}"] = f"{agent.name}, {first} to {last}"
+    names = Names(
+        models={(r[1], r[2]): r[0] for r in db("SELECT model_no, name, compute_capability FROM models")},
+        workloads={
+            tuple(r[1:]): r[0]
+            for r in db(
+                "SELECT workload_no, scope, kind, job, step, run_label, user, dtype, restart FROM workloads"
+            )
+        },
+        inventories={
+            bytes(r[0]): check_inventory(bytes(r[0]), bytes(r[1]))
+            for r in db("SELECT digest, bytes FROM inventories ORDER BY digest")
+        },
+    )
+    events = EventCheck(
+        (
+            StoredEvent(*r)
+            for r in db(
+                "SELECT event_no, id, key, type, subject, time_unix_ns, since_position, position, data FROM events ORDER BY event_no"
+            )
+        ),
+        regimes,
+        models_by_no(names.models),
+        current(),
+        judged=(
+            JudgedRow(*r)
+            for r in db("SELECT regime, digest, w_table, from_position, until_position FROM judged")
+        ),
+        heads={a.agent_id.hex(): a for a in agents},
+    )
+    counts["events"] = len(events.events)
+    methods = MethodCheck(events.events, models_by_no(names.models), current())
+    (claimed_from,) = reader.rows("SELECT coalesce(max(from_position), 1) FROM claimed").fetchone()
+    books = Rederivation(agents, names, claimed_from)
+    forks = _conflicts(reader, by_no)
+
+    whole = reader.rows("SELECT count(*) FROM records").fetchone()[0]
+    events.at(0, books.tallies, 0)
+    for row in db(f"SELECT {RECORD_COLUMNS} FROM records ORDER BY position"):  # noqa: S608
+        books.take(row)
+        if (row[2], row[3], bytes(row[6])) in forks:
+            raise Difference(
+                "conflicts",
+                f"agent_no {row[2]}, seq {row[3]}",
+                "hash",
+                "another than the record's",
+                bytes(row[6]),
+            )
+        events.at(books.position, books.tallies, books.received_unix_ns)
+        methods.at(books)
+        counts["records"] += 1
+        if progress is not None and (counts["records"] % PROGRESS_EVERY == 0 or counts["records"] == whole):
+            progress(counts["records"], whole)
+    counts["anchor_pairs"] = books.anchors.compared
+
+    _heads(reader, books)
+    _claims(reader, books)
+    _models(reader, names)
+    _workloads(reader, books)
+    counts["totals"] = _sums(
+        "totals",
+        reader.rows(f"SELECT {_KEY}, {_SUMS} FROM totals ORDER BY {_KEY}"),  # noqa: S608
+        books.totals,
+        GroupKey._make,
+    )
+    counts["hours"] = _sums(
+        "hourly",
+        reader.rows(f"SELECT hour, {_KEY}, {_SUMS} FROM hourly ORDER BY hour, {_KEY}"),  # noqa: S608
+        books.hourly,
+        lambda key: HourKey(key[0], GroupKey._make(key[1:])),
+    )
+    fork_keys = {
+        f"fork:{by_no[no].agent_id.hex()}:{seq}:{digest.hex()}": f"{by_no[no].name}, seq {seq}"
+        for no, seq, digest in sorted(forks)
+    }
+    fork_keys |= {
+        twice_key(
+            entity, by_no[one].agent_id, by_no[two].agent_id
+        ): f"{by_no[one].name} and {by_no[two].name}"
+        for entity, one, two in sorted(books.claims.pairs)
+    }
+    events.finish(books.position, books.tallies, books.received_unix_ns, loss_keys, fork_keys)
+    methods.finish(books.position)
+    check_flags(events.events, books.flags)
+    for event_no, sink in db(
+        "SELECT event_no, sink FROM outbox WHERE event_no NOT IN (SELECT event_no FROM events)"
+    ):
+        raise Difference("outbox", f"event_no {event_no}, sink {sink}", "event_no", "an event", event_no)
+    if events.not_judged:
+        notes.append(
+            f"runs are not judged by {', '.join(events.not_judged)} (or not by this text of it, or not with this W "
+            "table): the collector has not been started with it; its events were not looked for"
+        )
+    if methods.other_tables:
+        notes.append(
+            f"events of methods that disagree were priced with {', '.join(sorted(methods.other_tables))} and not "
+            "derived again"
+        )
+    if events.unknown_regimes:
+        notes.append(
+            f"events of regimes not known here were not derived: {', '.join(sorted(events.unknown_regimes))}; "
+            "name their directory with --regimes"
+        )
+
+
+def _conflicts(reader: Reader, agents: dict[int, AgentBooks]) -> set[tuple[int, int, bytes]]:
+    """Every refused record is what it is kept for: signed by the agent, of that number."""
+    found = set()
+    for agent_no, seq, digest, raw in reader.rows("SELECT agent_no, seq, hash, record FROM conflicts"):
+        key = f"agent_no {agent_no}, seq {seq}"
+        agent = agents.get(agent_no)
+        if agent is None:
+            raise Difference("conflicts", key, "agent_no", "an admitted agent", agent_no)
+        try:
+            record = parse_record(bytes(raw))
+        except ContractError as e:
+            raise Difference("conflicts", key, "record", "a record of the contract", str(e)) from e
+        compare(
+            "conflicts",
+            key,
+            [
+                ("hash", record_hash(record.raw), bytes(digest)),
+                ("record, its seq", seq, record.seq),
+                ("record, its agent id", agent.agent_id, record.agent_id),
+            ],
+        )
+        if not verified(record.message, record.signature, agent.public_key):
+            raise Difference(
+                "conflicts",
+                key,
+                "record, its signature",
+                f"one by the key of {agent.name}",
+                "one that does not verify",
+            )
+        found.add((agent_no, seq, bytes(digest)))
+    return found
+
+
+def _heads(reader: Reader, books: Rederivation) -> None:
+    stored = {r[0]: r[1:] for r in reader.rows("SELECT agent_no, position, usual_window_ns FROM heads")}
+    for number in sorted(stored.keys() - books.agents.keys()):
+        raise Difference("heads", f"agent_no {number}", "row", "none: no such agent", "a row")
+    boots: dict[int, dict[bytes, int]] = {}
+    for agent_no, boot_id, end in reader.rows("SELECT agent_no, boot_id, window_end_boot_ns FROM boots"):
+        boots.setdefault(agent_no, {})[boot_id] = end
+    for agent in books.agents.values():
+        position, usual_ns = stored.get(agent.agent_no, (0, 0))  # no record, no row
+        compare("heads", agent.name, [("position", agent.position, position)])
+        compare("heads", agent.name, [("usual_window_ns", agent.head.usual_window_ns, usual_ns)])
+        compare("boots", agent.name, [("rows", agent.head.boots, boots.get(agent.agent_no, {}))])
+        # Numbers lost after the last record are still to be skipped; anything else had to be met.
+        next_seq = agent.head.next_seq
+        for first, last in agent.losses:
+            compare("losses", agent.name, [("from_seq", next_seq, first)])
+            next_seq = last + 1
+
+
+def _claims(reader: Reader, books: Rederivation) -> None:
+    stored = {
+        r[0]: r
+        for r in reader.rows(
+            "SELECT claim_no, entity, agent_no, boot_id, since_boot_ns, since_unix_ns, until_boot_id, "
+            "until_boot_ns, until_unix_ns FROM claims ORDER BY claim_no"
+        )
+    }
+    derived = {claim.claim_no: claim.row for claim in books.claims.rows}
+    for number in sorted(stored.keys() | derived.keys()):
+        compare("claims", f"claim_no {number}", [("row", derived.get(number), stored.get(number))])
+
+
+def _models(reader: Reader, names: Names) -> None:
+    seen = {(d.name, d.compute_capability) for i in names.inventories.values() for d in i.devices}
+    for number, name, capability in reader.rows("SELECT model_no, name, compute_capability FROM models"):
+        if (name, capability) not in seen:
+            raise Difference("models", f"model_no {number}", "name", "a model of a stored inventory", name)
+
+
+def _workloads(reader: Reader, books: Rederivation) -> None:
+    sql = "SELECT workload_no, run, run_rule, first_unix_ns, last_unix_ns FROM workloads ORDER BY workload_no"
+    for number, *got in reader.rows(sql):
+        span = books.spans.get(number)
+        if span is None:
+            raise Difference("workloads", f"workload_no {number}", "row", "none: no record names it", "a row")
+        derived = (span.run, span.rule, span.first_unix_ns, span.last_unix_ns)
+        columns = ("run", "run_rule", "first_unix_ns", "last_unix_ns")
+        compare("workloads", f"workload_no {number}", zip(columns, derived, got, strict=True))
+
+
+def _sums(table: str, rows: Iterable[Any], derived: dict[Any, list[int]], make: Callable[[Any], Any]) -> int:
+    """Compare a table of sums with what was derived, key by key; the number of rows."""
+    width, seen = 0, set()
+    for row in rows:
+        width = width or len(row) - len(SUM_FIELDS)
+        key = make(tuple(row[:width]))
+        expected = derived.get(key)
+        if expected is None:
+            raise Difference(table, str(key), "row", "none: no record adds to it", "a row")
+        compare(table, str(key), zip(SUM_FIELDS, map(str, expected), row[width:], strict=True))
+        seen.add(key)
+    for key in sorted(derived):
+        if key not in seen:
+            raise Difference(
+                table, str(key), "row", f"sums {dict(zip(SUM_FIELDS, derived[key], strict=True))}", "none"
+            )
+    return len(seen)
+
+
+def result_document(result: Result) -> dict[str, Any]:
+    """`fsck --json`."""
+    return {"ok": result.difference is None, **asdict(result), "notes": list(result.notes)}
+
+
+def result_text(result: Result) -> str:
+    """What fsck says to a person."""
+    if result.difference is not None:
+        d = result.difference
+        return (
+            f"{result.store}: the books do not follow from the records.\n"
+            f"First difference, after {result.records:,} good records: table {d.table}, {d.key}: {d.column}\n"
+            f"  expected {d.expected}\n  got      {d.got}\n"
+            "What to do: keep this store as evidence; restore a backup, and agents send again what they hold."
+        )
+    text = (
+        f"{result.store}: good. {result.records:,} records of {result.agents:,} agents verified; "
+        f"{result.totals:,} totals, {result.hours:,} hourly sums and {result.events:,} events follow from them; "
+        f"usage agrees with {result.anchor_pairs:,} pairs of raw counter anchors. {result.seconds:.1f} s."
+    )
+    return "\n".join((text, *(f"Note: {note}" for note in result.notes)))

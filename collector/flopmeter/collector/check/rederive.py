@@ -1,0 +1,262 @@
+"""The books, derived again from the stored records alone, one record at a time. Pure but for the crypto.
+
+The rules are ingest's own (`ingest.sequence`, `ingest.window`, `books.add_rows`); the decoder is the plain
+one (`encode.decode_batch`), not the one on ingest's hot path, so that a mistake there shows here.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flopmeter.collector.books import GroupKey, HourKey, Sums, add_rows
+from flopmeter.collector.figures import Model, Tally
+from flopmeter.collector.ingest import claims
+from flopmeter.collector.ingest import decide as ingest
+from flopmeter.collector.ingest.anchors import AnchorCheck
+from flopmeter.collector.ingest.claims import Claims
+from flopmeter.collector.ingest.encode import decode_batch, decode_inventory, device_bounds, divided
+from flopmeter.collector.ingest.intake import verified
+from flopmeter.collector.law.cross_check import Flag, flags
+from flopmeter.contract.errors import ContractError
+from flopmeter.contract.ids import agent_id as id_of_key
+from flopmeter.contract.record import Record, parse_record, record_hash
+from flopmeter.contract.usage import UNATTRIBUTED, Batch, Inventory, NoticeKind, Workload
+
+_SECOND_NS = 1_000_000_000
+RECORD_COLUMNS = "position, window_start_s, agent_no, seq, window_end_unix_ns, received_unix_ns, hash, record"
+
+
+class Difference(Exception):  # noqa: N818
+    """The first place where the books do not follow from the records."""
+
+    def __init__(self, table: str, key: str, column: str, expected: object, got: object) -> None:
+        super().__init__(f"{table}, {key}: {column}: expected {_shown(expected)}, got {_shown(got)}")
+        self.table, self.key, self.column = table, key, column
+        self.expected, self.got = _shown(expected), _shown(got)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.hex() if value else "no bytes"
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= 300 else text[:297] + "..."
+
+
+def compare(table: str, key: str, columns: Iterable[tuple[str, object, object]]) -> None:
+    """Raise Difference at the first (column, expected, got) that is not equal."""
+    for column, expected, got in columns:
+        if expected != got:
+            raise Difference(table, key, column, expected, got)
+
+
+@dataclass(slots=True)
+class AgentBooks:
+    """One agent as its records show it."""
+
+    agent_no: int
+    agent_id: bytes
+    public_key: bytes
+    head: ingest.Head = field(default_factory=ingest.Head)
+    position: int = 0  # of its last record; 0 = none
+    losses: list[tuple[int, int]] = field(default_factory=list)  # not yet met in the chain, by number
+
+    @property
+    def name(self) -> str:
+        return f"agent {self.agent_id.hex()}"
+
+
+@dataclass(slots=True)
+class Names:
+    """The numbers that the store gave to names; each is checked when a record uses it."""
+
+    models: Mapping[tuple[str, str], int]
+    workloads: Mapping[tuple[Any, ...], int]  # (scope, kind, job, step, run, user, dtype, restart)
+    inventories: Mapping[bytes, Inventory]
+
+
+@dataclass(slots=True)
+class Span:
+    """When a workload was seen, and the run that the rules give it."""
+
+    run: str
+    rule: str
+    dtype: str
+    first_unix_ns: int  # start of the first window that names it
+    last_unix_ns: int
+
+
+def check_inventory(digest: bytes, raw: bytes) -> Inventory:
+    """The inventory behind a stored digest. Raises Difference."""
+    key = f"digest {digest.hex()}"
+    compare("inventories", key, [("bytes", digest, hashlib.sha256(raw).digest())])
+    try:
+        return decode_inventory(raw)
+    except ContractError as e:
+        raise Difference("inventories", key, "bytes", "an inventory", str(e)) from e
+
+
+class Rederivation:
+    """Feed it every record in position order; then compare what it holds with what the store holds."""
+
+    def __init__(self, agents: Iterable[AgentBooks], names: Names, claimed_from: int = 1) -> None:
+        """`claimed_from`: the first position that was looked at for claims."""
+        self.agents = {a.agent_no: a for a in agents}
+        for a in self.agents.values():
+            compare("agents", f"agent_no {a.agent_no}", [("agent_id", id_of_key(a.public_key), a.agent_id)])
+        self._names = names
+        self.anchors = AnchorCheck()
+        self.claims = Claims()
+        self.flags: dict[str, tuple[Flag, int]] = {}  # by event key: the first that tells of it, and where
+        self._claimed_from = claimed_from
+        self.totals: dict[GroupKey, Sums] = {}
+        self.hourly: dict[HourKey, Sums] = {}
+        self.tallies: dict[str, Tally] = {}
+        self.spans: dict[int, Span] = {}
+        self.position = 0
+        self.received_unix_ns = 0  # of the last record taken
+
+    def take(self, row: Sequence[Any]) -> None:
+        """One row of records, its columns in RECORD_COLUMNS' order. Raises Difference."""
+        position, window_start_s, agent_no, seq, window_end_ns, received_ns, stored_hash, raw = row
+        key = f"position {position}"
+        compare("records", f"position {self.position + 1}", [("position", self.position + 1, position)])
+        self.position = position
+        agent = self.agents.get(agent_no)
+        if agent is None:
+            raise Difference("records", key, "agent_no", "an admitted agent", agent_no)
+        compare("records", key, [("hash", record_hash(raw), stored_hash)])
+        try:
+            record = parse_record(raw)
+            batch = decode_batch(record.payload)
+        except ContractError as e:
+            raise Difference("records", key, "record", "a record of the contract", str(e)) from e
+        compare(
+            "records",
+            key,
+            [
+                ("record, its agent id", agent.agent_id, record.agent_id),
+                ("seq", record.seq, seq),
+                ("window_start_s", batch.window_start_unix_ns // _SECOND_NS, window_start_s),
+                ("window_end_unix_ns", batch.window_end_unix_ns, window_end_ns),
+            ],
+        )
+        if not verified(record.message, record.signature, agent.public_key):
+            raise Difference(
+                "records",
+                key,
+                "record, its signature",
+                f"one by the key of {agent.name}",
+                "one that does not verify",
+            )
+        self._chain(key, agent, record, batch, received_ns)
+        inventory = self._names.inventories.get(batch.inventory_digest)
+        if inventory is None:
+            raise Difference(
+                "inventories", f"digest {batch.inventory_digest.hex()}", "bytes", f"what {key} names", "none"
+            )
+        self._add(key, agent, record, batch, inventory)
+        stopped = any(n.kind is NoticeKind.AGENT_STOPPED for n in batch.notices)
+        ingest.move(agent.head, record, stored_hash, batch, received_unix_ns=received_ns, stopped=stopped)
+        agent.position = position
+        self.received_unix_ns = received_ns
+
+    def _chain(
+        self, key: str, agent: AgentBooks, record: Record, batch: Batch, received_unix_ns: int
+    ) -> None:
+        head = agent.head
+        while agent.losses and agent.losses[0][0] == head.next_seq and record.seq > head.next_seq:
+            head.lost.append(agent.losses.pop(0))
+            self.anchors.forget(agent.agent_no)
+        if record.seq != head.next_seq:
+            raise Difference("records", key, f"seq of {agent.name}", head.next_seq, record.seq)
+        if not head.any_prev:
+            compare("records", key, [("record, its prev_hash", head.last_hash, record.prev_hash)])
+        verdict = ingest.window(
+            head, record, batch.window_start_boot_ns, batch.window_end_unix_ns, received_unix_ns
+        )
+        if verdict is not None:
+            raise Difference(
+                "records",
+                key,
+                "record, its window",
+                "one behind the agent's last, and over when it came",
+                verdict.message,
+            )
+
+    def _add(self, key: str, agent: AgentBooks, record: Record, batch: Batch, inventory: Inventory) -> None:
+        model_nos = []
+        for device in inventory.devices:
+            number = self._names.models.get((device.name, device.compute_capability))
+            if number is None:
+                raise Difference(
+                    "models",
+                    f"{device.name} {device.compute_capability}",
+                    "model_no",
+                    f"what {key} names",
+                    "none",
+                )
+            model_nos.append(number)
+        workload_nos = [self._workload_no(key, batch, w, inventory) for w in batch.workloads]
+        groups: dict[GroupKey, Sums] = {}
+        try:
+            told = claims.told(batch, record.boot_id, [d.entity for d in inventory.devices])
+            left_out = self._left_out(agent, told)
+            add_rows(groups, ingest.usage_rows(batch, workload_nos, model_nos, left_out.keys()))
+            if left_out:
+                parents = divided(inventory)
+                devices = zip(inventory.devices, model_nos, strict=True)
+                bounds = [device_bounds(device, number, parents) for device, number in devices]
+
+                def numbered(index: int | None) -> int:
+                    if index is not None:
+                        return workload_nos[index]
+                    return self._workload_no(key, batch, UNATTRIBUTED, inventory)
+
+                add_rows(groups, claims.rests(told, left_out, bounds, numbered))
+        except IndexError as e:
+            raise Difference("records", key, "usage", "rows within inventory and workloads", str(e)) from e
+        add_rows(self.totals, groups.items())
+        hour = ingest.hour_of(batch.window_end_unix_ns)
+        for group_key, sums in groups.items():
+            into = self.hourly.get(HourKey(hour, group_key))
+            if into is None:
+                self.hourly[HourKey(hour, group_key)] = list(sums)
+            else:
+                for i, number in enumerate(sums):
+                    into[i] += number
+            span = self.spans[group_key.workload_no]
+            span.first_unix_ns = min(span.first_unix_ns, batch.window_start_unix_ns)
+            span.last_unix_ns = max(span.last_unix_ns, batch.window_end_unix_ns)
+            if span.run:
+                tally = self.tallies.get(span.run)
+                if tally is None:
+                    tally = self.tallies[span.run] = Tally()
+                tally.add(group_key, span.dtype, sums)
+        entities = [d.entity for d in inventory.devices]
+        for flag in flags(batch.notices, agent.agent_id, inventory.node, entities, batch.window_end_unix_ns):
+            self.flags.setdefault(flag.key, (flag, self.position))
+        fault = self.anchors.take(agent.agent_no, record.boot_id, batch, inventory)
+        if fault is not None:
+            raise Difference("records", key, *fault)
+
+    def _left_out(self, agent: AgentBooks, told: claims.Told) -> Mapping[int, int]:
+        """Entities of which another agent had told the same time. Always the slow way: nothing is `quiet`."""
+        if self.position < self._claimed_from:
+            return {}
+        return self.claims.take(agent.agent_no, agent.head, None, told).left_out
+
+    def _workload_no(self, key: str, batch: Batch, w: Workload, inventory: Inventory) -> int:
+        scope = ingest.scope_of(w, inventory)
+        identity = (scope, int(w.kind), w.job, w.step, w.run, w.user, w.dtype, w.restart)
+        number = self._names.workloads.get(identity)
+        if number is None:
+            raise Difference("workloads", repr(identity), "workload_no", f"what {key} names", "none")
+        if number not in self.spans:
+            window = (batch.window_start_unix_ns, batch.window_end_unix_ns)
+            self.spans[number] = Span(*ingest.run_of(w, scope), w.dtype, *window)
+        return number
+
+
+def models_by_no(models: Mapping[tuple[str, str], int]) -> dict[int, Model]:
+    return {number: Model(*names) for names, number in models.items()}

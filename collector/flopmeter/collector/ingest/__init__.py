@@ -1,0 +1,1 @@
+"""Records in: verified, decided, written in one transaction."""

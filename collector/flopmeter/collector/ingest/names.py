@@ -1,0 +1,118 @@
+"""Numbers for names: workloads, device models, inventories. Owned by the event loop.
+
+New names get their numbers here and their rows go into the open group, so a number is only ever used in
+the transaction that makes it durable, or after it. After a failed commit the whole object is dropped and
+made again from the store.
+"""
+
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+from flopmeter.collector.store.base import Catalogue
+from flopmeter.contract.usage import Inventory, Workload
+
+from .decide import run_of, scope_of
+from .encode import DeviceBounds, decode_inventory, device_bounds, divided
+from .group import Group, NewWorkload
+
+#: Names kept in memory; past this, committed ones are looked up in the store again.
+MAX_CACHED_WORKLOADS = 100_000
+MAX_WORKLOADS_PER_INVENTORY = 4_096
+
+
+@dataclass(slots=True)
+class KnownInventory:
+    """An inventory as the hot path needs it: small, because there is one per node."""
+
+    inventory: Inventory  # node and cluster only; the devices are in the store
+    bounds: tuple[DeviceBounds, ...]
+    entities: tuple[str, ...]  # by index, as the bounds
+    #: Serialised Workload -> workload_no, for this node's scope.
+    workload_nos: dict[bytes, int] = field(default_factory=dict)
+
+
+class Names:
+    """Looks numbers up, and gives out new ones into `Group`s."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        numbers = catalogue.next_numbers()
+        self._next_workload_no = numbers.workload_no
+        self._next_model_no = numbers.model_no
+        self._models = catalogue.models()
+        self._workloads: dict[tuple[Any, ...], int] = {}
+        self._inventories: dict[bytes, KnownInventory] = {}
+        self._bounds: dict[DeviceBounds, DeviceBounds] = {}  # one object for all devices alike
+
+    def inventory(self, digest: bytes) -> KnownInventory | None:
+        """The inventory of that digest, or None if nobody has sent it."""
+        known = self._inventories.get(digest)
+        if known is None:
+            raw = self._catalogue.inventory(digest)
+            if raw is None:
+                return None
+            known = self._know(digest, decode_inventory(raw), None)
+        return known
+
+    def add_inventory(self, raw: bytes, digest: bytes, agent_no: int, now_unix_ns: int, group: Group) -> None:
+        """Take an inventory in. Raises ContractError; the same one again changes nothing."""
+        if self.inventory(digest) is not None:
+            return
+        self._know(digest, decode_inventory(raw), group)
+        group.inventories.append((digest, agent_no, raw, now_unix_ns))
+
+    def _know(self, digest: bytes, inventory: Inventory, group: Group | None) -> KnownInventory:
+        bounds = []
+        parents = divided(inventory)
+        for device in inventory.devices:
+            model = (device.name, device.compute_capability)
+            number = self._models.get(model)
+            if number is None:
+                # A stored inventory's models are stored with it, so only a new one gets here.
+                assert group is not None, f"model {model} of a stored inventory has no number"
+                number = self._models[model] = self._next_model_no
+                self._next_model_no += 1
+                group.models.append((number, *model))
+            alike = device_bounds(device, number, parents)
+            bounds.append(self._bounds.setdefault(alike, alike))
+        entities = tuple(sys.intern(device.entity) for device in inventory.devices)
+        where = Inventory(inventory.node, sys.intern(inventory.cluster), "", "", "", ())
+        known = self._inventories[digest] = KnownInventory(where, tuple(bounds), entities)
+        return known
+
+    def workload_no(
+        self, known: KnownInventory, key: bytes, workload: Workload, span: tuple[int, int], group: Group
+    ) -> int:
+        """The number of `workload` on that inventory's node; a new one goes into `group`.
+
+        `key` is its serialised form, `span` the wall-clock ends of the window that names it.
+        """
+        scope = scope_of(workload, known.inventory)
+        identity = (
+            scope,
+            int(workload.kind),
+            workload.job,
+            workload.step,
+            workload.run,
+            workload.user,
+            workload.dtype,
+            workload.restart,
+        )
+        number = self._workloads.get(identity)
+        if number is None:
+            number = self._catalogue.workload_no(identity)
+            if number is None:
+                number = self._next_workload_no
+                self._next_workload_no += 1
+                group.workloads.append(NewWorkload(number, *identity, *run_of(workload, scope), *span))
+            self._workloads[identity] = number
+        if len(known.workload_nos) >= MAX_WORKLOADS_PER_INVENTORY:
+            known.workload_nos.clear()
+        known.workload_nos[key] = number
+        return number
+
+    def trim(self, open_group: Group) -> None:
+        """After a commit: forget names that the store has, if too many are kept."""
+        if len(self._workloads) > MAX_CACHED_WORKLOADS:
+            self._workloads = {tuple(w[1:9]): w.workload_no for w in open_group.workloads}

@@ -1,0 +1,288 @@
+"""The one writer: a group in, one transaction out, with totals and the events they cause.
+
+What is in memory is a cache of the store. After any failure nothing is known, so all of it is dropped and
+read again (`reset`); nothing is ever repaired in place.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from flopmeter.collector.books import NO_SUMS, GroupKey, HourKey, Sums
+from flopmeter.collector.law.cross_check import check_event
+from flopmeter.collector.law.events import NewEvent, fork_event, loss_event, silent_event, twice_event
+from flopmeter.collector.law.judge import Judge, Moment
+from flopmeter.collector.law.regimes import Regime
+from flopmeter.collector.store.base import Books, Transaction
+from flopmeter.contract.w_table import current
+
+from .decide import hour_of
+from .group import Group, TakenRecord
+
+if TYPE_CHECKING:
+    from flopmeter.collector.estimate.declared import Declared
+    from flopmeter.collector.law.second_method import SecondMethod
+
+#: Sums kept in memory; past this they are read from the store again.
+MAX_CACHED_SUMS = 200_000
+_SECOND_NS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a commit did, for metrics and sinks."""
+
+    records: int
+    events: tuple[NewEvent, ...]
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Cache:
+    totals: dict[GroupKey, Sums] = field(default_factory=dict)
+    hourly: dict[HourKey, Sums] = field(default_factory=dict)
+
+
+class Writer:
+    """Commits groups. Every method runs on the writer's thread."""
+
+    def __init__(
+        self,
+        books: Books,
+        regimes: Sequence[Regime],
+        *,
+        sinks: Sequence[str] = (),
+        estimates: "Sequence[Declared]" = (),
+        unix_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._books = books
+        self._judge = Judge(books, regimes, current())
+        self._methods = _second_method(books, estimates) if estimates else None
+        self._sinks = tuple(sinks)
+        self._unix_ns = unix_ns
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all sums and read numbers again from the store. Raises StoreError."""
+        self._cache = _Cache()
+        self._position = self._books.next_position()
+        self._event_no = self._books.next_event_no()
+        self._judge.reset()
+        if self._methods is not None:
+            self._methods.reset()
+
+    def commit(self, group: Group) -> Committed:
+        """Make `group` durable, whole. Raises StoreError; then `reset` before the next commit."""
+        begun = time.perf_counter()
+        now = self._unix_ns()
+        tx = Transaction()
+        _names(group, tx)
+        self._judge.add_names(group.models, {w.workload_no: (w.run, w.dtype) for w in group.workloads})
+
+        first_position = self._position
+        position = self._records(group.records, tx)
+        delta = _delta(group.records)
+        totals, hourly = self._sums(delta, tx)
+        self._spans(group.records, tx)
+        at = Moment(now, first_position, position - 1)
+        events = self._judge.book(delta, at)
+        events += self._judge.review(at, tx)
+        if self._methods is not None:
+            events += self._methods.judge(group, delta, at_unix_ns=now, position=position - 1)
+        events += self._asides(group, tx, now, position - 1)
+        events += self._flags(group, now, first_position)
+        events += self._silences(group, now, first_position - 1)
+        self._write_events(events, tx)
+
+        self._books.write(tx)
+
+        self._cache.totals.update(totals)
+        self._cache.hourly.update(hourly)
+        self._position = position
+        self._event_no += len(events)
+        cache = self._cache
+        if len(cache.totals) + len(cache.hourly) > MAX_CACHED_SUMS:
+            self._cache = _Cache()
+        self._judge.trim()
+        return Committed(len(group.records), tuple(events), time.perf_counter() - begun)
+
+    def _records(self, records: Iterable[TakenRecord], tx: Transaction) -> int:
+        position = self._position
+        heads: dict[int, tuple[int, int, int]] = {}
+        for r in records:
+            tx.records.append(
+                (
+                    position,
+                    r.window_start_unix_ns // _SECOND_NS,
+                    r.agent_no,
+                    r.seq,
+                    r.window_end_unix_ns,
+                    r.received_unix_ns,
+                    r.hash,
+                    r.raw,
+                )
+            )
+            heads[r.agent_no] = (r.agent_no, position, r.usual_window_ns)
+            position += 1
+        tx.heads = sorted(heads.values())
+        return position
+
+    def _sums(
+        self, delta: dict[HourKey, Sums], tx: Transaction
+    ) -> tuple[dict[GroupKey, Sums], dict[HourKey, Sums]]:
+        """New totals and hours: what was, plus `delta`. What was stays untouched until it is durable."""
+        cache = self._cache
+        by_group: dict[GroupKey, Sums] = {}
+        for (_hour, group_key), numbers in delta.items():
+            sums = by_group.get(group_key)
+            by_group[group_key] = numbers if sums is None else _plus(sums, numbers)
+        cache.totals.update(self._books.totals(key for key in by_group if key not in cache.totals))
+        cache.hourly.update(self._books.hourly(key for key in delta if key not in cache.hourly))
+        totals = {key: _plus(cache.totals.get(key, NO_SUMS), more) for key, more in by_group.items()}
+        hours = {key: _plus(cache.hourly.get(key, NO_SUMS), more) for key, more in delta.items()}
+        tx.totals = [(*key, *map(str, numbers)) for key, numbers in totals.items()]
+        tx.hourly = [(key.hour, *key.group, *map(str, numbers)) for key, numbers in hours.items()]
+        return totals, hours
+
+    def _spans(self, records: Iterable[TakenRecord], tx: Transaction) -> None:
+        spans: dict[int, tuple[int, int]] = {}
+        for r in records:
+            first, last = r.window_start_unix_ns, r.window_end_unix_ns
+            for key, _ in r.groups:
+                known = spans.get(key.workload_no)
+                if known is not None:
+                    spans[key.workload_no] = (min(known[0], first), max(known[1], last))
+                else:
+                    spans[key.workload_no] = (first, last)
+        tx.spans = [(first, last, number) for number, (first, last) in spans.items()]
+
+    def _asides(self, group: Group, tx: Transaction, now: int, position: int) -> list[NewEvent]:
+        """Losses, forks and entities told of twice: rows and events, each once."""
+        events: list[NewEvent] = []
+        for loss in group.losses:
+            tx.losses.append(
+                (loss.agent.agent_no, loss.from_seq, loss.to_seq, loss.noticed_unix_ns, loss.reason)
+            )
+            events.append(
+                loss_event(
+                    loss.agent.agent_id,
+                    loss.agent.node,
+                    loss.from_seq,
+                    loss.to_seq,
+                    loss.reason,
+                    at_unix_ns=now,
+                    position=position,
+                )
+            )
+        for c in group.conflicts:
+            tx.conflicts.append((c.agent.agent_no, c.seq, c.hash, c.raw, c.received_unix_ns))
+            event = fork_event(
+                c.agent.agent_id,
+                c.agent.node,
+                c.seq,
+                stored_hash=c.stored_hash,
+                refused_hash=c.hash,
+                at_unix_ns=now,
+                position=position,
+            )
+            if not self._books.has_event(event.key):
+                events.append(event)
+        for t in group.twice:
+            event = twice_event(
+                t.entity,
+                (t.booked.agent_id, t.booked.node),
+                (t.left_out.agent_id, t.left_out.node),
+                t.since_unix_ns,
+                at_unix_ns=now,
+                position=position,
+            )
+            if not self._books.has_event(event.key):
+                events.append(event)
+        return events
+
+    def _flags(self, group: Group, now: int, first_position: int) -> list[NewEvent]:
+        """Cross-checks that agents tell of: an event for the first of a day."""
+        found: dict[str, NewEvent] = {}
+        for index, flags in group.flagged:
+            for flag in flags:
+                if flag.key not in found and not self._books.has_event(flag.key):
+                    found[flag.key] = check_event(flag, at_unix_ns=now, position=first_position + index)
+        return list(found.values())
+
+    def _silences(self, group: Group, now: int, position: int) -> list[NewEvent]:
+        """They rest on the books as they were before this group, in which the agent may come back."""
+        found = []
+        for s in group.silences:
+            event = silent_event(
+                s.agent.agent_id,
+                s.agent.node,
+                s.last_seq,
+                s.window_end_unix_ns,
+                s.received_unix_ns,
+                at_unix_ns=now,
+                position=position,
+            )
+            if not self._books.has_event(event.key):
+                found.append(event)
+        return found
+
+    def _write_events(self, events: Iterable[NewEvent], tx: Transaction) -> None:
+        for number, e in enumerate(events, self._event_no):
+            tx.events.append(
+                (
+                    number,
+                    e.id,
+                    e.key,
+                    e.type,
+                    e.subject,
+                    e.time_unix_ns,
+                    e.since_position,
+                    e.position,
+                    e.data_json,
+                )
+            )
+            tx.outbox += [(number, sink) for sink in self._sinks]
+
+
+def _second_method(books: Books, estimates: "Sequence[Declared]") -> "SecondMethod":
+    # Imported only by those who declare some: a start without is a tenth shorter.
+    from flopmeter.collector.law.second_method import SecondMethod
+
+    return SecondMethod(books, estimates, current())
+
+
+def _names(group: Group, tx: Transaction) -> None:
+    tx.new_agents = [
+        (a.agent_no, a.agent_id, a.public_key, a.node, a.version, a.admitted_how, a.admitted_unix_ns)
+        for a in group.new_agents
+    ]
+    tx.seen_agents = list(group.seen_agents)
+    tx.inventories = list(group.inventories)
+    tx.models = list(group.models)
+    tx.workloads = list(group.workloads)
+    tx.boots = list(group.boots)
+    tx.claims = [claim.row for claim in group.claims]
+    tx.claim_ends = [(*claim.row[6:], claim.claim_no) for claim in group.ended_claims]
+
+
+def _delta(records: Iterable[TakenRecord]) -> dict[HourKey, Sums]:
+    """What the group adds, per hour and books group: each dirty key is then written once."""
+    lines: dict[HourKey, list[Sums]] = {}
+    for r in records:
+        hour = hour_of(r.window_end_unix_ns)
+        for group_key, numbers in r.groups:
+            key = HourKey(hour, group_key)
+            same = lines.get(key)
+            if same is None:
+                lines[key] = [numbers]
+            else:
+                same.append(numbers)
+    return {
+        key: same[0] if len(same) == 1 else [sum(column) for column in zip(*same, strict=True)]
+        for key, same in lines.items()
+    }
+
+
+def _plus(a: Iterable[int], b: Iterable[int]) -> Sums:
+    return [x + y for x, y in zip(a, b, strict=True)]

@@ -1,0 +1,1 @@
+"""Regimes, verdicts, events."""

@@ -1,0 +1,1 @@
+"""Questions answered from the books, for people and as documents."""

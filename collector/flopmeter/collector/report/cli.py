@@ -1,0 +1,331 @@
+"""`flopmeter runs | events | regimes | fleet`, and `flopmeter collector fsck`: thin over queries and views."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flopmeter.cli.output import emit_json, json_option
+from flopmeter.collector.store_path import DEFAULT_STORE, store_file
+
+if TYPE_CHECKING:
+    from flopmeter.collector.law.regimes import Regime
+
+    from .layout import Paint
+
+MIN_INTERVAL_S = 0.1
+
+store_option = click.option(
+    "--store",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_STORE,
+    envvar=["FLOPMETER_STORE", "FLOPMETER_COLLECTOR_STORE"],
+    show_default=True,
+    show_envvar=True,
+    help="The collector's store: its file, or the directory it lies in.",
+)
+regimes_option = click.option(
+    "--regimes",
+    "regimes_dir",
+    type=click.Path(path_type=Path),
+    default=None,
+    envvar=["FLOPMETER_REGIMES", "FLOPMETER_COLLECTOR_REGIMES"],
+    show_envvar=True,
+    help="A directory with a site's own regime files, beside the shipped ones.",
+)
+
+
+@click.group()
+def runs() -> None:
+    """Training runs and their totals."""
+
+
+@runs.command("list")
+@store_option
+@regimes_option
+@json_option
+def runs_list(store: Path, regimes_dir: Path | None, as_json: bool) -> None:
+    """Every run with its FLOP, bounds and nearest threshold; the largest first."""
+    from . import queries
+    from .runs_view import runs_view
+
+    with queries.reading(store) as reader:
+        documents = reader.runs(queries.asked(time.time_ns(), _regimes(regimes_dir)))
+    if as_json:
+        emit_json({"runs": documents})
+    else:
+        click.echo(runs_view(documents, _paint()))
+
+
+@runs.command("show")
+@click.argument("run")
+@store_option
+@regimes_option
+@json_option
+def runs_show(run: str, store: Path, regimes_dir: Path | None, as_json: bool) -> None:
+    """One run: figures against every threshold, how well they are known, and why not better."""
+    from .runs_view import run_view
+
+    document = _run(run, store, regimes_dir)
+    if as_json:
+        emit_json(document)
+    else:
+        click.echo(run_view(document, _paint()))
+
+
+@runs.command("watch")
+@click.argument("run", required=False)
+@store_option
+@regimes_option
+@click.option(
+    "--interval", type=click.FloatRange(MIN_INTERVAL_S), default=2.0, show_default=True, help="Seconds."
+)
+@click.option(
+    "--times", type=click.IntRange(0), default=0, help="Stop after so many looks; 0 = until Ctrl-C."
+)
+def runs_watch(run: str | None, store: Path, regimes_dir: Path | None, interval: float, times: int) -> None:
+    """Runs as they grow: redrawn on a terminal, a line per change elsewhere."""
+    try:
+        _watch(lambda: _watched(run, store, regimes_dir), interval, times)
+    except KeyboardInterrupt:
+        click.echo()
+
+
+def _watch(look: Callable[[], list[dict[str, Any]]], interval: float, times: int) -> None:
+    from flopmeter.collector.law.events import time_text
+
+    from .runs_view import run_view, runs_view, watch_line
+
+    on_terminal = _is_terminal()
+    printed: dict[str, str] = {}
+    looks = 0
+    while True:
+        documents = look()
+        if on_terminal:
+            paint = _paint()
+            text = run_view(documents[0], paint) if len(documents) == 1 else runs_view(documents, paint)
+            # Home, the picture with each line's rest erased, then all below it: no flicker.
+            click.echo("\x1b[H" + text.replace("\n", "\x1b[K\n") + "\x1b[K\n\x1b[J", nl=False, color=True)
+        else:
+            now = time_text(time.time_ns())
+            for d in documents:
+                line = watch_line(d, "")
+                if printed.get(d["run"]) != line:
+                    printed[d["run"]] = line
+                    click.echo(now + line)
+        looks += 1
+        if looks == times:
+            return
+        time.sleep(interval)
+
+
+def _watched(run: str | None, store: Path, regimes_dir: Path | None) -> list[dict[str, Any]]:
+    from . import queries
+
+    if run is not None:
+        return [_run(run, store, regimes_dir)]
+    with queries.reading(store) as reader:
+        return reader.runs(queries.asked(time.time_ns(), _regimes(regimes_dir)))
+
+
+def _run(run: str, store: Path, regimes_dir: Path | None) -> dict[str, Any]:
+    import difflib
+
+    from flopmeter.collector.errors import StoreError
+
+    from . import queries
+
+    with queries.reading(store) as reader:
+        found = reader.runs(queries.asked(time.time_ns(), _regimes(regimes_dir)), run, series=True)
+        if not found or not run:
+            near = difflib.get_close_matches(run, reader.run_names(), n=3, cutoff=0.4)
+            raise StoreError(
+                f"run {run!r}: expected a run in {store_file(store)}, found none of that name",
+                f"did you mean {', '.join(near)}?" if near else "`flopmeter runs list` shows them all",
+            )
+    return found[0]
+
+
+@click.group()
+def events() -> None:
+    """What an operator must know or do."""
+
+
+@events.command("list")
+@store_option
+@click.option("--run", help="Only events of this run (or subject).")
+@click.option("--type", "kind", help="Only events of this type, or of those it begins: threshold, evidence.")
+@json_option
+def events_list(store: Path, run: str | None, kind: str | None, as_json: bool) -> None:
+    """Every event raised, oldest first; --json prints them as CloudEvents 1.0."""
+    from flopmeter.collector.law.events import TYPES
+
+    from . import queries
+    from .runs_view import events_view
+
+    if kind is not None and not any(t == kind or t.startswith(kind + ".") for t in TYPES):
+        raise click.BadParameter(f"expected one of {', '.join(TYPES)}, got {kind!r}", param_hint="--type")
+    with queries.reading(store) as reader:
+        found = [
+            e
+            for e in reader.events()
+            if (run is None or e["subject"] == run)
+            and (kind is None or e["type"] == kind or e["type"].startswith(kind + "."))
+        ]
+    if as_json:
+        emit_json({"events": found})
+    else:
+        click.echo(events_view(found, _paint(), filtered=bool(run or kind)))
+
+
+@click.group()
+def regimes() -> None:
+    """Legal thresholds, as data."""
+
+
+@regimes.command("list")
+@regimes_option
+@json_option
+def regimes_list(regimes_dir: Path | None, as_json: bool) -> None:
+    """Every regime known here, by threshold."""
+    from .runs_view import regimes_view
+
+    documents = [_regime_document(r) for r in _regimes(regimes_dir)]
+    if as_json:
+        emit_json({"regimes": documents})
+    else:
+        click.echo(regimes_view(documents, _paint()))
+
+
+@regimes.command("show")
+@click.argument("regime_id", metavar="ID")
+@regimes_option
+@json_option
+def regimes_show(regime_id: str, regimes_dir: Path | None, as_json: bool) -> None:
+    """One regime: its line, what follows, what is open, and where it comes from."""
+    from flopmeter.collector.errors import CollectorError
+
+    from .runs_view import regime_view
+
+    known = {r.id: r for r in _regimes(regimes_dir)}
+    if regime_id not in known:
+        raise CollectorError(
+            f"regime {regime_id!r}: expected one of {', '.join(known)}", "a site's own need --regimes DIR"
+        )
+    document = _regime_document(known[regime_id])
+    if as_json:
+        emit_json(document)
+    else:
+        click.echo(regime_view(document, _paint()))
+
+
+@regimes.command("check")
+@click.argument("file", type=click.Path(path_type=Path))
+@json_option
+def regimes_check(file: Path, as_json: bool) -> None:
+    """Whether FILE is a regime file; exit 1 names the key at fault."""
+    from flopmeter.collector.errors import CollectorError
+    from flopmeter.collector.law.regimes import parse
+
+    try:
+        raw = file.read_bytes()
+    except OSError as e:
+        raise CollectorError(f"{file}: cannot read: {e.strerror}", "name a regime file (*.toml)") from e
+    document = _regime_document(parse(file.name, raw))
+    if as_json:
+        emit_json(document)
+    else:
+        click.echo(f"{file}: good: {document['id']}, {document['comparison']} {document['threshold_flop']}")
+
+
+@click.group()
+def fleet() -> None:
+    """Nodes and GPUs, and what is missing."""
+
+
+@fleet.command("list")
+@store_option
+@json_option
+def fleet_list(store: Path, as_json: bool) -> None:
+    """Every node: what is metered, how well, since when not, and what was lost."""
+    from . import queries
+    from .fleet_view import fleet_view
+
+    with queries.reading(store) as reader:
+        document = reader.fleet(queries.asked(time.time_ns()))
+    if as_json:
+        emit_json(document)
+    else:
+        click.echo(fleet_view(document, _paint()))
+
+
+@click.command()
+@store_option
+@regimes_option
+@json_option
+def fsck(store: Path, regimes_dir: Path | None, as_json: bool) -> None:
+    """Derive the books again from the stored bytes and name the first difference.
+
+    Exit 0: every total, hour, head, loss and event follows from the signed records. Exit 1: it does not,
+    and the difference is named. Exit 3: the store cannot be read.
+    """
+    import sys
+
+    from flopmeter.collector.check.fsck import check_store, result_document, result_text
+
+    shown = [0.0]
+
+    def progress(done: int, whole: int) -> None:
+        now = time.monotonic()
+        if now - shown[0] > 0.1 or done == whole:
+            shown[0] = now
+            click.echo(f"\r{done:,} of {whole:,} records\x1b[K", err=True, nl=False)
+
+    on_terminal = sys.stderr.isatty()
+    result = check_store(store_file(store), _regimes(regimes_dir), progress=progress if on_terminal else None)
+    if on_terminal:
+        click.echo("\r\x1b[K", err=True, nl=False)
+    if as_json:
+        emit_json(result_document(result))
+    else:
+        click.echo(result_text(result), err=result.difference is not None)
+    if result.difference is not None:
+        raise click.exceptions.Exit(1)
+
+
+def _regimes(directory: Path | None) -> "tuple[Regime, ...]":
+    from flopmeter.collector.law.regimes import with_site
+
+    return with_site(directory)
+
+
+def _regime_document(regime: "Regime") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from flopmeter.collector.law.rules import in_force
+
+    document = asdict(regime)
+    document["threshold_flop"] = str(regime.threshold_flop)
+    for key in ("status_as_of", "effective", "ends"):
+        document[key] = document[key].isoformat() if document[key] else None
+    document["in_force"] = in_force(regime, time.time_ns())
+    return document
+
+
+def _paint() -> "Paint":
+    """Colour on a terminal that wants it; https://no-color.org."""
+    import os
+    import shutil
+
+    from .layout import Paint
+
+    colour = _is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return Paint(colour=colour, width=shutil.get_terminal_size((100, 24)).columns)
+
+
+def _is_terminal() -> bool:
+    import sys
+
+    return sys.stdout.isatty()

@@ -1,0 +1,261 @@
+"""What `runs show --json` prints of a run, with the keys that people script against. Pure.
+
+FLOP and cycles are decimal strings; times are device-seconds; a fraction is rounded down, so that it never
+shows a line as reached that is not.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from flopmeter.collector.books import GroupKey, Sums
+from flopmeter.collector.figures import Model, Tally
+from flopmeter.collector.law.events import NOT_RISK, figure_json, threshold_key, threshold_state, time_text
+from flopmeter.collector.law.regimes import Regime
+from flopmeter.collector.law.rules import counted, in_force, verdict
+from flopmeter.contract.flop import Figure
+from flopmeter.contract.usage import WorkloadKind
+from flopmeter.contract.w_table import WTable
+
+from .accuracy import LIMIT_PERCENT, accuracy_json, answer
+from .run_figures import Part, RunFigures, run_figures
+
+#: A run that any agent reported within this long is running: ten windows of the default length.
+RUNNING_WITHIN_NS = 600_000_000_000
+MAX_JOBS_SHOWN = 100
+_SECOND_NS = 1_000_000_000
+_FRACTION_DIGITS = 10**9
+
+
+class WorkloadRow(NamedTuple):
+    """A row of the workloads table, less what all workloads of the run share."""
+
+    workload_no: int
+    scope: str
+    kind: int
+    job: str
+    step: str
+    user: str
+    dtype: str
+    restart: int
+    run_rule: str
+    first_unix_ns: int
+    last_unix_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunRows:
+    """All that the books hold of one run."""
+
+    run: str
+    workloads: list[WorkloadRow]
+    groups: dict[GroupKey, Sums]
+
+    @property
+    def first_unix_ns(self) -> int:
+        return min(w.first_unix_ns for w in self.workloads)
+
+    @property
+    def last_unix_ns(self) -> int:
+        return max(w.last_unix_ns for w in self.workloads)
+
+
+class Held(NamedTuple):
+    """A silent agent's entities that one job held to the end of the agent's last window."""
+
+    node: str
+    since_unix_ns: int
+    entities: int
+
+
+#: (scope, kind, job) -> what silent agents held for it when last heard of.
+Unreported = Mapping[tuple[str, int, str], list[Held]]
+
+
+def run_document(
+    rows: RunRows,
+    models: Mapping[int, Model],
+    table: WTable,
+    regimes: Iterable[Regime],
+    *,
+    now_unix_ns: int,
+    raised: frozenset[str] = frozenset(),
+    unreported: Unreported | None = None,
+    hourly: Iterable[tuple[int, str, GroupKey, Sums]] | None = None,
+) -> dict[str, Any]:
+    """One run's whole report. `hourly` adds its curve under "hourly"."""
+    figures = run_figures(rows.groups, models, {w.workload_no: w.dtype for w in rows.workloads}, table)
+    held = _held(rows, unreported or {})
+    missing_ns = sum(max(0, rows.last_unix_ns - h.since_unix_ns) * h.entities for h in held)
+    reasons = [str(r) for r in figures.reasons]
+    if missing_ns:
+        nodes = ", ".join(sorted({h.node for h in held})[:5])
+        reasons.append(
+            f"outside these bounds: {missing_ns / _SECOND_NS / 3600:,.2f} GPU-h that silent agents have not "
+            f"reported yet ({nodes})"
+        )
+    regimes = tuple(regimes)
+    document: dict[str, Any] = {
+        "run": rows.run,
+        "status": _status(rows, held, now_unix_ns),
+        "rule": rows.workloads[0].run_rule,
+        "first_seen": time_text(rows.first_unix_ns),
+        "last_seen": time_text(rows.last_unix_ns),
+        "jobs": _jobs(rows.workloads),
+        "job_count": len({(w.scope, w.kind, w.job) for w in rows.workloads}),
+        "declared_dtypes": sorted({w.dtype for w in rows.workloads if w.dtype}),
+        "executed": {
+            "flop": figure_json(figures.flop),
+            "integer_ops": figure_json(figures.integer_ops),
+            "flop_and_integer_ops": figure_json(figures.flop + figures.integer_ops),
+            "sm_elapsed_cycles": str(figures.sm_elapsed_cycles),
+        },
+        "accuracy": _accuracy(figures),
+        "nominal_sparse_flop": str(figures.nominal_sparse_flop),
+        "countable": {
+            r.id: {
+                "flop": figure_json(counted(r, figures.flop, figures.integer_ops)),
+                "unit": r.unit,
+                "counting": r.counting,
+                "note": r.counting_note,
+            }
+            for r in regimes
+        },
+        "by_pipe": {
+            name: {
+                "sm_cycles": str(p.cycles),
+                ("integer_ops" if p.integer else "flop"): figure_json(p.operations),
+            }
+            for name, p in figures.by_pipe.items()
+        },
+        "by_evidence_class": {name: _part(p, figures) for name, p in figures.by_evidence_class.items()},
+        "by_model": {name: _part(p, figures) for name, p in figures.by_model.items()},
+        "coverage": _coverage(figures, missing_ns),
+        "energy_joules": figures.energy_mj / 1000,
+        "energy_unmeasured_device_seconds": figures.energy_unmeasured_ns / _SECOND_NS,
+        "apportioned_device_seconds": figures.apportioned_ns / _SECOND_NS,
+        "thresholds": [_threshold(rows.run, r, figures, now_unix_ns, raised) for r in regimes],
+        "lineage": [],
+        "reasons": reasons,
+        "width": [{"cause": r.cause, "flop": str(r.flop), "text": r.text} for r in figures.reasons],
+        "no_w_table": list(figures.no_w_table),
+        "w_table": figures.w_table,
+        "note": NOT_RISK,
+    }
+    if hourly is not None:
+        document["hourly"] = hourly_series(hourly, models, table)
+    return document
+
+
+def hourly_series(
+    hourly: Iterable[tuple[int, str, GroupKey, Sums]], models: Mapping[int, Model], table: WTable
+) -> list[dict[str, Any]]:
+    """FLOP per hour, only hours that have any record; rounding of bounds is per hour, so they may differ
+    from the total's by an operation or so per hour and group; points add up exactly.
+    """
+    tallies: dict[int, Tally] = {}
+    for hour, dtype, key, sums in hourly:
+        tallies.setdefault(hour, Tally()).add(key, dtype, sums)
+    return [
+        {"hour": time_text(hour * 3600 * _SECOND_NS), "flop": figure_json(t.figures(models, table)[0])}
+        for hour, t in sorted(tallies.items())
+    ]
+
+
+def _held(rows: RunRows, unreported: Unreported) -> list[Held]:
+    jobs = {(w.scope, w.kind, w.job) for w in rows.workloads}
+    return [h for job in sorted(jobs) for h in unreported.get(job, ())]
+
+
+def _status(rows: RunRows, held: list[Held], now_unix_ns: int) -> str:
+    if rows.last_unix_ns >= now_unix_ns - RUNNING_WITHIN_NS:
+        return "running"
+    return "silent" if held else "stopped"
+
+
+def _jobs(workloads: list[WorkloadRow]) -> list[dict[str, Any]]:
+    seen: dict[tuple[str, int, str], dict[str, Any]] = {}
+    for w in workloads:
+        job = seen.setdefault(
+            (w.scope, w.kind, w.job),
+            {
+                "scope": w.scope,
+                "kind": WorkloadKind(w.kind).label,
+                "job": w.job,
+                "user": w.user,
+                "restarts": 0,
+            },
+        )
+        job["restarts"] = max(job["restarts"], w.restart)
+    return list(seen.values())[:MAX_JOBS_SHOWN]
+
+
+def _accuracy(figures: RunFigures) -> dict[str, Any]:
+    """Against the EU's 30 %: as metered, and as if the declared dtype were true."""
+    declared = figures.flop_if_declared
+    return {
+        "limit_percent": LIMIT_PERCENT,
+        "answer": answer(figures.flop, declared).value,
+        **accuracy_json(figures.flop),
+        "if_declared": None
+        if declared is None
+        else {"flop": figure_json(declared), **accuracy_json(declared)},
+    }
+
+
+def _part(part: Part, figures: RunFigures) -> dict[str, Any]:
+    whole_ns = figures.expected_ns
+    return {
+        "device_time_share": part.duration_ns / whole_ns if whole_ns else 0.0,
+        "flop": figure_json(part.flop),
+        "integer_ops": figure_json(part.integer_ops),
+        "device_seconds": part.duration_ns / _SECOND_NS,
+        "sm_elapsed_cycles": str(part.sm_elapsed_cycles),
+    }
+
+
+def _coverage(figures: RunFigures, missing_ns: int) -> dict[str, Any]:
+    """Expected is observed plus gap. What silent agents still owe is a gap too, and says so."""
+    gaps = {reason.label: ns / _SECOND_NS for reason, ns in figures.gaps_ns.items()}
+    if missing_ns:
+        gaps["unreported"] = missing_ns / _SECOND_NS
+    return {
+        "expected_device_seconds": (figures.expected_ns + missing_ns) / _SECOND_NS,
+        "observed_device_seconds": figures.observed_ns / _SECOND_NS,
+        "gap_device_seconds": (figures.gap_ns + missing_ns) / _SECOND_NS,
+        "gaps": gaps,
+    }
+
+
+def _threshold(
+    run: str, regime: Regime, figures: RunFigures, now_unix_ns: int, raised: frozenset[str]
+) -> dict[str, Any]:
+    basis = counted(regime, figures.flop, figures.integer_ops)
+    state = threshold_state(figures.flop, regime, figures.integer_ops)
+    return {
+        "regime": regime.id,
+        "title": regime.title,
+        "in_force": in_force(regime, now_unix_ns),
+        "status": regime.status,
+        "effective": regime.effective.isoformat(),
+        "threshold_flop": str(regime.threshold_flop),
+        "comparison": regime.comparison,
+        "unit": regime.unit,
+        "counting": regime.counting,
+        "verdict": verdict(basis, regime).value,
+        "fraction": _fraction(basis.point, regime),
+        "fraction_bounds": [_fraction(basis.lower, regime), _fraction(basis.upper, regime)],
+        "act": regime.act,
+        "recipient": regime.recipient,
+        "deadline": regime.deadline,
+        "event_raised": state is not None and threshold_key(regime.id, run, *state) in raised,
+    }
+
+
+def _fraction(value: int, regime: Regime) -> float:
+    return value * _FRACTION_DIGITS // regime.threshold_flop / _FRACTION_DIGITS
+
+
+def figure_of(document: Mapping[str, str]) -> Figure:
+    """The figure that `figure_json` wrote."""
+    return Figure(int(document["lower"]), int(document["point"]), int(document["upper"]))

@@ -1,0 +1,245 @@
+"""Nodes and GPUs: what is metered, how well, since when not, and what was lost. Pure.
+
+What is said per node is read from its agent's latest record; what is said of the fleet is from the totals.
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from flopmeter.collector.books import GroupKey, Sums
+from flopmeter.collector.ingest.decide import scope_of
+from flopmeter.collector.law.events import time_text
+from flopmeter.contract.evidence_class import EvidenceClass
+from flopmeter.contract.usage import (
+    NO_LIBRARY,
+    Batch,
+    Inventory,
+    Library,
+    Measured,
+    NoticeKind,
+    Usage,
+    WorkloadKind,
+)
+
+from .documents import Held
+
+#: An agent that has not been heard of for five default windows is silent, not late.
+SILENT_AFTER_NS = 300_000_000_000
+_SECOND_NS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class AgentState:
+    """One admitted agent with its latest record. `fault` says why that could not be decoded."""
+
+    agent_id: str
+    node: str
+    version: str
+    admitted_how: str
+    last_seq: int  # 0 = no record yet
+    window_end_unix_ns: int
+    received_unix_ns: int
+    conflicts: int
+    lost_records: int
+    silences: int  # agent.silent events
+    silence_open: bool  # the last of them is about now: no record came since
+    inventory: Inventory | None
+    batch: Batch | None
+    fault: str = ""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether its last record says that it was stopped on purpose."""
+        return self.batch is not None and any(n.kind is NoticeKind.AGENT_STOPPED for n in self.batch.notices)
+
+    def status(self, now_unix_ns: int) -> str:
+        """live, stopped, silent, or never (admitted, no record yet)."""
+        if not self.last_seq:
+            return "never"
+        if self.stopped:
+            return "stopped"
+        return "live" if now_unix_ns - self.window_end_unix_ns < SILENT_AFTER_NS else "silent"
+
+
+def unreported(silent: Iterable[AgentState]) -> dict[tuple[str, int, str], list[Held]]:
+    """Per job: entities of silent agents that it alone held throughout their last window.
+
+    An entity that changed hands in that window is left out: who held it afterwards is not known. So is a
+    node whose agent was stopped on purpose, as before a drain.
+    """
+    found: dict[tuple[str, int, str], list[Held]] = {}
+    for agent in silent:
+        batch, inventory = agent.batch, agent.inventory
+        if batch is None or inventory is None or agent.stopped:
+            continue
+        holders: dict[int, set[int]] = {}
+        for row in batch.usage:
+            holders.setdefault(row.entity_index, set()).add(row.workload_index)
+        entities: dict[int, int] = {}
+        for held_by in holders.values():
+            if len(held_by) == 1:
+                (index,) = held_by
+                entities[index] = entities.get(index, 0) + 1
+        for index, count in entities.items():
+            w = batch.workloads[index]
+            if w.kind not in (WorkloadKind.IDLE, WorkloadKind.UNATTRIBUTED):
+                job = (scope_of(w, inventory), int(w.kind), w.job)
+                found.setdefault(job, []).append(Held(agent.node, agent.window_end_unix_ns, count))
+    return found
+
+
+def fleet_document(
+    agents: Iterable[AgentState],
+    unowned: Iterable[tuple[int, GroupKey, Sums]],
+    all_time_ns: int,
+    *,
+    now_unix_ns: int,
+) -> dict[str, Any]:
+    """`fleet list --json`: totals of the fleet, then one object per node, by name."""
+    idle_ns = unattributed_ns = 0
+    for kind, _key, sums in unowned:
+        if kind == WorkloadKind.IDLE:
+            idle_ns += sums[0]
+        else:
+            unattributed_ns += sums[0]
+    agents = list(agents)
+    libraries = library_disagreements(agents)
+    odd = {
+        node for d in libraries for library in d["libraries"] if library["odd"] for node in library["nodes"]
+    }
+    nodes = [node_document(a, now_unix_ns) | {"library_differs": a.node in odd} for a in agents]
+    by_status: dict[str, int] = {}
+    for node in nodes:
+        by_status[node["status"]] = by_status.get(node["status"], 0) + 1
+    return {
+        "nodes_total": len(nodes),
+        "nodes_by_status": by_status,
+        "gpus": sum(n["gpus"] for n in nodes),
+        "entities": sum(n["entities"] for n in nodes),
+        "uncovered_devices": sum(len(n["uncovered"]) for n in nodes),
+        "library_disagreements": libraries,
+        "device_seconds": all_time_ns / _SECOND_NS,
+        "idle_device_seconds": idle_ns / _SECOND_NS,
+        "unattributed_device_seconds": unattributed_ns / _SECOND_NS,
+        "unattributed_share": unattributed_ns / all_time_ns if all_time_ns else 0.0,
+        "nodes": nodes,
+    }
+
+
+def node_document(agent: AgentState, now_unix_ns: int) -> dict[str, Any]:
+    """One node as its agent's latest record shows it."""
+    devices = agent.inventory.devices if agent.inventory else ()
+    usage = agent.batch.usage if agent.batch else ()
+    whole_ns = sum(u.duration_ns for u in usage)
+    lag_ns = max(0, now_unix_ns - agent.window_end_unix_ns) if agent.last_seq else None
+    return {
+        "node": agent.node,
+        "cluster": agent.inventory.cluster if agent.inventory else "",
+        "agent": agent.agent_id,
+        "agent_version": agent.version,
+        "admitted": agent.admitted_how,
+        "status": agent.status(now_unix_ns),
+        "gpus": len({d.parent or d.entity for d in devices}),
+        "entities": len(devices),
+        "models": _models(agent),
+        "driver": agent.inventory.driver if agent.inventory else "",
+        "source": agent.inventory.source if agent.inventory else "",
+        "library": asdict(agent.inventory.library if agent.inventory else NO_LIBRARY),
+        "uncovered": [asdict(u) for u in agent.inventory.uncovered] if agent.inventory else [],
+        "persistence_off": sum(d.persistence is False for d in devices),
+        "confidential": sum(d.confidential is True for d in devices),
+        "last_seq": agent.last_seq,
+        "last_window_end": time_text(agent.window_end_unix_ns) if agent.last_seq else None,
+        "last_received": time_text(agent.received_unix_ns) if agent.last_seq else None,
+        "silences": agent.silences,
+        "silence_open": agent.silence_open,
+        "lag_seconds": lag_ns / _SECOND_NS if lag_ns is not None else None,
+        "last_window": {
+            "classes": _classes(agent),
+            "device_seconds": whole_ns / _SECOND_NS,
+            "gap_seconds": _seconds(u for u in usage if u.evidence_class is EvidenceClass.GAP),
+            "shared_entities": len({u.entity_index for u in usage if u.measured & Measured.APPORTIONED}),
+            "idle_seconds": _held_by(agent, WorkloadKind.IDLE),
+            "unattributed_seconds": _held_by(agent, WorkloadKind.UNATTRIBUTED),
+            "notices": sorted({n.kind.label for n in agent.batch.notices}) if agent.batch else [],
+        },
+        "conflicts": agent.conflicts,
+        "lost_records": agent.lost_records,
+        "refused_records": _refused(agent),
+        "fault": agent.fault or None,
+    }
+
+
+def library_disagreements(agents: Iterable[AgentState]) -> list[dict[str, Any]]:
+    """Per driver version of which nodes loaded different NVML libraries: another path, or other bytes.
+
+    All of a driver version come from one package. `odd` are those that are not the most common one, or all
+    where none is: any of them may be the altered one (reference/metering.md 6.2). Unknown ones are left out.
+    """
+    by_driver: dict[str, dict[Library, set[str]]] = {}
+    for agent in agents:
+        inventory = agent.inventory
+        if inventory is not None and (inventory.library.path or inventory.library.sha256):
+            library = Library(inventory.library.path, inventory.library.sha256)
+            by_driver.setdefault(inventory.driver, {}).setdefault(library, set()).add(agent.node)
+    found = []
+    for driver, libraries in sorted(by_driver.items()):
+        if len(libraries) == 1:
+            continue
+        ranked = sorted(libraries.items(), key=lambda item: (-len(item[1]), item[0].path, item[0].sha256))
+        first, second = (len(nodes) for _, nodes in ranked[:2])
+        found.append(
+            {
+                "driver": driver,
+                "differ": [n for n in ("path", "sha256") if len({getattr(k, n) for k in libraries}) > 1],
+                "libraries": [
+                    {
+                        "path": library.path,
+                        "sha256": library.sha256,
+                        "nodes": sorted(nodes),
+                        "odd": first == second or i > 0,
+                    }
+                    for i, (library, nodes) in enumerate(ranked)
+                ],
+            }
+        )
+    return found
+
+
+def _seconds(rows: Iterable[Usage]) -> float:
+    return sum(u.duration_ns for u in rows) / _SECOND_NS
+
+
+def _held_by(agent: AgentState, kind: WorkloadKind) -> float:
+    batch = agent.batch
+    if batch is None:
+        return 0.0
+    return _seconds(u for u in batch.usage if batch.workloads[u.workload_index].kind is kind)
+
+
+def _models(agent: AgentState) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for device in agent.inventory.devices if agent.inventory else ():
+        name = f"{device.name} MIG" if device.mig else device.name
+        found[name] = found.get(name, 0) + 1
+    return found
+
+
+def _classes(agent: AgentState) -> dict[str, int]:
+    """Entities by the class that most of their last window was metered in."""
+    longest: dict[int, dict[EvidenceClass, int]] = {}
+    for u in agent.batch.usage if agent.batch else ():
+        by_class = longest.setdefault(u.entity_index, {})
+        by_class[u.evidence_class] = by_class.get(u.evidence_class, 0) + u.duration_ns
+    found: dict[str, int] = {}
+    for by_class in longest.values():
+        label = max(by_class, key=lambda c: (by_class[c], -c)).label
+        found[label] = found.get(label, 0) + 1
+    return dict(sorted(found.items()))
+
+
+def _refused(agent: AgentState) -> int:
+    """Records that the collector refused, as far as the agent's latest record tells."""
+    notices = agent.batch.notices if agent.batch else ()
+    return sum(1 for n in notices if n.kind is NoticeKind.RECORD_REFUSED)

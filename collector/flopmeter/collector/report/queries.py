@@ -1,0 +1,263 @@
+"""The read side: straight on the store's file, while a collector writes it and after it has stopped.
+
+Each answer is read in one transaction, so it is one state of the books and never half a commit.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flopmeter.collector.books import SUM_FIELDS, GroupKey, Sums
+from flopmeter.collector.errors import StoreError
+from flopmeter.collector.figures import Model
+from flopmeter.collector.law.events import AGENT_SILENT, silent_key, to_cloudevent
+from flopmeter.collector.law.regimes import Regime, shipped
+from flopmeter.collector.store.migrate import check
+from flopmeter.collector.store.sqlite import BUSY_TIMEOUT_S, hint_for, open_for_reading
+from flopmeter.collector.store_path import store_file
+from flopmeter.contract.errors import ContractError
+from flopmeter.contract.record import parse_record
+from flopmeter.contract.usage import Batch, Inventory
+from flopmeter.contract.w_table import WTable, current
+
+from .documents import RunRows, WorkloadRow, run_document
+from .fleet import SILENT_AFTER_NS, AgentState, fleet_document, unreported
+
+# S608: SQL is put together from column names and numbers of this program only; values are bound.
+_SUMS = ", ".join(SUM_FIELDS)
+_KEY = ", ".join(GroupKey._fields)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator["Reader"]:
+    """One consistent state of the store at `path`. Raises StoreError if it cannot be read."""
+    file = store_file(path)
+    if not file.is_file():
+        raise StoreError(
+            f"{file}: expected a store, found no such file",
+            "name the collector's store with --store or FLOPMETER_STORE; `flopmeter demo` makes one to look at",
+        )
+    still = not _wal(file).exists()
+    before = _stamp(file)
+    connection = _open_still(file) if still else open_for_reading(file)
+    try:
+        connection.row_factory = sqlite3.Row
+        connection.execute("BEGIN")
+        yield Reader(connection, file)
+    except sqlite3.Error as e:
+        raise StoreError(f"{file}: cannot read: {e}", hint_for(e)) from e
+    finally:
+        connection.close()
+    if still and (_stamp(file) != before or _wal(file).exists()):
+        raise StoreError(f"{file}: a collector started on it while it was read", "ask again")
+
+
+def _wal(file: Path) -> Path:
+    return file.with_name(file.name + "-wal")
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    state = file.stat()
+    return state.st_mtime_ns, state.st_size
+
+
+def _open_still(file: Path) -> sqlite3.Connection:
+    """A store that nobody has open (no WAL beside it): read without leaving files there.
+
+    An ordinary read-only connection would leave a -shm and a -wal of this user, which a collector of another
+    user could then not open; and it cannot read at all where this user may not write.
+    """
+    connection = sqlite3.connect(
+        f"{file.absolute().as_uri()}?mode=ro&immutable=1", uri=True, timeout=BUSY_TIMEOUT_S
+    )
+    try:
+        check(connection, str(file))
+    except sqlite3.Error as e:
+        connection.close()
+        raise StoreError(f"{file}: cannot read: {e}", hint_for(e)) from e
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a report is made under: the regimes and the W table, and what "now" is."""
+
+    now_unix_ns: int
+    regimes: tuple[Regime, ...]
+    table: WTable
+
+
+def asked(now_unix_ns: int, regimes: tuple[Regime, ...] | None = None) -> Asked:
+    return Asked(now_unix_ns, shipped() if regimes is None else regimes, current())
+
+
+def document(store_path: Path, now_unix_ns: int, regimes: tuple[Regime, ...] | None = None) -> dict[str, Any]:
+    """`{"runs": [...], "events": [...], "fleet": {...}}`: the whole books, as `demo` and `replay` end with."""
+    question = asked(now_unix_ns, regimes)
+    with reading(store_path) as reader:
+        return {
+            "runs": reader.runs(question),
+            "events": reader.events(),
+            "fleet": reader.fleet(question),
+        }
+
+
+class Reader:
+    """Reads of one open transaction. Raises StoreError."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._db = connection
+        self._path = path
+
+    def rows(self, sql: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
+        """Rows as plain tuples, one after the other (for fsck, which reads everything)."""
+        cursor = self._db.cursor()
+        cursor.row_factory = None
+        return cursor.execute(sql, values)
+
+    def runs(self, question: Asked, only: str | None = None, *, series: bool = False) -> list[dict[str, Any]]:
+        """Run documents, the largest first; `only` one run, `series` with its hourly curve."""
+        models = self.models()
+        missing = unreported(self.silent_agents())
+        rows = self._run_rows(only)
+        events: dict[str, list[str]] = {}
+        for subject, key in self._db.execute("SELECT subject, key FROM events"):
+            events.setdefault(subject, []).append(key)
+        documents = [
+            run_document(
+                r,
+                models,
+                question.table,
+                question.regimes,
+                now_unix_ns=question.now_unix_ns,
+                raised=frozenset(events.get(r.run, ())),
+                unreported=missing,
+                hourly=self.hourly(r.run) if series else None,
+            )
+            for r in rows
+        ]
+        documents.sort(key=lambda d: (-int(d["executed"]["flop"]["point"]), d["run"]))
+        return documents
+
+    def run_names(self) -> list[str]:
+        sql = "SELECT DISTINCT run FROM workloads WHERE run != '' ORDER BY run"
+        return [name for (name,) in self._db.execute(sql)]
+
+    def models(self) -> dict[int, Model]:
+        rows = self._db.execute("SELECT model_no, name, compute_capability FROM models")
+        return {no: Model(name, capability) for no, name, capability in rows}
+
+    def _run_rows(self, only: str | None) -> list[RunRows]:
+        where, values = ("run = ?", (only,)) if only is not None else ("run != ''", ())
+        runs: dict[str, RunRows] = {}
+        columns = (
+            "workload_no, scope, kind, job, step, user, dtype, restart, run_rule, first_unix_ns, last_unix_ns"
+        )
+        for row in self._db.execute(
+            f"SELECT run, {columns} FROM workloads WHERE {where} ORDER BY workload_no",  # noqa: S608
+            values,
+        ):
+            of_run = runs.setdefault(row[0], RunRows(row[0], [], {}))
+            of_run.workloads.append(WorkloadRow(*row[1:]))
+        for row in self._db.execute(
+            f"SELECT run, {_KEY}, {_SUMS} FROM totals JOIN workloads USING (workload_no) WHERE {where}",  # noqa: S608
+            values,
+        ):
+            runs[row[0]].groups[GroupKey(*row[1:7])] = [int(text) for text in row[7:]]
+        return list(runs.values())
+
+    def unowned_totals(self) -> Iterator[tuple[int, GroupKey, Sums]]:
+        """(workload kind, key, sums) of idle and unattributed time."""
+        sql = f"SELECT kind, {_KEY}, {_SUMS} FROM totals JOIN workloads USING (workload_no) WHERE run = ''"  # noqa: S608
+        for row in self._db.execute(sql):
+            yield row[0], GroupKey(*row[1:7]), [int(text) for text in row[7:]]
+
+    def hourly(self, run: str) -> list[tuple[int, str, GroupKey, Sums]]:
+        """(hour since 1970, declared dtype, key, sums) of one run, by hour."""
+        rows = self._db.execute(
+            f"SELECT hour, dtype, {_KEY}, {_SUMS} FROM hourly JOIN workloads USING (workload_no) "  # noqa: S608
+            "WHERE run = ? ORDER BY hour",
+            (run,),
+        )
+        return [(r[0], r[1], GroupKey(*r[2:8]), [int(text) for text in r[8:]]) for r in rows]
+
+    def events(self, *, after_no: int = 0) -> list[dict[str, Any]]:
+        """Every event as CloudEvents, in the order they were raised."""
+        rows = self._db.execute("SELECT * FROM events WHERE event_no > ? ORDER BY event_no", (after_no,))
+        return [to_cloudevent(dict(row)) for row in rows]
+
+    def fleet(self, question: Asked) -> dict[str, Any]:
+        return fleet_document(
+            self.agents(), self.unowned_totals(), self._all_time_ns(), now_unix_ns=question.now_unix_ns
+        )
+
+    def _all_time_ns(self) -> int:
+        return sum(int(text) for (text,) in self._db.execute("SELECT duration_ns FROM totals"))
+
+    def agents(self) -> list[AgentState]:
+        """Every admitted agent with its latest record decoded."""
+        return [self._state(row) for row in self._agent_rows("1 = ?", 1)]
+
+    def silent_agents(self) -> list[AgentState]:
+        """Agents that lag the newest by so much that their runs' time may be missing."""
+        newest = self._db.execute(
+            "SELECT coalesce(max(window_end_unix_ns), 0) FROM heads JOIN records USING (position)"
+        ).fetchone()[0]
+        rows = self._agent_rows("r.window_end_unix_ns < ?", newest - SILENT_AFTER_NS)
+        return [self._state(row) for row in rows]
+
+    def _agent_rows(self, where: str, value: int) -> Sequence[sqlite3.Row]:
+        sql = f"""
+            SELECT a.*, r.seq, r.window_end_unix_ns, r.received_unix_ns, r.record,
+                (SELECT count(*) FROM conflicts c WHERE c.agent_no = a.agent_no) AS conflict_count,
+                (SELECT coalesce(sum(to_seq - from_seq + 1), 0) FROM losses l WHERE l.agent_no = a.agent_no)
+                    AS lost_records
+            FROM agents a LEFT JOIN heads USING (agent_no) LEFT JOIN records r USING (position)
+            WHERE {where} ORDER BY node, a.agent_no"""  # noqa: S608
+        return self._db.execute(sql, (value,)).fetchall()
+
+    def _state(self, row: sqlite3.Row) -> AgentState:
+        batch, inventory, fault = self._last_batch(row["record"])
+        agent = row["agent_id"].hex()
+        silences = self._db.execute(
+            "SELECT key FROM events WHERE subject = ? AND type = ?", (f"agent/{agent}", AGENT_SILENT)
+        ).fetchall()
+        open_key = silent_key(agent, row["seq"] or 0, row["window_end_unix_ns"] or 0)
+        return AgentState(
+            agent_id=agent,
+            node=row["node"],
+            version=row["version"],
+            admitted_how=row["admitted_how"],
+            last_seq=row["seq"] or 0,
+            window_end_unix_ns=row["window_end_unix_ns"] or 0,
+            received_unix_ns=row["received_unix_ns"] or 0,
+            conflicts=row["conflict_count"],
+            lost_records=row["lost_records"],
+            silences=len(silences),
+            silence_open=any(key == open_key for (key,) in silences),
+            inventory=inventory,
+            batch=batch,
+            fault=fault,
+        )
+
+    def _last_batch(self, raw: bytes | None) -> tuple[Batch | None, Inventory | None, str]:
+        from flopmeter.collector.ingest.encode import decode_batch, decode_inventory
+
+        if raw is None:
+            return None, None, ""
+        try:
+            batch = decode_batch(parse_record(raw).payload)
+            known = self._db.execute(
+                "SELECT bytes FROM inventories WHERE digest = ?", (batch.inventory_digest,)
+            ).fetchone()
+            if known is None:
+                return None, None, "its last record's inventory is not in the store"
+            return batch, decode_inventory(known[0]), ""
+        except ContractError as e:
+            return None, None, str(e)

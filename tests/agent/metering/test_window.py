@@ -1,0 +1,168 @@
+"""A window: rows that only grow, limits that hold whatever comes, one residual a row."""
+
+from metering import JOB_A, JOB_B, SECOND
+
+from flopmeter.agent.metering.interval import ENERGY, HMMA, SM_ACTIVE, TENSOR, Interval
+from flopmeter.agent.metering.shares import APPORTIONED
+from flopmeter.agent.metering.window import (
+    MAX_WINDOW_NAME_CHARS,
+    MAX_WINDOW_NOTICES,
+    MAX_WINDOW_ROWS,
+    OTHERS,
+    Window,
+)
+from flopmeter.agent.shipping.encode import encode_batch
+from flopmeter.contract.evidence_class import EvidenceClass
+from flopmeter.contract.limits import MAX_RECORD_BYTES, MAX_ROWS
+from flopmeter.contract.usage import (
+    UNATTRIBUTED,
+    Anchor,
+    Batch,
+    GapReason,
+    Measured,
+    NoticeKind,
+    Workload,
+    WorkloadKind,
+)
+
+
+def interval(
+    measured: int, *, elapsed: int = 1000, tensor: int = 0, hmma: int = 0, imma: int = 0, energy: int = 0
+):  # type: ignore[no-untyped-def]
+    return Interval(
+        EvidenceClass.A1, measured, 0, (SECOND, elapsed, 0, hmma, imma, 0, tensor, 0, 0, 0, 0, energy)
+    )
+
+
+def test_equal_keys_add_up_and_others_do_not() -> None:
+    window = Window()
+    window.add("GPU-0", JOB_A, interval(SM_ACTIVE))
+    window.add("GPU-0", JOB_A, interval(SM_ACTIVE))
+    window.add("GPU-0", JOB_B, interval(SM_ACTIVE))
+    window.add("GPU-1", JOB_A, interval(SM_ACTIVE))
+    window.add("GPU-0", JOB_A, interval(SM_ACTIVE | HMMA))
+    window.add_gap("GPU-0", JOB_A, GapReason.LOST, (5, 7, *(0,) * 10))
+    workloads, usage = window.usage({"GPU-0": 0, "GPU-1": 1})
+    assert workloads == (JOB_A, JOB_B)
+    assert [u.duration_ns for u in usage] == [2 * SECOND, SECOND, 5, SECOND, SECOND]
+    assert [u.sm_elapsed_cycles for u in usage] == [2000, 1000, 7, 1000, 1000]
+    assert usage[2].gap_reason is GapReason.LOST
+    assert [u.entity_index for u in usage] == [0, 0, 0, 0, 1]
+
+
+def test_residual_once_a_row_noise_cut_only_where_hmma_is_measured() -> None:
+    for measured, hmma, tensor, wanted in (
+        (HMMA | TENSOR, 600, 600 + 4, 0),  # 0.4 % of elapsed: noise
+        (HMMA | TENSOR, 600, 600 + 5, 5),
+        (HMMA | TENSOR, 600, 500, 0),
+        (TENSOR, 0, 4, 4),  # nothing else saw it: whole
+        (HMMA, 600, 0, 0),
+    ):
+        window = Window()
+        window.add("GPU-0", JOB_A, interval(measured, hmma=hmma, tensor=tensor))
+        (row,) = window.usage({"GPU-0": 0})[1]
+        assert row.tensor_other_cycles == wanted
+        assert row.hmma_cycles == hmma
+
+
+def test_energy_that_no_gpu_draws_is_not_measured() -> None:
+    window = Window()
+    window.add("GPU-0", JOB_A, interval(SM_ACTIVE | ENERGY, energy=1_210_001_000))
+    (row,) = window.usage({"GPU-0": 0})[1]
+    assert row.energy_mj == 0
+    assert not row.measured & ENERGY
+
+
+def test_numbers_past_64_bits_become_several_rows_with_the_same_sum() -> None:
+    window = Window()
+    for _ in range(3):
+        window.add("GPU-0", JOB_A, interval(SM_ACTIVE, elapsed=(1 << 63) - 1))
+    usage = window.usage({"GPU-0": 0})[1]
+    assert sum(u.sm_elapsed_cycles for u in usage) == 3 * ((1 << 63) - 1)
+    assert sum(u.duration_ns for u in usage) == 3 * SECOND
+    assert max(u.sm_elapsed_cycles for u in usage) < 1 << 63
+
+
+def test_however_many_workloads_the_record_stays_below_its_limit_and_nothing_is_dropped() -> None:
+    window = Window()
+    count = 20_000
+    for i in range(count):
+        job = Workload(WorkloadKind.POD, job=f"{i:06}" + "é" * (i % 200), user="u" * 50)
+        window.add(f"GPU-{i % 16}", job, interval(SM_ACTIVE))
+    for i in range(1_000):
+        window.say(NoticeKind.READING_REFUSED, 1, 1, f"GPU-{i}", "€" * 5_000)
+    for i in range(512):
+        for _ in range(2):
+            window.anchor(
+                f"GPU-{i}", Anchor(-1, 1, 1, 3, 132, tuple((k, 1 << 62) for k in range(248, 259)), 1 << 62)
+            )
+    index = {f"GPU-{i}": i for i in range(1_000)}
+    workloads, usage = window.usage(index)
+    assert sum(u.duration_ns for u in usage) == count * SECOND
+    assert UNATTRIBUTED in workloads
+    assert sum(len(w.job) + len(w.user) for w in workloads) <= MAX_WINDOW_NAME_CHARS
+    assert len(usage) <= min(MAX_WINDOW_ROWS + 16, MAX_ROWS)
+    notices = window.notices(index)
+    assert len(notices) == MAX_WINDOW_NOTICES
+    batch = Batch("0.1.0", bytes(32), 1, 2, 1, 2, workloads, usage, window.anchors(index), notices)
+    assert len(encode_batch(batch)) < MAX_RECORD_BYTES
+
+
+def test_too_many_rows_of_few_workloads_fall_together() -> None:
+    window = Window()
+    for i in range(MAX_WINDOW_ROWS + 100):
+        window.add("GPU-0", JOB_A, Interval(EvidenceClass.A2, i, 0, (1, *(0,) * 11)))
+    _, usage = window.usage({"GPU-0": 0})
+    assert sum(u.duration_ns for u in usage) == MAX_WINDOW_ROWS + 100
+
+
+def test_a_notice_is_told_once_per_entity_and_counted() -> None:
+    window = Window()
+    assert not window
+    for i in range(3):
+        window.say(NoticeKind.READING_REFUSED, i, i, "GPU-0", "first" if i == 0 else "later")
+    window.say(NoticeKind.READING_REFUSED, 9, 9, "", "node")
+    assert window
+    notices = window.notices({"GPU-0": 4})
+    assert [(n.entity_index, n.detail) for n in notices] == [(4, "first (3 times)"), (-1, "node")]
+    assert window.entities() == {"GPU-0"}
+
+
+def test_dropping_usage_keeps_what_was_said() -> None:
+    window = Window()
+    window.add("GPU-0", JOB_A, interval(SM_ACTIVE))
+    window.say(NoticeKind.REANCHORED, 1, 1, "", "x")
+    window.drop_usage()
+    assert window.usage({}) == ((), ())
+    assert len(window.notices({})) == 1
+
+
+def test_what_others_did_does_not_pile_up_where_workloads_fall_together() -> None:
+    """Beside one entity's parts there is at most the entity: the collector refuses a batch that says more."""
+    window = Window()
+    others = Interval(EvidenceClass.A1, SM_ACTIVE | OTHERS, 0, (0, 0, 900, *(0,) * 9))
+    part = Interval(EvidenceClass.A1, SM_ACTIVE | APPORTIONED, 0, (SECOND, 1000, 100, *(0,) * 9))
+    for i in range(1_000):  # far more names than a record has room for
+        job = Workload(WorkloadKind.POD, job=f"{i:04}" + "x" * 100)
+        window.add("GPU-0", job, part)
+        window.add("GPU-0", job, others)
+    workloads, usage = window.usage({"GPU-0": 0})
+    beside = [u for u in usage if Measured.OTHERS in u.measured]
+    nobody = workloads.index(UNATTRIBUTED)
+    assert len(beside) > 100
+    assert {u.sm_active_cycles for u in beside} == {900}
+    assert nobody not in {u.workload_index for u in beside}
+    assert sum(u.duration_ns for u in usage) == 1_000 * SECOND
+    full = Window()
+    for i in range(MAX_WINDOW_ROWS):
+        full.add("GPU-0", JOB_A, Interval(EvidenceClass.A2, i % 512, i // 512, (1, *(0,) * 11)))
+    full.add("GPU-0", JOB_B, part)
+    full.add("GPU-0", JOB_B, others)
+    assert not [u for u in full.usage({"GPU-0": 0})[1] if Measured.OTHERS in u.measured]
+
+
+def test_calibrations_are_told_by_subject() -> None:
+    window = Window()
+    for detail in ("H100: sum", "H100: again", "k of counter 252 of H100: 0.25"):
+        window.say(NoticeKind.CALIBRATION, 1, 1, "", detail)
+    assert [n.detail for n in window.notices({})] == ["H100: sum (2 times)", "k of counter 252 of H100: 0.25"]

@@ -1,0 +1,129 @@
+"""Regimes that come into force or are added later: every run is judged again, once a day and at a start."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from builders import UNIX_NS, Chain, busy
+from desk import DAY_NS, Desk
+
+from flopmeter.collector.check.fsck import check_store, result_text
+from flopmeter.collector.ingest.decide import TAKEN
+from flopmeter.collector.law.regimes import shipped
+
+OLD = next(r for r in shipped() if r.comparison == ">=" and r.ends is None)
+#: Crossed by a window of busy(); in force long before.
+LOW = replace(OLD, id="low", threshold_flop=10**15, digest="11" * 32)
+TODAY = datetime.fromtimestamp((UNIX_NS + DAY_NS) // 10**9, UTC).date()
+TOMORROW = replace(LOW, id="tomorrow", effective=TODAY + timedelta(days=1), digest="22" * 32)
+
+
+def look(desk):
+    """What a look now raises of runs; the agents here have fallen silent, which is told elsewhere."""
+    if not desk.intake.review(desk.now):
+        return ()
+    return tuple(e for e in desk.commit().events if e.type != "agent.silent")
+
+
+def good(desk, regimes):
+    result = check_store(desk.store.path, regimes)
+    assert result.difference is None, result_text(result)
+    return result
+
+
+def run_once(path, regimes):
+    """A store in which one run executed something and stopped."""
+    with Desk(path, regimes) as desk:
+        chain = Chain("n")
+        agent = desk.agent(chain)
+        assert desk.offer(agent, chain.next([busy(0)])) is TAKEN
+        return desk.commit().events
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "books.db"
+
+
+def test_a_regime_added_later_meets_a_run_that_has_stopped_once(path):
+    assert run_once(path, ()) == ()
+    with Desk(path, [LOW]) as desk:
+        (event,) = look(desk)
+        assert (event.type, event.subject, event.data["regime"]) == ("threshold.crossed", "r1", "low")
+        assert look(desk) == ()
+        good(desk, [LOW])
+    with Desk(path, [LOW]) as desk:
+        assert look(desk) == ()
+        assert good(desk, [LOW]).events == 1
+        assert desk.rows("SELECT regime, from_position, until_position FROM judged") == [("low", 2, None)]
+
+
+def test_a_regime_that_comes_into_force_meets_it_at_midnight(path):
+    assert run_once(path, [TOMORROW]) == ()
+    with Desk(path, [TOMORROW]) as desk:
+        assert look(desk) == ()
+        desk.now = UNIX_NS + DAY_NS + DAY_NS - (UNIX_NS % DAY_NS) - 1  # the last of the day
+        assert look(desk) == ()
+        desk.now += 1
+        (event,) = look(desk)
+        assert event.data["regime"] == "tomorrow"
+        desk.now += 1
+        assert look(desk) == ()
+        good(desk, [TOMORROW])
+        assert desk.rows("SELECT count(*) FROM events WHERE type = 'threshold.crossed'") == [(1,)]
+
+
+def test_the_first_commit_of_the_day_judges_all_runs_even_without_a_look(path):
+    run_once(path, [TOMORROW])
+    with Desk(path, [TOMORROW]) as desk:
+        other = Chain("other")
+        agent = desk.agent(other)
+        desk.now += DAY_NS
+        assert desk.offer(agent, other.next([busy(0)])) is TAKEN
+        (event,) = desk.commit().events
+        assert (event.since_position, event.position) == (2, 2)
+        good(desk, [TOMORROW])
+
+
+def test_after_a_failed_commit_all_is_judged_again_and_nothing_raised_twice(path):
+    run_once(path, ())
+    with Desk(path, [LOW]) as desk:
+        assert len(look(desk)) == 1
+        desk.recover()
+        assert look(desk) == ()
+        assert good(desk, [LOW]).events == 1
+
+
+def test_another_text_of_a_regime_ends_the_first(path):
+    run_once(path, [LOW])
+    with Desk(path, [replace(LOW, digest="33" * 32)]) as desk:
+        look(desk)
+        rows = desk.rows("SELECT digest, from_position, until_position FROM judged ORDER BY digest")
+        assert rows == [("11" * 32, 1, 1), ("33" * 32, 2, None)]
+
+
+def test_fsck_misses_the_event_of_a_stopped_run_and_one_that_came_late(path):
+    run_once(path, ())
+    with Desk(path, [LOW]) as desk:
+        look(desk)
+        chain = Chain("later")
+        agent = desk.agent(chain)
+        for _ in range(3):
+            assert desk.offer(agent, chain.next([busy(0)])) is TAKEN
+            desk.commit()
+        good(desk, [LOW])
+        desk.store._writer.execute("UPDATE events SET since_position = 4, position = 4")
+        late = check_store(desk.store.path, [LOW]).difference
+        assert late is not None
+        assert late.column == "since_position"
+        desk.store._writer.execute("DELETE FROM events")
+        missed = check_store(desk.store.path, [LOW]).difference
+        assert missed is not None
+        assert (missed.table, missed.column, missed.got) == ("events", "row", "none")
+
+
+def test_fsck_by_a_regime_that_the_collector_does_not_know_says_so(path):
+    run_once(path, ())
+    result = check_store(path, [LOW])
+    assert result.difference is None
+    assert "not judged by low" in result.notes[0]

@@ -1,0 +1,154 @@
+"""Regime files: exact, dated, complete; every fault is named by file and key."""
+
+import re
+from dataclasses import fields, replace
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from flopmeter.collector.errors import RegimeError
+from flopmeter.collector.law.regimes import Regime, load, parse, shipped, with_site
+
+GOOD = """
+schema = "flopmeter-regime/1"
+version = "1"
+id = "site-rule"
+title = "A site's own rule"
+citation = "House rules, 1"
+status = "in-force"
+status_as_of = 2026-11-21
+effective = 2026-01-01
+threshold_flop = { base = 10, exponent = 24 }
+comparison = ">"
+unit = "floating-point"
+scope = "run"
+counting = "executed"
+counting_note = "all of it"
+act = "documentation"
+when_met = "tell the board"
+recipient = "the board"
+deadline = "a week"
+deadline_days = 7
+conditions = []
+open_questions = []
+source = "the house"
+"""
+
+
+def test_the_shipped_regimes_are_those_of_the_reference_to_the_letter():
+    assert {(r.id, r.threshold_flop, r.comparison, r.status, r.effective) for r in shipped()} == {
+        ("eu-gpai", 10**23, ">", "in-force", date(2025, 8, 2)),
+        ("eu-systemic-risk", 10**25, ">", "in-force", date(2025, 8, 2)),
+        ("korea", 10**26, ">=", "in-force", date(2026, 1, 22)),
+        ("us-ca-sb53", 10**26, ">", "in-force", date(2026, 1, 1)),
+        ("us-ct-sb5", 10**26, ">", "in-force", date(2026, 10, 1)),
+        ("us-ny-raise", 10**26, ">", "enacted", date(2027, 1, 1)),
+        ("us-il-aisma", 10**26, ">", "enacted", date(2027, 1, 1)),
+    }
+    for r in shipped():
+        assert r.counting == "executed"
+        assert "executed total" in r.counting_note
+        assert r.open_questions
+        assert re.fullmatch(r"[0-9a-f]{64}", r.digest)
+
+
+def test_us_state_regimes_say_coverage_and_claim_no_duty_to_report_compute():
+    states = [r for r in shipped() if r.id.startswith("us-")]
+    assert len(states) == 4
+    for r in states:
+        assert r.act == "coverage"
+        assert r.unit == "integer-or-floating-point"
+        assert "for no report of the compute figure" in r.when_met
+        assert r.deadline_days is None
+        assert r.recipient.startswith("none for the compute figure")
+
+
+def test_only_the_eu_deadline_is_two_weeks():
+    assert {r.id: r.deadline_days for r in shipped() if r.deadline_days} == {"eu-systemic-risk": 14}
+
+
+def test_a_good_file_and_both_ways_to_write_a_threshold():
+    regime = parse("good.toml", GOOD.encode())
+    assert regime.threshold_flop == 10**24
+    digits = GOOD.replace("{ base = 10, exponent = 24 }", f'"{10**24 + 1}"')
+    assert parse("good.toml", digits.encode()).threshold_flop == 10**24 + 1
+    assert parse("x", (GOOD + "ends = 2027-01-01\n").encode()).ends == date(2027, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "got"),
+    [
+        ("{ base = 10, exponent = 24 }", "1e24", "threshold_flop", "1e24"),
+        ("{ base = 10, exponent = 24 }", "1000000000000000000.0", "threshold_flop", "1000000000000000000.0"),
+        ("{ base = 10, exponent = 24 }", "1000", "threshold_flop", "1000"),
+        ("{ base = 10, exponent = 24 }", '"1e24"', "threshold_flop", "'1e24'"),
+        ("{ base = 10, exponent = 24 }", '"-5"', "threshold_flop", "'-5'"),
+        ("{ base = 10, exponent = 24 }", '"007"', "threshold_flop", "'007'"),
+        ("{ base = 10, exponent = 24 }", '"' + "9" * 41 + '"', "threshold_flop", "digits"),
+        ("exponent = 24", "exponent = 24.5", "threshold_flop", "24.5"),
+        ("exponent = 24", "exponent = 99999999999", "threshold_flop", "99999999999"),
+        ("exponent = 24", "exponent = -1", "threshold_flop", "-1"),
+        ("exponent = 24", "exponent = true", "threshold_flop", "True"),
+        ("exponent = 24", "exponent = 24, extra = 1", "threshold_flop", "extra"),
+        ('comparison = ">"', 'comparison = "≥"', "comparison", "≥"),
+        ('status = "in-force"', 'status = "maybe"', "status", "maybe"),
+        ('status = "in-force"', "status = 1", "status", "1"),
+        ("effective = 2026-01-01", 'effective = "2026-01-01"', "effective", "'2026-01-01'"),
+        ("effective = 2026-01-01", "effective = 2026-01-01T00:00:00Z", "effective", "datetime"),
+        ("effective = 2026-01-01", "effective = 2027-01-01", "status", "'in-force'"),
+        ("deadline_days = 7", "deadline_days = 0", "deadline_days", "0"),
+        ("deadline_days = 7", "deadline_days = 1.5", "deadline_days", "1.5"),
+        ("deadline_days = 7", "ends = 2026-01-01", "ends", "2026"),
+        ("conditions = []", "conditions = [1]", "conditions", "[1]"),
+        ("conditions = []", "", "conditions", "nothing"),
+        ("conditions = []", "conditions = []\ntreshold = 5", "treshold", "5"),
+        ('id = "site-rule"', 'id = "Site Rule"', "id", "Site Rule"),
+        ('title = "A site\'s own rule"', 'title = "  "', "title", "'  '"),
+        ('schema = "flopmeter-regime/1"', 'schema = "flopmeter-regime/2"', "schema", "regime/2"),
+        ('counting = "executed"', 'counting = "countable"', "counting", "countable"),
+    ],
+)
+def test_every_fault_names_file_and_key(old, new, key, got):
+    text = GOOD.replace(old, new)
+    assert text != GOOD
+    with pytest.raises(RegimeError) as e:
+        parse("bad.toml", text.encode())
+    assert str(e.value).startswith(f"bad.toml: key {key}: expected ")
+    assert got in str(e.value)
+    assert e.value.hint
+    assert e.value.exit_code == 1
+
+
+@pytest.mark.parametrize("raw", [b"", b"\xff\xfe", b"= 5", b"[" * 5000, b"a = 1\n" * 3])
+def test_what_is_no_regime_at_all_is_refused_by_name(raw):
+    with pytest.raises(RegimeError, match=r"bad\.toml"):
+        parse("bad.toml", raw)
+
+
+def test_a_site_adds_and_cannot_replace(tmp_path):
+    (tmp_path / "own.toml").write_text(GOOD)
+    (tmp_path / "README").write_text("not a regime")
+    assert {r.id for r in with_site(tmp_path)} == {r.id for r in shipped()} | {"site-rule"}
+    (tmp_path / "evil.toml").write_text(GOOD.replace("site-rule", "eu-systemic-risk"))
+    with pytest.raises(RegimeError, match="id of its own, got 'eu-systemic-risk'"):
+        with_site(tmp_path)
+    with pytest.raises(RegimeError, match="cannot read"):
+        load(tmp_path / "absent")
+
+
+def test_shipped_order_is_by_threshold_and_a_regime_is_a_value():
+    assert [r.id for r in shipped()][:2] == ["eu-gpai", "eu-systemic-risk"]
+    assert replace(shipped()[0]) == shipped()[0]
+
+
+def test_the_page_on_regimes_describes_these_files():
+    """docs/regimes.md: its example parses, its table names each shipped regime, and every key."""
+    page = (Path(__file__).parents[3] / "docs/regimes.md").read_text()
+    example = page.split("```toml\n")[1].split("```")[0]
+    assert parse("board-notice.toml", example.encode()).threshold_flop == 10**24
+    for r in shipped():
+        line = f"{r.comparison} 10^{len(str(r.threshold_flop)) - 1}"
+        assert f"| `{r.id}` | {line} | {r.effective} |" in page
+    for key in (f.name for f in fields(Regime) if f.name != "digest"):
+        assert f"`{key}`" in page
