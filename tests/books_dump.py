@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from flopmeter.collector.ingest.encode import decode_batch
+from flopmeter.collector.encode import decode_batch
 from flopmeter.contract.record import parse_record
 from flopmeter.contract.usage import Batch, NoticeKind
 

@@ -8,8 +8,9 @@ from flopmeter.agent.metering.meter import Meter, MeterSettings, Sealed
 from flopmeter.agent.metering.ratios import PERCENT_OF
 from flopmeter.agent.reading import CYCLE_IDS, NodeFacts, Reading
 from flopmeter.agent.shipping.encode import encode_batch, encode_inventory
+from flopmeter.collector.encode import decode_batch, decode_inventory
 from flopmeter.collector.ingest.anchors import AnchorCheck
-from flopmeter.collector.ingest.encode import BatchView, decode_batch, decode_inventory, device_bounds
+from flopmeter.collector.ingest.encode import BatchView, device_bounds
 from flopmeter.contract.usage import Device, Measured, Usage, Workload, WorkloadKind
 
 SECOND = 1_000_000_000

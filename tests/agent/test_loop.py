@@ -24,7 +24,7 @@ from flopmeter.agent.reading import NodeFacts, Reading
 from flopmeter.agent.shipping.spool import Spool
 from flopmeter.agent.sources.sim import SimSource
 from flopmeter.cli.systemd import Notifier
-from flopmeter.collector.ingest.encode import decode_batch
+from flopmeter.collector.encode import decode_batch
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.limits import MIN_TICK_NS
 from flopmeter.contract.record import parse_record

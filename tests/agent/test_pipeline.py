@@ -20,7 +20,8 @@ from flopmeter.agent.reading import Happening, Reading
 from flopmeter.agent.shipping.chain import HeadFacts
 from flopmeter.agent.shipping.spool import MIN_LIMIT_BYTES, Spool
 from flopmeter.agent.shipping.uplink import Timing
-from flopmeter.collector.ingest.encode import BatchView, decode_batch, device_bounds
+from flopmeter.collector.encode import decode_batch
+from flopmeter.collector.ingest.encode import BatchView, device_bounds
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.record import parse_record
 from flopmeter.contract.usage import UNATTRIBUTED, Batch, GapReason, NoticeKind, Workload

@@ -22,9 +22,9 @@ from processes import wait_for
 from wire_client import WireClient
 
 from flopmeter.collector.books import SUM_FIELDS
+from flopmeter.collector.encode import decode_batch
 from flopmeter.collector.errors import StoreError
 from flopmeter.collector.ingest.decide import TAKEN
-from flopmeter.collector.ingest.encode import decode_batch
 from flopmeter.collector.law.regimes import shipped
 from flopmeter.collector.law.sink import EventLog, SinkError
 from flopmeter.collector.running import run_collector

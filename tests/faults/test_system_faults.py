@@ -23,7 +23,7 @@ from flopmeter.agent.reading import Happening, NodeFacts, Reading
 from flopmeter.agent.shipping.spool import MIN_LIMIT_BYTES, Spool
 from flopmeter.agent.sources.trace import TraceFile
 from flopmeter.collector import running
-from flopmeter.collector.ingest.encode import decode_batch
+from flopmeter.collector.encode import decode_batch
 from flopmeter.collector.running import RunningCollector, run_collector
 from flopmeter.collector.settings import CollectorSettings
 from flopmeter.collector.store.sqlite import SqliteStore

@@ -30,7 +30,8 @@ from flopmeter.agent.metering.intake import MAX_LACKING
 from flopmeter.agent.metering.meter import Meter, Sealed
 from flopmeter.agent.reading import CYCLE_IDS, Happening, HappeningKind, Reading
 from flopmeter.agent.shipping.encode import encode_batch, encode_inventory
-from flopmeter.collector.ingest.encode import BatchView, decode_batch, decode_inventory, device_bounds
+from flopmeter.collector.encode import decode_batch, decode_inventory
+from flopmeter.collector.ingest.encode import BatchView, device_bounds
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.flop import Cycles, flop
 from flopmeter.contract.usage import IDLE, UNATTRIBUTED, Device, Measured, Workload, WorkloadKind

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from flopmeter.collector.books import SUM_FIELDS
+from flopmeter.collector.encode import decode_batch
 from flopmeter.collector.errors import StoreError
 from flopmeter.collector.ingest.decide import PushbackReason, PushedBack, RefusalCode, Refused
-from flopmeter.collector.ingest.encode import decode_batch
 from flopmeter.collector.store.sqlite import WRITES
 from flopmeter.contract.record import parse_record
 from flopmeter.contract.usage import Workload, WorkloadKind

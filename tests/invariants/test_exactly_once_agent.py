@@ -29,7 +29,7 @@ from power import Death, Died, Disk
 from whole_line import SECOND, Agent, Box, Clerk
 
 from flopmeter.collector.check.fsck import check_store
-from flopmeter.collector.ingest.encode import decode_batch
+from flopmeter.collector.encode import decode_batch
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.record import parse_record
 from flopmeter.contract.usage import GapReason, NoticeKind

@@ -9,6 +9,7 @@ MAX_ENTITIES = 1_024  # of one node: 16 GPUs x 7 MIG instances, with room
 MAX_WORKLOADS = 4_096
 MAX_ANCHORS = 4_096
 MAX_NOTICES = 4_096
+MAX_PROGRESS = 1_024  # claims of training code in one batch
 MAX_LABEL_CHARS = 256  # run, job, user, … names
 MAX_TEXT_CHARS = 1_024  # notice details, error texts
 MAX_TRACE_LINE_BYTES = 1 << 20

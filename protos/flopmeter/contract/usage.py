@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 
 from .evidence_class import EvidenceClass
+from .identity import Identities
 
 
 class WorkloadKind(IntEnum):
@@ -130,6 +131,7 @@ class Workload:
     user: str = ""
     dtype: str = ""  # declared training dtype: moves the point, never the bounds
     restart: int = 0
+    identities: Identities = ()  # all that was seen of who it is, by name (contract.identity)
 
 
 IDLE = Workload(WorkloadKind.IDLE)
@@ -218,6 +220,19 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """What training code said of itself by an instant: a claim, held against the counters, in no total."""
+
+    workload_index: int
+    t_boot_ns: int
+    t_unix_ns: int
+    tokens: int  # trained on since the workload began, by the whole run or by this process alone: see `ranks`
+    parameters: int  # active per token; 0 = not said
+    flop_per_token: int = 0  # forward and backward, as the code counts them; 0 = not said: 6 x parameters
+    ranks: int = 1  # of how many processes `tokens` is the sum; 0 = of the whole run
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """One agent's usage of one window."""
 
@@ -231,3 +246,4 @@ class Batch:
     usage: tuple[Usage, ...] = ()
     anchors: tuple[Anchor, ...] = ()
     notices: tuple[Notice, ...] = field(default=())
+    progress: tuple[Progress, ...] = ()

@@ -27,7 +27,8 @@ from flopmeter.agent.reading import CYCLE_IDS, Happening, HappeningKind, Process
 from flopmeter.agent.shipping.encode import encode_batch, encode_inventory, inventory_digest
 from flopmeter.agent.shipping.journal import load_journal
 from flopmeter.agent.workloads.attribution import WorkloadFinder
-from flopmeter.collector.ingest.encode import BatchView, decode_inventory, device_bounds, divided
+from flopmeter.collector.encode import decode_inventory
+from flopmeter.collector.ingest.encode import BatchView, device_bounds, divided
 from flopmeter.contract.errors import ContractError
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.usage import IDLE, UNATTRIBUTED, GapReason, Measured, NoticeKind, Workload

@@ -17,7 +17,8 @@ from flopmeter.agent.shipping.backoff import Backoff
 from flopmeter.agent.shipping.chain import Chain, HeadFacts
 from flopmeter.agent.shipping.encode import encode_batch
 from flopmeter.agent.shipping.uplink import Identity, Timing, Uplink
-from flopmeter.collector.ingest.encode import BatchView, decode_batch, device_bounds
+from flopmeter.collector.encode import decode_batch
+from flopmeter.collector.ingest.encode import BatchView, device_bounds
 from flopmeter.contract.limits import MAX_SM_CLOCK_MHZ
 from flopmeter.contract.record import parse_record, record_hash
 from flopmeter.contract.usage import GapReason, NoticeKind

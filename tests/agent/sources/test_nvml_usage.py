@@ -13,7 +13,7 @@ from flopmeter.agent.metering.meter import Meter, MeterSettings
 from flopmeter.agent.pipeline import Pipeline, PipelineSettings, meter_factory
 from flopmeter.agent.reader import Reader
 from flopmeter.agent.shipping.spool import Spool
-from flopmeter.collector.ingest.encode import decode_batch
+from flopmeter.collector.encode import decode_batch
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.flop import ZERO, Cycles, flop
 from flopmeter.contract.record import parse_record

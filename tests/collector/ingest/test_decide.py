@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from builders import Chain
 
+from flopmeter.collector.encode import decode_batch
 from flopmeter.collector.ingest import decide as ingest
 from flopmeter.collector.ingest.decide import (
     DUPLICATE,
@@ -14,7 +15,6 @@ from flopmeter.collector.ingest.decide import (
     RefusalCode,
     Refused,
 )
-from flopmeter.collector.ingest.encode import decode_batch
 from flopmeter.contract.record import ZERO_HASH, parse_record, record_hash
 from flopmeter.contract.usage import Inventory, Workload, WorkloadKind
 from flopmeter.wire.v1 import ingest_pb2

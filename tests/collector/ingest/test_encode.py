@@ -9,15 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flopmeter.collector.books import SUM_FIELDS, add_rows
+from flopmeter.collector.encode import decode_batch, decode_inventory
 from flopmeter.collector.ingest import encode
 from flopmeter.collector.ingest.decide import usage_rows
-from flopmeter.collector.ingest.encode import (
-    BatchView,
-    Implausible,
-    decode_batch,
-    decode_inventory,
-    device_bounds,
-)
+from flopmeter.collector.ingest.encode import BatchView, Implausible, device_bounds
 from flopmeter.contract.errors import ContractError
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.limits import MAX_SM_CLOCK_MHZ

@@ -8,10 +8,10 @@ from builders import TRAINING, UNIX_NS, WINDOW_NS, Chain, busy, gap
 from desk import Desk
 
 from flopmeter.collector.books import SUM_FIELDS, GroupKey, add_rows
+from flopmeter.collector.encode import decode_batch, decode_inventory
 from flopmeter.collector.errors import StoreError
 from flopmeter.collector.figures import Model, Tally, run_flop
 from flopmeter.collector.ingest.decide import TAKEN, usage_rows
-from flopmeter.collector.ingest.encode import decode_batch, decode_inventory
 from flopmeter.collector.ingest.group import Group
 from flopmeter.collector.ingest.writer import Writer
 from flopmeter.collector.law.regimes import shipped

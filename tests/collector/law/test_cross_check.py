@@ -7,8 +7,8 @@ from builders import UNIX_NS, WINDOW_NS, Chain
 from desk import DAY_NS, Desk
 
 from flopmeter.collector.check.fsck import check_store
+from flopmeter.collector.encode import decode_inventory
 from flopmeter.collector.ingest.decide import TAKEN
-from flopmeter.collector.ingest.encode import decode_inventory
 from flopmeter.collector.law.events import event_id
 from flopmeter.contract.checks import Check, check_name
 from flopmeter.contract.usage import NoticeKind

@@ -25,7 +25,7 @@ def encode_batch(batch: Batch) -> bytes:
         window_end_unix_ns=batch.window_end_unix_ns,
     )
     for w in batch.workloads:
-        message.workloads.add(
+        added = message.workloads.add(
             kind=int(w.kind),
             job=w.job,
             step=w.step,
@@ -34,6 +34,8 @@ def encode_batch(batch: Batch) -> bytes:
             dtype=w.dtype,
             restart=w.restart,
         )
+        for name, value in w.identities:
+            added.identities.add(name=name, value=value)
     for u in batch.usage:
         message.usage.add(
             entity_index=u.entity_index,
@@ -74,6 +76,16 @@ def encode_batch(batch: Batch) -> bytes:
             t_unix_ns=n.t_unix_ns,
             entity_index_plus_one=n.entity_index + 1,
             detail=n.detail,
+        )
+    for p in batch.progress:
+        message.progress.add(
+            workload_index=p.workload_index,
+            t_boot_ns=p.t_boot_ns,
+            t_unix_ns=p.t_unix_ns,
+            tokens=p.tokens,
+            parameters=p.parameters,
+            flop_per_token=p.flop_per_token,
+            ranks=p.ranks,
         )
     return message.SerializeToString(deterministic=True)
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flopmeter.collector.books import GroupKey, HourKey, Sums, add_rows
+from flopmeter.collector.encode import decode_batch, decode_inventory
 from flopmeter.collector.figures import Model, Tally
 from flopmeter.collector.ingest import claims
 from flopmeter.collector.ingest import decide as ingest
 from flopmeter.collector.ingest.anchors import AnchorCheck
 from flopmeter.collector.ingest.claims import Claims
-from flopmeter.collector.ingest.encode import decode_batch, decode_inventory, device_bounds, divided
+from flopmeter.collector.ingest.encode import device_bounds, divided
 from flopmeter.collector.ingest.intake import verified
 from flopmeter.collector.law.cross_check import Flag, flags
 from flopmeter.contract.errors import ContractError

@@ -1,31 +1,22 @@
-"""The collector's protobuf edge: payload bytes in, checked numbers out. Nothing is ever encoded again.
+"""Ingest's protobuf edge: payload bytes in, checked and added-up numbers out.
 
-Two readers of the same bytes:
-
-- `BatchView` checks everything against the contract and adds rows up by group, on the ingest path: protobuf
-  fields go straight into tuples, and no object is made per row.
-- `decode_batch` and `decode_inventory` give the frozen contract types, for fsck, reports and people.
-
-Unknown protobuf fields are ignored and survive: what is stored and hashed are the received bytes, so a
-newer agent's extra fields stay readable for a newer collector. Unknown *numbers* in known fields (enums,
-evidence classes, spreads) are refused, because adding them up would mean guessing what they mean.
+`BatchView` checks everything against the contract and adds rows up by group: protobuf fields go straight into
+tuples, and no object is made per row. The plain way, to the contract's types, is flopmeter.collector.encode.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from google.protobuf.message import DecodeError
-
 from flopmeter.collector.books import SUM_FIELDS, Sums
+from flopmeter.collector.encode import decode_notice, decode_workload, parse_batch
 from flopmeter.contract.errors import ContractError
 from flopmeter.contract.evidence_class import SPREAD_STEPS_PPM, EvidenceClass
-from flopmeter.contract.ids import check_entity, check_label
+from flopmeter.contract.ids import check_label
 from flopmeter.contract.limits import (
     MAX_ANCHORS,
-    MAX_ENTITIES,
     MAX_NOTICES,
-    MAX_RECORD_BYTES,
+    MAX_PROGRESS,
     MAX_ROWS,
     MAX_SM_CLOCK_MHZ,
     MAX_TEXT_CHARS,
@@ -33,19 +24,13 @@ from flopmeter.contract.limits import (
     MIN_TICK_NS,
 )
 from flopmeter.contract.usage import (
-    Anchor,
-    Batch,
     Device,
     GapReason,
     Inventory,
-    Library,
     Measured,
     Notice,
     NoticeKind,
-    Uncovered,
-    Usage,
     Workload,
-    WorkloadKind,
 )
 from flopmeter.wire.v1 import batch_pb2
 
@@ -54,8 +39,6 @@ from .shared_rows import NOT_OF_OTHERS, OTHERS, fault_in_marks, fault_in_others
 #: A row, or a window, may bridge an outage of the agent, which can be far longer than a window
 #: (limits.MAX_WINDOW_NS bounds the *setting*). 400 days: longer than any uptime worth metering.
 MAX_BRIDGE_NS = 400 * 86_400 * 1_000_000_000
-#: No GPU listed has more than 192 SMs; the bound keeps one row's cycles below 2^63.
-MAX_SM_COUNT = 1_024
 #: A pipe cannot be active longer than the clock ran: 0.5 % for readings not taken at one instant
 #: (reference/metering.md 7.2 item 4 accepts 100.5 %), plus rounding of many small intervals.
 PIPE_SLACK_CYCLES = 1_000
@@ -71,7 +54,6 @@ _MAX_NS = (1 << 63) - 1
 _SPREADS = frozenset(SPREAD_STEPS_PPM)
 _CLASSES = frozenset(int(c) for c in EvidenceClass)
 _GAP_REASONS = frozenset(int(r) for r in GapReason)
-_KINDS = frozenset(int(k) for k in WorkloadKind)
 _NOTICES = frozenset(int(k) for k in NoticeKind)
 _GAP = int(EvidenceClass.GAP)
 _ALL_BITS = sum(int(bit) for bit in Measured)
@@ -138,10 +120,9 @@ def divided(inventory: Inventory) -> frozenset[str]:
 
 _STOPPED = int(NoticeKind.AGENT_STOPPED)
 _CROSS_CHECK = int(NoticeKind.CROSS_CHECK)
+
+
 #: batch.proto's Switch; a number that is not known here says "not known".
-_SWITCHED = {batch_pb2.SWITCH_OFF: False, batch_pb2.SWITCH_ON: True}
-
-
 class BatchView:
     """A parsed payload. `groups` checks it whole; nothing of it may be used before that returned."""
 
@@ -159,7 +140,7 @@ class BatchView:
 
     def __init__(self, payload: bytes) -> None:
         """Raises ContractError if `payload` is not a Batch or names impossible times."""
-        self._message = message = _parse_batch(payload)
+        self._message = message = parse_batch(payload)
         self.inventory_digest: bytes = message.inventory_digest
         self.window_start_boot_ns: int = message.window_start_boot_ns
         self.window_end_boot_ns: int = message.window_end_boot_ns
@@ -179,7 +160,7 @@ class BatchView:
 
     def workload(self, index: int) -> Workload:
         """The workload at `index`, checked. Raises ContractError."""
-        return _workload(self._message.workloads[index], index)
+        return decode_workload(self._message.workloads[index], index)
 
     def groups(self, devices: Sequence[DeviceBounds]) -> dict[LocalKey, Sums]:
         """Check every field against the contract and `devices`; add the rows up by group.
@@ -251,21 +232,12 @@ class BatchView:
 
     @property
     def cross_checks(self) -> list[Notice]:
-        return [_notice(n) for n in self._notices if n.kind == _CROSS_CHECK] if self._notices else []
+        return [decode_notice(n) for n in self._notices if n.kind == _CROSS_CHECK] if self._notices else []
 
     @property
     def usage(self) -> Sequence[Any]:
         """The rows as they came; they have the fields of contract.usage.Usage."""
         return self._message.usage
-
-
-def _parse_batch(payload: bytes) -> batch_pb2.Batch:
-    try:
-        return batch_pb2.Batch.FromString(payload)
-    except DecodeError as e:
-        raise ContractError(
-            f"payload: expected a flopmeter.wire.v1.Batch, got {len(payload)} bytes that do not parse: {e}"
-        ) from e
 
 
 def _check_window(view: BatchView) -> None:
@@ -362,139 +334,17 @@ def _check_asides(message: batch_pb2.Batch, devices: int) -> None:
             )
         if len(notice.detail) > MAX_TEXT_CHARS:
             raise ContractError(f"notice: expected at most {MAX_TEXT_CHARS} characters of detail")
+    if message.progress:
+        _check_progress(message)
 
 
-def _workload(w: batch_pb2.Workload, index: int) -> Workload:
-    if w.kind not in _KINDS:
-        raise ContractError(f"workload {index}: kind {w.kind} is not known")
-    return Workload(
-        kind=WorkloadKind(w.kind),
-        job=check_label("job", w.job),
-        step=check_label("step", w.step),
-        run=check_label("run", w.run),
-        user=check_label("user", w.user),
-        dtype=check_label("dtype", w.dtype),
-        restart=w.restart,
-    )
-
-
-def decode_inventory(raw: bytes) -> Inventory:
-    """The inventory in `raw`, checked against the contract. Raises ContractError."""
-    if len(raw) > MAX_RECORD_BYTES:
-        raise ContractError(f"inventory: expected at most {MAX_RECORD_BYTES} bytes, got {len(raw)}")
-    try:
-        m = batch_pb2.Inventory.FromString(raw)
-    except DecodeError as e:
-        raise ContractError(f"inventory: expected a flopmeter.wire.v1.Inventory, got {e}") from e
-    if len(m.devices) > MAX_ENTITIES:
-        raise ContractError(f"inventory: expected at most {MAX_ENTITIES} devices, got {len(m.devices)}")
-    devices = tuple(_device(d) for d in m.devices)
-    if len({d.entity for d in devices}) != len(devices):
-        raise ContractError("inventory: expected each entity once")
-    for name in ("node", "cluster", "driver", "nvml", "source"):
-        check_label(name, getattr(m, name))
-    if len(m.uncovered) > MAX_ENTITIES:
-        raise ContractError(f"inventory: expected at most {MAX_ENTITIES} uncovered, got {len(m.uncovered)}")
-    return Inventory(
-        node=m.node,
-        cluster=m.cluster,
-        driver=m.driver,
-        nvml=m.nvml,
-        source=m.source,
-        devices=devices,
-        library=Library(
-            path=check_label("library path", m.library.path),
-            sha256=check_label("library sha256", m.library.sha256),
-            kernel_module=check_label("kernel module", m.library.kernel_module),
-        ),
-        uncovered=tuple(
-            Uncovered(
-                pci_address=check_label("pci_address", u.pci_address),
-                vendor=check_label("vendor", u.vendor),
-                model=check_label("model", u.model),
-                reason=check_label("reason", u.reason),
+def _check_progress(message: batch_pb2.Batch) -> None:
+    if len(message.progress) > MAX_PROGRESS:
+        raise ContractError(f"expected at most {MAX_PROGRESS} progress claims, got {len(message.progress)}")
+    for claim in message.progress:
+        if claim.workload_index >= len(message.workloads):
+            raise ContractError(
+                f"progress: workload_index {claim.workload_index} points past {len(message.workloads)} workloads"
             )
-            for u in m.uncovered
-        ),
-    )
-
-
-def _device(d: batch_pb2.Device) -> Device:
-    if d.sm_count > MAX_SM_COUNT:
-        raise ContractError(f"device {d.entity}: expected at most {MAX_SM_COUNT} SMs, got {d.sm_count}")
-    return Device(
-        entity=check_entity(d.entity),
-        name=check_label("device name", d.name),
-        compute_capability=check_label("compute_capability", d.compute_capability),
-        sm_count=d.sm_count,
-        max_sm_clock_mhz=d.max_sm_clock_mhz,
-        serial=check_label("serial", d.serial),
-        mig=d.mig,
-        parent=check_entity(d.parent) if d.parent else "",
-        gpu_instance=d.gpu_instance_plus_one - 1,
-        pci_address=check_label("pci_address", d.pci_address),
-        persistence=_SWITCHED.get(d.persistence),
-        confidential=_SWITCHED.get(d.confidential),
-    )
-
-
-def decode_batch(payload: bytes) -> Batch:
-    """The batch in `payload` as contract types, for readers that take their time (fsck, fleet, people).
-
-    Raises ContractError where the bytes do not parse or hold numbers unknown here. Does not repeat the
-    checks against the inventory: what is in the books passed them.
-    """
-    m = _parse_batch(payload)
-    try:
-        return Batch(
-            agent_version=m.agent_version,
-            inventory_digest=m.inventory_digest,
-            window_start_boot_ns=m.window_start_boot_ns,
-            window_end_boot_ns=m.window_end_boot_ns,
-            window_start_unix_ns=m.window_start_unix_ns,
-            window_end_unix_ns=m.window_end_unix_ns,
-            workloads=tuple(_workload(w, i) for i, w in enumerate(m.workloads)),
-            usage=tuple(_usage(m.usage)),
-            anchors=tuple(_anchor(a) for a in m.anchors),
-            notices=tuple(_notice(n) for n in m.notices),
-        )
-    except ContractError:
-        raise
-    except ValueError as e:
-        raise ContractError(f"payload: {e}") from e
-
-
-def _usage(rows: Iterable[batch_pb2.Usage]) -> Iterable[Usage]:
-    for r in rows:
-        yield Usage(
-            entity_index=r.entity_index,
-            workload_index=r.workload_index,
-            evidence_class=EvidenceClass(r.evidence_class),
-            measured=Measured(r.measured),
-            spread_ppm=r.spread_ppm,
-            gap_reason=GapReason(r.gap_reason),
-            **{name: getattr(r, name) for name in SUM_FIELDS},
-        )
-
-
-def _anchor(a: batch_pb2.Anchor) -> Anchor:
-    return Anchor(
-        entity_index=a.entity_index,
-        t_boot_ns=a.t_boot_ns,
-        t_unix_ns=a.t_unix_ns,
-        epoch=a.epoch,
-        scale=a.scale,
-        counters=tuple(zip(a.counter_ids, a.counter_values, strict=False)),
-        energy_mj=a.energy_mj_plus_one - 1,
-        k_ppm=tuple(a.k_ppm),
-    )
-
-
-def _notice(n: batch_pb2.Notice) -> Notice:
-    return Notice(
-        kind=NoticeKind(n.kind),
-        t_boot_ns=n.t_boot_ns,
-        t_unix_ns=n.t_unix_ns,
-        entity_index=n.entity_index_plus_one - 1,
-        detail=n.detail,
-    )
+        if not 0 < claim.t_unix_ns <= _MAX_NS or claim.t_boot_ns > _MAX_NS:
+            raise ContractError(f"progress: expected times in 1 … 2^63-1 ns, got {claim.t_unix_ns}")

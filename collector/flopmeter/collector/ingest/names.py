@@ -9,11 +9,12 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
+from flopmeter.collector.encode import decode_inventory
 from flopmeter.collector.store.base import Catalogue
 from flopmeter.contract.usage import Inventory, Workload
 
 from .decide import run_of, scope_of
-from .encode import DeviceBounds, decode_inventory, device_bounds, divided
+from .encode import DeviceBounds, device_bounds, divided
 from .group import Group, NewWorkload
 
 #: Names kept in memory; past this, committed ones are looked up in the store again.

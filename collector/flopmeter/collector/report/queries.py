@@ -247,7 +247,7 @@ class Reader:
         )
 
     def _last_batch(self, raw: bytes | None) -> tuple[Batch | None, Inventory | None, str]:
-        from flopmeter.collector.ingest.encode import decode_batch, decode_inventory
+        from flopmeter.collector.encode import decode_batch, decode_inventory
 
         if raw is None:
             return None, None, ""

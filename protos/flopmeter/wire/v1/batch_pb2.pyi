@@ -57,6 +57,7 @@ class Batch(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     ANCHORS_FIELD_NUMBER: _builtins.int
     NOTICES_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
     agent_version: _builtins.str
     """Version of the agent that sealed it, e.g. "0.1.0"."""
     inventory_digest: _builtins.bytes
@@ -83,6 +84,10 @@ class Batch(_message.Message):
     def notices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Notice]:
         """What happened to the meter: starts, resets, clock steps, torn spools."""
 
+    @_builtins.property
+    def progress(self) -> _containers.RepeatedCompositeFieldContainer[Global___Progress]:
+        """What training code said of itself: claims, in no total."""
+
     def __init__(
         self,
         *,
@@ -96,10 +101,11 @@ class Batch(_message.Message):
         usage: _abc.Iterable[Global___Usage] | None = ...,
         anchors: _abc.Iterable[Global___Anchor] | None = ...,
         notices: _abc.Iterable[Global___Notice] | None = ...,
+        progress: _abc.Iterable[Global___Progress] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "anchors", b"anchors", "inventory_digest", b"inventory_digest", "notices", b"notices", "usage", b"usage", "window_end_boot_ns", b"window_end_boot_ns", "window_end_unix_ns", b"window_end_unix_ns", "window_start_boot_ns", b"window_start_boot_ns", "window_start_unix_ns", b"window_start_unix_ns", "workloads", b"workloads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "anchors", b"anchors", "inventory_digest", b"inventory_digest", "notices", b"notices", "progress", b"progress", "usage", b"usage", "window_end_boot_ns", b"window_end_boot_ns", "window_end_unix_ns", b"window_end_unix_ns", "window_start_boot_ns", b"window_start_boot_ns", "window_start_unix_ns", b"window_start_unix_ns", "workloads", b"workloads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -118,6 +124,7 @@ class Workload(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     DTYPE_FIELD_NUMBER: _builtins.int
     RESTART_FIELD_NUMBER: _builtins.int
+    IDENTITIES_FIELD_NUMBER: _builtins.int
     kind: _builtins.int
     """contract.usage.WorkloadKind."""
     job: _builtins.str
@@ -131,6 +138,10 @@ class Workload(_message.Message):
     """Declared training dtype; a claim: moves the point, never the bounds."""
     restart: _builtins.int
     """How often the scheduler restarted the job."""
+    @_builtins.property
+    def identities(self) -> _containers.RepeatedCompositeFieldContainer[Global___Identity]:
+        """All that was seen of who it is, by name, each name once (flopmeter.contract.identity)."""
+
     def __init__(
         self,
         *,
@@ -141,14 +152,83 @@ class Workload(_message.Message):
         user: _builtins.str = ...,
         dtype: _builtins.str = ...,
         restart: _builtins.int = ...,
+        identities: _abc.Iterable[Global___Identity] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dtype", b"dtype", "job", b"job", "kind", b"kind", "restart", b"restart", "run", b"run", "step", b"step", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dtype", b"dtype", "identities", b"identities", "job", b"job", "kind", b"kind", "restart", b"restart", "run", b"run", "step", b"step", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Workload: _TypeAlias = Workload  # noqa: Y015
+
+@_typing.final
+class Identity(_message.Message):
+    """One thing that names a workload."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"label:jobset.sigs.k8s.io/jobset-name", "slurm.name", "env:WANDB_RUN_ID", …"""
+    value: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Identity: _TypeAlias = Identity  # noqa: Y015
+
+@_typing.final
+class Progress(_message.Message):
+    """What training code said of itself by an instant."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKLOAD_INDEX_FIELD_NUMBER: _builtins.int
+    T_BOOT_NS_FIELD_NUMBER: _builtins.int
+    T_UNIX_NS_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    FLOP_PER_TOKEN_FIELD_NUMBER: _builtins.int
+    RANKS_FIELD_NUMBER: _builtins.int
+    workload_index: _builtins.int
+    t_boot_ns: _builtins.int
+    t_unix_ns: _builtins.int
+    tokens: _builtins.int
+    """Trained on since the workload began."""
+    parameters: _builtins.int
+    """Active per token; 0 = not said."""
+    flop_per_token: _builtins.int
+    """Forward and backward, as the code counts them; 0 = not said."""
+    ranks: _builtins.int
+    """Of how many processes tokens is the sum; 0 = of the whole run."""
+    def __init__(
+        self,
+        *,
+        workload_index: _builtins.int = ...,
+        t_boot_ns: _builtins.int = ...,
+        t_unix_ns: _builtins.int = ...,
+        tokens: _builtins.int = ...,
+        parameters: _builtins.int = ...,
+        flop_per_token: _builtins.int = ...,
+        ranks: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flop_per_token", b"flop_per_token", "parameters", b"parameters", "ranks", b"ranks", "t_boot_ns", b"t_boot_ns", "t_unix_ns", b"t_unix_ns", "tokens", b"tokens", "workload_index", b"workload_index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Progress: _TypeAlias = Progress  # noqa: Y015
 
 @_typing.final
 class Usage(_message.Message):
