@@ -200,9 +200,18 @@ def test_a_store_made_anew_is_the_one_that_migrations_make(path, tmp_path, monke
 
 def older(path):
     """Take a store back to what the first schema was, with all its records."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as first:
+        first.executescript(MIGRATIONS[0][1])
+        was = dict(first.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        for name in ("claims", "claimed"):
+        for name in tables(path) - was.keys() - {"_sqlite_migrations"}:
             connection.execute(f"DROP TABLE {name}")
+        connection.execute("ALTER TABLE workloads RENAME TO later")
+        connection.execute(was["workloads"])
+        columns = ", ".join(row[1] for row in connection.execute("PRAGMA table_info(workloads)").fetchall())
+        connection.execute(f"INSERT INTO workloads SELECT {columns} FROM later")
+        connection.execute("DROP TABLE later")
+        connection.execute("CREATE INDEX workloads_by_run ON workloads (run)")
         connection.execute("DELETE FROM _sqlite_migrations WHERE name != '0001-books'")
         connection.execute("PRAGMA user_version = 1")
 

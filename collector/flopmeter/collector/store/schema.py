@@ -97,4 +97,27 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         INSERT INTO claimed SELECT coalesce(max(position), 0) + 1 FROM records;
         """,
     ),
+    (
+        "0003-identities",
+        """
+        CREATE TABLE workloads_now (
+            workload_no INTEGER PRIMARY KEY, scope TEXT NOT NULL, kind INTEGER NOT NULL, job TEXT NOT NULL,
+            step TEXT NOT NULL, run_label TEXT NOT NULL, user TEXT NOT NULL, dtype TEXT NOT NULL,
+            restart INTEGER NOT NULL,
+            run TEXT NOT NULL,        -- the run that the rules give it; '' for idle and unattributed
+            run_rule TEXT NOT NULL,   -- which rule chose (identity_rules)
+            first_unix_ns INTEGER NOT NULL, last_unix_ns INTEGER NOT NULL,
+            identities TEXT NOT NULL DEFAULT '',  -- all that was seen of who it is: a JSON object, '' for none
+            UNIQUE (scope, kind, job, step, run_label, user, dtype, restart, identities));
+        INSERT INTO workloads_now SELECT *, '' FROM workloads;
+        DROP TABLE workloads;
+        ALTER TABLE workloads_now RENAME TO workloads;
+        CREATE INDEX workloads_by_run ON workloads (run);
+        -- The rules by which workloads first named from that position on were given their runs; before the first
+        -- of them: the stated label, else the job.
+        CREATE TABLE identity_rules (
+            from_position INTEGER PRIMARY KEY, from_unix_ns INTEGER NOT NULL, digest TEXT NOT NULL,
+            text TEXT NOT NULL);
+        """,
+    ),
 )
