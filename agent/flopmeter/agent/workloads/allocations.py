@@ -26,6 +26,13 @@ class AllocationSource(Protocol):
         """`workload` with what is known of it by now (identities, run label, restart); itself if nothing is."""
         ...
 
+    def met(self, entity: str, workload: Workload) -> None:
+        """Told: processes of `workload` alone hold the entity, by their cgroups. A source may learn from it.
+
+        The kubelet does: its list has names and no UID, a cgroup has the UID and no name. Others do nothing.
+        """
+        ...
+
     def close(self) -> None:
         """Stop the thread. May be called twice."""
         ...
