@@ -64,6 +64,16 @@ def flopmeter() -> None:
     """
 
 
+def _told(text: str) -> str:
+    """For a person lines break at words; a log, or a script, gets each message on one line."""
+    if not sys.stderr.isatty():
+        return text
+    import shutil
+
+    width = shutil.get_terminal_size().columns
+    return "\n".join(click.wrap_text(line, max(40, width), "", "  ") for line in text.splitlines())
+
+
 def main() -> None:
     """Run the command line; print one error line with its hint, never a traceback of a known error."""
     try:
@@ -86,5 +96,5 @@ def main() -> None:
         hint = getattr(e, "hint", None)
         if hint is None:  # not one of our error families: a defect, shown whole
             raise
-        click.echo(f"Error: {e}" + (f"\nHint: {hint}" if hint else ""), err=True)
+        click.echo(_told(f"Error: {e}" + (f"\nHint: {hint}" if hint else "")), err=True)
         sys.exit(getattr(e, "exit_code", 3))

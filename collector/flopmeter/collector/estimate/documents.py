@@ -100,6 +100,7 @@ def architecture_document(
     }
     if not isinstance(shape, Architecture):
         return document
+    document["recompute"] = shape.recompute
     document["per_token"] = {
         "matmul_forward_flop": str(shape.matmul_per_token),
         "attention_forward_flop": str(shape.attention_per_token),

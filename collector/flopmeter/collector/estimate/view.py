@@ -9,9 +9,10 @@ from typing import Any
 
 from flopmeter.cli.output import flop_text, seconds_text
 from flopmeter.collector.law.events import threshold_text
-from flopmeter.collector.report.layout import Paint
+from flopmeter.collector.report.layout import Paint, folded, shortened, wrapped
 
 _COLOURS = {"crossed": "red", "undetermined": "yellow", "below": "green"}
+_AGAIN = {"selective": "attention", "full": "the whole forward pass"}
 _AGREEMENT = {"agrees": "green", "disagrees": "red", "cannot tell": "yellow", "not metered": "yellow"}
 
 
@@ -22,10 +23,10 @@ def hardware_view(document: Mapping[str, Any], paint: Paint) -> str:
         lines += _period(number, p, paint)
     lines += _figure(document, paint)
     share = int(document["flop"]["point"]) / int(document["ceiling_flop"])
-    lines.append(
-        f"  ceiling    {flop_text(int(document['ceiling_flop']))} FLOP at U = 1: {share:.1%} of it is estimated, over "
-        f"{document['device_hours']:,.1f} device-hours"
-    )
+    lines += [
+        f"  ceiling    {flop_text(int(document['ceiling_flop']))} FLOP at U = 1: {share:.1%} of it is estimated",
+        f"  time       {document['device_hours']:,.1f} device-hours",
+    ]
     return "\n".join([*lines, *_thresholds(document, paint), *_remarks(document, paint)])
 
 
@@ -37,13 +38,14 @@ def _period(number: int, p: Mapping[str, Any], paint: Paint) -> list[str]:
     else:
         span = seconds_text(p["seconds"])
     title = p["name"] or f"period {number}"
-    lines = [
-        f"  {paint(title, bold=True)}  {span} at U = {p['utilisation']:.1%}  {flop_text(int(p['flop']))} FLOP"
-    ]
+    said = f"  {title}  {span} at U = {p['utilisation']:.1%}  {flop_text(int(p['flop']))} FLOP"
+    first, *more = folded(said, paint.width).splitlines()
+    lines = [first.replace(title, paint(title, bold=True), 1), *more]
     for h in p["hardware"]:
         units = "" if p["said_as_device_hours"] else f"{h['units']:,} x "
         peak = f"{int(h['peak_flop_per_s']) / 1e12:,.1f} TFLOP/s {h['dtype']}, dense"
-        lines.append(f"    {units}{h['sku'] or 'device'}  {peak} ({h['peak_source']})")
+        lines += folded(f"    {units}{h['sku'] or 'device'}  {peak}", paint.width).splitlines()
+        lines += [paint(text, dim=True) for text in wrapped(h["peak_source"], paint.width, "      ", "")]
     return lines
 
 
@@ -59,10 +61,11 @@ def architecture_view(document: Mapping[str, Any], paint: Paint) -> str:
         lines.append(said)
     if document["flop"] is not None:
         if document["model_flop"] != document["executed_flop"]:
-            lines.append(f"  model      {flop_text(int(document['model_flop']))} FLOP, without recomputation")
-            lines.append(
-                f"  executed   {flop_text(int(document['executed_flop']))} FLOP, recomputation included"
-            )
+            again = _AGAIN[document["recompute"]]
+            lines += [
+                f"  model      {flop_text(int(document['model_flop']))} FLOP, which learning needs",
+                f"  executed   {flop_text(int(document['executed_flop']))} FLOP, {again} computed once more",
+            ]
         lines += _figure(document, paint)
     speed = document.get("speed")
     if speed is not None:
@@ -75,7 +78,9 @@ def _speed(speed: Mapping[str, Any], paint: Paint) -> list[str]:
     peak = f"{speed['gpus']:,} GPUs of {speed['peak_flop_per_s'] / 1e12:,.1f} TFLOP/s, dense"
     mfu = paint(f"{speed['mfu']:.2%}", bold=True)
     lines = [
-        f"  speed      {speed['tokens_per_second']:,.0f} tokens/s on {peak}",
+        *folded(
+            f"  speed      {speed['tokens_per_second']:,.0f} tokens/s on {peak}", paint.width
+        ).splitlines(),
         f"  MFU        {mfu}   HFU {speed['hfu']:.2%}",
     ]
     if speed["seconds"] is not None:
@@ -87,15 +92,24 @@ def _speed(speed: Mapping[str, Any], paint: Paint) -> list[str]:
 
 def _head(document: Mapping[str, Any], paint: Paint) -> str:
     kind = f"class {document['evidence_class']}: declared, not measured"
-    return f"{paint('Estimate by ' + document['method'], bold=True)}  C = {document['formula']}  {paint(kind, dim=True)}"
+    said = f"Estimate by {document['method']}"
+    formula = f"  C = {document['formula']}"
+    first = paint(said, bold=True) + formula
+    if len(said) + len(formula) + 2 + len(kind) <= paint.width:
+        return f"{first}  {paint(kind, dim=True)}"
+    return f"{first}\n{paint(kind, dim=True)}"
 
 
 def _figure(document: Mapping[str, Any], paint: Paint) -> list[str]:
     flop = document["flop"]
     lower, upper = flop_text(int(flop["lower"])), flop_text(int(flop["upper"]))
+    rounded = f"{document['two_figures']} FLOP"
+    # What is printed digit by digit stays whole: on a line of its own where it is long.
+    wide = 26 + len(rounded) + len(f"{int(flop['point']):,}") > paint.width
+    gap = "\n" + " " * 13 if wide else "   "
     return [
         "",
-        f"  estimate   {paint(document['two_figures'] + ' FLOP', bold=True)}   unrounded {int(flop['point']):,}",
+        f"  estimate   {paint(rounded, bold=True)}{gap}unrounded {int(flop['point']):,}",
         f"  ±{document['margin_percent']} %      between {lower} and {upper}: the error that the EU accepts",
     ]
 
@@ -118,9 +132,9 @@ def _thresholds(document: Mapping[str, Any], paint: Paint) -> list[str]:
 def _remarks(document: Mapping[str, Any], paint: Paint) -> list[str]:
     lines = [""]
     for remark in [*document["remarks"], document["note"]]:
-        wrapped = textwrap.wrap(remark, paint.width - 2, initial_indent="  ", subsequent_indent="    ")
+        broken = textwrap.wrap(remark, paint.width - 2, initial_indent="  ", subsequent_indent="    ")
         fg = "yellow" if remark.startswith("warning") else None
-        lines += [paint(text, fg, dim=fg is None) for text in wrapped]
+        lines += [paint(text, fg, dim=fg is None) for text in broken]
     return lines
 
 
@@ -137,7 +151,7 @@ def peaks_view(rows: Sequence[Mapping[str, Any]], dtypes: Sequence[str], paint: 
     for r in rows:
         cells = [r["peaks_flop_per_s"].get(d) for d in dtypes]
         shown = "".join(f"{int(c) / 1e12:>11,.1f}" if c else f"{'-':>11}" for c in cells)
-        fitted = "" if r["confirmed"] else "  not confirmed"
+        fitted = "" if r["confirmed"] else " not confirmed"
         lines.append(f"{r['sku']:<{width}}{shown}{paint(fitted, dim=True)}")
     return "\n".join(lines)
 
@@ -148,12 +162,13 @@ def comparison_view(rows: Sequence[Mapping[str, Any]], paint: Paint) -> str:
     for r in rows:
         upto = f"until {r['as_of'][:16]} UTC" if r["as_of"] else "whole run"
         lines.append(
-            f"{paint(r['run'], bold=True)}  {paint(r['agreement'], _AGREEMENT[r['agreement']], bold=True)}  "
+            f"{paint(shortened(r['run'], paint.width - 40), bold=True)}  {paint(r['agreement'], _AGREEMENT[r['agreement']], bold=True)}  "
             f"{paint(upto, dim=True)}"
         )
         estimate, measured = r["estimate"], r["measured"]
         said = f"by {r['method']} ({r['formula']}), {r['by']}, {r['at'][:16]} UTC"
-        lines += [f"  estimate   {_three(estimate)}", f"             {paint(said, dim=True)}"]
+        lines.append(f"  estimate   {_three(estimate)}")
+        lines += [paint(text, dim=True) for text in wrapped(said, paint.width, " " * 13, "")]
         if measured is None:
             lines.append("  counters   nothing: no record of it in this store")
             continue
@@ -162,7 +177,7 @@ def comparison_view(rows: Sequence[Mapping[str, Any]], paint: Paint) -> str:
         if declared is not None:
             bounds = (flop_text(int(declared["measured"][k])) for k in ("lower", "upper"))
             said = f"between {' and '.join(bounds)} if the declared dtypes are true: {declared['agreement']}"
-            lines.append(f"             {said}")
+            lines += wrapped(said, paint.width, " " * 13, "")
         if r["measured_to_estimate"] is not None:
             lines.append(f"  counters' point is {r['measured_to_estimate']:.2f} x the estimate")
         lines += [

@@ -229,6 +229,8 @@ def regimes_check(file: Path, as_json: bool) -> None:
     from flopmeter.collector.errors import CollectorError
     from flopmeter.collector.law.regimes import parse
 
+    from .layout import folded
+
     try:
         raw = file.read_bytes()
     except OSError as e:
@@ -237,7 +239,8 @@ def regimes_check(file: Path, as_json: bool) -> None:
     if as_json:
         emit_json(document)
     else:
-        click.echo(f"{file}: good: {document['id']}, {document['comparison']} {document['threshold_flop']}")
+        said = f"{file}: good: {document['id']}, {document['comparison']} {document['threshold_flop']}"
+        click.echo(folded(said, _paint().width))
 
 
 @click.group()
@@ -275,6 +278,8 @@ def fsck(store: Path, regimes_dir: Path | None, as_json: bool) -> None:
 
     from flopmeter.collector.check.fsck import check_store, result_document, result_text
 
+    from .layout import folded
+
     shown = [0.0]
 
     def progress(done: int, whole: int) -> None:
@@ -290,7 +295,7 @@ def fsck(store: Path, regimes_dir: Path | None, as_json: bool) -> None:
     if as_json:
         emit_json(result_document(result))
     else:
-        click.echo(result_text(result), err=result.difference is not None)
+        click.echo(folded(result_text(result), _paint().width), err=result.difference is not None)
     if result.difference is not None:
         raise click.exceptions.Exit(1)
 
@@ -319,10 +324,10 @@ def _paint() -> "Paint":
     import os
     import shutil
 
-    from .layout import Paint
+    from .layout import DEFAULT_COLUMNS, Paint
 
     colour = _is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    return Paint(colour=colour, width=shutil.get_terminal_size((100, 24)).columns)
+    return Paint(colour=colour, width=shutil.get_terminal_size((DEFAULT_COLUMNS, 24)).columns)
 
 
 def _is_terminal() -> bool:

@@ -45,7 +45,7 @@ def fleet_view(fleet: Mapping[str, Any], paint: Paint) -> str:
         if n["library_differs"]:
             trouble.append("library differs")
         if n["fault"]:
-            trouble.append(n["fault"])
+            trouble.append("unreadable")
         gap, unowned = window["gap_seconds"] / whole, window["unattributed_seconds"] / whole
         rows.append(
             (
@@ -64,8 +64,9 @@ def fleet_view(fleet: Mapping[str, Any], paint: Paint) -> str:
         f"{fleet['nodes_total']} nodes ({states}), {fleet['gpus']} GPUs · {hours(fleet['device_seconds'])} metered, "
         f"{hours(fleet['idle_device_seconds'])} idle, {share:.1f} % unattributed"
     )
-    page = [paint(summary, bold=True), table(head, rows, paint, spare=(5, 3))]  # lag, model
-    for note in (*_libraries(fleet), *_uncovered(fleet), *_modes(fleet)):
+    page = [paint(line, bold=True) for line in wrapped(summary, paint.width, "", "")]
+    page.append(table(head, rows, paint, spare=(5, 3), cut=(8, 0)))  # lag, model; trouble, node
+    for note in (*_libraries(fleet), *_uncovered(fleet), *_modes(fleet), *_faults(fleet)):
         page += ["", *wrapped(note, paint.width, "  ", "")]
     return "\n".join(page)
 
@@ -89,6 +90,12 @@ def _uncovered(fleet: Mapping[str, Any]) -> Iterable[str]:
             found.setdefault((u["vendor"], u["model"], u["reason"]), []).append(n["node"])
     for (vendor, model, reason), nodes in sorted(found.items()):
         yield f"Not metered: {len(nodes)} × {vendor} {model} on {_nodes(sorted(set(nodes)))}: {reason}"
+
+
+def _faults(fleet: Mapping[str, Any]) -> Iterable[str]:
+    for n in fleet["nodes"]:
+        if n["fault"]:
+            yield f"The last record of {n['node']} cannot be read: {n['fault']}"
 
 
 def _modes(fleet: Mapping[str, Any]) -> Iterable[str]:

@@ -28,8 +28,10 @@ def run_view(document: Mapping[str, Any], paint: Paint) -> str:
     jobs = f"{_counted(document['job_count'], 'job')}, named by {document['rule']}"
     point = paint(flop_text(int(flop["point"])) + " FLOP", bold=True)
     bounds = f"between {flop_text(int(flop['lower']))} and {flop_text(int(flop['upper']))}"
+    name = wrapped(document["run"], paint.width - 12, "", "")  # a whole name, however long: people copy it
     lines = [
-        f"{paint(document['run'], bold=True)}  {paint(mark + ' ' + document['status'], fg)}",
+        *(paint(line, bold=True) for line in name[:-1]),
+        f"{paint(name[-1], bold=True)}  {paint(mark + ' ' + document['status'], fg)}",
         *(paint(line, dim=True) for line in _fitted((models, span, jobs), paint.width)),
         "",
         f"  executed   {point}   {bounds}",
@@ -142,7 +144,7 @@ def _share(fraction: float) -> str:
     if fraction >= _MAX_SHARE_SHOWN:
         return f"{fraction:.0f} ×"
     if 0 < fraction < 0.001:
-        return "under 0.1 %"
+        return "<0.1 %"
     return f"{math.floor(fraction * 1000) / 10:.1f} %"
 
 
@@ -282,20 +284,23 @@ def regimes_view(regimes: Sequence[Mapping[str, Any]], paint: Paint) -> str:
         )
         for r in regimes
     ]
-    return table(head, rows, paint)
+    return table(head, rows, paint, spare=(5,))  # title: `regimes show` has it
 
 
 def regime_view(r: Mapping[str, Any], paint: Paint) -> str:
     """`regimes show`: the whole file, in words."""
+    title = wrapped(f"{r['id']}  {r['title']}", paint.width, "", "")
     lines = [
-        f"{paint(r['id'], bold=True)}  {r['title']}",
-        paint(r["citation"], dim=True),
+        title[0].replace(r["id"], paint(r["id"], bold=True), 1),
+        *title[1:],
+        *(paint(line, dim=True) for line in wrapped(r["citation"], paint.width, "", "")),
         "",
         f"  line        {r['comparison']} {r['threshold_flop']} {r['unit'].replace('-', ' ')} operations",
         f"  status      {r['status']} as of {r['status_as_of']}, effective {r['effective']}"
-        + (f", ends {r['ends']}" if r["ends"] else "")
-        + ("" if r["in_force"] else paint("  (not in force now: raises nothing)", "yellow")),
+        + (f", ends {r['ends']}" if r["ends"] else ""),
     ]
+    if not r["in_force"]:
+        lines.append(f"{'':14}{paint('not in force now: raises nothing', 'yellow')}")
     texts = (
         ("counted", f"{r['counting']} total. {r['counting_note']}"),
         ("when met", r["when_met"]),
