@@ -31,3 +31,15 @@ class EstimateError(CollectorError):
     """An input of an estimate is refused: missing, out of range, or not what the formula asks for."""
 
     exit_code = 2
+
+
+class RegistryError(CollectorError):
+    """A person's entry is not one: a field is missing, of the wrong type, or no text that may stand in the books."""
+
+    exit_code = 2
+
+
+class EntryRefused(RegistryError):
+    """A well-formed entry that must not be made now: what it names is unknown, or another entry stands against it."""
+
+    exit_code = 1

@@ -1,0 +1,217 @@
+"""What the entries say together, as of one moment. Pure.
+
+Of two statements on one thing the later entry holds, and the narrower beats the wider whatever their order: a step's
+assignment its job's, a job's tag a span's, a span's tag what was declared of the whole run. A retracted entry is as
+if it had never been made, from the retraction's own time on; `at` asks for the registry of an earlier time.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import cached_property
+from typing import Self, TypeVar
+
+from .entries import (
+    Assign,
+    Decision,
+    Declare,
+    Entry,
+    External,
+    JobKey,
+    Link,
+    Purpose,
+    Retract,
+    Rules,
+    Statement,
+    Tag,
+)
+
+_S = TypeVar("_S", bound=Statement)
+_Slot = tuple[JobKey, str | None]  # a job and one step of it; None: all of them
+
+
+def covers(tag: Tag, hour: int) -> bool:
+    """Whether the tag's span holds that hour (since 1970, of the window's end)."""
+    return (tag.from_hour is None or tag.from_hour <= hour) and (
+        tag.until_hour is None or hour < tag.until_hour
+    )
+
+
+def is_span(tag: Tag) -> bool:
+    """Whether it has an end on either side, so that it can be told only by hours."""
+    return tag.from_hour is not None or tag.until_hour is not None
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The entries up to some moment, by number, and what follows from those in force."""
+
+    entries: tuple[Entry, ...] = ()
+    #: Entry number -> number of the entry that took it out of force.
+    retracted: Mapping[int, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry]) -> Self:
+        """The registry of `entries`, in whatever order they come: their numbers order them."""
+        found = tuple(sorted(entries, key=lambda e: e.number))
+        retracted = {e.statement.number: e.number for e in found if isinstance(e.statement, Retract)}
+        return cls(found, retracted)
+
+    def at(self, unix_ns: int) -> "Registry":
+        """As it stood then: entries made later were not yet made, retractions among them."""
+        return Registry.of(e for e in self.entries if e.unix_ns <= unix_ns)
+
+    def plus(self, entry: Entry) -> "Registry":
+        """With one more entry."""
+        return Registry.of((*self.entries, entry))
+
+    @cached_property
+    def in_force(self) -> tuple[Entry, ...]:
+        """Entries that hold, by number: not retracted, and no retractions."""
+        return tuple(
+            e for e in self.entries if e.number not in self.retracted and not isinstance(e.statement, Retract)
+        )
+
+    def entry(self, number: int) -> Entry | None:
+        """The entry of that number, in force or not."""
+        return next((e for e in self.entries if e.number == number), None)
+
+    # ---- which run ------------------------------------------------------------------------------------
+
+    def run_of(self, job: JobKey, step: str, chosen: str) -> str:
+        """The run of a job's step, where the rules chose `chosen`."""
+        for slot in ((job, step), (job, None)):
+            entry = self._assigned.get(slot)
+            if entry is not None:
+                assert isinstance(entry.statement, Assign)
+                return entry.statement.run or chosen
+        return chosen
+
+    def assigned_by(self, job: JobKey, step: str) -> Entry | None:
+        """The entry that decides which run a job's step belongs to; None: the rules alone."""
+        return self._assigned.get((job, step)) or self._assigned.get((job, None))
+
+    @cached_property
+    def _assigned(self) -> dict[_Slot, Entry]:
+        return {(s.job, s.step): e for e, s in self._all(Assign)}
+
+    # ---- what for -------------------------------------------------------------------------------------
+
+    def purpose(self, run: str, job: JobKey, hour: int) -> Purpose | None:
+        """What the job's time in that hour was for; None: nobody said, and it counts."""
+        found = self._tag(run, job, hour, recomputation=False)
+        return found.purpose if found is not None else self._declared_purpose(run)
+
+    def recomputation(self, run: str, job: JobKey, hour: int) -> Fraction | None:
+        """Which part of the job's work in that hour was activations computed again; None: nobody said."""
+        found = self._tag(run, job, hour, recomputation=True)
+        return None if found is None else found.fraction
+
+    def has_spans(self, run: str) -> bool:
+        """Whether any tag of the run is of a span of time: then its totals must be told apart by hours."""
+        return any(is_span(tag) for tag in self.tags(run))
+
+    def tags(self, run: str) -> tuple[Tag, ...]:
+        """The run's tags in force, the earliest said first."""
+        return tuple(tag for _, tag in self._tags.get(run, ()))
+
+    def tag_entries(self, run: str) -> tuple[Entry, ...]:
+        """The same with who, when and why."""
+        return tuple(e for e, _ in self._tags.get(run, ()))
+
+    @cached_property
+    def _tags(self) -> dict[str, list[tuple[Entry, Tag]]]:
+        found: dict[str, list[tuple[Entry, Tag]]] = {}
+        for e, tag in self._all(Tag):
+            found.setdefault(tag.run, []).append((e, tag))
+        return found
+
+    def _tag(self, run: str, job: JobKey, hour: int, *, recomputation: bool) -> Tag | None:
+        best: Tag | None = None
+        for _, tag in self._tags.get(run, ()):
+            if (tag.purpose is Purpose.RECOMPUTATION) is not recomputation or not covers(tag, hour):
+                continue
+            if tag.job == job or (tag.job is None and (best is None or best.job is None)):
+                best = tag
+        return best
+
+    def _declared_purpose(self, run: str) -> Purpose | None:
+        declared = self.declared(run)
+        return None if declared is None else declared.purpose
+
+    # ---- what the lab says ----------------------------------------------------------------------------
+
+    def declared(self, run: str) -> Declare | None:
+        """All that is declared of the run, later words over earlier ones, field by field."""
+        return self._declared.get(run)
+
+    @property
+    def declared_runs(self) -> tuple[str, ...]:
+        return tuple(sorted(self._declared))
+
+    @cached_property
+    def _declared(self) -> dict[str, Declare]:
+        found: dict[str, Declare] = {}
+        for _, s in self._all(Declare):
+            found[s.run] = merged(found[s.run], s) if s.run in found else s
+        return found
+
+    @cached_property
+    def links(self) -> tuple[Link, ...]:
+        """Links in force, the earliest said first, each once."""
+        return tuple(dict.fromkeys(s for _, s in self._all(Link)))
+
+    @cached_property
+    def externals(self) -> Mapping[str, External]:
+        """Models not trained here, by name."""
+        return {s.name: s for _, s in self._all(External)}
+
+    @cached_property
+    def decisions(self) -> Mapping[str, Decision]:
+        """Suggestion -> the last answer."""
+        return {s.suggestion: s for _, s in self._all(Decision)}
+
+    @cached_property
+    def rules(self) -> str | None:
+        """The run-identity rule list in force, as it was read; None: the built-in one."""
+        return next((s.text for _, s in reversed(list(self._all(Rules)))), None)
+
+    def about(self, run: str) -> tuple[Entry, ...]:
+        """Every entry that names the run, retracted ones and their retractions too: its history."""
+        own = {e.number for e in self.entries if run in names_of(e.statement)}
+        return tuple(
+            e
+            for e in self.entries
+            if e.number in own or (isinstance(e.statement, Retract) and e.statement.number in own)
+        )
+
+    def _all(self, kind: type[_S]) -> Iterator[tuple[Entry, _S]]:
+        for e in self.in_force:
+            if isinstance(e.statement, kind):
+                yield e, e.statement
+
+
+def merged(old: Declare, new: Declare) -> Declare:
+    """`old` with each field that `new` gives."""
+    given = {
+        name: getattr(new, name)
+        for name in Declare.__dataclass_fields__
+        if name != "run" and getattr(new, name) not in (None, ())
+    }
+    return replace(old, **given)
+
+
+def names_of(statement: Statement) -> tuple[str, ...]:
+    """Runs and external models that a statement names."""
+    match statement:
+        case Declare(run=run, base_models=base):
+            return (run, *base)
+        case Assign(run=run):
+            return (run,) if run else ()
+        case Tag(run=run):
+            return (run,)
+        case Link(run=run, parent=parent):
+            return (run, parent)
+        case External(name=name):
+            return (name,)
+    return ()
