@@ -3,12 +3,13 @@
 import re
 from dataclasses import fields, replace
 from datetime import date
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
 from flopmeter.collector.errors import RegimeError
-from flopmeter.collector.law.regimes import Regime, load, parse, shipped, with_site
+from flopmeter.collector.law.regimes import MODIFICATION, Regime, load, parse, shipped, with_site
 
 GOOD = """
 schema = "flopmeter-regime/1"
@@ -47,10 +48,77 @@ def test_the_shipped_regimes_are_those_of_the_reference_to_the_letter():
         ("us-il-aisma", 10**26, ">", "enacted", date(2027, 1, 1)),
     }
     for r in shipped():
-        assert r.counting == "executed"
-        assert "executed total" in r.counting_note
         assert r.open_questions
         assert re.fullmatch(r"[0-9a-f]{64}", r.digest)
+
+
+def test_each_regime_counts_by_the_profile_of_its_text_and_says_that_the_untagged_counts():
+    assert {r.id: r.counting for r in (*shipped(), *shipped(MODIFICATION))} == {
+        "eu-gpai": "eu-narrow",
+        "eu-systemic-risk": "eu-broad",
+        "korea": "korea",
+        "us-ca-sb53": "us-state",
+        "us-ct-sb5": "us-state",
+        "us-ny-raise": "us-state",
+        "us-il-aisma": "us-state",
+        "eu-modifier": "eu-broad",
+        "eu-modifier-unknown": "eu-broad",
+        "eu-modifier-unknown-systemic-risk": "eu-broad",
+    }
+    for r in shipped():
+        assert ("what the text is silent on counts" in " ".join(r.counting_note.split())) is r.id.startswith(
+            "us-"
+        )
+        assert ("What nobody tagged counts" in r.counting_note) is not r.id.startswith("us-")
+
+
+def test_the_modifier_regimes_are_a_third_of_the_original_and_its_two_fallbacks():
+    assert {(r.id, r.original, r.threshold_flop, r.share, r.comparison) for r in shipped(MODIFICATION)} == {
+        ("eu-modifier", "known", 0, Fraction(1, 3), ">"),
+        ("eu-modifier-unknown", "unknown", 10**23, Fraction(1, 3), ">"),
+        ("eu-modifier-unknown-systemic-risk", "unknown-systemic-risk", 10**25, Fraction(1, 3), ">"),
+    }
+    assert not {r.id for r in shipped()} & {r.id for r in shipped(MODIFICATION)}
+
+
+MODIFIER = GOOD.replace(
+    'scope = "run"',
+    'scope = "modification"\noriginal = "unknown"\nshare = { numerator = 1, denominator = 4 }',
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "got"),
+    [
+        ("share = { numerator = 1, denominator = 4 }", "share = 0.25", "share", "0.25"),
+        ("share = { numerator = 1, denominator = 4 }", 'share = "1/4"', "share", "'1/4'"),
+        ("numerator = 1", "numerator = 0", "share", "0"),
+        ("numerator = 1", "numerator = 5", "share", "5"),
+        ("numerator = 1", "numerator = true", "share", "True"),
+        ("denominator = 4", "denominator = 4, extra = 1", "share", "extra"),
+        ("share = { numerator = 1, denominator = 4 }", "", "share", "nothing"),
+        ('original = "unknown"', 'original = "famous"', "original", "famous"),
+        ('original = "unknown"', "", "original", "nothing"),
+        ('original = "unknown"', 'original = "known"', "threshold_flop", "24"),  # it is the original's own
+        ("threshold_flop = { base = 10, exponent = 24 }", "", "threshold_flop", "nothing"),
+    ],
+)
+def test_every_fault_of_a_modification_regime_names_file_and_key(old, new, key, got):
+    assert parse("good.toml", MODIFIER.encode()).share == Fraction(1, 4)
+    text = MODIFIER.replace(old, new)
+    assert text != MODIFIER
+    with pytest.raises(RegimeError, match=f"^bad.toml: key {key}: expected ") as e:
+        parse("bad.toml", text.encode())
+    assert got in str(e.value)
+
+
+def test_a_sites_modification_regime_is_no_run_regime(tmp_path):
+    (tmp_path / "own.toml").write_text(MODIFIER)
+    assert "site-rule" not in {r.id for r in with_site(tmp_path)}
+    assert "site-rule" in {r.id for r in with_site(tmp_path, MODIFICATION)}
+    (tmp_path / "evil.toml").write_text(MODIFIER.replace("site-rule", "eu-systemic-risk"))
+    with pytest.raises(RegimeError, match="id of its own, got 'eu-systemic-risk'"):
+        with_site(tmp_path)
 
 
 def test_us_state_regimes_say_coverage_and_claim_no_duty_to_report_compute():
@@ -107,6 +175,9 @@ def test_a_good_file_and_both_ways_to_write_a_threshold():
         ('title = "A site\'s own rule"', 'title = "  "', "title", "'  '"),
         ('schema = "flopmeter-regime/1"', 'schema = "flopmeter-regime/2"', "schema", "regime/2"),
         ('counting = "executed"', 'counting = "countable"', "counting", "countable"),
+        ('scope = "run"', 'scope = "tenant"', "scope", "tenant"),
+        ('scope = "run"', 'scope = "run"\nshare = { numerator = 1, denominator = 3 }', "share", "numerator"),
+        ('scope = "run"', 'scope = "run"\noriginal = "known"', "original", "known"),
     ],
 )
 def test_every_fault_names_file_and_key(old, new, key, got):
@@ -150,5 +221,8 @@ def test_the_page_on_regimes_describes_these_files():
     for r in shipped():
         line = f"{r.comparison} 10^{len(str(r.threshold_flop)) - 1}"
         assert f"| `{r.id}` | {line} | {r.effective} |" in page
+    lines = {"eu-modifier": "1/3 of the original", "eu-modifier-unknown": "10^23/3"}
+    for r in shipped(MODIFICATION):
+        assert f"| `{r.id}` | > {lines.get(r.id, '10^25/3')} | {r.effective} |" in page
     for key in (f.name for f in fields(Regime) if f.name != "digest"):
         assert f"`{key}`" in page

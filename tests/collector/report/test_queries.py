@@ -73,8 +73,8 @@ def test_a_run_document_has_the_promised_keys_and_exact_figures(path):
     assert run["rule"] == "label"
     assert run["executed"]["flop"]["point"] == str(4 * HMMA * 4096)
     assert run["countable"]["eu-systemic-risk"]["flop"] == run["executed"]["flop"]
-    assert run["countable"]["eu-systemic-risk"]["counting"] == "executed"
-    assert "executed total" in run["countable"]["eu-systemic-risk"]["note"]
+    assert run["countable"]["eu-systemic-risk"]["counting"] == "eu-broad"
+    assert "What nobody tagged counts" in run["countable"]["eu-systemic-risk"]["note"]
     assert set(run["countable"]) == {r.id for r in shipped()}
     assert run["by_pipe"]["hmma"]["sm_cycles"] == str(4 * HMMA)
     assert run["by_pipe"]["imma"]["integer_ops"]["point"] == "0"

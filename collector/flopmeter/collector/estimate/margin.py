@@ -3,8 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from flopmeter.collector.law.profiles import profile_of
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.law.rules import Verdict, in_force, meets, verdict
+from flopmeter.collector.registry.entries import Purpose
 from flopmeter.contract.flop import Figure
 
 from .numbers import figures_value
@@ -49,12 +51,17 @@ def lines(
 ) -> list[Line]:
     """`flop` against every regime: exact comparison, never of a rounded figure.
 
-    `model_flop` is taken where a regime does not count what was executed, recomputation included.
+    `model_flop` is taken where a regime does not count recomputation; where its text is silent, it counts.
     """
     return [
-        _line(flop if model_flop is None or r.counting == "executed" else model_flop, r, now_unix_ns)
+        _line(flop if model_flop is None or _counts_recomputation(r) else model_flop, r, now_unix_ns)
         for r in regimes
     ]
+
+
+def _counts_recomputation(regime: Regime) -> bool:
+    profile = profile_of(regime.counting)
+    return profile is None or profile.of(Purpose.RECOMPUTATION).counted
 
 
 def _line(flop: int, regime: Regime, now_unix_ns: int) -> Line:

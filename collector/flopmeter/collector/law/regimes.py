@@ -1,22 +1,23 @@
 """Regimes: legal rule sets as dated, versioned data files (docs/regimes.md has the schema).
 
-Exact integers only: a threshold is a decimal string or `{ base, exponent }`; a float is refused, because
-1e25 is not 10^25 in binary. Every fault names the file and the key.
+Exact numbers only: a threshold is a decimal string or `{ base, exponent }`, a share two whole numbers; a float is
+refused, because 1e25 is not 10^25 in binary and 0.33 is not a third. Every fault names the file and the key.
 """
 
 import functools
 import hashlib
-import re
-import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
+from fractions import Fraction
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Self
 
 from flopmeter.collector.errors import RegimeError
+
+from . import profiles
+from .toml_keys import Keys, read
 
 SCHEMA = "flopmeter-regime/1"
 STATUSES = ("in-force", "enacted", "proposed", "revoked", "vetoed")
@@ -25,12 +26,14 @@ COMPARISONS = (">", ">=")
 FLOAT_ONLY = "floating-point"
 INTEGER_OR_FLOAT = "integer-or-floating-point"
 UNITS = (FLOAT_ONLY, INTEGER_OR_FLOAT)
-SCOPES = ("run",)  # modification, tenant and fleet capacity come with lineage
-COUNTINGS = ("executed",)  # counting profiles come with purposes
+RUN = "run"  # a run with what it stands on
+MODIFICATION = "modification"  # a run that fine-tunes another model: compared with a share of the original
+SCOPES = (RUN, MODIFICATION)  # tenant and fleet capacity are not built
+KNOWN = "known"
+UNKNOWN = "unknown"
+UNKNOWN_SYSTEMIC_RISK = "unknown-systemic-risk"
+ORIGINALS = (KNOWN, UNKNOWN, UNKNOWN_SYSTEMIC_RISK)  # of which originals a modification regime speaks
 ACTS = ("notification", "submission", "documentation", "coverage")  # what meeting the threshold does
-#: Longest threshold accepted: 10^40 FLOP is far past anything that could be trained.
-MAX_THRESHOLD_DIGITS = 40
-_ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +47,14 @@ class Regime:
     status_as_of: date
     effective: date  # first day on which it binds
     ends: date | None  # first day on which it no longer binds
-    threshold_flop: int
+    threshold_flop: int  # of a modification: what its original is taken to have; 0: what it has
+    share: Fraction  # of threshold_flop, or of the original, that is the line; 1 with scope "run"
     comparison: str  # ">" or ">="
     unit: str  # what one operation is: FLOAT_ONLY, or INTEGER_OR_FLOAT
-    scope: str
-    counting: str
-    counting_note: str  # what the law counts, where `counting` is not yet that
+    scope: str  # RUN or MODIFICATION
+    original: str  # one of ORIGINALS; "" with scope "run"
+    counting: str  # a counting profile's id, or "executed"
+    counting_note: str  # in words: what the law counts, and what flopmeter cannot see of it
     act: str  # one of ACTS
     when_met: str  # in words: what follows, for the operator
     recipient: str
@@ -75,49 +80,52 @@ def load(directory: Traversable | Path) -> tuple[Regime, ...]:
 
 
 @functools.cache
-def shipped() -> tuple[Regime, ...]:
-    """The regimes that come with this version."""
+def shipped(scope: str = RUN) -> tuple[Regime, ...]:
+    """The regimes of one scope that come with this version."""
+    return tuple(r for r in _shipped() if r.scope == scope)
+
+
+@functools.cache
+def _shipped() -> tuple[Regime, ...]:
     return load(resources.files("flopmeter.collector").joinpath("regimes"))
 
 
-def with_site(directory: Path | None) -> tuple[Regime, ...]:
-    """The shipped regimes and a site's own. A site adds; it cannot replace a shipped one unseen."""
+def with_site(directory: Path | None, scope: str = RUN) -> tuple[Regime, ...]:
+    """The shipped regimes of one scope and a site's own. A site adds; it cannot replace a shipped one unseen."""
     if directory is None:
-        return shipped()
+        return shipped(scope)
     own = load(directory)
-    return _distinct((f"{r.id}.toml", r) for r in (*shipped(), *own))
+    every = _distinct((f"{r.id}.toml", r) for r in (*_shipped(), *own))
+    return tuple(r for r in every if r.scope == scope)
 
 
 def parse(name: str, raw: bytes) -> Regime:
     """One regime file. `name` is what messages call it. Raises RegimeError."""
-    try:
-        data = tomllib.loads(raw.decode(), parse_float=_Float)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as e:
-        raise RegimeError(f"{name}: expected a TOML file, got {e}", "see docs/regimes.md") from e
-    keys = _Keys(name, data)
+    keys = read(name, raw)
     keys.one_of("schema", (SCHEMA,))
-    regime_id = keys.text("id")
-    if not _ID.match(regime_id):
-        raise keys.fault("id", "lower-case words joined by '-'", regime_id)
+    scope = keys.one_of("scope", SCOPES)
+    original, threshold_flop, share = _line(keys, scope)
     regime = Regime(
-        id=regime_id,
+        id=keys.id(),
         title=keys.text("title"),
         citation=keys.text("citation"),
         status=keys.one_of("status", STATUSES),
         status_as_of=keys.day("status_as_of"),
         effective=keys.day("effective"),
-        ends=keys.day("ends") if "ends" in data else None,
-        threshold_flop=keys.threshold("threshold_flop"),
+        ends=keys.day("ends") if "ends" in keys.data else None,
+        threshold_flop=threshold_flop,
+        share=share,
         comparison=keys.one_of("comparison", COMPARISONS),
         unit=keys.one_of("unit", UNITS),
-        scope=keys.one_of("scope", SCOPES),
-        counting=keys.one_of("counting", COUNTINGS),
+        scope=scope,
+        original=original,
+        counting=keys.one_of("counting", (profiles.EXECUTED, *profiles.shipped())),
         counting_note=keys.text("counting_note"),
         act=keys.one_of("act", ACTS),
         when_met=keys.text("when_met"),
         recipient=keys.text("recipient"),
         deadline=keys.text("deadline"),
-        deadline_days=keys.days("deadline_days") if "deadline_days" in data else None,
+        deadline_days=keys.days("deadline_days") if "deadline_days" in keys.data else None,
         conditions=keys.texts("conditions"),
         open_questions=keys.texts("open_questions"),
         source=keys.text("source"),
@@ -132,6 +140,14 @@ def parse(name: str, raw: bytes) -> Regime:
     return regime
 
 
+def _line(keys: Keys, scope: str) -> tuple[str, int, Fraction]:
+    """(original, threshold, share). With another scope, or a known original, the keys of the rest are unknown ones."""
+    if scope == RUN:
+        return "", keys.threshold("threshold_flop"), Fraction(1)
+    original = keys.one_of("original", ORIGINALS)
+    return original, 0 if original == KNOWN else keys.threshold("threshold_flop"), keys.share("share")
+
+
 def _distinct(named: Iterable[tuple[str, Regime]]) -> tuple[Regime, ...]:
     found: dict[str, Regime] = {}
     for name, regime in named:
@@ -142,98 +158,3 @@ def _distinct(named: Iterable[tuple[str, Regime]]) -> tuple[Regime, ...]:
             )
         found[regime.id] = regime
     return tuple(sorted(found.values(), key=lambda r: (r.threshold_flop, r.effective, r.id)))
-
-
-class _Float(float):
-    """A TOML float that still knows how it was written, for the message that refuses it."""
-
-    def __new__(cls, text: str) -> Self:
-        self = super().__new__(cls, text)
-        self.text = text
-        return self
-
-    text: str
-
-    def __repr__(self) -> str:
-        return self.text
-
-
-class _Keys:
-    """Takes keys out of one parsed file, checking each, so that what is left over is unknown."""
-
-    def __init__(self, name: str, data: Mapping[str, object]) -> None:
-        self.name = name
-        self.data = data
-        self.left = set(data)
-
-    def fault(self, key: str, expected: str, got: object) -> RegimeError:
-        return RegimeError(
-            f"{self.name}: key {key}: expected {expected}, got {_shown(got)}", "see docs/regimes.md"
-        )
-
-    def _take(self, key: str, expected: str) -> object:
-        if key not in self.data:
-            raise RegimeError(
-                f"{self.name}: key {key}: expected {expected}, got nothing", "see docs/regimes.md"
-            )
-        self.left.discard(key)
-        return self.data[key]
-
-    def text(self, key: str) -> str:
-        value = self._take(key, "text")
-        if not isinstance(value, str) or not value.strip():
-            raise self.fault(key, "text", value)
-        return " ".join(value.split())
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        value = self._take(key, "a list of texts (may be empty)")
-        if not isinstance(value, list) or not all(isinstance(v, str) and v.strip() for v in value):
-            raise self.fault(key, "a list of texts (may be empty)", value)
-        return tuple(" ".join(v.split()) for v in value)
-
-    def one_of(self, key: str, allowed: tuple[str, ...]) -> str:
-        expected = "one of " + ", ".join(map(repr, allowed))
-        value = self._take(key, expected)
-        if not isinstance(value, str) or value not in allowed:
-            raise self.fault(key, expected, value)
-        return value
-
-    def day(self, key: str) -> date:
-        value = self._take(key, "a date (2027-01-01)")
-        if not isinstance(value, date) or isinstance(value, datetime):
-            raise self.fault(key, "a date (2027-01-01)", value)
-        return value
-
-    def days(self, key: str) -> int:
-        value = self._take(key, "a whole number of days above 0")
-        if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-            raise self.fault(key, "a whole number of days above 0", value)
-        return value
-
-    def threshold(self, key: str) -> int:
-        expected = 'a decimal string ("10000000000000000000000000") or { base = 10, exponent = 25 }'
-        value = self._take(key, expected)
-        if isinstance(value, str) and re.fullmatch(r"[1-9][0-9]*", value):
-            if len(value) <= MAX_THRESHOLD_DIGITS:
-                return int(value)
-        elif isinstance(value, dict) and value.keys() == {"base", "exponent"}:
-            base, exponent = value["base"], value["exponent"]
-            whole = all(isinstance(v, int) and not isinstance(v, bool) for v in (base, exponent))
-            if whole and 2 <= base <= 10 and 0 <= exponent <= 4 * MAX_THRESHOLD_DIGITS:
-                power: int = base**exponent
-                if len(str(power)) <= MAX_THRESHOLD_DIGITS:
-                    return power
-        raise self.fault(key, expected + f", of at most {MAX_THRESHOLD_DIGITS} digits", value)
-
-    def none_left(self) -> None:
-        if self.left:
-            key = min(self.left)
-            raise RegimeError(
-                f"{self.name}: key {key}: expected no such key, got {_shown(self.data[key])}",
-                "unknown keys are refused, so that a misspelt one is not ignored; see docs/regimes.md",
-            )
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -313,6 +313,7 @@ def _regime_document(regime: "Regime") -> dict[str, Any]:
 
     document = asdict(regime)
     document["threshold_flop"] = str(regime.threshold_flop)
+    document["share"] = str(regime.share)
     for key in ("status_as_of", "effective", "ends"):
         document[key] = document[key].isoformat() if document[key] else None
     document["in_force"] = in_force(regime, time.time_ns())

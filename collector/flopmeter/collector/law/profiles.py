@@ -1,0 +1,150 @@
+"""Counting profiles: what a law counts to a model's compute, as dated, versioned data files (docs/regimes.md).
+
+One file is one column of the counting matrix (reference/regulations.md section 3): a ruling for each purpose that a
+span of a run can have, and for each way in which a run stands on another. Where the text says nothing the ruling is
+`silent`: it counts, and whoever shows the figure says so (section 3, consequence).
+"""
+
+import functools
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from flopmeter.collector.errors import RegimeError
+from flopmeter.collector.registry.entries import Purpose, Relation
+
+from .toml_keys import Keys, read
+
+SCHEMA = "flopmeter-counting/1"
+#: In a regime's `counting`: no profile. Every operation of the one run, and of no other.
+EXECUTED = "executed"
+
+
+class Answer(StrEnum):
+    """What a text says of one activity."""
+
+    COUNTS = "counts"
+    EXCLUDED = "excluded"  # need not be counted
+    SILENT = "silent"  # counts, and is said
+
+
+_STRENGTH = (Answer.EXCLUDED, Answer.SILENT, Answer.COUNTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """One cell of the matrix. `words`: the text's own in quotation marks, or what it comes to."""
+
+    answer: Answer
+    words: str
+    source: str
+    inferred: bool  # our reading, not the text's own statement: marked (R) where it is shown
+
+    @property
+    def counted(self) -> bool:
+        """Whether it is in the total: what a text is silent on is."""
+        return self.answer is not Answer.EXCLUDED
+
+    @property
+    def strength(self) -> int:
+        """Of several rulings the strongest holds: counts over silent over excluded."""
+        return _STRENGTH.index(self.answer)
+
+
+#: What no tag says the purpose of (regulations.md section 13, item 5).
+UNTAGGED = Ruling(Answer.COUNTS, "untagged: counts until a tag says otherwise", "flopmeter", inferred=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One column of the matrix. `version` and `digest` say which text of the file."""
+
+    id: str
+    title: str
+    source: str
+    purposes: Mapping[Purpose, Ruling]
+    relations: Mapping[Relation, Ruling]
+    open_questions: tuple[str, ...]
+    version: str
+    digest: str  # SHA-256 of the file's bytes, hex
+
+    def of(self, purpose: Purpose | None) -> Ruling:
+        """None: untagged."""
+        return UNTAGGED if purpose is None else self.purposes[purpose]
+
+
+@functools.cache
+def shipped() -> Mapping[str, Profile]:
+    """The profiles that come with this version, by id."""
+    return load(resources.files("flopmeter.collector").joinpath("profiles"))
+
+
+def profile_of(counting: str) -> Profile | None:
+    """The shipped profile that a regime's `counting` names; None: `executed`."""
+    return None if counting == EXECUTED else shipped()[counting]
+
+
+def load(directory: Traversable | Path) -> Mapping[str, Profile]:
+    """Every `*.toml` of a directory. Raises RegimeError naming file and key."""
+    try:
+        files = sorted((f for f in directory.iterdir() if f.name.endswith(".toml")), key=lambda f: f.name)
+        texts = [(f.name, f.read_bytes()) for f in files]
+    except OSError as e:
+        raise RegimeError(
+            f"counting profiles: cannot read {directory}: {e}",
+            "name a directory that holds profiles (*.toml)",
+        ) from e
+    found: dict[str, Profile] = {}
+    for name, raw in texts:
+        profile = parse(name, raw)
+        if profile.id in found:
+            raise RegimeError(
+                f"{name}: key id: expected an id of its own, got {profile.id!r}, which another file has",
+                "give the profile another id",
+            )
+        found[profile.id] = profile
+    return found
+
+
+def parse(name: str, raw: bytes) -> Profile:
+    """One profile. `name` is what messages call it. Raises RegimeError."""
+    keys = read(name, raw)
+    keys.one_of("schema", (SCHEMA,))
+    profile_id = keys.id()
+    if profile_id == EXECUTED:
+        raise keys.fault("id", "another id than 'executed', which means that no profile applies", profile_id)
+    purposes, relations = keys.table("purpose"), keys.table("relation")
+    profile = Profile(
+        id=profile_id,
+        title=keys.text("title"),
+        source=keys.text("source"),
+        purposes={p: _ruling(purposes, p.value) for p in Purpose},
+        relations={r: _ruling(relations, r.value) for r in Relation},
+        open_questions=keys.texts("open_questions"),
+        version=keys.text("version"),
+        digest=hashlib.sha256(raw).hexdigest(),
+    )
+    for table in (purposes, relations, keys):
+        table.none_left()
+    return profile
+
+
+def _ruling(tables: Keys, name: str) -> Ruling:
+    keys = tables.table(name)
+    ruling = Ruling(
+        answer=Answer(keys.one_of("answer", tuple(a.value for a in Answer))),
+        words=keys.text("words"),
+        source=keys.text("source"),
+        inferred=keys.yes("inferred"),
+    )
+    keys.none_left()
+    return ruling
+
+
+def excluding(purpose: Purpose) -> tuple[str, ...]:
+    """The shipped profiles that leave this purpose out: a tag with it is an exclusion, and needs evidence."""
+    return tuple(sorted(p.id for p in shipped().values() if not p.of(purpose).counted))
