@@ -29,8 +29,8 @@ CLIENTS = ("sbatch", "squeue", "scontrol", "scancel", "srun", "sinfo")
 PACKAGES = "slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge"
 FREEZER = Path("/sys/fs/cgroup/freezer")
 #: A requeued job waits until the credential of its last life has run out (slurm.conf(5), AuthInfo: cred_expire;
-#: 120 s unless set), so this is what one requeue costs a test.
-CREDENTIAL_S = 3
+#: 120 s unless set, under 5 refused), so this is what one requeue costs a test.
+CREDENTIAL_S = 5
 NVIDIA_MAJOR = 195  # of the kernel's character devices; without the driver nobody answers there
 
 
@@ -81,8 +81,8 @@ class Cluster:
         self._gpus = dict(gpus)
         self._programs = {"Prolog": prolog, "Epilog": epilog}
         self._ports = {short: free_port() for short in gpus}
-        self.environ = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
-        self.environ = {k: v for k, v in self.environ.items() if k == "SLURM_CONF" or not k.startswith("SLURM_")}
+        others = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
+        self.environ = {**others, "SLURM_CONF": str(folder / "slurm.conf")}
         self._up: list[subprocess.Popen[bytes]] = []
 
     # ---- life ----
@@ -158,8 +158,9 @@ class Cluster:
         log = self.folder / f"{program}{args[-1] if '-N' in args else ''}.out"
         with log.open("ab") as f:
             process = subprocess.Popen(
-                [str(_tool(program)), *args], env=self.environ, stdin=subprocess.DEVNULL, stdout=f, stderr=f
-            )
+                [str(_tool(program)), *args],
+                env=self.environ, stdin=subprocess.DEVNULL, stdout=f, stderr=f, cwd=self.folder,
+            )  # fmt: skip
         self._up.append(process)
 
     def _answers(self, *command: str) -> bool:
@@ -261,7 +262,7 @@ class Cluster:
 
     def states(self, job: int) -> list[str]:
         """State of a job, or of each task of an array."""
-        return [j["job_state"] for j in self.queue() if job in (j["job_id"], j["array_job_id"].get("number", 0) if isinstance(j["array_job_id"], dict) else j["array_job_id"])]
+        return [j["job_state"] for j in self.queue() if job in (j["job_id"], j["array_job_id"])]
 
     def wait_until(self, job: int, state: str, timeout: float = 60) -> None:
         """Until the job, or every task of the array, is in `state`."""
@@ -291,7 +292,7 @@ _CONF = (
     "JobCompType=jobcomp/none",
     "KillWait=2",
     "MinJobAge=600",  # squeue shows ended jobs, too
-    "SchedulerParameters=bf_interval=1,sched_min_interval=100000,batch_sched_delay=0",
+    "SchedulerParameters=bf_interval=1,sched_interval=1,batch_sched_delay=0",
 )
 _WITH_CGROUPS = ("ProctrackType=proctrack/cgroup", "TaskPlugin=task/cgroup", "PrologFlags=Alloc,Contain")
 _WITHOUT_CGROUPS = ("ProctrackType=proctrack/linuxproc", "TaskPlugin=task/none", "PrologFlags=Alloc")
