@@ -14,7 +14,9 @@ from flopmeter.collector.books import SUM_FIELDS, GroupKey, HourKey
 from flopmeter.collector.ingest.intake import verified
 from flopmeter.collector.law.events import twice_key
 from flopmeter.collector.law.regimes import Regime
+from flopmeter.collector.registry.chain import check_chain
 from flopmeter.collector.report.queries import Reader, reading
+from flopmeter.collector.store.entries import SELECT, entry_rows
 from flopmeter.contract.errors import ContractError
 from flopmeter.contract.record import parse_record, record_hash
 from flopmeter.contract.w_table import current
@@ -61,6 +63,7 @@ class Result:
     hours: int
     events: int
     anchor_pairs: int
+    entries: int  # of the run registry
     seconds: float
     difference: Found | None
     notes: tuple[str, ...] = ()
@@ -69,7 +72,15 @@ class Result:
 def check_store(path: Path, regimes: Iterable[Regime], *, progress: Progress | None = None) -> Result:
     """Check the store at `path`, also while a collector writes it. Raises StoreError if it cannot be read."""
     begun = time.perf_counter()
-    counts = {"records": 0, "agents": 0, "totals": 0, "hours": 0, "events": 0, "anchor_pairs": 0}
+    counts = {
+        "records": 0,
+        "agents": 0,
+        "totals": 0,
+        "hours": 0,
+        "events": 0,
+        "anchor_pairs": 0,
+        "entries": 0,
+    }
     notes: list[str] = []
     difference = None
     with reading(path) as reader:
@@ -95,6 +106,7 @@ def _check(
         for r in db("SELECT agent_no, agent_id, public_key FROM agents ORDER BY agent_no")
     ]
     counts["agents"] = len(agents)
+    counts["entries"] = _entries(reader)
     by_no = {a.agent_no: a for a in agents}
     loss_keys: dict[str, str] = {}
     for agent_no, first, last in db(
@@ -213,6 +225,15 @@ def _check(
             f"events of regimes not known here were not derived: {', '.join(sorted(events.unknown_regimes))}; "
             "name their directory with --regimes"
         )
+
+
+def _entries(reader: Reader) -> int:
+    """What people said is what they said, in that order, and was admissible then; how many entries there are."""
+    rows = entry_rows(reader.rows(SELECT, (0,)))
+    fault = check_chain(rows)
+    if fault is not None:
+        raise Difference("entries", f"entry_no {fault.entry_no}", fault.column, fault.expected, fault.got)
+    return len(rows)
 
 
 def _conflicts(reader: Reader, agents: dict[int, AgentBooks]) -> set[tuple[int, int, bytes]]:
@@ -335,6 +356,12 @@ def result_text(result: Result) -> str:
     text = (
         f"{result.store}: good. {result.records:,} records of {result.agents:,} agents verified; "
         f"{result.totals:,} totals, {result.hours:,} hourly sums and {result.events:,} events follow from them; "
-        f"usage agrees with {result.anchor_pairs:,} pairs of raw counter anchors. {result.seconds:.1f} s."
+        f"usage agrees with {result.anchor_pairs:,} pairs of raw counter anchors"
+        + (
+            f"; {result.entries:,} entries of the run registry are as they were made"
+            if result.entries
+            else ""
+        )
+        + f". {result.seconds:.1f} s."
     )
     return "\n".join((text, *(f"Note: {note}" for note in result.notes)))

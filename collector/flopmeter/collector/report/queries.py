@@ -16,7 +16,8 @@ from flopmeter.collector.figures import Model
 from flopmeter.collector.law.events import AGENT_SILENT, silent_key, to_cloudevent
 from flopmeter.collector.law.regimes import Regime, shipped
 from flopmeter.collector.store.migrate import check
-from flopmeter.collector.store.sqlite import BUSY_TIMEOUT_S, hint_for, open_for_reading
+from flopmeter.collector.store.sqlite import BUSY_TIMEOUT_S, open_for_reading
+from flopmeter.collector.store.told import hint_for
 from flopmeter.collector.store_path import store_file
 from flopmeter.contract.errors import ContractError
 from flopmeter.contract.record import parse_record

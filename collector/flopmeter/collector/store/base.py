@@ -4,12 +4,13 @@ Two sides, because two threads use it: the event loop looks names up (`Catalogue
 reads and writes sums (`Books`). Neither may see the other's half-done work, so each has its own connection.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from flopmeter.collector.books import GroupKey, HourKey, Sums
 from flopmeter.collector.ingest.claims import Claim
+from flopmeter.collector.registry.codec import EntryRow
 
 
 class NextNumbers(NamedTuple):
@@ -113,6 +114,10 @@ class Catalogue(Protocol):
         """Hash of the stored record of that number and window, or None."""
         ...
 
+    def entries(self, after_no: int = 0) -> list[EntryRow]:
+        """The registry's entries behind that number, in order."""
+        ...
+
 
 class Books(Protocol):
     """Reads and writes of the one writer thread. Raises StoreError."""
@@ -149,6 +154,10 @@ class Books(Protocol):
         """What runs are judged by, as last noted."""
         ...
 
+    def entries(self, after_no: int = 0) -> list[EntryRow]:
+        """The registry's entries behind that number, in order: a person may have made one since the last look."""
+        ...
+
     def write(self, transaction: Transaction) -> None:
         """All rows or none. On return they are durable: they survive power loss (synchronous=FULL).
 
@@ -159,4 +168,28 @@ class Books(Protocol):
 
     def probe(self) -> None:
         """Write and commit something harmless, to learn whether commits work again. Raises StoreError."""
+        ...
+
+
+class LastEntry(NamedTuple):
+    """What an entry is appended to."""
+
+    entry_no: int  # of the last entry; 0: there is none
+    hash: bytes
+    position: int  # of the last record in the books
+
+
+class EntryLog(Protocol):
+    """The registry's side: what people say, from their own process, beside a collector that runs. Raises StoreError."""
+
+    def entries(self, after_no: int = 0) -> list[EntryRow]:
+        """Entries behind that number, in order."""
+        ...
+
+    def append_entry(self, make: Callable[[LastEntry], EntryRow]) -> EntryRow:
+        """Append what `make` returns, and nothing if it raises. On return it is durable.
+
+        `make` is called once, with nobody else able to append meanwhile, and must not take long: a collector's
+        commit waits for it. The driver refuses a row that is not the next one, and any change of one that is there.
+        """
         ...

@@ -120,4 +120,29 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
             text TEXT NOT NULL);
         """,
     ),
+    (
+        "0004-entries",
+        """
+        -- What people said of runs: appended, never changed (registry/codec.py says what stands in a row).
+        CREATE TABLE entries (
+            entry_no INTEGER PRIMARY KEY, unix_ns INTEGER NOT NULL,
+            position INTEGER NOT NULL,  -- of the last record in the books when it was said
+            who TEXT NOT NULL, why TEXT NOT NULL, statement TEXT NOT NULL,
+            prev_hash BLOB NOT NULL, hash BLOB NOT NULL);
+        CREATE TRIGGER entries_go_on BEFORE INSERT ON entries
+        WHEN NEW.entry_no IS NOT (SELECT coalesce(max(entry_no), 0) + 1 FROM entries)
+            OR NEW.prev_hash IS NOT coalesce((SELECT hash FROM entries ORDER BY entry_no DESC LIMIT 1), zeroblob(32))
+        BEGIN
+            SELECT RAISE(ABORT, 'entries are appended: expected the next number behind the last hash');
+        END;
+        CREATE TRIGGER entries_stay BEFORE UPDATE ON entries
+        BEGIN
+            SELECT RAISE(ABORT, 'entries are never changed: append a correction');
+        END;
+        CREATE TRIGGER entries_are_kept BEFORE DELETE ON entries
+        BEGIN
+            SELECT RAISE(ABORT, 'entries are never deleted: append a retraction');
+        END;
+        """,
+    ),
 )

@@ -3,8 +3,7 @@
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,13 @@ from flopmeter.collector.books import SUM_FIELDS, GroupKey, HourKey, Sums
 from flopmeter.collector.errors import StoreError
 from flopmeter.collector.ingest.claims import Claim, Until
 from flopmeter.collector.law.events import TWICE_PREFIX
+from flopmeter.collector.registry.codec import EntryRow
 
+from . import entries
 from .base import Judged, NextNumbers, RunTotal, StoredAgent, Transaction
 from .migrate import check, migrate
 from .place import Place
+from .told import told
 
 #: How long a commit waits for another process's lock (an fsck or a backup that checkpoints).
 BUSY_TIMEOUT_S = 5.0
@@ -88,30 +90,6 @@ _RUN_HOURS = (
 _RUN_TOTALS = f"SELECT dtype, {_KEY}, {_SUMS} FROM workloads JOIN totals USING (workload_no) WHERE run = ?"  # noqa: S608
 
 
-@contextmanager
-def _told(path: str, what: str) -> Iterator[None]:
-    """Translate sqlite3's errors into ours, with what to do."""
-    try:
-        yield
-    except sqlite3.Error as e:
-        raise StoreError(f"{path}: cannot {what}: {e}", hint_for(e)) from e
-
-
-def hint_for(e: sqlite3.Error) -> str:
-    """What an operator can do about an error of the database."""
-    text = str(e)
-    if "full" in text:
-        return "free space on the store's file system; agents keep their records meanwhile"
-    if "locked" in text:
-        return "another program holds the store for writing; close it"
-    if "malformed" in text or "not a database" in text:
-        return (
-            "the file is damaged, or is no SQLite file: keep it as evidence, and serve a backup, or a new store, in its "
-            "place: agents send again what they still hold"
-        )
-    return "check the store's file system and permissions"
-
-
 class SqliteStore:
     """An opened store, held by an exclusive lock until `close`."""
 
@@ -123,7 +101,7 @@ class SqliteStore:
         self.path = path
         self._lock = _lock(path)
         try:
-            with _told(str(path), "open"):
+            with told(str(path), "open"):
                 self._writer = self._open(connect)
                 migrate(self._writer, str(path))
                 self._reader = self._open(connect)
@@ -159,7 +137,7 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     """A read-only connection to a store that a collector may be writing. Raises StoreError."""
     if not path.is_file():
         raise StoreError(f"{path}: expected a store, found no such file", "name the collector's --store file")
-    with _told(str(path), "read"):
+    with told(str(path), "read"):
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)
         check(connection, str(path))
         return connection
@@ -197,7 +175,7 @@ class SqliteCatalogue:
         self._path = path
 
     def _all(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
-        with _told(self._path, "read"):
+        with told(self._path, "read"):
             return self._connection.execute(sql, values).fetchall()
 
     def _one(self, sql: str, values: tuple[Any, ...]) -> Any:
@@ -261,6 +239,9 @@ class SqliteCatalogue:
                 found.append((entity, numbers[one], numbers[two]))
         return found
 
+    def entries(self, after_no: int = 0) -> list[EntryRow]:
+        return entries.entry_rows(self._all(entries.SELECT, (after_no,)))
+
     def record_hash(self, window_start_s: int, agent_no: int, seq: int) -> bytes | None:
         found: bytes | None = self._one(
             "SELECT hash FROM records WHERE window_start_s = ? AND agent_no = ? AND seq = ?",
@@ -278,7 +259,7 @@ class SqliteBooks:
         self._place = place
 
     def _all(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
-        with _told(self._path, "read"):
+        with told(self._path, "read"):
             return self._connection.execute(sql, values).fetchall()
 
     def next_position(self) -> int:
@@ -336,9 +317,12 @@ class SqliteBooks:
     def event_keys(self, subject: str) -> set[str]:
         return {key for (key,) in self._all("SELECT key FROM events WHERE subject = ?", (subject,))}
 
+    def entries(self, after_no: int = 0) -> list[EntryRow]:
+        return entries.entry_rows(self._all(entries.SELECT, (after_no,)))
+
     def write(self, transaction: Transaction) -> None:
         connection = self._connection
-        with _told(self._path, "commit"):
+        with told(self._path, "commit"):
             if connection.in_transaction:  # a rollback that failed too
                 connection.execute("ROLLBACK")
             try:
@@ -359,6 +343,6 @@ class SqliteBooks:
 
     def probe(self) -> None:
         self._place.check()
-        with _told(self._path, "commit"):
+        with told(self._path, "commit"):
             version = self._connection.execute("PRAGMA user_version").fetchone()[0]
             self._connection.execute(f"PRAGMA user_version = {int(version)}")

@@ -1,0 +1,46 @@
+"""Whether stored entries are what was said, in the order in which it was said. Pure: for fsck, and for reading."""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from flopmeter.collector.errors import RegistryError
+
+from .checks import Known, check_entry
+from .codec import NO_HASH, EntryRow, entry_hash, to_entry
+from .entries import Entry
+from .state import Registry
+
+
+class Fault(NamedTuple):
+    """The first place where the chain of entries does not hold."""
+
+    entry_no: int
+    column: str
+    expected: object
+    got: object
+
+
+def check_chain(rows: Iterable[EntryRow], known: Callable[[Entry], Known] | None = None) -> Fault | None:
+    """Walk the rows in order: numbers without holes, each hash over the one before, each entry admissible then.
+
+    `known` says what the books held when an entry was made; None: that is not looked at.
+    """
+    prev_hash, registry = NO_HASH, Registry()
+    for number, row in enumerate(rows, 1):
+        if row.entry_no != number:
+            return Fault(number, "entry_no", number, row.entry_no)
+        if row.prev_hash != prev_hash:
+            return Fault(number, "prev_hash", prev_hash, row.prev_hash)
+        try:
+            entry = to_entry(row)
+        except RegistryError as e:
+            return Fault(number, "statement", "a statement", str(e))
+        digest = entry_hash(prev_hash, entry)
+        if row.hash != digest:
+            return Fault(number, "hash", digest, row.hash)
+        try:
+            check_entry(registry, entry, None if known is None else known(entry))
+        except RegistryError as e:
+            return Fault(number, "statement", "one that was admissible when it was made", str(e))
+        prev_hash, registry = digest, registry.plus(entry)
+    return None
