@@ -4,8 +4,9 @@ import pytest
 from metering import JOB_A, JOB_B, SECOND, SMS, device
 
 from flopmeter.agent.metering.calibrate import Evidence, Held, Scale
+from flopmeter.agent.metering.entity import describe
 from flopmeter.agent.metering.epochs import alone
-from flopmeter.agent.metering.interval import NUMBERS, Interval, describe
+from flopmeter.agent.metering.interval import NUMBERS, Interval
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.w_table import current
 

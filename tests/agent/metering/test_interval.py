@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from metering import H100, SECOND, SMS, Gpu, device
 
+from flopmeter.agent.metering.entity import describe
 from flopmeter.agent.metering.interval import (
     ALL_CYCLES,
     ENERGY,
@@ -22,7 +23,6 @@ from flopmeter.agent.metering.interval import (
     by_percent,
     clock,
     counters_of,
-    describe,
     failure_reason,
     gap_numbers,
     point,
@@ -359,3 +359,8 @@ def test_no_float_breaks_it_and_no_pipe_exceeds_the_elapsed(
     if got is not None:
         assert all(0 <= n <= got.numbers[1] for n in got.numbers[2:11])
         assert got.numbers[0] == ns
+
+
+def test_an_exporters_totals_are_a3_because_nothing_confirms_what_a_count_is_worth() -> None:
+    assert describe(device(), current(), source="nvml").cycles_class is EvidenceClass.A1
+    assert describe(device(), current(), source="dcgm").cycles_class is EvidenceClass.A3

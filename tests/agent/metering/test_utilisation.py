@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flopmeter.agent.metering.interval import UTILISATION_WINDOW_NS, by_percent, describe, point
+from flopmeter.agent.metering.entity import describe
+from flopmeter.agent.metering.interval import UTILISATION_WINDOW_NS, by_percent, point
 from flopmeter.agent.metering.meter import Meter, MeterSettings
 from flopmeter.agent.reading import NodeFacts, Reading
 from flopmeter.contract.evidence_class import EvidenceClass

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flopmeter.agent.metering.crosscheck import BUSY_POWER_PERCENT, board_watts
-from flopmeter.agent.metering.interval import describe, fit
+from flopmeter.agent.metering.entity import describe, fit
 from flopmeter.agent.reading import Reading
 from flopmeter.agent.sources.dcgm_page import understand
 from flopmeter.agent.sources.prom_text import parse_page

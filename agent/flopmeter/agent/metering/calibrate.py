@@ -16,7 +16,8 @@ from itertools import repeat
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.usage import GapReason, Workload
 
-from .interval import ELAPSED_TOLERANCE_PERCENT, NUMBERS, Entity, Interval, Numbers
+from .entity import Entity
+from .interval import ELAPSED_TOLERANCE_PERCENT, NUMBERS, Interval, Numbers
 from .shares import APPORTIONED, Part, split
 
 #: Least time of evidence, and half-width of the bands around 1 and N (reference/metering.md 7.2, item 2).

@@ -18,6 +18,7 @@ from flopmeter.contract.w_table import WTable
 
 from .crosscheck import rate_detail
 from .epochs import Epochs, alone
+from .entity import describe, fit
 from .interval import (
     SM_ACTIVE,
     Interval,
@@ -27,10 +28,8 @@ from .interval import (
     by_counters,
     by_percent,
     clock,
-    describe,
     energy_only,
     failure_reason,
-    fit,
     point,
 )
 from .ratios import STOOD_STILL, busy

@@ -29,8 +29,8 @@ from flopmeter.contract.usage import (
 from flopmeter.contract.w_table import WTable, current
 
 from .crosscheck import library_details
+from .entity import describe
 from .intake import Intake
-from .interval import describe
 from .track import Track, dump_track, load_track
 from .window import Window
 

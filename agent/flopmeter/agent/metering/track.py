@@ -8,7 +8,8 @@ from flopmeter.contract.usage import Anchor, Device, GapReason, Workload, Worklo
 
 from .calibrate import Evidence, Held, HeldKey
 from .crosscheck import Checks
-from .interval import NUMBERS, Entity, Point
+from .entity import Entity
+from .interval import NUMBERS, Point
 from .ratios import EXACT, PLACES
 
 #: A cadence slower than 10 ticks is believed up to this: percentages over longer are not taken, as other

@@ -6,7 +6,8 @@ the most that can have run. So the sum of an entity's time stays whole, and the 
 
 from collections.abc import Collection, Mapping, Sequence
 
-from flopmeter.agent.metering.interval import describe, gap_numbers
+from flopmeter.agent.metering.entity import describe
+from flopmeter.agent.metering.interval import gap_numbers
 from flopmeter.agent.metering.window import MAX_DETAIL_CHARS
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.usage import (

@@ -100,7 +100,13 @@ def _class(
             clock = _add(["DCGM_FI_DEV_SM_CLOCK"]) if dcgm else "update the driver"
             return [*found, Advice("the pipes are read and the SM clock is not: an upper bound only", clock)]
         return [*found, _upper_only(device, major, dcgm=dcgm)]
-    if grade is EvidenceClass.A3:
+    if grade is EvidenceClass.A3 and dcgm and reading.cycles:
+        found.append(
+            Advice(
+                "an exporter's totals have no percentages of the same time: what a count is worth is unchecked"
+            )
+        )
+    elif grade is EvidenceClass.A3:
         found.append(Advice("the rates of this model are not confirmed: bounds are 10 % wider"))
     if not dcgm and grade in (EvidenceClass.A2, EvidenceClass.A3) and not reading.cycles:
         why = "no since-boot cycle counters: an agent's restart leaves a gap"

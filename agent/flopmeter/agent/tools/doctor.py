@@ -23,7 +23,7 @@ _HOST_PIDS = "pid:[4026531836]"
 _GRADE = {
     EvidenceClass.A1: "exact cycle counters",
     EvidenceClass.A2: "percentages x sampled clock",
-    EvidenceClass.A3: "as A1 or A2, on a model whose rates are not confirmed",
+    EvidenceClass.A3: "as A1 or A2, not confirmed for this model or source",
     EvidenceClass.B1: "dcgm-exporter with HMMA and IMMA",
     EvidenceClass.B2: "dcgm-exporter, any-tensor only",
     EvidenceClass.C: "an upper bound only",

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from flopmeter.agent.metering import interval as arithmetic
 from flopmeter.agent.metering.calibrate import Evidence
 from flopmeter.agent.metering.crosscheck import TELL_AGAIN_NS, Checks, rate_detail
-from flopmeter.agent.metering.interval import Entity, Interval, NoInterval, Numbers, Point, Why
+from flopmeter.agent.metering.entity import Entity, describe
+from flopmeter.agent.metering.interval import Interval, NoInterval, Numbers, Point, Why
 from flopmeter.agent.reading import Happening, HappeningKind, NodeFacts, Reading
 from flopmeter.agent.workloads.attribution import Attributor, Holding
 from flopmeter.contract.checks import Check
@@ -60,7 +61,7 @@ class EntityView:
         self, device: Device, source: str, parents: frozenset[str], table: WTable | None = None
     ) -> None:
         self._table = table or current()
-        self._entity: Entity = arithmetic.describe(device, self._table, source=source, parents=parents)
+        self._entity: Entity = describe(device, self._table, source=source, parents=parents)
         self._arch = self._table.arch(device.compute_capability, device.name)
         self._evidence = Evidence()
         self._last: Point | None = None
