@@ -65,8 +65,8 @@ bench: $(VENV)/.bench ## ratios of our speed to peers and floors, measured side 
 validate-gpu: ## the figures against known work on a real GPU; resumable (needs a GPU, PyTorch, nvidia-ml-py)
 	$(PYTHON) tests/gpu/validate.py run --out out/gpu $(ARGS)
 
-proto: $(VENV)/.dev ## generate protos/flopmeter/wire/v1/*_pb2* again
-	$(BIN)/python -m grpc_tools.protoc --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy -I protos --python_out=protos --mypy_out=protos protos/flopmeter/wire/v1/*.proto
+proto: $(VENV)/.dev ## generate protos/flopmeter/wire/*/*_pb2* again
+	$(BIN)/python -m grpc_tools.protoc --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy -I protos --python_out=protos --mypy_out=protos protos/flopmeter/wire/*/*.proto
 
 lock: $(VENV)/.dev ## resolve the lock files again (needs uv on the PATH or in .venv)
 	requirements/lock.sh

@@ -3,9 +3,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=$(mktemp -d); trap 'rm -rf "$out"' EXIT
-.venv/bin/python -m grpc_tools.protoc --plugin=protoc-gen-mypy=.venv/bin/protoc-gen-mypy -I protos --python_out="$out" --mypy_out="$out" protos/flopmeter/wire/v1/*.proto
-for f in "$out"/flopmeter/wire/v1/*; do
-  cmp -s "$f" "protos/flopmeter/wire/v1/$(basename "$f")" || { echo "stub differs: $(basename "$f"); run make proto and commit" >&2; exit 1; }
+.venv/bin/python -m grpc_tools.protoc --plugin=protoc-gen-mypy=.venv/bin/protoc-gen-mypy -I protos --python_out="$out" --mypy_out="$out" protos/flopmeter/wire/*/*.proto
+made=$(cd "$out" && find . -name '*_pb2*' | sort)
+for f in $made; do
+  cmp -s "$out/$f" "protos/$f" || { echo "stub differs: $f; run make proto and commit" >&2; exit 1; }
 done
-[ "$(ls protos/flopmeter/wire/v1 | grep -c _pb2)" = "$(ls "$out"/flopmeter/wire/v1 | grep -c _pb2)" ] || { echo "stubs left over from a deleted .proto" >&2; exit 1; }
+[ "$(cd protos && find . -name '*_pb2*' -not -path '*/__pycache__/*' | sort)" = "$made" ] || { echo "stubs left over from a deleted .proto" >&2; exit 1; }
 echo "stubs unchanged"

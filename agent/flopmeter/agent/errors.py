@@ -35,6 +35,10 @@ class SpoolFullError(SpoolError):
     """No room: the spool's size limit is reached or its disk is full. Nothing was kept; it may pass."""
 
 
+class KubernetesError(AgentError):
+    """The kubelet or the API server cannot be asked, or said what cannot be used. It is asked again."""
+
+
 class SettingsError(AgentError):
     """A setting is unknown or out of range."""
 

@@ -1,0 +1,1 @@
+"""Stubs of the kubelet's pod-resources API, by `make proto`."""
