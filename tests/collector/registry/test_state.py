@@ -116,6 +116,22 @@ def test_a_jobs_tag_beats_a_spans_which_beats_the_declared_purpose() -> None:
         assert r.has_spans("r1")
 
 
+def test_who_said_so_is_named_with_it() -> None:
+    again = Tag("r1", Purpose.RECOMPUTATION, evidence=("e",), fraction=Fraction(1, 4))
+    made = entries(
+        Declare("r1", purpose=Purpose.RL),
+        Declare("r1", owner="a"),
+        Tag("r1", Purpose.FINETUNING, 2, 3),
+        again,
+    )
+    r = Registry.of(made)
+    assert r.purpose_by("r1", JOB, 2) == (made[2], Purpose.FINETUNING)
+    assert r.purpose_by("r1", JOB, 3) == (made[0], Purpose.RL)
+    assert r.purpose_by("r2", JOB, 3) is None
+    assert r.recomputation_by("r1", JOB, 0) == (made[3], Fraction(1, 4))
+    assert r.recomputation_by("r2", JOB, 0) is None
+
+
 def test_an_open_span_has_one_end() -> None:
     r = Registry.of(entries(Tag("r1", Purpose.RL, from_hour=3), Tag("r2", Purpose.RL, until_hour=3)))
     assert [r.purpose("r1", JOB, h) for h in (2, 3, 10**6)] == [None, Purpose.RL, Purpose.RL]

@@ -99,13 +99,23 @@ class Registry:
 
     def purpose(self, run: str, job: JobKey, hour: int) -> Purpose | None:
         """What the job's time in that hour was for; None: nobody said, and it counts."""
+        found = self.purpose_by(run, job, hour)
+        return None if found is None else found[1]
+
+    def purpose_by(self, run: str, job: JobKey, hour: int) -> tuple[Entry, Purpose] | None:
+        """The same, with the entry that says so."""
         found = self._tag(run, job, hour, recomputation=False)
-        return found.purpose if found is not None else self._declared_purpose(run)
+        return (found[0], found[1].purpose) if found is not None else self._declared_purpose.get(run)
 
     def recomputation(self, run: str, job: JobKey, hour: int) -> Fraction | None:
         """Which part of the job's work in that hour was activations computed again; None: nobody said."""
+        found = self.recomputation_by(run, job, hour)
+        return None if found is None else found[1]
+
+    def recomputation_by(self, run: str, job: JobKey, hour: int) -> tuple[Entry, Fraction] | None:
+        """The same, with the entry that says so."""
         found = self._tag(run, job, hour, recomputation=True)
-        return None if found is None else found.fraction
+        return None if found is None or found[1].fraction is None else (found[0], found[1].fraction)
 
     def has_spans(self, run: str) -> bool:
         """Whether any tag of the run is of a span of time: then its totals must be told apart by hours."""
@@ -126,18 +136,18 @@ class Registry:
             found.setdefault(tag.run, []).append((e, tag))
         return found
 
-    def _tag(self, run: str, job: JobKey, hour: int, *, recomputation: bool) -> Tag | None:
-        best: Tag | None = None
-        for _, tag in self._tags.get(run, ()):
+    def _tag(self, run: str, job: JobKey, hour: int, *, recomputation: bool) -> tuple[Entry, Tag] | None:
+        best: tuple[Entry, Tag] | None = None
+        for entry, tag in self._tags.get(run, ()):
             if (tag.purpose is Purpose.RECOMPUTATION) is not recomputation or not covers(tag, hour):
                 continue
-            if tag.job == job or (tag.job is None and (best is None or best.job is None)):
-                best = tag
+            if tag.job == job or (tag.job is None and (best is None or best[1].job is None)):
+                best = entry, tag
         return best
 
-    def _declared_purpose(self, run: str) -> Purpose | None:
-        declared = self.declared(run)
-        return None if declared is None else declared.purpose
+    @cached_property
+    def _declared_purpose(self) -> dict[str, tuple[Entry, Purpose]]:
+        return {s.run: (e, s.purpose) for e, s in self._all(Declare) if s.purpose is not None}
 
     # ---- what the lab says ----------------------------------------------------------------------------
 
