@@ -24,10 +24,11 @@ def flopmeter(
     )
 
 
-def start(*args: str | Path, log: Path) -> subprocess.Popen[bytes]:
-    """Start and return at once; both outputs go to the end of `log`."""
+def start(*args: str | Path, log: Path, environ: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """Start and return at once; both outputs go to the end of `log`. `environ` is added to this process's own."""
     with log.open("ab") as f:
-        return subprocess.Popen([COMMAND, *map(str, args)], stdout=f, stderr=f)
+        whole = {**os.environ, **(environ or {})}
+        return subprocess.Popen([COMMAND, *map(str, args)], stdout=f, stderr=f, env=whole)
 
 
 def wait_for(what: str, condition: Callable[[], object], timeout: float = 90.0) -> None:

@@ -10,14 +10,13 @@ written but the nodes' own cgroups, which go when the cluster goes. reference/de
 
 import json
 import os
-import re
 import shutil
 import signal
 import socket
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -93,7 +92,11 @@ class Cluster:
             key = self.folder / "munge.key"
             at = [f"--{what}={self.folder}/munge.{end}" for what, end in _MUNGE.items()]
             self._start("munged", "--foreground", "--force", f"--key-file={key}", *at)
-            wait_for("munged listens", lambda: self._answers("munge", "-S", f"{self.folder}/munge.socket", "-n"), 20)
+            wait_for(
+                "munged listens",
+                lambda: self._answers("munge", "-S", f"{self.folder}/munge.socket", "-n"),
+                20,
+            )
             self._start("slurmctld", "-D", "-c")
             for name in self.nodes.values():
                 self._start("slurmd", "-D", "-N", name)
@@ -223,7 +226,13 @@ class Cluster:
 
     def _command(self, *command: str, check: bool = True) -> str:
         done = subprocess.run(
-            command, env=self.environ, capture_output=True, text=True, timeout=60, check=False, cwd=self.folder
+            command,
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            cwd=self.folder,
         )
         assert not check or done.returncode == 0, f"{command}: {done.stderr}\n{self.logs()}"
         return done.stdout.strip()
@@ -238,7 +247,12 @@ class Cluster:
         """Start `srun ARGS`; ended with the cluster if not before."""
         with (self.folder / "srun.out").open("ab") as f:
             process = subprocess.Popen(
-                ["srun", *args], env=self.environ, stdin=subprocess.DEVNULL, stdout=f, stderr=f, cwd=self.folder
+                ["srun", *args],
+                env=self.environ,
+                stdin=subprocess.DEVNULL,
+                stdout=f,
+                stderr=f,
+                cwd=self.folder,
             )
         self._up.append(process)
         return process
@@ -254,11 +268,14 @@ class Cluster:
         listed = self._command("sinfo", "-h", "-N", "-o", "%N %T")
         return dict(line.split() for line in listed.splitlines())
 
-    def queue(self, *options: str) -> list[dict[str, Any]]:
-        """The jobs of `squeue --json`."""
-        jobs = json.loads(self._command("squeue", "--json", *options))["jobs"]
+    def queue(self) -> list[dict[str, Any]]:
+        """All jobs of `squeue --json`, which ignores --jobs and other filters (22.05)."""
+        jobs = json.loads(self._command("squeue", "--json"))["jobs"]
         assert isinstance(jobs, list)
         return jobs
+
+    def job(self, number: int) -> dict[str, Any]:
+        return next(job for job in self.queue() if job["job_id"] == number)
 
     def states(self, job: int) -> list[str]:
         """State of a job, or of each task of an array."""
