@@ -31,8 +31,10 @@ class Answer(StrEnum):
     EXCLUDED = "excluded"  # need not be counted
     SILENT = "silent"  # counts, and is said
 
-
-_STRENGTH = (Answer.EXCLUDED, Answer.SILENT, Answer.COUNTS)
+    @property
+    def strength(self) -> int:
+        """Counts over silent over excluded."""
+        return (Answer.EXCLUDED, Answer.SILENT, Answer.COUNTS).index(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +53,8 @@ class Ruling:
 
     @property
     def strength(self) -> int:
-        """Of several rulings the strongest holds: counts over silent over excluded."""
-        return _STRENGTH.index(self.answer)
+        """Of several rulings on one thing the strongest holds."""
+        return self.answer.strength
 
 
 #: What no tag says the purpose of (regulations.md section 13, item 5).
