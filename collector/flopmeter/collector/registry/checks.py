@@ -31,6 +31,7 @@ from .entries import (
     Statement,
     Tag,
 )
+from .lineage import check_link
 from .state import Registry, names_of
 
 #: Purposes that a shipped profile leaves out of some total: an "N" in reference/regulations.md section 3. A tag of
@@ -405,9 +406,9 @@ def _against_entries(registry: Registry, entry: Entry, known: Known | None) -> N
                     f"link: {run} {s.relation} {parent} is said already",
                     "nothing to do; `flopmeter runs entries` shows by whom",
                 )
-            _cycle(registry, run, (parent,))
+            _stands_on(registry, run, (parent,))
         case Declare(run=run, base_models=base):
-            _cycle(registry, run, base)
+            _stands_on(registry, run, base)
         case Retract(number=number):
             _retract(registry, number, entry, known)
 
@@ -437,8 +438,8 @@ def _meet(a: Tag, b: Tag) -> bool:
     return since < until
 
 
-def _cycle(registry: Registry, run: str, parents: Iterable[str]) -> None:
-    """No run may stand on itself, through whatever steps."""
+def _stands_on(registry: Registry, run: str, parents: Iterable[str]) -> None:
+    """No run may stand on itself through whatever steps, nor on a crowd (lineage.check_link)."""
     stands_on: dict[str, set[str]] = {}
     for link in registry.links:
         stands_on.setdefault(link.run, set()).add(link.parent)
@@ -447,31 +448,8 @@ def _cycle(registry: Registry, run: str, parents: Iterable[str]) -> None:
         if declared is not None:
             stands_on.setdefault(name, set()).update(declared.base_models)
     for parent in parents:
-        path = _path(stands_on, parent, run)
-        if path is not None:
-            raise EntryRefused(
-                f"lineage: expected no circle, got {' on '.join([run, *path])}",
-                "a run cannot stand on what stands on it; retract the entry that is wrong",
-            )
-
-
-def _path(stands_on: Mapping[str, AbstractSet[str]], start: str, goal: str) -> list[str] | None:
-    """From `start` to `goal` by what stands on what, or None."""
-    came: dict[str, str | None] = {start: None}
-    queue = [start]
-    for name in queue:
-        if name == goal:
-            path: list[str] = []
-            at: str | None = name
-            while at is not None:
-                path.append(at)
-                at = came[at]
-            return path[::-1]
-        for parent in sorted(stands_on.get(name, ())):
-            if parent not in came:
-                came[parent] = name
-                queue.append(parent)
-    return None
+        check_link(stands_on, run, parent)
+        stands_on.setdefault(run, set()).add(parent)
 
 
 def _retract(registry: Registry, number: int, by: Entry, known: Known | None) -> None:
