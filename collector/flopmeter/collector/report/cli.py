@@ -37,7 +37,23 @@ regimes_option = click.option(
 )
 
 
-@click.group()
+#: What people say of runs is in the registry's room, and imported when it is asked for.
+_REGISTRY = ("declare", "assign", "tag", "link", "external", "retract", "entries")
+
+
+class _Runs(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *_REGISTRY]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _REGISTRY:
+            return super().get_command(ctx, cmd_name)
+        from flopmeter.collector.registry.cli import COMMANDS
+
+        return COMMANDS[cmd_name]
+
+
+@click.group(cls=_Runs)
 def runs() -> None:
     """Training runs and their totals."""
 
@@ -52,11 +68,11 @@ def runs_list(store: Path, regimes_dir: Path | None, as_json: bool) -> None:
     from .runs_view import runs_view
 
     with queries.reading(store) as reader:
-        documents = reader.runs(queries.asked(time.time_ns(), _regimes(regimes_dir)))
+        documents = reader.runs(queries.asked(time.time_ns(), regimes_of(regimes_dir)))
     if as_json:
         emit_json({"runs": documents})
     else:
-        click.echo(runs_view(documents, _paint()))
+        click.echo(runs_view(documents, paint()))
 
 
 @runs.command("show")
@@ -72,7 +88,7 @@ def runs_show(run: str, store: Path, regimes_dir: Path | None, as_json: bool) ->
     if as_json:
         emit_json(document)
     else:
-        click.echo(run_view(document, _paint()))
+        click.echo(run_view(document, paint()))
 
 
 @runs.command("watch")
@@ -104,8 +120,8 @@ def _watch(look: Callable[[], list[dict[str, Any]]], interval: float, times: int
     while True:
         documents = look()
         if on_terminal:
-            paint = _paint()
-            text = run_view(documents[0], paint) if len(documents) == 1 else runs_view(documents, paint)
+            page = paint()
+            text = run_view(documents[0], page) if len(documents) == 1 else runs_view(documents, page)
             # Home, the picture with each line's rest erased, then all below it: no flicker.
             click.echo("\x1b[H" + text.replace("\n", "\x1b[K\n") + "\x1b[K\n\x1b[J", nl=False, color=True)
         else:
@@ -127,7 +143,7 @@ def _watched(run: str | None, store: Path, regimes_dir: Path | None) -> list[dic
     if run is not None:
         return [_run(run, store, regimes_dir)]
     with queries.reading(store) as reader:
-        return reader.runs(queries.asked(time.time_ns(), _regimes(regimes_dir)))
+        return reader.runs(queries.asked(time.time_ns(), regimes_of(regimes_dir)))
 
 
 def _run(run: str, store: Path, regimes_dir: Path | None) -> dict[str, Any]:
@@ -138,7 +154,7 @@ def _run(run: str, store: Path, regimes_dir: Path | None) -> dict[str, Any]:
     from . import queries
 
     with queries.reading(store) as reader:
-        found = reader.runs(queries.asked(time.time_ns(), _regimes(regimes_dir)), run, series=True)
+        found = reader.runs(queries.asked(time.time_ns(), regimes_of(regimes_dir)), run, series=True)
         if not found or not run:
             near = difflib.get_close_matches(run, reader.run_names(), n=3, cutoff=0.4)
             raise StoreError(
@@ -177,7 +193,7 @@ def events_list(store: Path, run: str | None, kind: str | None, as_json: bool) -
     if as_json:
         emit_json({"events": found})
     else:
-        click.echo(events_view(found, _paint(), filtered=bool(run or kind)))
+        click.echo(events_view(found, paint(), filtered=bool(run or kind)))
 
 
 @click.group()
@@ -192,11 +208,11 @@ def regimes_list(regimes_dir: Path | None, as_json: bool) -> None:
     """Every regime known here, by threshold."""
     from .runs_view import regimes_view
 
-    documents = [_regime_document(r) for r in _regimes(regimes_dir)]
+    documents = [_regime_document(r) for r in regimes_of(regimes_dir)]
     if as_json:
         emit_json({"regimes": documents})
     else:
-        click.echo(regimes_view(documents, _paint()))
+        click.echo(regimes_view(documents, paint()))
 
 
 @regimes.command("show")
@@ -209,7 +225,7 @@ def regimes_show(regime_id: str, regimes_dir: Path | None, as_json: bool) -> Non
 
     from .runs_view import regime_view
 
-    known = {r.id: r for r in _regimes(regimes_dir)}
+    known = {r.id: r for r in regimes_of(regimes_dir)}
     if regime_id not in known:
         raise CollectorError(
             f"regime {regime_id!r}: expected one of {', '.join(known)}", "a site's own need --regimes DIR"
@@ -218,7 +234,7 @@ def regimes_show(regime_id: str, regimes_dir: Path | None, as_json: bool) -> Non
     if as_json:
         emit_json(document)
     else:
-        click.echo(regime_view(document, _paint()))
+        click.echo(regime_view(document, paint()))
 
 
 @regimes.command("check")
@@ -240,7 +256,7 @@ def regimes_check(file: Path, as_json: bool) -> None:
         emit_json(document)
     else:
         said = f"{file}: good: {document['id']}, {document['comparison']} {document['threshold_flop']}"
-        click.echo(folded(said, _paint().width))
+        click.echo(folded(said, paint().width))
 
 
 @click.group()
@@ -261,7 +277,7 @@ def fleet_list(store: Path, as_json: bool) -> None:
     if as_json:
         emit_json(document)
     else:
-        click.echo(fleet_view(document, _paint()))
+        click.echo(fleet_view(document, paint()))
 
 
 @click.command()
@@ -289,18 +305,20 @@ def fsck(store: Path, regimes_dir: Path | None, as_json: bool) -> None:
             click.echo(f"\r{done:,} of {whole:,} records\x1b[K", err=True, nl=False)
 
     on_terminal = sys.stderr.isatty()
-    result = check_store(store_file(store), _regimes(regimes_dir), progress=progress if on_terminal else None)
+    result = check_store(
+        store_file(store), regimes_of(regimes_dir), progress=progress if on_terminal else None
+    )
     if on_terminal:
         click.echo("\r\x1b[K", err=True, nl=False)
     if as_json:
         emit_json(result_document(result))
     else:
-        click.echo(folded(result_text(result), _paint().width), err=result.difference is not None)
+        click.echo(folded(result_text(result), paint().width), err=result.difference is not None)
     if result.difference is not None:
         raise click.exceptions.Exit(1)
 
 
-def _regimes(directory: Path | None) -> "tuple[Regime, ...]":
+def regimes_of(directory: Path | None) -> "tuple[Regime, ...]":
     from flopmeter.collector.law.regimes import with_site
 
     return with_site(directory)
@@ -320,7 +338,7 @@ def _regime_document(regime: "Regime") -> dict[str, Any]:
     return document
 
 
-def _paint() -> "Paint":
+def paint() -> "Paint":
     """Colour on a terminal that wants it; https://no-color.org."""
     import os
     import shutil

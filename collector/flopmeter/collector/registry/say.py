@@ -1,0 +1,100 @@
+"""How a person's word gets into the store: read what holds, check, append; again if somebody else was quicker."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from flopmeter.collector.errors import EntryRefused, StoreError
+from flopmeter.collector.report.queries import Reader, reading
+from flopmeter.collector.store.base import LastEntry
+from flopmeter.collector.store.entries import SELECT, SqliteEntries, entry_rows
+
+from .checks import Known, check_entry
+from .codec import NO_HASH, EntryRow, entry_hash, to_entry, to_row
+from .entries import Entry, Statement
+from .known import JOB_COLUMNS, JobRow, known
+from .state import Registry
+
+#: Two people's commands meet within milliseconds; ten in a row is a program that never lets go.
+TRIES = 10
+
+#: What is to be said, once it is known what holds.
+Make = Callable[[Known], Statement]
+
+
+class Said(NamedTuple):
+    """A statement, by whom and why."""
+
+    statement: Statement
+    who: str
+    why: str
+
+
+class _Overtaken(Exception):  # noqa: N818
+    """Another entry was appended since the registry was read."""
+
+
+def read_registry(reader: Reader) -> Registry:
+    """The registry in a store. Raises StoreError where its chain does not hold: nothing may be built on that."""
+    rows = entry_rows(reader.rows(SELECT, (0,)))
+    _check_hashes(rows)
+    return Registry.of(map(to_entry, rows))
+
+
+def read_known(reader: Reader, registry: Registry) -> Known:
+    """What the store's books name."""
+    rows = reader.rows(f"SELECT DISTINCT {JOB_COLUMNS} FROM workloads")  # noqa: S608
+    return known(map(JobRow._make, rows), registry)
+
+
+def say(path: Path, make: Make, who: str, why: str, unix_ns: Callable[[], int]) -> Entry:
+    """Append what `make` returns to the store at `path`. Raises RegistryError or StoreError; then nothing was said."""
+    for _ in range(TRIES):
+        with reading(path) as reader:
+            registry = read_registry(reader)
+            books = read_known(reader, registry)
+        statement = make(books)
+        with SqliteEntries(path) as log:
+            try:
+                return to_entry(log.append_entry(_next(registry, books, Said(statement, who, why), unix_ns)))
+            except _Overtaken:
+                continue
+    raise EntryRefused(
+        f"entry: {TRIES} times somebody else made an entry first",
+        "another program makes entries without end: stop it",
+    )
+
+
+def _next(
+    registry: Registry, books: Known, said: Said, unix_ns: Callable[[], int]
+) -> Callable[[LastEntry], EntryRow]:
+    def make(last: LastEntry) -> EntryRow:
+        if last.entry_no != len(registry.entries):
+            raise _Overtaken
+        entry = Entry(last.entry_no + 1, unix_ns(), last.position, said.who, said.why, said.statement)
+        check_entry(registry, entry, books)
+        return to_row(entry, last.hash)
+
+    return make
+
+
+def draft(registry: Registry, books: Known, said: Said, unix_ns: int) -> Entry:
+    """The entry that `say` would append, checked, and not appended."""
+    last = registry.entries[-1] if registry.entries else None
+    position = 0 if last is None else last.position
+    entry = Entry(len(registry.entries) + 1, unix_ns, position, said.who, said.why, said.statement)
+    check_entry(registry, entry, books)
+    return entry
+
+
+def _check_hashes(rows: Sequence[EntryRow]) -> None:
+    prev_hash = NO_HASH
+    for number, row in enumerate(rows, 1):
+        if (row.entry_no, row.prev_hash) != (number, prev_hash) or row.hash != entry_hash(
+            prev_hash, to_entry(row)
+        ):
+            raise StoreError(
+                f"entry {number} of the run registry: expected what was said then, got something else: it was altered",
+                "keep this store as evidence; `flopmeter collector fsck` names the difference; restore a backup",
+            )
+        prev_hash = row.hash

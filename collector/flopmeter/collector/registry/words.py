@@ -1,0 +1,100 @@
+"""Entries for people and for programs: a sentence each, a JSON object each. Pure."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from flopmeter.cli.output import flop_text
+from flopmeter.collector.law.events import time_text
+from flopmeter.collector.report.layout import Paint, wrapped
+
+from .codec import statement_json
+from .entries import (
+    Assign,
+    Decision,
+    Declare,
+    Entry,
+    External,
+    Link,
+    Retract,
+    Rules,
+    Statement,
+    Tag,
+)
+from .known import job_text
+from .state import Registry
+from .when import span_text
+
+
+def sentence(s: Statement) -> str:
+    """What a statement says, in words; every name and figure that it holds."""
+    match s:
+        case Declare():
+            said = [
+                *([f"owner {s.owner}"] if s.owner is not None else []),
+                *([f"budget {flop_text(s.budget_flop)} FLOP"] if s.budget_flop is not None else []),
+                *([f"hardware {s.hardware}"] if s.hardware is not None else []),
+                *([f"ends {_minute(s.expected_end_unix_ns)}"] if s.expected_end_unix_ns is not None else []),
+                *([f"dtype {s.dtype}"] if s.dtype is not None else []),
+                *([f"purpose {s.purpose}"] if s.purpose is not None else []),
+                *([f"from {', '.join(s.base_models)}"] if s.base_models else []),
+            ]
+            return f"run {s.run} declared: {'; '.join(said)}"
+        case Assign():
+            what = f"job {job_text(s.job)}" + (f", step {s.step}" if s.step is not None else "")
+            return f"{what} belongs to run {s.run}" if s.run else f"{what} goes back to what the rules chose"
+        case Tag():
+            part = f"{s.fraction} of " if s.fraction is not None else ""
+            whose = f"job {job_text(s.job)} of {s.run}" if s.job is not None else f"run {s.run}"
+            return f"{part}{whose}, {span_text(s.from_hour, s.until_hour)}, was {s.purpose}"
+        case Link():
+            return f"run {s.run} {s.relation} {s.parent}"
+        case External():
+            f = s.flop
+            bounds = "" if f.lower == f.upper else f" (between {flop_text(f.lower)} and {flop_text(f.upper)})"
+            return f"model {s.name}, trained elsewhere with {flop_text(f.point)} FLOP{bounds}: {s.source}"
+        case Retract():
+            return f"entry {s.number} no longer holds"
+        case Decision():
+            return f"suggestion {s.suggestion} {'accepted' if s.accepted else 'rejected'}"
+        case Rules():
+            return f"run-identity rules, {len(s.text.splitlines())} lines"
+
+
+def entry_document(entry: Entry, registry: Registry) -> dict[str, Any]:
+    """`runs entries --json`, one of its entries."""
+    return {
+        "number": entry.number,
+        "time": time_text(entry.unix_ns),
+        "unix_ns": str(entry.unix_ns),
+        "position": entry.position,
+        "who": entry.who,
+        "why": entry.why,
+        "says": sentence(entry.statement),
+        "statement": statement_json(entry.statement),
+        "retracted_by": registry.retracted.get(entry.number),
+    }
+
+
+def entry_lines(entry: Entry, registry: Registry, paint: Paint) -> list[str]:
+    """One entry on a page: what, then who, when and why, and whether it still holds."""
+    by = registry.retracted.get(entry.number)
+    gone = f" (taken back by entry {by})" if by is not None else ""
+    first, *rest = wrapped(sentence(entry.statement) + gone, paint.width, " " * 6, "")
+    lines = [f"{entry.number:4}  {paint(first.strip(), bold=by is None, dim=by is not None)}", *rest]
+    lines += wrapped(f"{_minute(entry.unix_ns)} UTC, {entry.who}: {entry.why}", paint.width, " " * 6, "")
+    if isinstance(entry.statement, Tag):
+        for reference in entry.statement.evidence:
+            lines += wrapped(f"evidence: {reference}", paint.width, " " * 6, "")
+    return lines
+
+
+def entries_view(entries: Iterable[Entry], registry: Registry, paint: Paint) -> str:
+    """`runs entries`: the history, oldest first."""
+    lines = [line for entry in entries for line in entry_lines(entry, registry, paint)]
+    if not lines:
+        return "no entries: nobody has said anything of a run (flopmeter runs declare RUN --owner NAME)"
+    return "\n".join(lines)
+
+
+def _minute(unix_ns: int) -> str:
+    return time_text(unix_ns)[:16].replace("T", " ")
