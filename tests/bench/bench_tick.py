@@ -56,7 +56,7 @@ def measure(kind: str, folder: Path) -> dict:
         raise SystemExit(NO_COMPILER)
     from flopmeter.agent.metering.meter import Meter, MeterSettings
     from flopmeter.agent.reader import Reader
-    from flopmeter.agent.workloads.attribution import ProcFinder
+    from flopmeter.agent.workloads.processes import ProcFinder
 
     setting = KINDS[kind][0]
     busy = f"clock=1980:0.6,1410:0.4 hmma=0.45 fp32=0.05 dram=0.3 power=655000 procs={os.getpid()}"

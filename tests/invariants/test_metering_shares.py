@@ -24,7 +24,8 @@ from metering import (
 from flopmeter.agent.metering.meter import Sealed
 from flopmeter.agent.metering.shares import divide
 from flopmeter.agent.reading import CYCLE_IDS, Process, Reading
-from flopmeter.agent.workloads.attribution import WorkloadFinder
+from flopmeter.agent.workloads.attribution import Attributor
+from flopmeter.agent.workloads.processes import WorkloadFinder
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.flop import Cycles, Figure, flop
 from flopmeter.contract.usage import IDLE, UNATTRIBUTED, GapReason, Measured, Usage, Workload, WorkloadKind
@@ -296,11 +297,12 @@ def test_time_whose_detail_was_given_up_is_the_sharers_if_nobody_else_was_there(
     held: set, nobody: bool
 ) -> None:  # type: ignore[type-arg]
     gpu, readings = life()
-    agent = meter(finder=Finder())
+    attributor = Attributor(Finder())  # one for both, as the pipeline has it
+    agent = meter(attributor=attributor)
     sealed = [s for r in readings for s in agent.observe(r)]
     last = agent.flush()
     assert last is not None
-    agent = meter(finder=Finder(), journal=last.journal)
+    agent = meter(attributor=attributor, journal=last.journal)
     agent.bridge(GapReason.SPOOL_FULL, {"GPU-0": held})
     gpu.run(20 * SECOND, BUSY)
     sealed += [last, *agent.observe(shared(128 * SECOND, gpu))]

@@ -25,7 +25,9 @@ from .shipping.seal import RecordTooLargeError
 from .shipping.spool import DEFAULT_KEEP_ACKED_BYTES, DEFAULT_LIMIT_BYTES, Spool
 from .shipping.uplink import Identity, Status, Timing, Uplink
 from .sources.base import Recording
-from .workloads.attribution import WorkloadFinder
+from .workloads.allocations import AllocationSource
+from .workloads.attribution import Attributor
+from .workloads.processes import WorkloadFinder
 
 log = logging.getLogger(__name__)
 
@@ -64,17 +66,25 @@ def meter_factory(
     *,
     agent_version: str,
     finder: WorkloadFinder | None = None,
+    sources: Sequence[AllocationSource] = (),
     replay: bool | None = None,
 ) -> MeterFactory:
-    """The real meter. `finder` tells what processes belong to, where the source does not say.
+    """The real meter. Where the source does not say who held a device, `finder` tells what processes belong to, and
+    `sources`, best first, whom the scheduler gave it to.
 
     `replay`: pass True for a recording, whose items come again from the beginning after a restart, whatever
     source it was recorded from.
     """
+    attributor = Attributor(finder, sources)  # what was learned of workloads outlives a meter
 
     def make(facts: NodeFacts, journal: bytes | None) -> PipelineMeter:
         return Meter(
-            facts, settings, agent_version=agent_version, journal=journal, finder=finder, replay=replay
+            facts,
+            settings,
+            agent_version=agent_version,
+            journal=journal,
+            attributor=attributor,
+            replay=replay,
         )
 
     return make

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import version
@@ -18,7 +18,9 @@ from .reading import Happening, NodeFacts, Reading
 from .settings import AgentSettings
 from .sources.base import Recording, Source
 from .sources.open import open_source
-from .workloads.attribution import Attributor, ProcFinder
+from .workloads.allocations import AllocationSource
+from .workloads.attribution import Attributor
+from .workloads.processes import ProcFinder
 
 log = logging.getLogger(__name__)
 
@@ -87,12 +89,13 @@ def _meter(source: Source, settings: AgentSettings, ours: str, clock: SystemCloc
     with ExitStack() as undo:
         undo.callback(reader.close)
         finder = ProcFinder()
-        pipeline = _pipeline(reader.facts(), settings, ours, finder, replay=False)
+        sources = open_allocations(settings, clock)
+        for allocations in sources:
+            undo.callback(allocations.close)
+        pipeline = _pipeline(reader.facts(), settings, ours, finder, sources, replay=False)
         undo.callback(pipeline.close)
-        attributor = Attributor(finder)
-        view = AgentView(
-            pipeline, version=ours, tick_ns=settings.tick, workload=lambda r: attributor.attribute(r)[0]
-        )
+        attributor = Attributor(finder, sources)
+        view = AgentView(pipeline, version=ours, tick_ns=settings.tick, workload=attributor.described)
         loop = Loop(
             reader,
             pipeline,
@@ -109,11 +112,17 @@ def _meter(source: Source, settings: AgentSettings, ours: str, clock: SystemCloc
         loop.run()
 
 
+def open_allocations(settings: AgentSettings, clock: SystemClock) -> list[AllocationSource]:
+    """What tells whom the scheduler gave the GPUs to, best first: the first that names an entity's holder is believed."""
+    del settings, clock
+    return []
+
+
 def _play(recording: Recording, settings: AgentSettings, ours: str, clock: SystemClock) -> None:
     """A trace as the source: played once, as fast as it goes."""
     with ExitStack() as undo:
         undo.callback(recording.close)
-        pipeline = _pipeline(recording.facts(), settings, ours, None, replay=True)
+        pipeline = _pipeline(recording.facts(), settings, ours, None, (), replay=True)
         undo.callback(pipeline.close)
         Notifier().ready("playing a trace")
         summary = pipeline.play(recording, stopping=lambda: clock.stopping)
@@ -123,12 +132,18 @@ def _play(recording: Recording, settings: AgentSettings, ours: str, clock: Syste
 
 
 def _pipeline(
-    facts: NodeFacts, settings: AgentSettings, ours: str, finder: ProcFinder | None, *, replay: bool
+    facts: NodeFacts,
+    settings: AgentSettings,
+    ours: str,
+    finder: ProcFinder | None,
+    sources: Sequence[AllocationSource],
+    *,
+    replay: bool,
 ) -> Pipeline:
     meter_settings = MeterSettings(settings.window, settings.tick)
     pipeline = Pipeline.open(
         facts,
-        meter_factory(meter_settings, agent_version=ours, finder=finder, replay=replay),
+        meter_factory(meter_settings, agent_version=ours, finder=finder, sources=sources, replay=replay),
         PipelineSettings(
             state=settings.state,
             collector=settings.collector,

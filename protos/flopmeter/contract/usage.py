@@ -204,6 +204,7 @@ class NoticeKind(IntEnum):
     READING_REFUSED = 14
     SPOOL_LOST = 15
     CROSS_CHECK = 16  # independent readings disagree: flagged, never corrected (metering.md 6.2)
+    ATTRIBUTION = 17  # evidence of who held a device is missing or contradicts itself
 
     @property
     def label(self) -> str:

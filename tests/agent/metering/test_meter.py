@@ -26,7 +26,7 @@ from flopmeter.agent.metering.meter import Meter, Sealed
 from flopmeter.agent.reading import CYCLE_IDS, Happening, HappeningKind, Process, Reading
 from flopmeter.agent.shipping.encode import encode_batch, encode_inventory, inventory_digest
 from flopmeter.agent.shipping.journal import load_journal
-from flopmeter.agent.workloads.attribution import WorkloadFinder
+from flopmeter.agent.workloads.processes import WorkloadFinder
 from flopmeter.collector.encode import decode_inventory
 from flopmeter.collector.ingest.encode import BatchView, device_bounds, divided
 from flopmeter.contract.errors import ContractError

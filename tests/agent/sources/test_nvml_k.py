@@ -6,7 +6,7 @@ import pytest
 from fakenvml.driver import COMPILER, NO_COMPILER, SECOND, Machine
 
 from flopmeter.agent.metering.meter import Meter, MeterSettings, Sealed
-from flopmeter.agent.workloads.attribution import WorkloadFinder
+from flopmeter.agent.workloads.processes import WorkloadFinder
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.usage import Measured, NoticeKind, Usage, Workload, WorkloadKind
 

@@ -1,20 +1,20 @@
-"""Whose a reading is: what the source states, else the processes, each by its cgroup."""
+"""Whose a reading is: what the source states, else the processes, and whom the scheduler gave the GPU to."""
 
 import os
-from pathlib import Path
+from collections.abc import Mapping
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from metering import JOB_A, JOB_B
+from metering import JOB_A, JOB_B, SECOND, device
 
 from flopmeter.agent.reading import Process, Reading
-from flopmeter.agent.workloads.attribution import Attributor, Holding, ProcFinder, from_cgroup
-from flopmeter.agent.workloads.labels import tidy
+from flopmeter.agent.workloads.allocations import Allocations
+from flopmeter.agent.workloads.attribution import NO_HOST_PIDS, UNSEEN_NS, Attributor, Holding
+from flopmeter.agent.workloads.processes import ProcFinder
 from flopmeter.contract.ids import check_label
 from flopmeter.contract.usage import IDLE, UNATTRIBUTED, Workload, WorkloadKind
 
-POD = "1f0c3a52-5b3e-4a57-9b4e-0c9c1d2e3f40"
+A, B = Workload(WorkloadKind.SLURM, job="1", step="0"), Workload(WorkloadKind.SLURM, job="2", step="0")
+ALLOCATED_A, ALLOCATED_B = Workload(WorkloadKind.SLURM, job="1"), Workload(WorkloadKind.SLURM, job="2")
 
 
 class Finder:
@@ -27,14 +27,46 @@ class Finder:
         return self.found.get(pid)
 
 
+class Scheduler:
+    """An AllocationSource in a test's hand."""
+
+    def __init__(self, **given: tuple[Workload, ...]) -> None:
+        self.now: Allocations | None = None
+        self.met_with: list[tuple[str, Workload]] = []
+        self.more: dict[str, dict[str, object]] = {}
+        self.give({name.replace("_", "-"): held for name, held in given.items()})
+
+    def give(self, given: Mapping[str, tuple[Workload, ...]], at_ns: int = 1) -> None:
+        self.now = Allocations(at_ns, dict(given))
+
+    def latest(self) -> Allocations | None:
+        return self.now
+
+    def describe(self, workload: Workload) -> Workload:
+        from dataclasses import replace
+
+        more = self.more.get(workload.job)
+        return replace(workload, **more) if more else workload  # type: ignore[arg-type]
+
+    def met(self, entity: str, workload: Workload) -> None:
+        self.met_with.append((entity, workload))
+
+    def close(self) -> None:
+        pass
+
+
 def reading(*pids: int, **changes: object) -> Reading:
     processes = tuple(Process(p, p * 10) for p in pids)
     return Reading(**({"entity": "GPU-0", "t_boot_ns": 1, "t_unix_ns": 1, "processes": processes} | changes))  # type: ignore[arg-type]
 
 
+# ---- what the source states, and processes alone ---------------------------------------------------
+
+
 def test_what_the_source_states_wins() -> None:
     finder = Finder({1: JOB_B})
-    assert Attributor(finder).attribute(reading(1, workload=JOB_A)) == Holding(JOB_A)
+    found = Attributor(finder, [Scheduler(GPU_0=(ALLOCATED_B,))]).attribute(reading(1, workload=JOB_A))
+    assert found == Holding(JOB_A)
     assert finder.asked == []
 
 
@@ -44,8 +76,12 @@ def test_no_process_is_idle_and_no_list_is_unknown() -> None:
     assert attributor.attribute(reading(processes=None)) == Holding(None)
 
 
-def test_one_workload_of_many_processes() -> None:
-    assert Attributor(Finder({1: JOB_A, 2: JOB_A})).attribute(reading(1, 2)) == Holding(JOB_A, snapshot=True)
+def test_one_workload_of_many_processes_and_what_is_known_of_it() -> None:
+    attributor = Attributor(Finder({1: JOB_A, 2: JOB_A}))
+    assert attributor.attribute(reading(1, 2)) == Holding(A, snapshot=True)
+    assert attributor.describe(A) == JOB_A
+    assert attributor.described(reading(1, 2)) == JOB_A
+    assert attributor.described(reading(processes=None)) is None
 
 
 def test_several_workloads_share_and_are_named() -> None:
@@ -53,17 +89,17 @@ def test_several_workloads_share_and_are_named() -> None:
     holding = Attributor(found).attribute(reading(1, 2, 3))
     assert holding.workload == UNATTRIBUTED
     assert holding.shared == "held by a process that cannot be told, slurm:1.0, slurm:2.0"
-    assert holding.parts == ((UNATTRIBUTED, 1), (JOB_A, 1), (JOB_B, 1))  # nobody's SM utilisation is known
+    assert holding.parts == ((UNATTRIBUTED, 1), (A, 1), (B, 1))  # nobody's SM utilisation is known
 
 
 def test_shares_follow_the_sm_utilisation_of_this_reading() -> None:
     finder = Finder({1: JOB_A, 2: JOB_B, 3: JOB_A})
     attributor = Attributor(finder)
     for used, wanted in (
-        ((30.0, 60.0, 10.0), {JOB_A: 40, JOB_B: 60}),  # two processes of one workload are one workload
-        ((None, 60.0, None), {JOB_A: 0, JOB_B: 60}),  # no sample beside one that has: it ran nothing
-        ((0.0, 0.0, None), {JOB_A: 1, JOB_B: 1}),
-        ((float("nan"), 101.0, -1.0), {JOB_A: 1, JOB_B: 1}),
+        ((30.0, 60.0, 10.0), {A: 40, B: 60}),  # two processes of one workload are one workload
+        ((None, 60.0, None), {A: 0, B: 60}),  # no sample beside one that has: it ran nothing
+        ((0.0, 0.0, None), {A: 1, B: 1}),
+        ((float("nan"), 101.0, -1.0), {A: 1, B: 1}),
     ):
         processes = tuple(Process(p, p * 10, u) for p, u in zip((1, 2, 3), used, strict=True))
         holding = attributor.attribute(reading(processes=processes))
@@ -71,7 +107,7 @@ def test_shares_follow_the_sm_utilisation_of_this_reading() -> None:
         assert {w: weights[w] * sum(wanted.values()) for w in weights} == {
             w: share * sum(weights.values()) for w, share in wanted.items()
         }
-        assert holding.sharers == (JOB_A, JOB_B)
+        assert holding.sharers == (A, B)
     assert finder.asked == [1, 2, 3]  # who they are is remembered, how much they use is not
 
 
@@ -89,21 +125,13 @@ def test_when_the_newcomers_began() -> None:
     ]
 
 
-def test_one_that_cannot_be_told_among_others_is_asked_for_again() -> None:
-    finder = Finder({1: JOB_A})
-    attributor = Attributor(finder)
-    assert attributor.attribute(reading(1, 2)).sharers == (UNATTRIBUTED, JOB_A)
-    finder.found[2] = JOB_B
-    assert attributor.attribute(reading(1, 2)).sharers == (JOB_A, JOB_B)
-
-
 def test_the_answer_is_remembered_until_the_processes_change() -> None:
     finder = Finder({1: JOB_A, 2: JOB_B})
     attributor = Attributor(finder)
     attributor.attribute(reading(1))
     attributor.attribute(reading(1))
     assert finder.asked == [1]
-    assert attributor.attribute(reading(2)) == Holding(JOB_B, snapshot=True, began_ns=200_000_000)
+    assert attributor.attribute(reading(2)) == Holding(B, snapshot=True, began_ns=200_000_000)
     attributor.attribute(reading(2, entity="GPU-1"))
     assert finder.asked == [1, 2, 2]
     attributor.forget("GPU-0")
@@ -111,12 +139,19 @@ def test_the_answer_is_remembered_until_the_processes_change() -> None:
     assert finder.asked == [1, 2, 2, 2]
 
 
-def test_a_process_that_could_not_be_told_is_asked_for_again() -> None:
-    finder = Finder({})
+def test_one_that_cannot_be_told_is_asked_for_again_ever_more_seldom() -> None:
+    finder = Finder({1: JOB_A})
     attributor = Attributor(finder)
-    assert attributor.attribute(reading(1)) == Holding(UNATTRIBUTED, snapshot=True)
-    finder.found[1] = JOB_A
-    assert attributor.attribute(reading(1)) == Holding(JOB_A, snapshot=True)
+    assert attributor.attribute(reading(1, 2)).sharers == (UNATTRIBUTED, A)
+    for second in range(1, 300):
+        assert attributor.attribute(reading(1, 2, t_boot_ns=second * SECOND)).shared
+    assert 8 < finder.asked.count(2) < 20
+    finder.found[2] = JOB_B
+    seen = [attributor.attribute(reading(1, 2, t_boot_ns=t * SECOND)).sharers for t in range(300, 361)]
+    assert seen[-1] == (A, B)  # at the latest after a minute
+    asked = len(finder.asked)
+    attributor.attribute(reading(1, 2, t_boot_ns=900 * SECOND))
+    assert len(finder.asked) == asked
 
 
 def test_names_that_the_contract_refuses_are_made_fit() -> None:
@@ -129,109 +164,104 @@ def test_names_that_the_contract_refuses_are_made_fit() -> None:
     assert got.dtype == "bf16"
 
 
-@given(st.text(max_size=400), st.text(max_size=400))
-def test_tidy_names_are_always_allowed(job: str, run: str) -> None:
-    got = tidy(Workload(WorkloadKind.POD, job=job, run=run))
-    check_label("job", got.job)
-    check_label("run", got.run)
+# ---- whom the scheduler gave it to -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
-        ("0::/system.slice/slurmstepd.scope/job_4711/step_0/user/task_0", ("slurm", "4711", "0")),
-        ("0::/system.slice/node1_slurmstepd.scope/job_4711/step_batch", ("slurm", "4711", "batch")),
-        ("9:cpuset:/slurm/uid_1000/job_42/step_extern\n8:memory:/", ("slurm", "42", "extern")),
-        ("5:devices:/slurm_node1/uid_0/job_7", ("slurm", "7", "")),
-        (
-            f"0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{POD.replace('-', '_')}.slice/x",
-            ("pod", POD, ""),
-        ),
-        (f"11:pids:/kubepods/besteffort/pod{POD}/3b1a", ("pod", POD, "")),
-        (
-            f"0::/kubelet.slice/kubelet-kubepods.slice/kubepods-pod{POD.replace('-', '_')}.slice",
-            ("pod", POD, ""),
-        ),
-        ("0::/user.slice/user-1000.slice/session-3.scope", None),
-        ("0::/user.slice/user-1000.slice/user@1000.service/slurm/job_4711/step_0", None),
-        ("0::/../../user.slice/user-1000.slice/user@1000.service/slurm/job_4711/step_0", None),
-        ("0::/../../system.slice/slurmstepd.scope/job_4711/step_0", ("slurm", "4711", "0")),
-        ("0::/system.slice/docker-3b1a.scope", None),
-        ("0::/myslurm/job_1/step_1", None),
-        ("garbage", None),
-        ("", None),
-    ],
-)
-def test_cgroup_paths(text: str, wanted: tuple[str, str, str] | None) -> None:
-    got = from_cgroup(text)
-    assert (got and (got.kind.label, got.job, got.step)) == wanted
+def test_allocated_and_idle_is_the_jobs_and_not_idle() -> None:
+    attributor = Attributor(Finder({1: JOB_A}), [Scheduler(GPU_0=(ALLOCATED_A,))])
+    waiting = Holding(ALLOCATED_A, snapshot=True, began_ns=1, waiting=True)
+    assert attributor.attribute(reading()) == waiting
+    assert attributor.attribute(reading(1)).workload == A
+    assert not attributor.attribute(reading(1)).waiting
+    assert attributor.attribute(reading())[:3] == waiting[:3]
+    assert attributor.attribute(reading(entity="GPU-1")) == Holding(IDLE, snapshot=True)
+    assert attributor.remarks == []
 
 
-def proc(root: Path, pid: int, cgroup: str, *, start: int = 77, group: int = 500, env: bytes = b"") -> None:
-    folder = root / str(pid)
-    folder.mkdir()
-    rest = " ".join(["S", "1", str(group), *["0"] * 16, str(start), "0"])
-    (folder / "stat").write_text(f"{pid} (name with ) and ( spaces) {rest}")
-    (folder / "cgroup").write_text(cgroup)
-    (folder / "environ").write_bytes(env)
+def test_a_process_that_cannot_be_told_is_of_whom_the_gpu_was_given_to() -> None:
+    attributor = Attributor(Finder({}), [Scheduler(GPU_0=(ALLOCATED_A,), GPU_1=(ALLOCATED_A, ALLOCATED_B))])
+    assert attributor.attribute(reading(7)) == Holding(ALLOCATED_A, snapshot=True)
+    assert attributor.attribute(reading(processes=None)).workload == ALLOCATED_A  # nobody may list them
+    assert not attributor.attribute(reading(processes=None)).waiting
+    both = attributor.attribute(reading(7, 8, entity="GPU-1"))
+    assert both.parts == ((ALLOCATED_A, 1), (ALLOCATED_B, 1))
+    used = (Process(7, 70, 30.0), Process(8, 80, 10.0))
+    (a, b) = attributor.attribute(reading(processes=used, entity="GPU-1")).parts
+    assert a[1] == b[1] > 0
 
 
-SLURM = "0::/system.slice/slurmstepd.scope/job_4711/step_0/user/task_0\n"
-ENV = b"SECRET=x\0FLOPMETER_RUN=gpt\0FLOPMETER_DTYPE=FP8\0SLURM_JOB_ID=4711\0"
+def test_without_a_process_list_the_newest_allocation_says_since_when() -> None:
+    scheduler = Scheduler(GPU_0=(ALLOCATED_A,))
+    attributor = Attributor(None, [scheduler])
+    assert attributor.attribute(reading(processes=None)).began_ns == 1
+    scheduler.give({"GPU-0": (ALLOCATED_B,)}, at_ns=5 * SECOND)
+    held = attributor.attribute(reading(processes=None))
+    assert (held.workload, held.began_ns) == (ALLOCATED_B, 5 * SECOND)
+    scheduler.give({}, at_ns=9 * SECOND)
+    assert attributor.attribute(reading(processes=None)) == Holding(None, snapshot=True)
+    scheduler.now = None  # too old to be believed
+    assert attributor.attribute(reading()) == Holding(IDLE, snapshot=True)
 
 
-def test_proc_finder_reads_cgroup_and_allowed_variables(tmp_path: Path) -> None:
-    proc(tmp_path, 12, SLURM, env=ENV)
-    wanted = Workload(WorkloadKind.SLURM, job="4711", step="0", run="gpt", dtype="fp8")
-    finder = ProcFinder(str(tmp_path))
-    assert finder.find(12, 77) == wanted
-    (tmp_path / "12" / "stat").unlink()
-    assert finder.find(12, 77) == wanted  # remembered: one look a process
+def test_a_process_of_another_job_than_the_gpu_was_given_to_is_its_own_jobs_and_said_once() -> None:
+    attributor = Attributor(Finder({1: JOB_A}), [Scheduler(GPU_0=(ALLOCATED_B,))])
+    for second in range(5):
+        assert attributor.attribute(reading(1, t_boot_ns=second * SECOND)).workload == A
+        attributor.attribute(reading(t_boot_ns=second * SECOND))
+    assert attributor.remarks == [("GPU-0", "a process of slurm:1.0 on a GPU that was given to slurm:2")]
 
 
-def test_environment_never_replaces_the_cgroup(tmp_path: Path) -> None:
-    proc(tmp_path, 12, SLURM, env=ENV.replace(b"4711", b"9999"))
-    proc(tmp_path, 13, "0::/user.slice", env=ENV)
-    proc(tmp_path, 500, "0::/user.slice", start=11)
-    proc(tmp_path, 14, SLURM, env=b"FLOPMETER_DTYPE=float99\0FLOPMETER_RUN=a\nb\0")
-    finder = ProcFinder(str(tmp_path))
-    assert finder.find(12, 77) == Workload(WorkloadKind.SLURM, job="4711", step="0")
-    assert finder.find(13, 77) == Workload(WorkloadKind.PROCESS, job="500-11", run="gpt", dtype="fp8")
-    assert finder.find(14, 77) == Workload(WorkloadKind.SLURM, job="4711", step="0", run="a_b")
+def test_the_first_source_that_names_a_holder_is_believed() -> None:
+    first, second = Scheduler(GPU_1=(ALLOCATED_A,)), Scheduler(GPU_0=(ALLOCATED_B,), GPU_1=(ALLOCATED_B,))
+    attributor = Attributor(None, [first, second])
+    assert attributor.attribute(reading()).workload == ALLOCATED_B
+    assert attributor.attribute(reading(entity="GPU-1")).workload == ALLOCATED_A
+    first.now = None
+    assert attributor.attribute(reading(entity="GPU-1")).workload == ALLOCATED_B
 
 
-def test_a_pid_used_again_is_not_the_process_that_was_meant(tmp_path: Path) -> None:
-    proc(tmp_path, 12, SLURM, start=77)
-    finder = ProcFinder(str(tmp_path))
-    assert finder.find(12, 76) is None
-    assert finder.find(12, 0) is not None  # the source does not say: taken as it is
-    assert finder.find(99, 1) is None
+def test_a_gpu_that_was_given_whole_was_given_with_its_instances() -> None:
+    scheduler = Scheduler(GPU_0=(ALLOCATED_A,), MIG_2=(ALLOCATED_B,))
+    attributor = Attributor(None, [scheduler])
+    attributor.take_devices(device(n, entity=f"MIG-{n}", mig=True, parent="GPU-0") for n in (1, 2))
+    assert attributor.attribute(reading(entity="MIG-1")).workload == ALLOCATED_A
+    assert attributor.attribute(reading(entity="MIG-2")).workload == ALLOCATED_B
 
 
-def test_an_environment_that_may_not_be_read_is_tolerated(tmp_path: Path) -> None:
-    proc(tmp_path, 12, SLURM)
-    (tmp_path / "12" / "environ").unlink()
-    (tmp_path / "12" / "environ").mkdir()  # opens, and fails on read, for root too
-    assert ProcFinder(str(tmp_path)).find(12, 77) == Workload(WorkloadKind.SLURM, job="4711", step="0")
+def test_sources_are_told_who_alone_holds_an_entity_and_asked_what_they_know() -> None:
+    scheduler = Scheduler(GPU_0=(ALLOCATED_A,))
+    attributor = Attributor(Finder({1: JOB_A, 2: JOB_B}), [scheduler])
+    attributor.attribute(reading(1))
+    attributor.attribute(reading(1))
+    attributor.attribute(reading(1, 2))
+    attributor.attribute(reading())
+    assert scheduler.met_with == [("GPU-0", JOB_A)]
+    scheduler.more["1"] = {"user": "ada\n", "identities": (("slurm.name", "x" * 300),)}
+    told = attributor.describe(A)
+    assert (told.run, told.user, told.identities) == ("a", "ada_", (("slurm.name", "x" * 256),))
+    assert attributor.describe(IDLE) is IDLE
 
 
-@pytest.mark.parametrize("stat", [b"", b"12 (x", b"12 (x) S 1", b"\xff\xfe", b"12 (x) " + b"z " * 30])
-def test_a_broken_stat_is_nobody(tmp_path: Path, stat: bytes) -> None:
-    proc(tmp_path, 12, SLURM)
-    (tmp_path / "12" / "stat").write_bytes(stat)
-    assert ProcFinder(str(tmp_path)).find(12, 77) is None
+def test_processes_that_are_never_in_proc_are_said_once_for_the_node() -> None:
+    attributor = Attributor(Finder({}))
+    for second in range(int(UNSEEN_NS / SECOND) * 4):
+        for gpu in range(8):
+            attributor.attribute(reading(4_000_000 + gpu, entity=f"GPU-{gpu}", t_boot_ns=second * SECOND))
+    assert attributor.remarks == [("", NO_HOST_PIDS)]
 
 
-def test_this_very_process_is_found() -> None:
-    found = ProcFinder().find(os.getpid(), 0)
-    assert found is not None
-    assert found.job
+@pytest.mark.parametrize("pids", [(), (1,)])
+def test_an_answer_that_stays_costs_no_look(pids: tuple[int, ...]) -> None:
+    """The common tick: the same processes, the same allocation."""
+    finder, scheduler = Finder({1: JOB_A}), Scheduler(GPU_0=(ALLOCATED_A,))
+    attributor = Attributor(finder, [scheduler])
+    first = attributor.attribute(reading(*pids))
+    scheduler.give({"GPU-0": (ALLOCATED_A,)}, at_ns=2)  # another answer that says the same
+    assert attributor.attribute(reading(*pids)) is first
+    assert len(finder.asked) == len(pids)
 
 
-def test_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flopmeter.agent.workloads.attribution.MAX_REMEMBERED", 2)
-    finder = ProcFinder(str(tmp_path))
-    for pid in range(10, 15):
-        proc(tmp_path, pid, SLURM)
-        assert finder.find(pid, 77) is not None
-    assert len(finder._known) <= 2
+def test_this_very_process() -> None:
+    own = Process(os.getpid())
+    attributor = Attributor(ProcFinder())
+    assert attributor.attribute(reading(processes=(own,))).workload is not None

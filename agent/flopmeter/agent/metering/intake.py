@@ -13,14 +13,13 @@ from flopmeter.agent.sources.base import COUNTERS_RESTARTED
 from flopmeter.agent.workloads.attribution import Attributor, Holding
 from flopmeter.contract.checks import Check
 from flopmeter.contract.limits import MAX_ENTITIES
-from flopmeter.contract.usage import IDLE, UNATTRIBUTED, Device, GapReason, NoticeKind, Workload
+from flopmeter.contract.usage import UNATTRIBUTED, Device, GapReason, NoticeKind, Workload
 from flopmeter.contract.w_table import WTable
 
 from .crosscheck import rate_detail
-from .epochs import Epochs, alone
 from .entity import describe, fit
+from .epochs import Epochs, alone
 from .interval import (
-    SM_ACTIVE,
     Interval,
     NoInterval,
     Point,
@@ -33,8 +32,8 @@ from .interval import (
     point,
 )
 from .ratios import STOOD_STILL, busy
-from .shares import Part, handed_over
 from .track import Track
+from .whose import held_at_last, now_held, parts_of, same_holders
 
 #: A gap over a reboot is taken from the wall clock, which may be wrong; no more than this is booked.
 MAX_REBOOT_GAP_NS = 31 * 86_400_000_000_000
@@ -70,6 +69,14 @@ class Intake(Epochs):
                 found.setdefault(entity, set()).update(held)
         return found
 
+    def describe(self, workload: Workload) -> Workload:
+        """All that is known by now of a workload that rows name."""
+        return self._attributor.describe(workload)
+
+    def sealed(self) -> None:
+        """A window is closed: who holds nothing any more need not be remembered."""
+        self._attributor.forget_all_but(w for held in self.holders().values() for w in held)
+
     # ---- readings ------------------------------------------------------------------------------
 
     def good(self, track: Track, reading: Reading) -> None:
@@ -80,6 +87,10 @@ class Intake(Epochs):
             track.shared = holding.shared
             if holding.shared:
                 self.say(NoticeKind.SHARED_DEVICE, reading.entity, holding.shared)
+        if self._attributor.remarks:
+            for entity, odd in self._attributor.remarks:
+                self.say(NoticeKind.ATTRIBUTION, entity, odd)
+            self._attributor.remarks.clear()
         if track.counting:
             self._by_counters(track, reading, now, holding)
         else:
@@ -101,7 +112,7 @@ class Intake(Epochs):
         else:
             if track.accounted_ns < 0 and track.owed_unix_ns < 0:
                 track.accounted_ns = t  # first heard of now
-            self._gap(track, t, self._too_long(track, t) or reason, *_held(track))
+            self._gap(track, t, self._too_long(track, t) or reason, *held_at_last(track))
             track.forget_base(reason)
         track.seen_ns = t
 
@@ -114,9 +125,9 @@ class Intake(Epochs):
                 if track.accounted_ns < 0:
                     track.accounted_ns = track.born_ns
                 track.why = track.why or GapReason.READ_HUNG
-                self._gap(track, end, track.why, *_held(track))
+                self._gap(track, end, track.why, *held_at_last(track))
         elif reason := self._too_long(track, end):
-            self._gap(track, end, reason, *_held(track))
+            self._gap(track, end, reason, *held_at_last(track))
 
     def settle(self, track: Track) -> None:
         """Nothing more will come of what is open: price what is held back, book the rest up to now."""
@@ -129,7 +140,7 @@ class Intake(Epochs):
             until = now if now - track.seen_ns > self._long_ns else track.seen_ns
             reason = GapReason.REFUSED if track.doubted else self._hole(track) or track.why
             reason = reason or GapReason.READ_HUNG
-            self._gap(track, until, reason, *_held(track))
+            self._gap(track, until, reason, *held_at_last(track))
             track.forget_base(reason)
             self.silent(
                 track, now
@@ -187,8 +198,8 @@ class Intake(Epochs):
         assert base is not None
         adjacent = not track.bridging and now.t_boot_ns - base.t_boot_ns <= self._long_ns
         bridged = not adjacent or self.j.hole_end_ns > base.t_boot_ns
-        parts = _parts(track, holding, got, base.t_boot_ns, bridged=bridged)
-        _now_held(track, holding)
+        parts = parts_of(track, holding, got, base.t_boot_ns, bridged=bridged)
+        now_held(track, holding)
         track.rest = got.rest
         priced = self.multiplier(track) > 0
         if priced:
@@ -262,11 +273,11 @@ class Intake(Epochs):
         if got is None:
             self._restart(track, now, holding, reason)
             return
-        parts = _parts(track, holding, got, track.seen_ns, bridged=False)
+        parts = parts_of(track, holding, got, track.seen_ns, bridged=False)
         self.book(reading.entity, parts, got)
         self._cross_check(track, got, reading)
         track.accounted_ns = t
-        _now_held(track, holding)
+        now_held(track, holding)
         track.base = now
         track.why = GapReason.NONE
         if now.counters[0] is not None:
@@ -275,12 +286,12 @@ class Intake(Epochs):
     def _restart(self, track: Track, now: Point, holding: Holding, reason: GapReason) -> None:
         """Whatever is not accounted for until `now` is a gap; count from `now` on, in a new epoch."""
         sharers = holding.sharers
-        same = (track.workload, track.sharers) == (holding.workload, sharers)
+        same = same_holders(track, holding)
         whose = (holding.workload, sharers) if same else (UNATTRIBUTED, ())
         self._gap(track, now.t_boot_ns, reason, *whose, now.t_unix_ns)
         track.forget_base(GapReason.NONE)
         track.base = now
-        _now_held(track, holding)
+        now_held(track, holding)
         self.new_epoch(track, now)
 
     # ---- cross-checks: they flag, they never correct -------------------------------------------
@@ -343,7 +354,7 @@ class Intake(Epochs):
     def _gap_if_open(self, track: Track, reason: GapReason) -> None:
         now = self.j.now_ns
         if now >= 0 and (track.owed_unix_ns >= 0 or 0 <= track.accounted_ns < now):
-            self._gap(track, now, reason, *_held(track))
+            self._gap(track, now, reason, *held_at_last(track))
 
     # ---- devices -------------------------------------------------------------------------------
 
@@ -390,6 +401,7 @@ class Intake(Epochs):
         listed = tuple(devices)
         allowed = [d for d in map(fit, listed) if d is not None][:MAX_ENTITIES]
         new = {d.entity: d for d in allowed}
+        self._attributor.take_devices(allowed)
         before = {d.entity: d for d in j.devices}
         parents = frozenset(d.parent for d in new.values() if d.mig and d.parent)
         for entity, device in before.items():
@@ -419,62 +431,6 @@ class Intake(Epochs):
             changed = sum(1 for e in new.keys() & before.keys() if new[e] != before[e])
             text += f"{came} came, {went} went, {changed} changed"
         return text
-
-
-def _parts(
-    track: Track, holding: Holding, got: Interval, since_ns: int, *, bridged: bool
-) -> tuple[Part, ...]:
-    """Whose an interval is. Between adjacent readings the later one says, as a reading's workload states what
-    has held the entity since the one before. A bridge over failed reads, a restart or a sleep is the
-    workload's only if both ends agree: what happened in between was not seen. Unknown and busy is nobody's.
-    """
-    now = holding.workload
-    if bridged and (track.workload, track.sharers) != (now, holding.sharers):
-        return alone(UNATTRIBUTED)
-    if holding.snapshot and (parts := _by_instants(track, holding, got, since_ns)):
-        return parts
-    if holding.parts:
-        return holding.parts
-    if now is None:
-        return alone(UNATTRIBUTED if _busy(got) else IDLE)
-    return alone(now)
-
-
-def _by_instants(track: Track, holding: Holding, got: Interval, since_ns: int) -> tuple[Part, ...]:
-    """Where processes tell, they are those of an instant, and who left since the last one worked too; () = none did.
-
-    Work that no process of either instant can have done is nobody's (metering.md 5.2).
-    """
-    now = holding.workload
-    left = [w for w in track.sharers or (track.workload,) if w is not None and w not in (IDLE, UNATTRIBUTED)]
-    if now == IDLE:
-        if not _worked(got):
-            return ()
-        return tuple([(w, 1) for w in left]) or alone(UNATTRIBUTED)
-    new = holding.parts or alone(now or UNATTRIBUTED)
-    if all(any(w == other for other, _ in new) for w in left):
-        return ()
-    return handed_over(left, new, since_ns, holding.began_ns, since_ns + got.numbers[0])
-
-
-def _held(track: Track) -> tuple[Workload | None, tuple[Workload, ...]]:
-    """Who held the entity at the last good reading."""
-    return track.workload, track.sharers
-
-
-def _now_held(track: Track, holding: Holding) -> None:
-    track.workload, track.sharers = holding.workload, holding.sharers
-
-
-def _busy(got: Interval) -> bool:
-    """Whether the SMs may have worked: they did, or nobody read whether they did."""
-    return not got.measured & SM_ACTIVE or got.numbers[2] > 0
-
-
-def _worked(got: Interval) -> bool:
-    """Whether something ran that was read, beyond what an idle GPU shows (0.1 %, metering.md section 8, E1)."""
-    most = got.numbers[2] if got.measured & SM_ACTIVE else max(got.numbers[3:-1])
-    return most * 1_000 > got.numbers[1]
 
 
 def _ids(p: Point) -> tuple[bool, ...]:

@@ -12,8 +12,9 @@ from dataclasses import astuple, dataclass, replace
 from flopmeter.agent.reading import Happening, HappeningKind, NodeFacts, Reading
 from flopmeter.agent.shipping.encode import encode_inventory, inventory_digest
 from flopmeter.agent.shipping.journal import Journal, JournalError, dump_journal, load_journal, new_journal
-from flopmeter.agent.workloads.attribution import Attributor, WorkloadFinder
+from flopmeter.agent.workloads.attribution import Attributor
 from flopmeter.agent.workloads.labels import tidy_label
+from flopmeter.agent.workloads.processes import WorkloadFinder
 from flopmeter.contract.limits import ANCHOR_PERIOD_NS, DEFAULT_TICK_NS, DEFAULT_WINDOW_NS, MAX_ENTITIES
 from flopmeter.contract.usage import (
     IDLE,
@@ -67,7 +68,8 @@ class Meter:
     from the beginning, so that a meter made from a journal ignores what is sealed already and then goes on
     exactly as if never stopped.
     Otherwise a journal means that the agent was down meanwhile. A journal that cannot be read is said in a
-    notice, and metering starts anew. `because` says why nobody metered since the journal.
+    notice, and metering starts anew. `because` says why nobody metered since the journal. `attributor` (default:
+    one by `finder` alone) outlives the meter, where another goes on from the journal.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Meter:
         journal: bytes | None = None,
         table: WTable | None = None,
         finder: WorkloadFinder | None = None,
+        attributor: Attributor | None = None,
         replay: bool | None = None,
         because: GapReason = GapReason.AGENT_DOWN,
     ) -> None:
@@ -95,7 +98,7 @@ class Meter:
         self._skipping = False  # a replay is still in a boot before the journal's
         self._down = GapReason.NONE  # nobody metered until the next item
         self._j = new_journal(facts)
-        attributor = Attributor(finder)
+        attributor = attributor or Attributor(finder)
         self._in = Intake(self._j, self._table, facts.source, attributor, self._long_ns)
         for said in library_details(facts.library, facts.driver):
             self.note(NoticeKind.CROSS_CHECK, said)
@@ -201,7 +204,8 @@ class Meter:
 
     def holders(self) -> dict[str, set[Workload]]:
         """Who held each entity since the journal, as far as the open window tells."""
-        return self._in.holders()
+        describe = self._in.describe
+        return {entity: {describe(w) for w in held} for entity, held in self._in.holders().items()}
 
     def bridge(self, because: GapReason, holders: Mapping[str, Collection[Workload]]) -> None:
         """Just made from a journal: the time since was metered, but `because` of something not kept.
@@ -215,7 +219,7 @@ class Meter:
             if track is None:
                 continue
             known = {IDLE, UNATTRIBUTED} if track.workload is None else {track.workload, *track.sharers}
-            if not known.issuperset(held):
+            if not {self._in.describe(w) for w in known}.issuperset(held):
                 track.workload, track.sharers = UNATTRIBUTED, ()
 
     def note(self, kind: NoticeKind, detail: str = "", *, entity: str = "", name: str = "") -> None:
@@ -296,7 +300,11 @@ class Meter:
         """The open window becomes a batch that ends at `end`; the journal is the state right after."""
         j, window = self._j, self._in.window
         inventory, digest, index = self._inventory_for(window.entities())
-        workloads, usage = window.usage(index)
+        workloads, usage = window.usage(index, self._in.describe)
+        if window.left_out:
+            self._in.say(
+                NoticeKind.ATTRIBUTION, "", f"no room for all that is known of {window.left_out} workloads"
+            )
         end_unix = end + j.offset_ns
         batch = Batch(
             agent_version=self._version,
@@ -312,6 +320,7 @@ class Meter:
         )
         self._in.window = Window()
         self._in.gone.clear()
+        self._in.sealed()
         # A reading at an aligned end belongs to the window after; one at the end of a flush to this one.
         j.resume_ns = end - 1 if end > j.now_ns else end
         j.batch_start_ns, j.batch_start_unix_ns = end, end_unix

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from flopmeter.agent.reading import MAX_PERCENT
+from flopmeter.contract.identity import Identities
 from flopmeter.contract.usage import Measured, Workload
 
 if TYPE_CHECKING:
@@ -84,6 +85,6 @@ def split(got: "Interval", parts: Sequence[Part]) -> list[tuple[Workload, "Inter
     return rows
 
 
-def _order(part: Part) -> tuple[int, str, str, str, str, str, int]:
+def _order(part: Part) -> tuple[int, str, str, str, str, str, int, Identities]:
     w = part[0]
-    return (int(w.kind), w.job, w.step, w.run, w.user, w.dtype, w.restart)
+    return (int(w.kind), w.job, w.step, w.run, w.user, w.dtype, w.restart, w.identities)

@@ -34,6 +34,7 @@ class Track:
     base: Point | None = None
     workload: Workload | None = None  # at the last good reading
     sharers: tuple[Workload, ...] = ()  # at the last good reading, where there were several
+    waiting: bool = False  # they were given the entity, and no process of theirs was there
     why: GapReason = GapReason.NONE  # why there is no base
     bridging: bool = False  # readings failed or were incomplete since `base`
     lacking: int = 0  # readings since `base` that lacked some of its counters
@@ -103,6 +104,7 @@ def dump_track(t: Track) -> dict[str, Any]:
         "base": t.base and list(t.base),
         "workload": _from_workload(t.workload),
         "sharers": [_from_workload(w) for w in t.sharers],
+        "waiting": t.waiting,
         "rest": list(t.rest),
         "why": int(t.why),
         "bridging": t.bridging,
@@ -149,6 +151,7 @@ def load_track(entity: Entity, data: dict[str, Any]) -> Track:
         base=_to_point(data["base"]),
         workload=_to_workload(data["workload"]),
         sharers=tuple(_sure_workload(w) for w in data["sharers"]),
+        waiting=bool(data.get("waiting")),
         rest=tuple(_ints(data["rest"], len(data["rest"]) and PLACES)),
         why=GapReason(data["why"]),
         bridging=bool(data["bridging"]),

@@ -1,6 +1,7 @@
 """One window's usage: rows that only grow, sealed into a batch of the contract's types. Pure."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.limits import MAX_NOTICES, MAX_TEXT_CHARS
@@ -23,6 +24,8 @@ from .interval import ENERGY, ENERGY_SLACK_NS, HMMA, MAX_DEVICE_WATTS, NJ_PER_MJ
 #: 1 KiB, 2 anchors of at most 200 bytes for each of 512 entities.
 MAX_WINDOW_ROWS = 4_096
 MAX_WINDOW_NAME_CHARS = 32_768
+#: Each identity's own: at most 12 bytes of the wire beside its name and value.
+IDENTITY_CHARS = 3
 MAX_WINDOW_NOTICES = 128
 MAX_DETAIL_CHARS = 256
 OTHERS = int(Measured.OTHERS)
@@ -51,7 +54,7 @@ class Window:
     So devices may come and go in mid-window; the indices are worked out against the batch's inventory.
     """
 
-    __slots__ = ("_anchors", "_chars", "_rows", "_said", "_workloads", "held_back")
+    __slots__ = ("_anchors", "_chars", "_rows", "_said", "_workloads", "held_back", "left_out")
 
     def __init__(self) -> None:
         self._workloads: dict[Workload, int] = {}
@@ -60,6 +63,7 @@ class Window:
         self._said: dict[tuple[NoticeKind, str, str], _Said] = {}
         self._chars = 0
         self.held_back = False  # there is usage that has no price yet: worth a journal, if nothing else
+        self.left_out = 0  # workloads that the record had no room to describe
 
     def __bool__(self) -> bool:
         return bool(self._rows or self._anchors or self._said or self.held_back)
@@ -118,10 +122,10 @@ class Window:
         """The workload's index; one too many, or with too long names in all, is unattributed."""
         number = self._workloads.get(workload)
         if number is None:
-            chars = sum(len(t) for t in (workload.job, workload.step, workload.run, workload.user))
-            if self._chars + chars + len(workload.dtype) > MAX_WINDOW_NAME_CHARS:
+            chars = _chars(workload)
+            if self._chars + chars > MAX_WINDOW_NAME_CHARS:
                 return self._number(UNATTRIBUTED)
-            self._chars += chars + len(workload.dtype)
+            self._chars += chars
             number = self._workloads[workload] = len(self._workloads)
         return number
 
@@ -168,11 +172,44 @@ class Window:
         named = {key[0] for key in self._rows} | {entity for entity, _ in self._anchors}
         return named | {said.entity for said in self._said.values() if said.entity}
 
-    def usage(self, index: dict[str, int]) -> tuple[tuple[Workload, ...], tuple[Usage, ...]]:
-        """Rows in a fixed order, each with its residual of the any-tensor counter."""
-        rows = sorted(((index[key[0]], *key[1:]), numbers) for key, numbers in self._rows.items())
-        usage = tuple(_row(key, part) for key, numbers in rows for part in _fitting(numbers))
-        return tuple(self._workloads), usage
+    def usage(
+        self, index: dict[str, int], describe: Callable[[Workload], Workload] = lambda workload: workload
+    ) -> tuple[tuple[Workload, ...], tuple[Usage, ...]]:
+        """Rows in a fixed order, each with its residual of the any-tensor counter.
+
+        `describe` puts to each workload all that is known of it by now; those that it makes equal are added together.
+        """
+        workloads, places = self._described(describe)
+        together: dict[tuple[int, int, int, int, int, int], list[int]] = {}
+        for (entity, number, grade, measured, spread, reason), numbers in self._rows.items():
+            key = index[entity], places[number], grade, measured, spread, reason
+            same = together.get(key)
+            together[key] = numbers if same is None else [a + b for a, b in zip(same, numbers, strict=True)]
+        usage = tuple(_row(key, part) for key, row in sorted(together.items()) for part in _fitting(row))
+        return workloads, usage
+
+    def _described(self, describe: Callable[[Workload], Workload]) -> tuple[tuple[Workload, ...], list[int]]:
+        """Each workload once, and where each of ours is among them.
+
+        Two that shared an entity stay apart even so: what lies beside each holds the other's part, and together they
+        would say more of the entity than it did.
+        """
+        whole = [describe(workload) for workload in self._workloads]
+        full = _fit_for_a_record(whole, list(self._workloads))
+        self.left_out = sum(a != b for a, b in zip(whole, full, strict=True))
+        beside = {number for _, number, _, measured, _, _ in self._rows if measured & OTHERS}
+        workloads: list[Workload] = []
+        places: list[int] = []
+        known: dict[Workload, int] = {}
+        for number, workload in enumerate(full):
+            place = known.get(workload)
+            if place is None or number in beside:
+                place = len(workloads)
+                workloads.append(workload)
+                if number not in beside:
+                    known[workload] = place
+            places.append(place)
+        return tuple(workloads), places
 
     def anchors(self, index: dict[str, int]) -> tuple[Anchor, ...]:
         return tuple(
@@ -191,6 +228,27 @@ class Window:
             )
             for s in self._said.values()
         )
+
+
+def _fit_for_a_record(described: list[Workload], keys: list[Workload]) -> list[Workload]:
+    """What a record has room for: names of all, then identities as far as they go, else those that they had."""
+    room = MAX_WINDOW_NAME_CHARS - sum(map(_chars, keys))
+    fitting = list(keys)
+    for names_only in (True, False):
+        for i, whole in enumerate(described):
+            wanted = replace(whole, identities=fitting[i].identities) if names_only else whole
+            more = _chars(wanted) - _chars(fitting[i])
+            if more <= room:
+                room -= more
+                fitting[i] = wanted
+    return fitting
+
+
+def _chars(workload: Workload) -> int:
+    """What its names take of a record, in characters."""
+    w = workload
+    named = len(w.job) + len(w.step) + len(w.run) + len(w.user) + len(w.dtype)
+    return named + sum(len(name) + len(value) + IDENTITY_CHARS for name, value in w.identities)
 
 
 def _fitting(numbers: list[int]) -> list[list[int]]:

@@ -101,7 +101,8 @@ def top(source: str, tick_s: float, once: bool, as_json: bool) -> None:
     Colour and redrawing only on a terminal; NO_COLOR is respected.
     """
     from flopmeter.agent.loop import SystemClock, stop_on_signals
-    from flopmeter.agent.workloads.attribution import Attributor, ProcFinder
+    from flopmeter.agent.workloads.attribution import Attributor
+    from flopmeter.agent.workloads.processes import ProcFinder
 
     from . import top as screens
     from .live import LiveRounds, open_rounds

@@ -1,45 +1,33 @@
 """Which workload holds an entity (reference/metering.md section 5, DESIGN.md section 7).
 
-Best evidence first: what the source itself states (a trace, the simulator); else the processes that hold
-the device, each found by its cgroup, which only root can write. The process environment is the user's own
-and only corroborates: from an allow-list it may add a run label and a dtype to a workload that the cgroup
-named, and its Slurm variables never replace a cgroup.
+What the source itself states (a trace, the simulator) stands. Else two kinds of evidence, both root's, are put together
+by rules.py: the processes that hold the device, each found by its cgroup, and whom the scheduler gave the device to.
+The meter gets a key (known.py); all that is known of a workload is put to it when the window is sealed.
 """
 
-import os
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from flopmeter.agent.metering.shares import Part, weigh
 from flopmeter.agent.reading import Process, Reading
-from flopmeter.contract.usage import IDLE, UNATTRIBUTED, Workload, WorkloadKind
-from flopmeter.contract.w_table import DTYPE_RATE
+from flopmeter.contract.usage import IDLE, UNATTRIBUTED, Device, Workload
 
-from .labels import tidy, tidy_label
+from .allocations import AllocationSource
+from .known import Known
+from .labels import tidy
+from .processes import WorkloadFinder
+from .rules import Holders, holders_of, name
 
-#: The only variables of a job's environment that are ever looked at.
-ALLOWED_VARIABLES = frozenset({"FLOPMETER_RUN", "FLOPMETER_DTYPE", "SLURM_JOB_ID", "SLURM_STEP_ID"})
-MAX_ENVIRON_BYTES = 1 << 20
-MAX_CGROUP_BYTES = 64 << 10
-MAX_REMEMBERED = 4_096  # processes; the memory is emptied, not grown, beyond
-
-#: Slurm, cgroup v1 and v2, with or without a prefix of the node: …/slurm…/job_4711/step_0/…
-_SLURM = re.compile(r"/(?:[^/]+_)?slurm[^/]*(?:/[^/]+)*?/job_(\d+)(?:/step_([0-9A-Za-z_]+))?(?:/|$)")
-#: Kubernetes: …/kubepods…/pod<uid>/… or …-pod<uid with underscores>.slice/…
-_POD = re.compile(r"kubepods.*?pod([0-9a-fA-F][0-9a-fA-F_-]{30,}[0-9a-fA-F])(?:\.slice)?(?:/|$)")
-
-#: As a container with a cgroup namespace of its own sees it too: /../../user.slice/…
-_USERS_OWN = re.compile(r"(?:/\.\.)*/user\.slice/")
-
-
-class WorkloadFinder(Protocol):
-    """Finds what a process belongs to. (pid, start_ticks) names it; pids alone are reused."""
-
-    def find(self, pid: int, start_ticks: int) -> Workload | None:
-        """The workload, or None where it cannot be told (gone, not ours to see). Never raises OSError."""
-        ...
+#: A process that could not be told may be too young: asked for again after as long as it was there, at most this long.
+MAX_ASK_AGAIN_NS = 60_000_000_000
+#: Processes that stay unknown for so long are not of this PID namespace.
+UNSEEN_NS = 10_000_000_000
+#: What is told once is remembered up to here.
+_MOST_TOLD = 256
+NO_HOST_PIDS = (
+    "the processes that the driver names are not in /proc: expected the host's PID namespace "
+    "(hostPID: true, --pid=host)"
+)
 
 
 class Holding(NamedTuple):
@@ -52,27 +40,48 @@ class Holding(NamedTuple):
         False  # by the processes of one instant; what a source states is true of the time before it
     )
     began_ns: int = (
-        0  # boot time at which the first of the processes began that were not there before; 0 = not known
+        0  # boot time at which the first of the holders began that were not there before; 0 = not known
     )
+    waiting: bool = False  # it was given to them, and no process of theirs is there
 
     @property
     def sharers(self) -> tuple[Workload, ...]:
         return tuple([workload for workload, _ in self.parts])
 
 
+class _Last(NamedTuple):
+    """An entity's last answer, and what it was made from."""
+
+    processes: tuple[Process, ...]
+    given: Holders
+    holding: Holding
+    whose: tuple[Holders, ...]  # by process
+    since_ns: int  # these processes are there since
+    again_ns: int  # some could not be told: look again then; 0 = never
+
+
 class Attributor:
     """Chooses the workload of each reading; remembers each entity's last answer, so a tick costs little."""
 
-    def __init__(self, finder: WorkloadFinder | None = None) -> None:
+    def __init__(
+        self, finder: WorkloadFinder | None = None, sources: Sequence[AllocationSource] = ()
+    ) -> None:
         self._finder = finder
-        self._last: dict[str, tuple[tuple[Process, ...], Holding, list[Workload | None]]] = {}
+        self._sources = tuple(sources)  # best first: the first that names an entity's holder is believed
+        self._parents: dict[str, str] = {}  # MIG instance -> the GPU it is cut from
+        self._last: dict[str, _Last] = {}
+        self._known = Known()
         self._stated, self._tidied = IDLE, Holding(IDLE)
+        self._told: set[tuple[str, str]] = set()
+        self.remarks: list[
+            tuple[str, str]
+        ] = []  # (entity, what is odd), each once; whoever tells them clears
 
     def attribute(self, reading: Reading) -> Holding:
-        """Workload None: the source does not say and processes were not read.
+        """Workload None: nobody says.
 
-        No process: idle. One workload among the processes: that. Several: each with its processes' SM
-        utilisation as weight; what cannot be told is unattributed, alone as among others.
+        No process, and given to nobody: idle. One workload among the processes: that. Several: each with its
+        processes' SM utilisation as weight; what cannot be told is unattributed, alone as among others.
         """
         stated = reading.workload
         if stated is not None:
@@ -80,26 +89,98 @@ class Attributor:
                 self._stated, self._tidied = stated, Holding(tidy(stated))
             return self._tidied
         processes = reading.processes
-        if processes is None:
-            return _UNKNOWN
-        if not processes:
-            return _NOBODY
-        last = self._last.get(reading.entity)
-        if last is not None and _same(last[0], processes):
-            _, holding, found = last
-        else:
-            found = [self._find(p) for p in processes]
-            holding = _holding(found, _began_ns(last[0] if last else processes, processes))
-            self._last.pop(reading.entity, None)
-            if None not in found:  # else asked for again: a process may have been too young
-                self._last[reading.entity] = (processes, holding, found)
-        if not holding.shared:
-            return holding
-        used = [(w or UNATTRIBUTED, p.sm_util_pct) for w, p in zip(found, processes, strict=True)]
-        return holding._replace(parts=weigh(used))
+        entity = reading.entity
+        given = self._given(entity) if self._sources else ()
+        if not processes and not given:
+            if processes is not None:
+                return _NOBODY
+            return _UNKNOWN_NOW if self._sources else _UNKNOWN
+        last = self._last.get(entity)
+        if (
+            last is None
+            or not (last.given is given or last.given == given)
+            or not _same(last.processes, processes or ())
+            or (last.again_ns and reading.t_boot_ns >= last.again_ns)
+        ):
+            last = self._look(reading, given, last)
+        if not last.holding.shared or not processes:
+            return last.holding
+        return last.holding._replace(parts=_shares(last.whose, processes))
+
+    def described(self, reading: Reading) -> Workload | None:
+        """For eyes: the workload of a reading, with all that is known of it."""
+        workload = self.attribute(reading).workload
+        return None if workload is None else self.describe(workload)
+
+    def describe(self, workload: Workload) -> Workload:
+        """`workload`, as `attribute` named it, with all that is known of it by now."""
+        if workload in _NO_WORKLOAD:
+            return workload
+        found = self._known.describe(workload)
+        for source in self._sources:
+            found = source.describe(found)
+        return found if found is workload else tidy(found)
 
     def forget(self, entity: str) -> None:
         self._last.pop(entity, None)
+
+    def forget_all_but(self, workloads: Iterable[Workload]) -> None:
+        """Only these hold something now: the others need not be remembered for ever."""
+        if self._known.retain(set(workloads)):
+            self._last.clear()
+
+    def take_devices(self, devices: Iterable[Device]) -> None:
+        """Which instances are cut from which GPU: what was given whole was given with its instances."""
+        self._parents = {d.entity: d.parent for d in devices if d.mig and d.parent}
+
+    # ---- looking -------------------------------------------------------------------------------
+
+    def _given(self, entity: str) -> Holders:
+        for source in self._sources:
+            latest = source.latest()
+            if latest is None:
+                continue
+            given = latest.by_entity.get(entity) or latest.by_entity.get(self._parents.get(entity, ""))
+            if given:
+                return given
+        return ()
+
+    def _since_ns(self, entity: str) -> int:
+        """When the present holders by allocation were first seen to be it: no later than the newest answer."""
+        at = [
+            latest.at_boot_ns for s in self._sources if (latest := s.latest()) and entity in latest.by_entity
+        ]
+        return min(at, default=0)
+
+    def _look(self, reading: Reading, given: Holders, last: _Last | None) -> _Last:
+        """Ask for the processes anew, and put them and the allocation together."""
+        entity, now, processes = reading.entity, reading.t_boot_ns, reading.processes or ()
+        tidied = tuple(map(tidy, given))
+        found = [self._find(p) for p in processes]
+        whose: list[Holders] = []
+        for workload in found:
+            holders, odd = holders_of(workload, tidied)
+            whose.append(tuple(map(self._known.learn, holders)) or (UNATTRIBUTED,))
+            if odd:
+                self._remark(entity, odd)
+        if not processes:
+            whose = [tuple(map(self._known.learn, tidied))]
+        same = last is not None and _same(last.processes, processes)
+        since = last.since_ns if last is not None and same else now
+        again = 0
+        if None in found:
+            again = now + min(max(now - since, 1), MAX_ASK_AGAIN_NS)
+            if now - since >= UNSEEN_NS and not any(found):
+                self._remark("", NO_HOST_PIDS)
+        before = last.processes if last is not None else processes
+        began = _began_ns(before, processes) if processes else self._since_ns(entity)
+        holding = _holding(whose, began)
+        if not processes and reading.processes is not None:
+            holding = holding._replace(waiting=True)
+        self._tell_sources(entity, found)
+        kept = _Last(processes, given, holding, tuple(whose), since, again)
+        self._last[entity] = kept
+        return kept
 
     def _find(self, process: Process) -> Workload | None:
         if self._finder is None:
@@ -107,104 +188,42 @@ class Attributor:
         workload = self._finder.find(process.pid, process.start_ticks)
         return None if workload is None else tidy(workload)
 
+    def _tell_sources(self, entity: str, found: Sequence[Workload | None]) -> None:
+        if self._sources and len(several := set(found)) == 1 and (alone := several.pop()) is not None:
+            for source in self._sources:
+                source.met(entity, alone)
 
-class ProcFinder:
-    """Reads /proc of this node with plain os calls. One look per process, remembered."""
-
-    def __init__(self, root: str = "/proc") -> None:
-        self._root = root
-        self._known: dict[tuple[int, int], Workload] = {}
-
-    def find(self, pid: int, start_ticks: int) -> Workload | None:
-        """See WorkloadFinder. A process other than the one meant (its pid reused) is not found."""
-        found = self._known.get((pid, start_ticks))
-        if found is not None and start_ticks:
-            return found
-        stat = self._read(pid, "stat", 4_096)
-        started, group = _stat(stat)
-        if not started or (start_ticks and started != start_ticks):
-            return None
-        found = from_cgroup(self._read(pid, "cgroup", MAX_CGROUP_BYTES).decode(errors="replace"))
-        if found is None:
-            leader, _ = _stat(self._read(group, "stat", 4_096))
-            found = Workload(WorkloadKind.PROCESS, job=f"{group}-{leader or started}")
-        found = tidy(_corroborated(found, self._environ(pid)))
-        if len(self._known) >= MAX_REMEMBERED:
-            self._known.clear()
-        self._known[pid, started] = found
-        return found
-
-    def _environ(self, pid: int) -> dict[str, str]:
-        """The allowed variables; empty where the process is not ours to read."""
-        found: dict[str, str] = {}
-        for item in self._read(pid, "environ", MAX_ENVIRON_BYTES).split(b"\0"):
-            name, _, value = item.partition(b"=")
-            key = name.decode(errors="replace")
-            if key in ALLOWED_VARIABLES:
-                found[key] = value.decode(errors="replace")
-        return found
-
-    def _read(self, pid: int, name: str, limit: int) -> bytes:
-        try:
-            fd = os.open(f"{self._root}/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return b""
-        try:
-            parts: list[bytes] = []
-            while limit > 0 and (part := os.read(fd, min(limit, 65_536))):
-                parts.append(part)
-                limit -= len(part)
-            return b"".join(parts)
-        except OSError:
-            return b""
-        finally:
-            os.close(fd)
+    def _remark(self, entity: str, text: str) -> None:
+        if (entity, text) not in self._told and len(self._told) < _MOST_TOLD:
+            self._told.add((entity, text))
+            self.remarks.append((entity, text))
 
 
-def from_cgroup(text: str) -> Workload | None:
-    """The Slurm job step or the pod that the lines of /proc/PID/cgroup name, or None."""
-    for line in text.splitlines():
-        path = line.partition(":")[2].partition(":")[2]
-        if _USERS_OWN.match(path):
-            continue  # delegated to its user, who may name cgroups in it at will
-        slurm = _SLURM.search(path)
-        if slurm:
-            return Workload(WorkloadKind.SLURM, job=slurm[1], step=slurm[2] or "")
-        pod = _POD.search(path)
-        if pod:
-            return Workload(WorkloadKind.POD, job=pod[1].replace("_", "-"))
-    return None
-
-
-def _corroborated(workload: Workload, environ: dict[str, str]) -> Workload:
-    """Add what the job says of itself, unless it claims to be another Slurm job than its cgroup says."""
-    if workload.kind is WorkloadKind.SLURM and environ.get("SLURM_JOB_ID", workload.job) != workload.job:
-        return workload
-    dtype = environ.get("FLOPMETER_DTYPE", "").strip().lower()
-    return replace(
-        workload,
-        run=tidy_label(environ.get("FLOPMETER_RUN", "")),
-        dtype=dtype if dtype in DTYPE_RATE else "",
-    )
-
-
-def _name(workload: Workload | None) -> str:
-    if workload is None:
-        return "a process that cannot be told"
-    return f"{workload.kind.label}:{workload.job}" + (f".{workload.step}" if workload.step else "")
-
-
+_NO_WORKLOAD = (IDLE, UNATTRIBUTED)
 _UNKNOWN = Holding(None)
+_UNKNOWN_NOW = Holding(None, snapshot=True)
 _NOBODY = Holding(IDLE, snapshot=True)
 _TICK_NS = 10_000_000  # of /proc/PID/stat: USER_HZ is 100
 
 
-def _holding(found: Sequence[Workload | None], began_ns: int) -> Holding:
-    several = set(found)
+def _holding(whose: Sequence[Holders], began_ns: int) -> Holding:
+    several = {workload for holders in whose for workload in holders}
     if len(several) == 1:
-        return Holding(several.pop() or UNATTRIBUTED, snapshot=True, began_ns=began_ns)
-    shared = "held by " + ", ".join(sorted(_name(w) for w in several))
-    return Holding(UNATTRIBUTED, shared, snapshot=True, began_ns=began_ns)
+        return Holding(several.pop(), snapshot=True, began_ns=began_ns)
+    words = {name(None) if w == UNATTRIBUTED else name(w) for w in several}
+    shared = "held by " + ", ".join(sorted(words))
+    parts = weigh([(w, None) for w in several])
+    return Holding(UNATTRIBUTED, shared, parts, snapshot=True, began_ns=began_ns)
+
+
+def _shares(whose: Sequence[Holders], processes: Sequence[Process]) -> tuple[Part, ...]:
+    """Each process's SM utilisation to whose it is, in equal parts where that is several."""
+    used: list[tuple[Workload, float | None]] = []
+    for holders, process in zip(whose, processes, strict=True):
+        share = process.sm_util_pct
+        each = None if share is None else share / len(holders)
+        used += [(workload, each) for workload in holders]
+    return weigh(used)
 
 
 def _began_ns(before: Sequence[Process], now: Sequence[Process]) -> int:
@@ -218,12 +237,3 @@ _IDENTITY: Callable[[Process], tuple[int, int]] = lambda p: (p.pid, p.start_tick
 
 def _same(before: Sequence[Process], now: Sequence[Process]) -> bool:
     return before is now or [*map(_IDENTITY, before)] == [*map(_IDENTITY, now)]
-
-
-def _stat(raw: bytes) -> tuple[int, int]:
-    """(start time in ticks, process group) of /proc/PID/stat; the name may hold anything, so cut behind it."""
-    fields = raw.rpartition(b")")[2].split()
-    try:
-        return int(fields[19]), int(fields[2])
-    except (IndexError, ValueError):
-        return 0, 0

@@ -1,0 +1,85 @@
+"""The allow-list: what of a job's environment may be looked at, and what it may say."""
+
+import pytest
+
+from flopmeter.agent.workloads.environ import (
+    ALLOWED_VARIABLES,
+    MAX_MORE_VARIABLES,
+    NUMBER_VARIABLES,
+    RUN_VARIABLES,
+    allowed_of,
+    corroborated,
+    more_variables,
+)
+from flopmeter.contract.identity import MAX_IDENTITIES, check_identities
+from flopmeter.contract.usage import Workload, WorkloadKind
+
+JOB = Workload(WorkloadKind.SLURM, job="4711", step="0")
+
+
+def test_only_what_is_allowed_is_kept() -> None:
+    raw = (
+        b"AWS_SECRET_ACCESS_KEY=hunter2\0WANDB_API_KEY=abc\0WANDB_RUN_ID=3kq9\0PATH=/x\0SLURM_JOB_ID=4711\0"
+        b"FLOPMETER_RUN\0=odd\0XWANDB_RUN_ID=no\0wandb_run_id=no\0SLURM_JOB_ID=second\0HF_TOKEN=WANDB_RUN_GROUP=x\0"
+    )
+    assert allowed_of(raw) == {"WANDB_RUN_ID": "3kq9", "SLURM_JOB_ID": "4711"}
+    assert not any(word in name for name in ALLOWED_VARIABLES for word in ("KEY", "TOKEN", "SECRET", "PASS"))
+
+
+def test_all_that_was_seen_is_attached_under_its_name() -> None:
+    environ = {name: f"v-{name.lower()}" for name in RUN_VARIABLES} | dict.fromkeys(NUMBER_VARIABLES, "0")
+    environ |= {"SLURM_JOB_ID": "4711", "FLOPMETER_DTYPE": " FP8 "}
+    got = corroborated(JOB, environ)
+    assert got.run == "v-flopmeter_run"
+    assert got.dtype == "fp8"
+    assert dict(got.identities) == {f"env:{name}": value.strip() for name, value in environ.items()}
+    assert all(each.by_user for each in check_identities(got.identities))
+    assert (
+        len(ALLOWED_VARIABLES) + MAX_MORE_VARIABLES > MAX_IDENTITIES
+    )  # labels.tidy_identities has work to do
+
+
+@pytest.mark.parametrize("value", ["none", "None", "NULL", "", " ", "0", "default"])
+def test_what_launchers_write_for_no_name_is_no_name(value: str) -> None:
+    got = corroborated(JOB, {"TORCHELASTIC_RUN_ID": value, "FLOPMETER_RUN": value, "WANDB_RUN_ID": "x"})
+    assert got.run == ""
+    assert got.identities == (("env:WANDB_RUN_ID", "x"),)
+
+
+def test_a_count_may_be_0() -> None:
+    got = corroborated(
+        JOB, {"SLURM_RESTART_COUNT": "0", "SLURM_ARRAY_TASK_ID": "0", "AWS_BATCH_JOB_ATTEMPT": ""}
+    )
+    assert [name for name, _ in got.identities] == ["env:SLURM_ARRAY_TASK_ID", "env:SLURM_RESTART_COUNT"]
+
+
+def test_one_that_claims_to_be_another_job_corroborates_nothing() -> None:
+    said = {"SLURM_JOB_ID": "9999", "FLOPMETER_RUN": "gpt", "FLOPMETER_DTYPE": "fp8"}
+    assert corroborated(JOB, said) == JOB
+    bare = Workload(WorkloadKind.PROCESS, job="train.service")
+    assert corroborated(bare, said).run == "gpt"  # no cgroup says that it is not
+    assert corroborated(bare, said).job == "train.service"
+
+
+def test_values_are_made_fit_for_the_books() -> None:
+    got = corroborated(JOB, {"FLOPMETER_RUN": "a\nb" + "x" * 10_000, "WANDB_RUN_ID": "\x1b[31m" * 9})
+    assert got.run.startswith("a_bxxx")
+    assert len(got.run) == 256
+    check_identities(got.identities)
+    assert "\x1b" not in dict(got.identities)["env:WANDB_RUN_ID"]
+    assert corroborated(JOB, {"FLOPMETER_DTYPE": "float99"}).dtype == ""
+
+
+@pytest.mark.parametrize(
+    "names", [["lower"], ["A-B"], ["1A"], [""], ["A B"], ["A" * 65], ["PÄTH"], [f"A{i}" for i in range(17)]]
+)
+def test_what_a_site_may_not_add(names: list[str]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        more_variables(names)
+
+
+def test_what_a_site_adds_is_read_and_nothing_else() -> None:
+    more = more_variables(["TRAIN_RUN_ID", "TEAM"])
+    raw = b"TRAIN_RUN_ID=7\0TEAM=a\0SECRET=x\0"
+    assert allowed_of(raw, ALLOWED_VARIABLES | more) == {"TRAIN_RUN_ID": "7", "TEAM": "a"}
+    assert allowed_of(raw) == {}

@@ -1,0 +1,69 @@
+"""What is learned of workloads: keys that stay, descriptions that grow, contradictions kept apart."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flopmeter.agent.workloads.known import MAX_KNOWN, Known, together
+from flopmeter.contract.identity import Identity
+from flopmeter.contract.usage import Workload, WorkloadKind
+
+
+def step(run: str = "", dtype: str = "", job: str = "1", **seen: str) -> Workload:
+    identities = tuple(Identity(f"env:{name}", value) for name, value in sorted(seen.items()))
+    return Workload(WorkloadKind.SLURM, job=job, step="0", run=run, dtype=dtype, identities=identities)
+
+
+def test_what_is_learned_late_is_put_to_the_same_key() -> None:
+    known = Known()
+    key = known.learn(step())
+    assert key == step()
+    assert known.learn(step("gpt", "fp8", A="1")) == key
+    assert known.learn(step(B="2")) == key
+    assert known.describe(key) == step("gpt", "fp8", A="1", B="2")
+    assert known.describe(step(job="2")) == step(job="2")
+
+
+@pytest.mark.parametrize("other", [step("llama"), step("gpt", "bf16"), step(A="2")])
+def test_what_contradicts_is_another_workload(other: Workload) -> None:
+    known = Known()
+    first = step("gpt", "fp8", A="1")
+    key, second = known.learn(first), known.learn(other)
+    assert key != second
+    assert (known.describe(key), known.describe(second)) == (first, other)
+    assert known.learn(other) == second
+    assert known.learn(first) == key
+
+
+def test_forgets_only_what_holds_nothing_and_only_when_there_is_much() -> None:
+    known = Known()
+    keys = [known.learn(step("r", job=str(n))) for n in range(MAX_KNOWN)]
+    assert not known.retain([])
+    keys.append(known.learn(step("r", job="last")))
+    assert known.retain(keys[-2:])
+    assert len(known) == 2
+    assert known.describe(keys[-1]).run == "r"
+    assert known.describe(keys[0]) == keys[0]
+    assert known.learn(step("other", job="last")) != keys[-1]
+
+
+workloads = st.builds(
+    step,
+    st.sampled_from(["", "a", "b"]),
+    st.sampled_from(["", "bf16"]),
+    st.sampled_from("12"),
+    A=st.sampled_from("xy"),
+)
+
+
+@given(st.lists(workloads, max_size=30))
+def test_nothing_that_was_said_is_lost_and_no_two_keys_are_described_alike(found: list[Workload]) -> None:
+    known = Known()
+    keys = [known.learn(each) for each in found]
+    for key, each in zip(keys, found, strict=True):
+        described = known.describe(key)
+        assert together(described, each) == described
+        assert (key.kind, key.job, key.step) == (each.kind, each.job, each.step)
+    different = set(keys)
+    assert len({known.describe(key) for key in different}) == len(different)
+    assert [known.learn(each) for each in found] == keys or len(different) > 1
