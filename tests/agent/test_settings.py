@@ -28,7 +28,8 @@ def test_the_defaults_are_those_that_the_help_tells() -> None:
         assert text in told
     assert settings.shown() == (
         "source=nvml state=/var/lib/flopmeter/agent collector=- node=- cluster=- window=60s tick=1s "
-        "read_deadline=2s stop_timeout=20s spool_limit=256MiB keep_acked=32MiB metrics_address=- log_level=info"
+        "read_deadline=2s stop_timeout=20s spool_limit=256MiB keep_acked=32MiB kubelet=- kubernetes_labels=false "
+        "metrics_address=- log_level=info"
     )
 
 
@@ -199,3 +200,30 @@ def test_addresses() -> None:
     for bad in ("", ":1", "h:", "h:-1", "h:²", "[::1]", "a:b:1"):
         with pytest.raises(ValueError, match="expected HOST:PORT"):
             parse_address(bad)
+
+
+SOCKET = "/var/lib/kubelet/pod-resources/kubelet.sock"
+
+
+def test_kubernetes_is_off_until_it_is_asked_for(tmp_path: Path) -> None:
+    assert (load_settings({}, {}, None).kubelet, load_settings({}, {}, None).kubernetes_labels) == ("", False)
+    environ = {"FLOPMETER_AGENT_KUBELET": SOCKET, "FLOPMETER_AGENT_KUBERNETES_LABELS": "true"}
+    settings = load_settings({}, environ, None)
+    assert (settings.kubelet, settings.kubernetes_labels) == (SOCKET, True)
+    config = tmp_path / "agent.toml"
+    config.write_text(f'[agent]\nkubelet = "{SOCKET}"\nkubernetes-labels = true\n')
+    assert load_settings({}, {}, config).kubernetes_labels
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"kubelet": "kubelet.sock"}, "expected the whole path of a socket"),
+        ({"kubelet": "/" + "x" * 107}, "at most 107 bytes"),
+        ({"kubelet": SOCKET, "kubernetes_labels": "yes"}, "expected true or false"),
+        ({"kubernetes_labels": "true"}, "expected kubelet to be set too"),
+    ],
+)
+def test_kubernetes_settings_that_cannot_be(given: dict[str, object], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        load_settings(given, {}, None)

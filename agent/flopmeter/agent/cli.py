@@ -71,6 +71,12 @@ def _option(name: str, metavar: str, text: str) -> Callable[[_C], _C]:
 @_option("stop-timeout", "TIME", "On SIGTERM, how long to wait for the collector (default 20s).")
 @_option("spool-limit", "SIZE", "Unshipped records beyond this are bridged, without detail (default 256MiB).")
 @_option("keep-acked", "SIZE", "Shipped records kept, to refill a restored collector (default 32MiB).")
+@_option(
+    "kubelet", "SOCKET", "The kubelet's pod-resources socket: whose pods hold which GPU (default: none)."
+)
+@_option(
+    "kubernetes-labels", "true|false", "Ask the API server for run labels of these pods (default false)."
+)
 @_option("metrics-address", "HOST:PORT", "Serve /metrics and /healthz there, usually 127.0.0.1:9842.")
 @_option("log-level", "LEVEL", "debug, info, warning or error (default info).")
 @click.option(

@@ -39,6 +39,10 @@ class KubernetesError(AgentError):
     """The kubelet or the API server cannot be asked, or said what cannot be used. It is asked again."""
 
 
+class NotGrantedError(KubernetesError):
+    """The API server refuses it to us, or has no such thing: asking soon again cannot help."""
+
+
 class SettingsError(AgentError):
     """A setting is unknown or out of range."""
 

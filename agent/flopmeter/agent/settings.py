@@ -35,6 +35,7 @@ DEFAULT_STATE = Path("/var/lib/flopmeter/agent")
 _MIB = 1 << 20
 MAX_STOP_TIMEOUT_S = 3600.0
 MAX_READ_DEADLINE_S = 60.0
+_MAX_SOCKET_BYTES = 107  # sun_path of unix(7), with its ending zero
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d)?\Z", re.ASCII)
@@ -65,6 +66,8 @@ class AgentSettings:
     stop_timeout: int = 20_000_000_000  # ns
     spool_limit: int = 256 * _MIB  # bytes
     keep_acked: int = 32 * _MIB  # bytes
+    kubelet: str = ""  # the kubelet's pod-resources socket; "" = not asked
+    kubernetes_labels: bool = False  # ask the API server for labels of pods that hold GPUs
     metrics_address: str = ""  # HOST:PORT; "" = no metrics
     log_level: str = "info"
 
@@ -79,6 +82,8 @@ def text(name: str, value: object) -> str:
         return f"{value / 1e9:g}s"
     if name in ("spool_limit", "keep_acked") and isinstance(value, int):
         return f"{value // _MIB}MiB" if value % _MIB == 0 else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
     return str(value) or "-"
 
 
@@ -109,6 +114,11 @@ def load_settings(
         raise SettingsError(
             f"window: expected at least one tick ({settings.tick / 1e9:g} s), got {settings.window / 1e9:g} s",
             "raise --window or lower --tick",
+        )
+    if settings.kubernetes_labels and not settings.kubelet:
+        raise SettingsError(
+            "kubernetes-labels: expected kubelet to be set too, which says whose labels to ask for",
+            "set kubelet, as a rule to /var/lib/kubelet/pod-resources/kubelet.sock",
         )
     return settings
 
@@ -215,6 +225,23 @@ def _path(value: object) -> Path:
     return Path(raw)
 
 
+def _socket(value: object) -> str:
+    raw = _str(value)
+    if raw and (not raw.startswith("/") or len(raw.encode()) > _MAX_SOCKET_BYTES):
+        raise ValueError(
+            f"expected the whole path of a socket, at most {_MAX_SOCKET_BYTES} bytes, got {raw[:80]!r}"
+        )
+    return raw
+
+
+def _flag(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    if value in ("true", "false"):
+        return value == "true"
+    raise ValueError(f"expected true or false, got {value!r}")
+
+
 def _duration(low_ns: int, high_ns: int) -> Callable[[object], int]:
     def parse(value: object) -> int:
         match = _DURATION.match(str(value).strip()) if isinstance(value, (str, int, float)) else None
@@ -260,6 +287,8 @@ _PARSERS: dict[str, Callable[[object], Any]] = {
     "stop_timeout": _duration(0, int(MAX_STOP_TIMEOUT_S * 1e9)),
     "spool_limit": _size(1 << 16, 1 << 40),
     "keep_acked": _size(0, 1 << 40),
+    "kubelet": _socket,
+    "kubernetes_labels": _flag,
     "metrics_address": _metrics,
     "log_level": _level,
 }
