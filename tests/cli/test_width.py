@@ -12,7 +12,7 @@ from builders import WINDOW_NS, Chain, busy, gap
 from desk import Desk
 
 from flopmeter.cli.main import main
-from flopmeter.collector.law.regimes import shipped
+from flopmeter.collector.law.regimes import SCOPES, shipped
 from flopmeter.contract.usage import IDLE, UNATTRIBUTED, Workload, WorkloadKind
 from flopmeter.wire.v1 import batch_pb2
 
@@ -58,7 +58,7 @@ COMMANDS = (
     ("runs", "show", LONG_NAME),
     ("events", "list"),
     ("regimes", "list"),
-    *(("regimes", "show", r.id) for r in shipped()),
+    *(("regimes", "show", r.id) for scope in SCOPES for r in shipped(scope)),
     ("fleet", "list"),
     ("collector", "fsck"),
     ("estimate", "hardware", "--units", "512", "--hours", "300", "--sku", "H100 SXM", "--utilisation", "0.4"),
@@ -97,7 +97,10 @@ def test_a_column_that_was_left_out_is_named(monkeypatch, capsys, store):
         main()
     out = capsys.readouterr().out
     assert "last seen" not in out.splitlines()[0]
-    assert "left out at this width: last seen (UTC), observed, whole texts of run; --json has all" in " ".join(out.split())
+    assert (
+        "left out at this width: last seen (UTC), observed, whole texts of run; --json has all"
+        in " ".join(out.split())
+    )
 
 
 def test_an_error_breaks_at_words_on_a_terminal_and_is_one_line_in_a_log(store):

@@ -14,7 +14,7 @@ from builders import WINDOW_NS, Chain, busy, gap
 from desk import Desk
 
 from flopmeter.cli.main import main
-from flopmeter.collector.law.regimes import shipped
+from flopmeter.collector.law.regimes import SCOPES, shipped
 from flopmeter.collector.report.layout import Paint
 from flopmeter.collector.report.runs_view import run_view, sparkline
 from flopmeter.contract.usage import IDLE, Workload, WorkloadKind
@@ -209,17 +209,28 @@ def test_fleet_list(flopmeter):
 def test_regimes_list_show_and_check(flopmeter, tmp_path):
     code, out, _ = flopmeter("regimes", "list")
     assert code == 0
-    known = [r.id for r in shipped()]
+    known = [r.id for scope in SCOPES for r in shipped(scope)]
     assert [line.split()[0] for line in out.splitlines()[1 : 1 + len(known)]] == known
     _, out, _ = flopmeter("regimes", "list", "--json")
     assert {r["threshold_flop"] for r in json.loads(out)["regimes"]} == {
         str(10**23),
         str(10**25),
         str(10**26),
+        "0",  # eu-modifier: a share of the original's own
     }
     _, out, _ = flopmeter("regimes", "show", "korea")
     assert ">= 100000000000000000000000000" in out
     assert "at or above" in out
+    for said in (
+        "recomputation          silent",
+        "evaluation             left out",
+        "inference              left out (R)",
+    ):
+        assert said in out
+    assert "What it counts: profile korea" in out
+    document = json.loads(flopmeter("regimes", "show", "eu-modifier", "--json")[1])
+    assert (document["share"], document["profile"]["relations"]["distils"]["answer"]) == ("1/3", "excluded")
+    assert "line        > 1/3 of original floating point" in flopmeter("regimes", "show", "eu-modifier")[1]
     document = json.loads(flopmeter("regimes", "show", "us-ny-raise", "--json")[1])
     assert document["effective"] == "2027-01-01"
     assert document["in_force"] is (time.time() >= 1_798_761_600)

@@ -205,10 +205,10 @@ def regimes() -> None:
 @regimes_option
 @json_option
 def regimes_list(regimes_dir: Path | None, as_json: bool) -> None:
-    """Every regime known here, by threshold."""
-    from .runs_view import regimes_view
+    """Every regime known here, by threshold; at the end those for whoever modifies a model."""
+    from .regimes_view import regime_document, regimes_view
 
-    documents = [_regime_document(r) for r in regimes_of(regimes_dir)]
+    documents = [regime_document(r, time.time_ns()) for r in _every_regime(regimes_dir)]
     if as_json:
         emit_json({"regimes": documents})
     else:
@@ -223,14 +223,14 @@ def regimes_show(regime_id: str, regimes_dir: Path | None, as_json: bool) -> Non
     """One regime: its line, what follows, what is open, and where it comes from."""
     from flopmeter.collector.errors import CollectorError
 
-    from .runs_view import regime_view
+    from .regimes_view import regime_document, regime_view
 
-    known = {r.id: r for r in regimes_of(regimes_dir)}
+    known = {r.id: r for r in _every_regime(regimes_dir)}
     if regime_id not in known:
         raise CollectorError(
             f"regime {regime_id!r}: expected one of {', '.join(known)}", "a site's own need --regimes DIR"
         )
-    document = _regime_document(known[regime_id])
+    document = regime_document(known[regime_id], time.time_ns())
     if as_json:
         emit_json(document)
     else:
@@ -246,16 +246,17 @@ def regimes_check(file: Path, as_json: bool) -> None:
     from flopmeter.collector.law.regimes import parse
 
     from .layout import folded
+    from .regimes_view import line_text, regime_document
 
     try:
         raw = file.read_bytes()
     except OSError as e:
         raise CollectorError(f"{file}: cannot read: {e.strerror}", "name a regime file (*.toml)") from e
-    document = _regime_document(parse(file.name, raw))
+    document = regime_document(parse(file.name, raw), time.time_ns())
     if as_json:
         emit_json(document)
     else:
-        said = f"{file}: good: {document['id']}, {document['comparison']} {document['threshold_flop']}"
+        said = f"{file}: good: {document['id']}, {line_text(document)}"
         click.echo(folded(said, paint().width))
 
 
@@ -324,18 +325,10 @@ def regimes_of(directory: Path | None) -> "tuple[Regime, ...]":
     return with_site(directory)
 
 
-def _regime_document(regime: "Regime") -> dict[str, Any]:
-    from dataclasses import asdict
+def _every_regime(directory: Path | None) -> "tuple[Regime, ...]":
+    from flopmeter.collector.law.regimes import SCOPES, with_site
 
-    from flopmeter.collector.law.rules import in_force
-
-    document = asdict(regime)
-    document["threshold_flop"] = str(regime.threshold_flop)
-    document["share"] = str(regime.share)
-    for key in ("status_as_of", "effective", "ends"):
-        document[key] = document[key].isoformat() if document[key] else None
-    document["in_force"] = in_force(regime, time.time_ns())
-    return document
+    return tuple(r for scope in SCOPES for r in with_site(directory, scope))
 
 
 def paint() -> "Paint":

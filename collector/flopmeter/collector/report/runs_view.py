@@ -13,6 +13,7 @@ from flopmeter.cli.output import flop_text, seconds_text
 
 from .layout import STATUS, Paint, Row, hours, table, wrapped
 from .parts_view import accuracy_view, nominal_view, parts_view
+from .regimes_view import power
 
 SPARKS = "▁▂▃▄▅▆▇█"
 _VERDICT = {"crossed": "red", "undetermined": "yellow", "below": "green"}
@@ -69,7 +70,7 @@ def thresholds_view(document: Mapping[str, Any], paint: Paint) -> list[str]:
     out = [paint(f"  {'':{name_width}} {'':10}{_axis(first, last, cells)}".rstrip(), dim=True)]
     for r in rows:
         basis = document["countable"][r["regime"]]["flop"]
-        line = f"{r['comparison']} {_power(r['threshold_flop'])}"
+        line = f"{r['comparison']} {power(r['threshold_flop'])}"
         bar = _bar(basis, int(r["threshold_flop"]), first, last, cells)
         share = _share(r["fraction"])
         fg = _VERDICT[r["verdict"]] if r["in_force"] else None
@@ -134,10 +135,6 @@ def _cell(log: float, first: float, last: float, cells: int) -> int:
 
 def _log(value: int) -> float:
     return math.log10(value) if value > 0 else 0.0
-
-
-def _power(threshold: str) -> str:
-    return f"10^{len(threshold) - 1}" if threshold.strip("0") == "1" else flop_text(int(threshold))
 
 
 def _share(fraction: float) -> str:
@@ -267,53 +264,6 @@ def events_view(events: Sequence[Mapping[str, Any]], paint: Paint, *, filtered: 
         due = e["data"].get("due")
         if due:
             lines.append(f"    {paint('due ' + _minute(due) + ' UTC', 'red')} to {e['data']['recipient']}")
-    return "\n".join(lines)
-
-
-def regimes_view(regimes: Sequence[Mapping[str, Any]], paint: Paint) -> str:
-    """`regimes list`."""
-    head = ("regime", "line (FLOP)", "status", "effective", "what follows", "title")
-    rows: list[Row] = [
-        (
-            (r["id"], {"bold": True}),
-            (f"{r['comparison']} {_power(r['threshold_flop'])}", {}),
-            ("binds now" if r["in_force"] else r["status"], {"fg": "green" if r["in_force"] else "yellow"}),
-            (r["effective"], {}),
-            (r["act"], {}),
-            (r["title"], {"dim": True}),
-        )
-        for r in regimes
-    ]
-    return table(head, rows, paint, spare=(5,))  # title: `regimes show` has it
-
-
-def regime_view(r: Mapping[str, Any], paint: Paint) -> str:
-    """`regimes show`: the whole file, in words."""
-    title = wrapped(f"{r['id']}  {r['title']}", paint.width, "", "")
-    lines = [
-        title[0].replace(r["id"], paint(r["id"], bold=True), 1),
-        *title[1:],
-        *(paint(line, dim=True) for line in wrapped(r["citation"], paint.width, "", "")),
-        "",
-        f"  line        {r['comparison']} {r['threshold_flop']} {r['unit'].replace('-', ' ')} operations",
-        f"  status      {r['status']} as of {r['status_as_of']}, effective {r['effective']}"
-        + (f", ends {r['ends']}" if r["ends"] else ""),
-    ]
-    if not r["in_force"]:
-        lines.append(f"{'':14}{paint('not in force now: raises nothing', 'yellow')}")
-    texts = (
-        ("counted", f"{r['counting']} total. {r['counting_note']}"),
-        ("when met", r["when_met"]),
-        ("recipient", r["recipient"]),
-        ("deadline", r["deadline"]),
-        ("also needed", "; ".join(r["conditions"]) or "nothing else"),
-        ("open", "; ".join(r["open_questions"]) or "no open question recorded"),
-        ("source", r["source"]),
-        ("file", f"version {r['version']}, sha256 {r['digest']}"),
-    )
-    for name, text in texts:
-        first, *rest = wrapped(text, paint.width, " " * 14, "")
-        lines += [f"  {name:12}{first.strip()}", *rest]
     return "\n".join(lines)
 
 

@@ -1,0 +1,147 @@
+"""Regimes as documents and as pages: the line, what follows, and what its counting profile counts. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from flopmeter.cli.output import flop_text
+from flopmeter.collector.law.profiles import Profile, Ruling, profile_of
+from flopmeter.collector.law.regimes import KNOWN, MODIFICATION, Regime
+from flopmeter.collector.law.rules import in_force
+
+from .layout import Paint, Row, table, wrapped
+
+_COLOUR = {"counts": "green", "silent": "yellow", "excluded": None}
+_SAID = {"counts": "counts", "silent": "silent", "excluded": "left out"}
+_NAME, _ANSWER = 23, 13  # columns of the matrix
+
+
+def regime_document(regime: Regime, now_unix_ns: int) -> dict[str, Any]:
+    """The file as JSON, and whether it binds; numbers that can be large or broken are strings."""
+    document = asdict(regime)
+    document["threshold_flop"] = str(regime.threshold_flop)
+    document["share"] = str(regime.share)
+    for key in ("status_as_of", "effective", "ends"):
+        document[key] = document[key].isoformat() if document[key] else None
+    document["in_force"] = in_force(regime, now_unix_ns)
+    profile = profile_of(regime.counting)
+    document["profile"] = profile_document(profile) if profile else None
+    return document
+
+
+def profile_document(profile: Profile) -> dict[str, Any]:
+    """One column of the counting matrix."""
+    return {
+        "id": profile.id,
+        "title": profile.title,
+        "version": profile.version,
+        "digest": profile.digest,
+        "source": profile.source,
+        "open_questions": list(profile.open_questions),
+        "purposes": {p.value: _ruling(r) for p, r in profile.purposes.items()},
+        "relations": {r.value: _ruling(ruling) for r, ruling in profile.relations.items()},
+    }
+
+
+def _ruling(ruling: Ruling) -> dict[str, Any]:
+    return {
+        "answer": ruling.answer.value,
+        "words": ruling.words,
+        "source": ruling.source,
+        "inferred": ruling.inferred,
+    }
+
+
+def regimes_view(regimes: Sequence[Mapping[str, Any]], paint: Paint) -> str:
+    """`regimes list`."""
+    head = ("regime", "line (FLOP)", "status", "effective", "what follows", "title")
+    rows: list[Row] = [
+        (
+            (r["id"], {"bold": True}),
+            (line_text(r), {}),
+            ("binds now" if r["in_force"] else r["status"], {"fg": "green" if r["in_force"] else "yellow"}),
+            (r["effective"], {}),
+            (r["act"], {}),
+            (r["title"], {"dim": True}),
+        )
+        for r in regimes
+    ]
+    return table(head, rows, paint, spare=(5, 4))  # title, what follows: `regimes show` has them
+
+
+def line_text(r: Mapping[str, Any]) -> str:
+    """The line of a regime document in a few characters."""
+    if r["scope"] != MODIFICATION:
+        return f"{r['comparison']} {power(r['threshold_flop'])}"
+    of = "original" if r["original"] == KNOWN else power(r["threshold_flop"])
+    return f"{r['comparison']} {r['share']} of {of}"
+
+
+def power(threshold: str) -> str:
+    """10^25 where it is a power of ten."""
+    return f"10^{len(threshold) - 1}" if threshold.strip("0") == "1" else flop_text(int(threshold))
+
+
+def regime_view(r: Mapping[str, Any], paint: Paint) -> str:
+    """`regimes show`: the whole file, in words, and what it counts."""
+    title = wrapped(f"{r['id']}  {r['title']}", paint.width, "", "")
+    line = line_text(r) if r["scope"] == MODIFICATION else f"{r['comparison']} {r['threshold_flop']}"
+    lines = [
+        title[0].replace(r["id"], paint(r["id"], bold=True), 1),
+        *title[1:],
+        *(paint(line, dim=True) for line in wrapped(r["citation"], paint.width, "", "")),
+        "",
+        f"  line        {line} {r['unit'].replace('-', ' ')} operations",
+        f"  status      {r['status']} as of {r['status_as_of']}, effective {r['effective']}"
+        + (f", ends {r['ends']}" if r["ends"] else ""),
+    ]
+    if not r["in_force"]:
+        lines.append(f"{'':14}{paint('not in force now: raises nothing', 'yellow')}")
+    texts = (
+        ("counted", r["counting_note"] if r["profile"] else f"Executed total. {r['counting_note']}"),
+        ("when met", r["when_met"]),
+        ("recipient", r["recipient"]),
+        ("deadline", r["deadline"]),
+        ("also needed", "; ".join(r["conditions"]) or "nothing else"),
+        ("open", "; ".join(r["open_questions"]) or "no open question recorded"),
+        ("source", r["source"]),
+        ("file", f"version {r['version']}, sha256 {r['digest']}"),
+    )
+    for name, text in texts:
+        lines += _named(name, text, paint)
+    if r["profile"]:
+        lines += ["", *_matrix(r["profile"], paint)]
+    return "\n".join(lines)
+
+
+def _matrix(p: Mapping[str, Any], paint: Paint) -> list[str]:
+    lines = [
+        paint(f"  What it counts: profile {p['id']}", bold=True),
+        *wrapped(p["title"], paint.width, "    ", ""),
+    ]
+    lines += ["", *_rulings("what the time was for", p["purposes"], paint)]
+    lines += ["", *_rulings("what the run stands on", p["relations"], paint), ""]
+    note = (
+        "Untagged time counts, and so does what the text is silent on; a report says which. (R): inferred, the "
+        "text does not say it in words. --json has the source of each."
+    )
+    lines += [paint(line, dim=True) for line in wrapped(note, paint.width, "    ", "")]
+    lines += _named("open", "; ".join(p["open_questions"]) or "no open question recorded", paint)
+    lines += _named("source", p["source"], paint)
+    lines += _named("file", f"version {p['version']}, sha256 {p['digest']}", paint)
+    return lines
+
+
+def _rulings(head: str, rulings: Mapping[str, Mapping[str, Any]], paint: Paint) -> list[str]:
+    lines = [paint(f"    {head}", dim=True)]
+    for name, r in rulings.items():
+        answer = f"{_SAID[r['answer']]}{' (R)' if r['inferred'] else ''}"
+        first, *rest = wrapped(r["words"], paint.width, " " * (_NAME + _ANSWER + 4), "")
+        shown = paint(f"{answer:{_ANSWER}}", _COLOUR[r["answer"]])
+        lines += [f"    {name:{_NAME}}{shown}{first.strip()}", *rest]
+    return lines
+
+
+def _named(name: str, text: str, paint: Paint) -> list[str]:
+    first, *rest = wrapped(text, paint.width, " " * 14, "")
+    return [f"  {name:12}{first.strip()}", *rest]
