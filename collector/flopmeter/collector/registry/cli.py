@@ -61,10 +61,10 @@ def _entry_command(name: str) -> Callable[[_F], click.Command]:
     """A command that makes an entry: with what every one of them takes."""
 
     def made(function: _F) -> click.Command:
-        command: Any = function
-        for option in reversed(_COMMON):
-            command = option(command)
-        return click.command(name)(command)
+        command = click.command(name)(function)
+        for option in _COMMON:
+            option(command)
+        return command
 
     return made
 
@@ -193,8 +193,9 @@ def tag(
 
     \b
       flopmeter runs tag llm-7 --purpose evaluation --job 4720 \\
-        --evidence https://wiki.lab/evals/7 --why "held-out evaluation, no updates"
-      flopmeter runs tag llm-7 --purpose rl --from 2026-11-20 --until 2026-11-22 --why "RL stage"
+        --evidence https://wiki.lab/evals/7 --why "held-out, no updates"
+      flopmeter runs tag llm-7 --purpose rl --from 2026-11-20 --until 2026-11-22 \\
+        --why "RL stage"
       flopmeter runs tag llm-7 --purpose recomputation --fraction 1/4 \\
         --evidence config.yaml --why "full activation checkpointing"
     """  # noqa: D301 - click wants the backspace character itself
