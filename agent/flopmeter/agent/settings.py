@@ -68,6 +68,9 @@ class AgentSettings:
     keep_acked: int = 32 * _MIB  # bytes
     kubelet: str = ""  # the kubelet's pod-resources socket; "" = not asked
     kubernetes_labels: bool = False  # ask the API server for labels of pods that hold GPUs
+    slurm_job_mapping_dir: str = ""  # where a prolog writes whose each GPU is; "" = not read
+    slurm_squeue: str = ""  # the squeue program, asked for names and arrays; "" = not asked
+    slurm_squeue_period: int = 60_000_000_000  # ns; it is never asked more often
     metrics_address: str = ""  # HOST:PORT; "" = no metrics
     log_level: str = "info"
 
@@ -242,6 +245,13 @@ def _flag(value: object) -> bool:
     raise ValueError(f"expected true or false, got {value!r}")
 
 
+def _absolute(value: object) -> str:
+    raw = _str(value)
+    if raw and not raw.startswith("/"):
+        raise ValueError(f"expected a path from / on, got {raw!r}")
+    return raw
+
+
 def _duration(low_ns: int, high_ns: int) -> Callable[[object], int]:
     def parse(value: object) -> int:
         match = _DURATION.match(str(value).strip()) if isinstance(value, (str, int, float)) else None
@@ -274,7 +284,7 @@ def _level(value: object) -> str:
     return str(value)
 
 
-_NANOSECONDS = ("window", "tick", "read_deadline", "stop_timeout")
+_NANOSECONDS = ("window", "tick", "read_deadline", "stop_timeout", "slurm_squeue_period")
 _PARSERS: dict[str, Callable[[object], Any]] = {
     "source": _str,
     "state": _path,
@@ -289,6 +299,9 @@ _PARSERS: dict[str, Callable[[object], Any]] = {
     "keep_acked": _size(0, 1 << 40),
     "kubelet": _socket,
     "kubernetes_labels": _flag,
+    "slurm_job_mapping_dir": _absolute,
+    "slurm_squeue": _absolute,
+    "slurm_squeue_period": _duration(10_000_000_000, 86_400_000_000_000),
     "metrics_address": _metrics,
     "log_level": _level,
 }
