@@ -29,7 +29,7 @@ def test_the_defaults_are_those_that_the_help_tells() -> None:
     assert settings.shown() == (
         "source=nvml state=/var/lib/flopmeter/agent collector=- node=- cluster=- window=60s tick=1s "
         "read_deadline=2s stop_timeout=20s spool_limit=256MiB keep_acked=32MiB kubelet=- kubernetes_labels=false "
-        "metrics_address=- log_level=info"
+        "slurm_job_mapping_dir=- slurm_squeue=- slurm_squeue_period=60s metrics_address=- log_level=info"
     )
 
 
@@ -225,5 +225,28 @@ def test_kubernetes_is_off_until_it_is_asked_for(tmp_path: Path) -> None:
     ],
 )
 def test_kubernetes_settings_that_cannot_be(given: dict[str, object], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        load_settings(given, {}, None)
+
+
+def test_slurm_is_off_until_it_is_asked_for() -> None:
+    environ = {
+        "FLOPMETER_AGENT_SLURM_JOB_MAPPING_DIR": "/run/m",
+        "FLOPMETER_AGENT_SLURM_SQUEUE": "/usr/bin/squeue",
+    }
+    settings = load_settings({"slurm_squeue_period": "5m"}, environ, None)
+    assert (settings.slurm_job_mapping_dir, settings.slurm_squeue) == ("/run/m", "/usr/bin/squeue")
+    assert settings.slurm_squeue_period == 300_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"slurm_job_mapping_dir": "run/m"}, "expected a path from / on, got 'run/m'"),
+        ({"slurm_squeue": "squeue"}, "expected a path from / on, got 'squeue'"),
+        ({"slurm_squeue_period": "1s"}, "expected 10 s to 86400 s, got 1 s"),
+    ],
+)
+def test_slurm_settings_that_cannot_be(given: dict[str, object], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         load_settings(given, {}, None)

@@ -77,10 +77,10 @@ def _option(name: str, metavar: str, text: str) -> Callable[[_C], _C]:
 @_option(
     "kubernetes-labels", "true|false", "Ask the API server for run labels of these pods (default false)."
 )
-@_option("metrics-address", "HOST:PORT", "Serve /metrics and /healthz there, usually 127.0.0.1:9842.")
 @_option("slurm-job-mapping-dir", "DIR", "Where Slurm's prolog writes whose each GPU is (default: none).")
 @_option("slurm-squeue", "FILE", "The squeue program, to be asked for job names and arrays (default: none).")
 @_option("slurm-squeue-period", "TIME", "squeue is asked no more often than this (default 60s).")
+@_option("metrics-address", "HOST:PORT", "Serve /metrics and /healthz there, usually 127.0.0.1:9842.")
 @_option("log-level", "LEVEL", "debug, info, warning or error (default info).")
 @click.option(
     "--config",
