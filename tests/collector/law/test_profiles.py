@@ -14,8 +14,8 @@ from flopmeter.collector.law.profiles import (
     profile_of,
     shipped,
 )
-from flopmeter.collector.registry.checks import EXCLUSIONS
 from flopmeter.collector.registry.entries import Purpose, Relation
+from flopmeter.collector.registry.form import EXCLUSIONS
 
 COLUMNS = ("eu-broad", "eu-narrow", "us-state", "korea")
 #: Y counts, N need not, ? silent; r: the reference marks it as its own reading.

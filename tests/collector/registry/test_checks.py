@@ -7,7 +7,7 @@ import pytest
 from registry_entries import JOBS, entries, entry
 
 from flopmeter.collector.errors import EntryRefused, RegistryError
-from flopmeter.collector.registry.checks import EXCLUSIONS, Known, KnownJob, check_entry
+from flopmeter.collector.registry.checks import Known, KnownJob, check_entry
 from flopmeter.collector.registry.entries import (
     Assign,
     Decision,
@@ -23,6 +23,7 @@ from flopmeter.collector.registry.entries import (
     Statement,
     Tag,
 )
+from flopmeter.collector.registry.form import EXCLUSIONS
 from flopmeter.collector.registry.state import Registry
 from flopmeter.contract.flop import Figure
 

@@ -7,55 +7,13 @@ Well-formedness first (`RegistryError`: it could never stand), then what other e
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from fractions import Fraction
 
 from flopmeter.collector.errors import EntryRefused, RegistryError
-from flopmeter.contract.errors import ContractError
-from flopmeter.contract.flop import Figure
-from flopmeter.contract.ids import check_label
-from flopmeter.contract.limits import MAX_TEXT_CHARS
-from flopmeter.contract.usage import WorkloadKind
-from flopmeter.contract.w_table import DTYPE_RATE
 
-from .entries import (
-    Assign,
-    Decision,
-    Declare,
-    Entry,
-    External,
-    JobKey,
-    Link,
-    Purpose,
-    Retract,
-    Rules,
-    Statement,
-    Tag,
-)
+from .entries import Assign, Declare, Entry, External, JobKey, Link, Purpose, Retract, Statement, Tag
+from .form import JOBS_HINT, LIST_HINT, MAX_HOUR, MAX_UNIX_NS, check_form, check_name, check_text
 from .lineage import check_link
 from .state import Registry, names_of
-
-#: Purposes that a shipped profile leaves out of some total: an "N" in reference/regulations.md section 3. A tag of
-#: one of these takes compute away from a total, so that it needs evidence (section 13, item 5).
-EXCLUSIONS = frozenset(
-    {
-        Purpose.SYNTHETIC_DATA,
-        Purpose.SYNTHETIC_DATA_PUBLIC,
-        Purpose.TEACHER,
-        Purpose.AUXILIARY,
-        Purpose.EXPERIMENT,
-        Purpose.EVALUATION,
-        Purpose.PREPROCESSING,
-        Purpose.INFERENCE,
-        Purpose.RECOMPUTATION,
-    }
-)
-MAX_EVIDENCE = 32  # references of one tag
-MAX_BASE_MODELS = 64
-MAX_RULES_CHARS = 65_536
-#: 10^40: a million times a million H200 for a thousand years. More is a typing error.
-MAX_FLOP = 10**40
-MAX_UNIX_NS = (1 << 63) - 1  # 2262, and what SQLite can hold
-MAX_HOUR = MAX_UNIX_NS // 3_600_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,40 +43,7 @@ def check_entry(registry: Registry, entry: Entry, known: Known | None = None) ->
     _against_entries(registry, entry, known)
 
 
-# ---- form: what no registry could accept ---------------------------------------------------------------
-
-
-def check_form(statement: Statement) -> None:
-    """Raise RegistryError where the statement could stand in no registry."""
-    match statement:
-        case Declare():
-            _declare(statement)
-        case Assign():
-            _job(statement.job)
-            _label("run", statement.run)
-            if statement.step is not None:
-                _label("step", statement.step)
-        case Tag():
-            _tag(statement)
-        case Link():
-            _name("run", statement.run)
-            _name("parent", statement.parent)
-        case External():
-            _name("name", statement.name)
-            _text("source", statement.source, "say where the figure comes from: --source")
-            _figure(statement.flop)
-        case Retract():
-            if statement.number < 1:
-                raise RegistryError(
-                    f"retract: expected an entry's number from 1, got {statement.number}", _LIST_HINT
-                )
-        case Decision():
-            _name("suggestion", statement.suggestion)
-        case Rules():
-            _rules(statement.text)
-
-
-_LIST_HINT = "`flopmeter runs entries` lists them with their numbers"
+# ---- number, time and words --------------------------------------------------------------------------
 
 
 def _frame(registry: Registry, entry: Entry) -> None:
@@ -147,167 +72,8 @@ def _frame(registry: Registry, entry: Entry) -> None:
             f"entry {number}: expected a time and a position from 0, got {entry.unix_ns}, {entry.position}",
             "set this machine's clock",
         )
-    _name("who", entry.who, "say who says it: --who NAME")
-    _text("why", entry.why, "say why, in a sentence that an auditor can follow: --why TEXT")
-
-
-def _declare(s: Declare) -> None:
-    _name("run", s.run)
-    for name in ("owner", "hardware", "dtype"):
-        text = getattr(s, name)
-        if text is not None:
-            _name(name, text)
-    if s.budget_flop is not None and not 0 < s.budget_flop <= MAX_FLOP:
-        raise RegistryError(
-            f"budget: expected FLOP from 1 to 10^{len(str(MAX_FLOP)) - 1}, got {_number(s.budget_flop)}",
-            "write it as 3.8e25 or in digits",
-        )
-    if s.expected_end_unix_ns is not None and not 0 < s.expected_end_unix_ns <= MAX_UNIX_NS:
-        raise RegistryError(
-            f"expected end: expected a time before 2262, got {s.expected_end_unix_ns} ns",
-            "write it as 2027-03-01",
-        )
-    if s.dtype is not None and s.dtype not in DTYPE_RATE:
-        raise RegistryError(
-            f"dtype: expected one of {', '.join(DTYPE_RATE)}, got {s.dtype!r}",
-            "name what most matrix multiplications run in",
-        )
-    if len(s.base_models) > MAX_BASE_MODELS:
-        raise RegistryError(
-            f"base models: expected at most {MAX_BASE_MODELS}, got {len(s.base_models)}",
-            "name direct ancestors only: theirs follow from their own entries",
-        )
-    for base in s.base_models:
-        _name("base model", base)
-    if len(set(s.base_models)) != len(s.base_models):
-        raise RegistryError("base models: expected each once", "name each ancestor once")
-    if s == Declare(s.run):
-        raise RegistryError(
-            f"declare {s.run}: expected something that is said of it, got nothing",
-            "give at least one of --owner, --budget, --hardware, --end, --dtype, --purpose, --base",
-        )
-    if s.purpose in EXCLUSIONS:
-        raise RegistryError(
-            f"declare {s.run}: purpose {s.purpose}: expected one that every profile counts; this one takes "
-            "compute out of a total, and a declaration has no evidence",
-            f"tag it instead: flopmeter runs tag {s.run} --purpose {s.purpose} --evidence REFERENCE --why TEXT",
-        )
-
-
-def _tag(s: Tag) -> None:
-    _name("run", s.run)
-    if s.job is not None:
-        _job(s.job)
-    for hour in (s.from_hour, s.until_hour):
-        if hour is not None and not 0 <= hour <= MAX_HOUR:
-            raise RegistryError(
-                f"tag: expected hours from 1970 to 2262, got {_number(hour)}", "write times as 2026-11-20"
-            )
-    if s.from_hour is not None and s.until_hour is not None and s.from_hour >= s.until_hour:
-        raise RegistryError(
-            f"tag: expected a span of at least one whole hour, got hours {s.from_hour} to {s.until_hour}",
-            "time is tagged by whole hours; tag the job instead (--job), that is exact",
-        )
-    if s.purpose is Purpose.RECOMPUTATION:
-        if s.fraction is None:
-            raise RegistryError(
-                "tag: recomputation: expected the fraction of the work that it was, got none",
-                "say it as --fraction 1/4; it cannot be told by time",
-            )
-        if not 0 < s.fraction < 1 or s.fraction.denominator > MAX_FLOP:
-            raise RegistryError(
-                f"tag: fraction: expected more than 0 and less than 1, got {_fraction(s.fraction)}",
-                "25 % of the work is --fraction 1/4",
-            )
-    elif s.fraction is not None:
-        raise RegistryError(
-            f"tag: fraction: expected one with recomputation only, got one with {s.purpose}",
-            "tag a job (--job) or whole hours (--from, --until) instead of a fraction",
-        )
-    if len(s.evidence) > MAX_EVIDENCE:
-        raise RegistryError(
-            f"evidence: expected at most {MAX_EVIDENCE} references, got {len(s.evidence)}",
-            "put them into one file and name that",
-        )
-    for reference in s.evidence:
-        _text("evidence", reference, "name a URL, a file or a digest: sha256:…")
-    if s.purpose in EXCLUSIONS and not s.evidence:
-        raise RegistryError(
-            f"tag: {s.purpose} takes compute out of a total: expected evidence for it, got none",
-            "name a URL, a file (its SHA-256 is recorded) or a digest with --evidence; without one it counts",
-        )
-
-
-def _rules(text: str) -> None:
-    if not text.strip() or len(text) > MAX_RULES_CHARS:
-        raise RegistryError(
-            f"rules: expected a rule list of at most {MAX_RULES_CHARS} characters, got {len(text)}",
-            "shorten the file",
-        )
-    if any(not (c.isprintable() or c in "\n\t") for c in text):
-        raise RegistryError(
-            "rules: expected printable text, got control characters", "save the file as plain UTF-8 text"
-        )
-
-
-def _figure(flop: Figure) -> None:
-    if not 0 <= flop.lower <= flop.point <= flop.upper <= MAX_FLOP:
-        shown = " <= ".join(_number(n) for n in (flop.lower, flop.point, flop.upper))
-        raise RegistryError(
-            f"flop: expected 0 <= lower <= point <= upper <= 10^{len(str(MAX_FLOP)) - 1}, got {shown}",
-            "order the bounds; one figure alone stands for all three",
-        )
-
-
-def _job(job: JobKey) -> None:
-    if job.kind not in {int(k) for k in WorkloadKind} or job.kind in (
-        WorkloadKind.IDLE,
-        WorkloadKind.UNATTRIBUTED,
-    ):
-        raise RegistryError(
-            f"job: expected a kind of slurm, pod, process or other, got {job.kind}", _JOBS_HINT
-        )
-    _label("job's scope", job.scope)
-    _name("job", job.job, _JOBS_HINT)
-
-
-_JOBS_HINT = "`flopmeter runs show RUN --json` names a run's jobs"
-
-
-def _label(what: str, text: str, hint: str = "") -> None:
-    try:
-        check_label(what, text)
-    except ContractError as e:
-        raise RegistryError(str(e), hint or "use a short printable name") from e
-
-
-def _name(what: str, text: str, hint: str = "") -> None:
-    if not text:
-        raise RegistryError(f"{what}: expected a name, got none", hint or f"name the {what}")
-    _label(what, text, hint)
-
-
-def _text(what: str, text: str, hint: str) -> None:
-    if not text.strip():
-        raise RegistryError(f"{what}: expected some words, got none", hint)
-    if len(text) > MAX_TEXT_CHARS:
-        raise RegistryError(
-            f"{what}: expected at most {MAX_TEXT_CHARS} characters, got {len(text)}",
-            "shorten it, and put the rest into a file that --evidence names",
-        )
-    if not text.isprintable():
-        raise RegistryError(
-            f"{what}: expected one printable line, got {text[:40]!r}",
-            "remove line breaks and control characters",
-        )
-
-
-def _number(value: int) -> str:
-    return str(value) if abs(value) < 10**60 else "a number of more than 60 digits"
-
-
-def _fraction(value: Fraction) -> str:
-    return f"{_number(value.numerator)}/{_number(value.denominator)}"
+    check_name("who", entry.who, "say who says it: --who NAME")
+    check_text("why", entry.why, "say why, in a sentence that an auditor can follow: --why TEXT")
 
 
 # ---- against the books ---------------------------------------------------------------------------------
@@ -375,7 +141,7 @@ def _known_job(job: JobKey, known: Known) -> KnownJob:
     if held is None:
         raise EntryRefused(
             f"job {job.job!r} of {job.scope}: expected one that the books hold, found none",
-            _near(job.job, {j.job for j in known.jobs}) + _JOBS_HINT,
+            _near(job.job, {j.job for j in known.jobs}) + JOBS_HINT,
         )
     return held
 
@@ -456,7 +222,7 @@ def _retract(registry: Registry, number: int, by: Entry, known: Known | None) ->
     old = registry.entry(number)
     if old is None:
         raise EntryRefused(
-            f"retract: expected an entry from 1 to {len(registry.entries)}, got {number}", _LIST_HINT
+            f"retract: expected an entry from 1 to {len(registry.entries)}, got {number}", LIST_HINT
         )
     if isinstance(old.statement, Retract):
         raise EntryRefused(
