@@ -69,14 +69,12 @@ def _entry_command(name: str) -> Callable[[_F], click.Command]:
     return made
 
 
-def _why(*, required: bool = True, default: str | None = None) -> Callable[[_F], _F]:
-    return click.option(
-        "--why",
-        required=required,
-        default=default,
-        show_default=default is not None,
-        help="Why, in a sentence that an auditor can follow.",
+def _why(default: str | None = None) -> Callable[[_F], _F]:
+    """Asked for where it decides about counting; else there is a `default`."""
+    kind: dict[str, Any] = (
+        {"required": True} if default is None else {"default": default, "show_default": True}
     )
+    return click.option("--why", help="Why, in a sentence that an auditor can follow.", **kind)
 
 
 @_entry_command("declare")
@@ -90,7 +88,7 @@ def _why(*, required: bool = True, default: str | None = None) -> Callable[[_F],
 @click.option(
     "--base", "base_models", multiple=True, metavar="NAME", help="A run or model it starts from; repeatable."
 )
-@_why(required=False, default="a plan, as declared")
+@_why("a plan, as declared")
 def declare(
     run: str,
     *,
@@ -242,7 +240,7 @@ def link(run: str, relation: Any, parent: str, **common: Any) -> None:
 @click.option("--lower", metavar="FLOP", help="At least.  [default: the figure itself]")
 @click.option("--upper", metavar="FLOP", help="At most.  [default: the figure itself]")
 @click.option("--source", required=True, help="Where that is said: a model card, a paper, a letter.")
-@_why(required=False, default="stands at the base of a run here")
+@_why("stands at the base of a run here")
 def external(
     name: str, *, flop: str, lower: str | None, upper: str | None, source: str, **common: Any
 ) -> None:
