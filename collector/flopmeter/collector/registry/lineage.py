@@ -68,6 +68,10 @@ class Lineage:
                     found.setdefault(reached.name, reached)
         return tuple(found[name] for name in sorted(found))
 
+    def above(self, run: str) -> frozenset[str]:
+        """Every run and model that `run` stands on, over whatever relations, counted or not."""
+        return _closure([run], {name: [k.parent for k in links] for name, links in self._parents.items()})
+
     def descendants(self, names: Collection[str]) -> frozenset[str]:
         """Every run that stands on one of `names`, over whatever relations: whose totals may change with theirs."""
         children: dict[str, set[str]] = {}
