@@ -1,5 +1,7 @@
 """A window: rows that only grow, limits that hold whatever comes, one residual a row."""
 
+from dataclasses import replace
+
 from metering import JOB_A, JOB_B, SECOND
 
 from flopmeter.agent.metering.interval import ENERGY, HMMA, SM_ACTIVE, TENSOR, Interval
@@ -13,6 +15,7 @@ from flopmeter.agent.metering.window import (
 )
 from flopmeter.agent.shipping.encode import encode_batch
 from flopmeter.contract.evidence_class import EvidenceClass
+from flopmeter.contract.identity import Identity
 from flopmeter.contract.limits import MAX_RECORD_BYTES, MAX_ROWS
 from flopmeter.contract.usage import (
     UNATTRIBUTED,
@@ -166,3 +169,51 @@ def test_calibrations_are_told_by_subject() -> None:
     for detail in ("H100: sum", "H100: again", "k of counter 252 of H100: 0.25"):
         window.say(NoticeKind.CALIBRATION, 1, 1, "", detail)
     assert [n.detail for n in window.notices({})] == ["H100: sum (2 times)", "k of counter 252 of H100: 0.25"]
+
+
+def test_workloads_that_turn_out_to_be_one_are_added_together() -> None:
+    window = Window()
+    late, early = replace(JOB_A, run=""), JOB_A
+    for workload in (late, JOB_B, early, late):
+        window.add("GPU-0", workload, interval(SM_ACTIVE))
+    window.add("GPU-1", early, interval(SM_ACTIVE))
+    window.add_gap("GPU-1", late, GapReason.LOST, (5, 7, *(0,) * 10))
+    describe = {late: JOB_A}.get
+    workloads, usage = window.usage({"GPU-0": 0, "GPU-1": 1}, lambda w: describe(w, w))
+    assert workloads == (JOB_A, JOB_B)
+    assert [(u.entity_index, u.workload_index, u.sm_elapsed_cycles) for u in usage] == [
+        (0, 0, 3000), (0, 1, 1000), (1, 0, 1000), (1, 0, 7),
+    ]  # fmt: skip
+    assert window.usage({"GPU-0": 0, "GPU-1": 1})[0] == (
+        late,
+        JOB_B,
+        early,
+    )  # asked again, nothing has changed
+
+
+def test_two_that_shared_an_entity_stay_apart_even_so() -> None:
+    """What lies beside each holds the other's part: together they would say more than the entity did."""
+    window = Window()
+    late = replace(JOB_A, run="")
+    part = Interval(EvidenceClass.A1, SM_ACTIVE | APPORTIONED, 0, (SECOND, 500, 500, *(0,) * 9))
+    beside = Interval(EvidenceClass.A1, SM_ACTIVE | OTHERS, 0, (0, 0, 500, *(0,) * 9))
+    for workload in (late, JOB_A):
+        window.add("GPU-0", workload, part)
+        window.add("GPU-0", workload, beside)
+    workloads, usage = window.usage({"GPU-0": 0}, lambda w: JOB_A)
+    assert workloads == (JOB_A, JOB_A)
+    assert [u.sm_active_cycles for u in usage] == [500] * 4
+
+
+def test_what_is_known_of_workloads_fits_a_record_names_first() -> None:
+    window = Window()
+    seen = tuple(Identity(f"env:V{i:02}", "é" * 256) for i in range(32))
+    for i in range(64):
+        window.add("GPU-0", Workload(WorkloadKind.SLURM, job=str(i)), interval(SM_ACTIVE))
+    workloads, usage = window.usage({"GPU-0": 0}, lambda w: replace(w, run="r" * 100, identities=seen))
+    assert [w.run for w in workloads] == ["r" * 100] * 64
+    described = [bool(w.identities) for w in workloads]
+    assert described == [True] * 3 + [False] * 61
+    assert window.left_out == 61
+    batch = Batch("0.1.0", bytes(32), 1, 2, 1, 2, workloads, usage)
+    assert len(encode_batch(batch)) < 4 * MAX_WINDOW_NAME_CHARS + 64 * 130 + 4_096
