@@ -15,8 +15,9 @@ import signal
 import socket
 import stat
 import subprocess
-import time
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -34,24 +35,15 @@ NVIDIA_MAJOR = 195  # of the kernel's character devices; without the driver nobo
 
 
 def missing() -> str:
-    """Why there can be no Slurm here; empty if there can."""
+    """Why there can be no Slurm here that follows its jobs; empty if there can."""
     if os.geteuid() != 0:
         return "a real Slurm needs root: slurmd starts jobs as their users"
     absent = [name for name in (*DAEMONS, *CLIENTS) if _tool(name) is None]
     if absent:
         return f"a real Slurm needs {', '.join(absent)}: apt-get install {PACKAGES}"
+    if not os.access(FREEZER, os.W_OK):
+        return f"proctrack/cgroup needs the v1 freezer, and {FREEZER} is not there to write to"
     return ""
-
-
-def has_freezer() -> bool:
-    """Whether proctrack/cgroup can follow jobs here: the v1 freezer, which we may write."""
-    probe = FREEZER / f"flopmeter-probe-{os.getpid()}"
-    try:
-        probe.mkdir()
-        probe.rmdir()
-    except OSError:
-        return False
-    return True
 
 
 def free_port() -> int:
@@ -70,11 +62,14 @@ class Cluster:
         *,
         prolog: Path | None = None,
         epilog: Path | None = None,
-        cgroups: bool | None = None,
+        cgroups: bool = True,
     ) -> None:
-        """`gpus`: how many each node has, by a short name; `prolog`, `epilog`: programs for slurm.conf."""
+        """`gpus`: how many each node has, by a short name; `prolog`, `epilog`: programs for slurm.conf.
+
+        Without `cgroups` it follows its jobs by their parents (proctrack/linuxproc), so that no path names one.
+        """
         self.folder = folder
-        self.cgroups = has_freezer() if cgroups is None else cgroups
+        self.cgroups = cgroups
         self.name = f"fm{os.getpid()}"
         self.nodes = {short: f"{self.name}{short}" for short in gpus}
         self._gpus = dict(gpus)
@@ -113,12 +108,15 @@ class Cluster:
 
     def close(self) -> None:
         """End every job and daemon and remove the nodes' cgroups. May be called twice."""
-        if self._up:
-            subprocess.run(
-                ["scancel", "--signal=KILL", "--full", "--user=root"],
-                env=self.environ, timeout=20, check=False, capture_output=True,
-            )  # fmt: skip
-        self._end_steps()
+        with ExitStack() as undo:  # from below; what fails hinders nothing above it
+            undo.callback(self._remove_cgroups)
+            undo.callback(self._end_steps)
+            undo.callback(self._end_daemons)
+            undo.callback(self._end_steps)  # slurmd waits for them
+            if self._up:
+                undo.callback(self._command, "scancel", "--signal=KILL", "--full", "--user=root", check=False)
+
+    def _end_daemons(self) -> None:
         for process in reversed(self._up):
             process.terminate()
         for process in reversed(self._up):
@@ -128,34 +126,43 @@ class Cluster:
                 process.kill()
                 process.wait(10)
         self._up.clear()
-        self._end_steps()
-        for controller in Path("/sys/fs/cgroup").glob("*"):
-            for name in self.nodes.values():
-                _remove_cgroups(controller / f"slurm_{name}")
 
     def _end_steps(self) -> None:
         """slurmstepd and what it started outlive slurmd: they are found by our own folder and our own cgroups."""
-        for pid in self._left():
-            with _gone_is_fine():
-                os.kill(pid, signal.SIGKILL)
-        wait_for("what the jobs started is gone", lambda: not self._left(), 20)
+
+        def none_left() -> bool:
+            left = self._left()
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return not left
+
+        wait_for("what the jobs started is gone", none_left, 20)
+
+    def _remove_cgroups(self) -> None:
+        def removed(folder: Path) -> bool:
+            with suppress(OSError):  # busy while the kernel still buries a process
+                folder.rmdir()
+            return not folder.exists()
+
+        for controller in Path("/sys/fs/cgroup").glob("*"):
+            for name in self.nodes.values():
+                top = controller / f"slurm_{name}"
+                for folder in sorted((Path(p) for p, _, _ in os.walk(top)), key=lambda p: -len(p.parts)):
+                    wait_for(f"cgroup {folder} is removed", partial(removed, folder), 10)
 
     def _left(self) -> list[int]:
+        """Processes of jobs. "slurmstepd: [12.batch]" bears no name of ours; its environment does."""
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
-            with _gone_is_fine():
+            with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
                 cgroup = (entry / "cgroup").read_text()
-                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
                 ours = any(f"/slurm_{name}/" in cgroup for name in self.nodes.values())
-                # "slurmstepd: [12.batch]" bears no name of ours: its environment does
-                ours = ours or (command.startswith("slurmstepd") and self._owns(entry))
-                if ours and state != "Z":
+                if not ours and (entry / "cmdline").read_bytes().startswith(b"slurmstepd"):
+                    ours = os.fsencode(self.folder / "slurm.conf") in (entry / "environ").read_bytes()
+                if ours and (entry / "stat").read_text().rpartition(")")[2].split()[0] != "Z":
                     found.append(int(entry.name))
         return found
-
-    def _owns(self, entry: Path) -> bool:
-        return str(self.folder / "slurm.conf") in (entry / "environ").read_bytes().decode(errors="replace")
 
     def _start(self, program: str, *args: str) -> None:
         log = self.folder / f"{program}{args[-1] if '-N' in args else ''}.out"
@@ -263,6 +270,13 @@ class Cluster:
     def cancel(self, job: int) -> None:
         self._command("scancel", str(job))
 
+    def clear(self) -> None:
+        """No job of a test that failed is in the next one's way."""
+        if any(job["job_state"] not in ("COMPLETED", "CANCELLED", "FAILED") for job in self.queue()):
+            self._command("scancel", "--signal=KILL", "--full", "--user=root")
+            self._command("scancel", "--user=root")
+            wait_for("every node is idle", self._all_idle, 60)
+
     def node_states(self) -> dict[str, str]:
         """Node -> state in one word, e.g. idle, mixed, drained."""
         listed = self._command("sinfo", "-h", "-N", "-o", "%N %T")
@@ -317,23 +331,3 @@ _WITHOUT_CGROUPS = ("ProctrackType=proctrack/linuxproc", "TaskPlugin=task/none",
 
 def _tool(name: str) -> str | None:
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-
-
-class _gone_is_fine:  # noqa: N801
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> bool:
-        return kind is not None and issubclass(kind, (FileNotFoundError, ProcessLookupError))
-
-
-def _remove_cgroups(top: Path) -> None:
-    if not top.is_dir():
-        return
-    deadline = time.monotonic() + 10
-    for folder in sorted((Path(p) for p, _, _ in os.walk(top)), key=lambda p: -len(p.parts)):
-        while folder.exists():
-            try:
-                folder.rmdir()
-            except OSError:
-                assert time.monotonic() < deadline, f"cgroup {folder} cannot be removed"
-                time.sleep(0.05)

@@ -53,22 +53,28 @@ class Life:
             f.write("go\n")
 
 
+#: What a job runs: $0 stands in the folder where jobs say who they are. In a het job the environment of every
+#: component names the first one; the cgroup names its own.
+_TRAIN = """#!/bin/sh
+job=$(sed -n 's#.*:freezer:.*/job_\\([0-9]*\\)/.*#\\1#p' /proc/self/cgroup)
+me=${0%/*}/${job:-$SLURM_JOB_ID}-$SLURMD_NODENAME-${SLURM_RESTART_COUNT:-0}
+mkfifo "$me.gate"
+echo "${job:-$SLURM_JOB_ID} $SLURMD_NODENAME ${SLURM_RESTART_COUNT:-0} $$ $CUDA_VISIBLE_DEVICES" >"$me.new"
+mv "$me.new" "$me.here"
+read -r go <"$me.gate"
+"""
+
+
 class Jobs:
     """What jobs run, and what they say of themselves."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
         folder.mkdir()
         folder.chmod(0o777)
-
-    def script(self, *, exports: str = "") -> str:
-        """A program for sbatch --wrap or `srun sh -c`."""
-        me = f"{self.folder}/$SLURM_JOB_ID-$SLURMD_NODENAME-${{SLURM_RESTART_COUNT:-0}}"
-        return (
-            f'{exports}me="{me}"; mkfifo "$me.gate"; '
-            'echo "$SLURM_JOB_ID $SLURMD_NODENAME ${SLURM_RESTART_COUNT:-0} $$ $CUDA_VISIBLE_DEVICES" >"$me.new"; '
-            'mv "$me.new" "$me.here"; read go <"$me.gate"'
-        )
+        self.folder = folder
+        self.train = folder / "train.sh"
+        self.train.write_text(_TRAIN)
+        self.train.chmod(0o755)
 
     def lives(self) -> list[Life]:
         found = []
@@ -200,14 +206,17 @@ class Node:
     def wait_held(self, gpu: int, kind: str, job: str = "") -> None:
         """Until the agent says so of a GPU, and has metered it so."""
 
-        def said() -> str:
+        def info() -> str:
             info = [
                 line for line in self._page().splitlines() if line.startswith("flopmeter_gpu_workload_info")
             ]
             return next((line for line in info if f'hw_id="{self.uuid(gpu)}"' in line), "")
 
-        want = f'job="{job}",kind="{kind}"'
-        wait_for(f"{self.name}: GPU {gpu} is held by {kind} {job}", lambda: want in said(), 60)
+        wait_for(
+            f"{self.name}: GPU {gpu} is held by {kind} {job}",
+            lambda: (said := info()) and f'kind="{kind}"' in said and (not job or f'job="{job}"' in said),
+            60,
+        )
         self.wait_read()
 
 

@@ -4,7 +4,7 @@ Each job's SM-cycles in the books are those of the script, and every device is i
 """
 
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
@@ -48,6 +48,7 @@ class Site:
     def __enter__(self) -> Self:
         with ExitStack() as undo:
             undo.enter_context(self.collector)
+            undo.callback(self.slurm.clear)
             for node in self.nodes.values():
                 undo.callback(node.kill)
                 node.start()
@@ -57,13 +58,15 @@ class Site:
     def __exit__(self, *of: object) -> None:
         self._undo.__exit__(*of)  # type: ignore[arg-type]
 
-    def work_of(self, life: Life, seconds: int, hmma_percent: int) -> int:
-        """The job opens its GPUs, and its first one works: the SM-cycles, metered."""
-        node = self.nodes[life.node]
-        node.hold(life)
-        node.wait_held(life.gpus[0], "slurm", str(life.job))
-        done = node.work(life.gpus[0], seconds, hmma_percent)
-        node.wait_read(node.ended_ns)
+    def work(self, spells: Mapping[Life, tuple[int, int]]) -> dict[Life, int]:
+        """Jobs open their GPUs, and the first of each works for (seconds, percent): its SM-cycles, all metered."""
+        for life in spells:
+            self.nodes[life.node].hold(life)
+        for life in spells:
+            self.nodes[life.node].wait_held(life.gpus[0], "slurm", str(life.job))
+        done = {life: self.nodes[life.node].work(life.gpus[0], *spell) for life, spell in spells.items()}
+        for node in {life.node: self.nodes[life.node] for life in spells}.values():
+            node.wait_read(node.ended_ns)
         return done
 
     def finish(self, lives: Sequence[Life]) -> None:
@@ -96,26 +99,18 @@ def test_three_jobs_at_once_and_somebody_outside_slurm(site: Site) -> None:
     """Two of sbatch, one of srun, each with other work; and a process that Slurm knows nothing of."""
     slurm, jobs, node = site.slurm, site.jobs, site.node()
     on = f"--nodelist={node.name}"
-    first = slurm.sbatch(jobs.script(), on, "--gres=gpu:1", "-J", "first")
-    second = slurm.sbatch(jobs.script(), on, "--gres=gpu:1", "-J", "second")
-    step = slurm.srun(on, "--gres=gpu:1", "-J", "third", "sh", "-c", jobs.script())
+    first = slurm.sbatch(str(jobs.train), on, "--gres=gpu:1", "-J", "first")
+    second = slurm.sbatch(str(jobs.train), on, "--gres=gpu:1", "-J", "second")
+    step = slurm.srun(on, "--gres=gpu:1", "-J", "third", str(jobs.train))
     lives = jobs.wait(3)
     third = next(life.job for life in lives if life.job not in (first, second))
-    gpu = {life.job: life.gpus[0] for life in lives}
-    outside = next(n for n in range(node.gpus) if n not in gpu.values())
-    with subprocess.Popen(["sleep", "600"]) as stray:
-        for life in lives:
-            node.hold(life)
+    outside = next(n for n in range(node.gpus) if (n,) not in [life.gpus for life in lives])
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as stray:
         node.hold_by(stray.pid, outside)
-        for life in lives:
-            node.wait_held(gpu[life.job], "slurm", str(life.job))
-        want = {
-            str(first): node.work(gpu[first], 2, 50),
-            str(second): node.work(gpu[second], 3, 20),
-            str(third): node.work(gpu[third], 1, 80),
-            "process": node.work(outside, 2, 30),
-        }
-        node.wait_read(node.ended_ns)
+        node.wait_held(outside, "process")
+        want = {"process": node.work(outside, 3, 30)}
+        done = site.work({life: (1 + life.gpus[0] % 3, 20 + 10 * life.gpus[0]) for life in lives})
+        want |= {str(life.job): n for life, n in done.items()}
         node.let_go(stray.pid)
         stray.kill()
     node.wait_held(outside, "idle")
@@ -132,31 +127,29 @@ def test_three_jobs_at_once_and_somebody_outside_slurm(site: Site) -> None:
 def test_an_array_of_two(site: Site) -> None:
     slurm, jobs, node = site.slurm, site.jobs, site.node()
     array = slurm.sbatch(
-        jobs.script(), f"--nodelist={node.name}", "--gres=gpu:1", "--array=0-1", "-J", "sweep"
+        str(jobs.train), f"--nodelist={node.name}", "--gres=gpu:1", "--array=0-1", "-J", "sweep"
     )
     lives = jobs.wait(2)
     assert len({life.job for life in lives}) == 2, "each task has a number of its own"
-    want = {
-        str(life.job): site.work_of(life, 2, percent) for life, percent in zip(lives, (30, 60), strict=True)
-    }
+    done = site.work({lives[0]: (2, 30), lives[1]: (1, 60)})
     site.finish(lives)
     slurm.wait_until(array, "COMPLETED")
     store = site.close_the_books()
-    assert hmma_by_job(store) == want
+    assert hmma_by_job(store) == {str(life.job): n for life, n in done.items()}
 
 
 def test_a_requeued_job_is_one_run(site: Site) -> None:
     slurm, jobs, node = site.slurm, site.jobs, site.node()
-    job = slurm.sbatch(jobs.script(), f"--nodelist={node.name}", "--gres=gpu:1", "--requeue", "-J", "long")
+    job = slurm.sbatch(str(jobs.train), f"--nodelist={node.name}", "--gres=gpu:1", "--requeue", "-J", "long")
     (before,) = jobs.wait(1)
-    cycles = site.work_of(before, 2, 40)
+    cycles = site.work({before: (2, 40)})[before]
     submitted = slurm.job(job)["submit_time"]
     slurm.requeue(job)
     before, after = jobs.wait(2)
     assert (before.restart, after.restart, after.job) == (0, 1, job)
     assert slurm.job(job)["submit_time"] > submitted, "Slurm says that it is a later submission"
     node.let_go(before.pid)
-    cycles += site.work_of(after, 3, 70)
+    cycles += site.work({after: (3, 70)})[after]
     site.finish([after])
     slurm.wait_until(job, "COMPLETED")
     store = site.close_the_books()
@@ -168,14 +161,27 @@ def test_a_requeued_job_is_one_run(site: Site) -> None:
 def test_a_job_on_two_nodes_is_one_run(site: Site) -> None:
     """Two slurmd, two agents, two chains."""
     slurm, jobs = site.slurm, site.jobs
-    job = slurm.sbatch(
-        f"srun sh -c '{jobs.script()}'", "--nodes=2", "--ntasks-per-node=1", "--gres=gpu:1", "-J", "big"
-    )
+    job = slurm.sbatch(f"srun {jobs.train}", "--nodes=2", "--ntasks-per-node=1", "--gres=gpu:1", "-J", "big")
     lives = jobs.wait(2)
     assert {life.node for life in lives} == set(slurm.nodes.values())
-    cycles = [site.work_of(life, 2, percent) for life, percent in zip(lives, (50, 20), strict=True)]
+    done = site.work({lives[0]: (2, 50), lives[1]: (1, 20)})
     site.finish(lives)
     slurm.wait_until(job, "COMPLETED")
     store = site.close_the_books()
-    assert hmma_by_job(store) == {str(job): sum(cycles)}
+    assert hmma_by_job(store) == {str(job): sum(done.values())}
     assert len(runs(store)) == 1
+
+
+@pytest.mark.parametrize("site", ["ab"], indirect=True)
+def test_the_components_of_a_het_job(site: Site) -> None:
+    """Two jobs for Slurm, whose processes all bear the first one's number in their environment."""
+    slurm, jobs = site.slurm, site.jobs
+    a, b = (f"--nodelist={slurm.nodes[short]}" for short in "ab")
+    step = slurm.srun("--gres=gpu:1", a, "-J", "het", ":", "--gres=gpu:1", b, str(jobs.train))
+    lives = jobs.wait(2)
+    assert lives[1].job == lives[0].job + 1
+    done = site.work({lives[0]: (2, 50), lives[1]: (1, 20)})
+    site.finish(lives)
+    assert step.wait(60) == 0
+    store = site.close_the_books()
+    assert hmma_by_job(store) == {str(life.job): n for life, n in done.items()}
