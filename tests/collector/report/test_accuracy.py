@@ -62,5 +62,5 @@ def test_what_silent_agents_owe_is_said_beside_the_margin(owed_s: float) -> None
         "coverage": {"gaps": {"unreported": owed_s} if owed_s else {"reset": 60.0}},
     }
     lines = accuracy_view(document, Paint(colour=False, width=80))
-    said = ["of what was reported: 2.00 GPU-h of silent agents are not in it"]
+    said = ["2.00 GPU-h of silent agents are priced in it, from 0 to the most"]
     assert [line.strip() for line in lines[1:]] == (said if owed_s else [])

@@ -19,9 +19,8 @@ from flopmeter.contract.w_table import WTable
 
 from .accuracy import LIMIT_PERCENT, accuracy_json, answer
 from .run_figures import Part, RunFigures, run_figures
+from .unreported import RUNNING_WITHIN_NS, JobKey, Owed, Unreported, unreported
 
-#: A run that any agent reported within this long is running: ten windows of the default length.
-RUNNING_WITHIN_NS = 600_000_000_000
 MAX_JOBS_SHOWN = 100
 _SECOND_NS = 1_000_000_000
 _FRACTION_DIGITS = 10**9
@@ -60,18 +59,6 @@ class RunRows:
         return max(w.last_unix_ns for w in self.workloads)
 
 
-class Held(NamedTuple):
-    """A silent agent's entities that one job held to the end of the agent's last window."""
-
-    node: str
-    since_unix_ns: int
-    entities: int
-
-
-#: (scope, kind, job) -> what silent agents held for it when last heard of.
-Unreported = Mapping[tuple[str, int, str], list[Held]]
-
-
 def run_document(
     rows: RunRows,
     models: Mapping[int, Model],
@@ -80,24 +67,17 @@ def run_document(
     *,
     now_unix_ns: int,
     raised: frozenset[str] = frozenset(),
-    unreported: Unreported | None = None,
+    owed: Mapping[JobKey, list[Owed]] | None = None,
     hourly: Iterable[tuple[int, str, GroupKey, Sums]] | None = None,
 ) -> dict[str, Any]:
     """One run's whole report. `hourly` adds its curve under "hourly"."""
-    figures = run_figures(rows.groups, models, {w.workload_no: w.dtype for w in rows.workloads}, table)
-    held = _held(rows, unreported or {})
-    missing_ns = sum(max(0, rows.last_unix_ns - h.since_unix_ns) * h.entities for h in held)
-    reasons = [str(r) for r in figures.reasons]
-    if missing_ns:
-        nodes = ", ".join(sorted({h.node for h in held})[:5])
-        reasons.append(
-            f"outside these bounds: {missing_ns / _SECOND_NS / 3600:,.2f} GPU-h that silent agents have not "
-            f"reported yet ({nodes})"
-        )
+    missing = unreported(_held(rows, owed or {}), rows.last_unix_ns, now_unix_ns, models)
+    dtypes = {w.workload_no: w.dtype for w in rows.workloads}
+    figures = run_figures(rows.groups, models, dtypes, table, missing)
     regimes = tuple(regimes)
     document: dict[str, Any] = {
         "run": rows.run,
-        "status": _status(rows, held, now_unix_ns),
+        "status": _status(rows, missing, now_unix_ns),
         "rule": rows.workloads[0].run_rule,
         "first_seen": time_text(rows.first_unix_ns),
         "last_seen": time_text(rows.last_unix_ns),
@@ -130,13 +110,20 @@ def run_document(
         },
         "by_evidence_class": {name: _part(p, figures) for name, p in figures.by_evidence_class.items()},
         "by_model": {name: _part(p, figures) for name, p in figures.by_model.items()},
-        "coverage": _coverage(figures, missing_ns),
+        "coverage": _coverage(figures),
+        "unreported": {
+            "device_seconds": missing.duration_ns / _SECOND_NS,
+            "flop": figure_json(figures.unreported_flop),
+            "nodes": list(missing.nodes),
+            "since": time_text(missing.since_unix_ns) if missing.nodes else None,
+            "unpriced": list(missing.unpriced),
+        },
         "energy_joules": figures.energy_mj / 1000,
         "energy_unmeasured_device_seconds": figures.energy_unmeasured_ns / _SECOND_NS,
         "apportioned_device_seconds": figures.apportioned_ns / _SECOND_NS,
         "thresholds": [_threshold(rows.run, r, figures, now_unix_ns, raised) for r in regimes],
         "lineage": [],
-        "reasons": reasons,
+        "reasons": [str(r) for r in figures.reasons],
         "width": [{"cause": r.cause, "flop": str(r.flop), "text": r.text} for r in figures.reasons],
         "no_w_table": list(figures.no_w_table),
         "w_table": figures.w_table,
@@ -162,15 +149,19 @@ def hourly_series(
     ]
 
 
-def _held(rows: RunRows, unreported: Unreported) -> list[Held]:
-    jobs = {(w.scope, w.kind, w.job) for w in rows.workloads}
-    return [h for job in sorted(jobs) for h in unreported.get(job, ())]
+def _held(rows: RunRows, owed: Mapping[JobKey, list[Owed]]) -> list[Owed]:
+    """What silent agents last saw this run hold; a job may have left the run before that."""
+    last: dict[JobKey, int] = {}
+    for w in rows.workloads:
+        job = (w.scope, w.kind, w.job)
+        last[job] = max(last.get(job, 0), w.last_unix_ns)
+    return [o for job in sorted(last) for o in owed.get(job, ()) if last[job] >= o.since_unix_ns]
 
 
-def _status(rows: RunRows, held: list[Held], now_unix_ns: int) -> str:
+def _status(rows: RunRows, missing: Unreported, now_unix_ns: int) -> str:
     if rows.last_unix_ns >= now_unix_ns - RUNNING_WITHIN_NS:
         return "running"
-    return "silent" if held else "stopped"
+    return "silent" if missing.duration_ns else "stopped"
 
 
 def _jobs(workloads: list[WorkloadRow]) -> list[dict[str, Any]]:
@@ -214,15 +205,15 @@ def _part(part: Part, figures: RunFigures) -> dict[str, Any]:
     }
 
 
-def _coverage(figures: RunFigures, missing_ns: int) -> dict[str, Any]:
+def _coverage(figures: RunFigures) -> dict[str, Any]:
     """Expected is observed plus gap. What silent agents still owe is a gap too, and says so."""
     gaps = {reason.label: ns / _SECOND_NS for reason, ns in figures.gaps_ns.items()}
-    if missing_ns:
-        gaps["unreported"] = missing_ns / _SECOND_NS
+    if figures.unreported_ns:
+        gaps["unreported"] = figures.unreported_ns / _SECOND_NS
     return {
-        "expected_device_seconds": (figures.expected_ns + missing_ns) / _SECOND_NS,
+        "expected_device_seconds": figures.expected_ns / _SECOND_NS,
         "observed_device_seconds": figures.observed_ns / _SECOND_NS,
-        "gap_device_seconds": (figures.gap_ns + missing_ns) / _SECOND_NS,
+        "gap_device_seconds": (figures.gap_ns + figures.unreported_ns) / _SECOND_NS,
         "gaps": gaps,
     }
 
@@ -231,7 +222,8 @@ def _threshold(
     run: str, regime: Regime, figures: RunFigures, now_unix_ns: int, raised: frozenset[str]
 ) -> dict[str, Any]:
     basis = counted(regime, figures.flop, figures.integer_ops)
-    state = threshold_state(figures.flop, regime, figures.integer_ops)
+    state = threshold_state(figures.booked_flop, regime, figures.booked_integer_ops)
+    booked = counted(regime, figures.booked_flop, figures.booked_integer_ops)
     return {
         "regime": regime.id,
         "title": regime.title,
@@ -243,6 +235,8 @@ def _threshold(
         "unit": regime.unit,
         "counting": regime.counting,
         "verdict": verdict(basis, regime).value,
+        # What the records alone say: silence can make it undetermined, and raises no event (unreported.py).
+        "verdict_of_records": verdict(booked, regime).value,
         "fraction": _fraction(basis.point, regime),
         "fraction_bounds": [_fraction(basis.lower, regime), _fraction(basis.upper, regime)],
         "act": regime.act,

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from flopmeter.collector.books import GroupKey, Sums
-from flopmeter.collector.ingest.decide import scope_of
 from flopmeter.collector.law.events import time_text
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.usage import (
@@ -22,10 +21,11 @@ from flopmeter.contract.usage import (
     WorkloadKind,
 )
 
-from .documents import Held
-
-#: An agent that has not been heard of for five default windows is silent, not late.
+#: An agent that has not been heard of for five default windows (or three of its own) is silent, not late.
 SILENT_AFTER_NS = 300_000_000_000
+_SILENT_WINDOWS = 3
+#: What inventories call the source of a recording that is played again (flopmeter replay).
+_RECORDING = "trace"
 _SECOND_NS = 1_000_000_000
 
 
@@ -37,9 +37,11 @@ class AgentState:
     node: str
     version: str
     admitted_how: str
+    admitted_unix_ns: int
     last_seq: int  # 0 = no record yet
     window_end_unix_ns: int
     received_unix_ns: int
+    usual_window_ns: int
     conflicts: int
     lost_records: int
     silences: int  # agent.silent events
@@ -53,40 +55,19 @@ class AgentState:
         """Whether its last record says that it was stopped on purpose."""
         return self.batch is not None and any(n.kind is NoticeKind.AGENT_STOPPED for n in self.batch.notices)
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is to come: stopped on purpose, or a recording of another day that was played."""
+        return self.stopped or (self.inventory is not None and self.inventory.source == _RECORDING)
+
     def status(self, now_unix_ns: int) -> str:
         """live, stopped, silent, or never (admitted, no record yet)."""
         if not self.last_seq:
             return "never"
         if self.stopped:
             return "stopped"
-        return "live" if now_unix_ns - self.window_end_unix_ns < SILENT_AFTER_NS else "silent"
-
-
-def unreported(silent: Iterable[AgentState]) -> dict[tuple[str, int, str], list[Held]]:
-    """Per job: entities of silent agents that it alone held throughout their last window.
-
-    An entity that changed hands in that window is left out: who held it afterwards is not known. So is a
-    node whose agent was stopped on purpose, as before a drain.
-    """
-    found: dict[tuple[str, int, str], list[Held]] = {}
-    for agent in silent:
-        batch, inventory = agent.batch, agent.inventory
-        if batch is None or inventory is None or agent.stopped:
-            continue
-        holders: dict[int, set[int]] = {}
-        for row in batch.usage:
-            holders.setdefault(row.entity_index, set()).add(row.workload_index)
-        entities: dict[int, int] = {}
-        for held_by in holders.values():
-            if len(held_by) == 1:
-                (index,) = held_by
-                entities[index] = entities.get(index, 0) + 1
-        for index, count in entities.items():
-            w = batch.workloads[index]
-            if w.kind not in (WorkloadKind.IDLE, WorkloadKind.UNATTRIBUTED):
-                job = (scope_of(w, inventory), int(w.kind), w.job)
-                found.setdefault(job, []).append(Held(agent.node, agent.window_end_unix_ns, count))
-    return found
+        late_ns = max(SILENT_AFTER_NS, _SILENT_WINDOWS * self.usual_window_ns)
+        return "live" if now_unix_ns - self.window_end_unix_ns < late_ns else "silent"
 
 
 def fleet_document(

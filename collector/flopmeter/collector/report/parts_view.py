@@ -29,7 +29,7 @@ def accuracy_view(document: Mapping[str, Any], paint: Paint) -> list[str]:
         said = f"best single figure{which}: {flop_text(int(best['flop']))} FLOP ±{best['percent']:g} %"
         lines.append(said + (", within" if good else ""))
     if owed := document["coverage"]["gaps"].get("unreported", 0):
-        lines.append(f"of what was reported: {hours(owed)} of silent agents are not in it")
+        lines.append(f"{hours(owed)} of silent agents are priced in it, from 0 to the most")
     return _named("accuracy", lines)
 
 

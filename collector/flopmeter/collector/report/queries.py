@@ -24,8 +24,12 @@ from flopmeter.contract.record import parse_record
 from flopmeter.contract.usage import Batch, Inventory
 from flopmeter.contract.w_table import WTable, current
 
+from .coverage import coverage_document, not_reporting
+from .coverage_queries import booked, known_since, not_heard, taken_over
 from .documents import RunRows, WorkloadRow, run_document
-from .fleet import SILENT_AFTER_NS, AgentState, fleet_document, unreported
+from .expected import ExpectedNode
+from .fleet import SILENT_AFTER_NS, AgentState, fleet_document
+from .unreported import JobKey, Owed, owed
 
 # S608: SQL is put together from column names and numbers of this program only; values are bound.
 _SUMS = ", ".join(SUM_FIELDS)
@@ -92,10 +96,13 @@ class Asked:
     now_unix_ns: int
     regimes: tuple[Regime, ...]
     table: WTable
+    expected: tuple[ExpectedNode, ...] = ()  # the operator's list of nodes
 
 
-def asked(now_unix_ns: int, regimes: tuple[Regime, ...] | None = None) -> Asked:
-    return Asked(now_unix_ns, shipped() if regimes is None else regimes, current())
+def asked(
+    now_unix_ns: int, regimes: tuple[Regime, ...] | None = None, expected: tuple[ExpectedNode, ...] = ()
+) -> Asked:
+    return Asked(now_unix_ns, shipped() if regimes is None else regimes, current(), expected)
 
 
 def document(store_path: Path, now_unix_ns: int, regimes: tuple[Regime, ...] | None = None) -> dict[str, Any]:
@@ -125,7 +132,7 @@ class Reader:
     def runs(self, question: Asked, only: str | None = None, *, series: bool = False) -> list[dict[str, Any]]:
         """Run documents, the largest first; `only` one run, `series` with its hourly curve."""
         models = self.models()
-        missing = unreported(self.silent_agents())
+        missing = self._owed(question)
         rows = self._run_rows(only)
         events: dict[str, list[str]] = {}
         for subject, key in self._db.execute("SELECT subject, key FROM events"):
@@ -138,7 +145,7 @@ class Reader:
                 question.regimes,
                 now_unix_ns=question.now_unix_ns,
                 raised=frozenset(events.get(r.run, ())),
-                unreported=missing,
+                owed=missing,
                 hourly=self.hourly(r.run) if series else None,
             )
             for r in rows
@@ -194,28 +201,31 @@ class Reader:
         return [to_cloudevent(dict(row)) for row in rows]
 
     def fleet(self, question: Asked) -> dict[str, Any]:
-        return fleet_document(
-            self.agents(), self.unowned_totals(), self._all_time_ns(), now_unix_ns=question.now_unix_ns
+        agents, now = self.agents(), question.now_unix_ns
+        late = not_heard(agents, now)
+        missing = not_reporting(
+            agents, question.expected, known_since(self, agents), taken_over(self, late), now_unix_ns=now
         )
+        in_books = booked(self)
+        return fleet_document(agents, self.unowned_totals(), in_books.whole_ns, now_unix_ns=now) | {
+            "coverage": coverage_document(in_books, missing),
+            "not_reporting": [m.document() for m in missing],
+        }
 
-    def _all_time_ns(self) -> int:
-        return sum(int(text) for (text,) in self._db.execute("SELECT duration_ns FROM totals"))
+    def _owed(self, question: Asked) -> dict[JobKey, list[Owed]]:
+        """Per job: what agents that are not heard any more last saw it hold."""
+        rows = self._agent_rows("r.window_end_unix_ns < ?", question.now_unix_ns - SILENT_AFTER_NS)
+        late = not_heard((self._state(row) for row in rows), question.now_unix_ns)
+        gone = {n.name: n.gone_unix_ns for n in question.expected if n.gone_unix_ns is not None}
+        return owed(late, taken_over(self, late), gone)
 
     def agents(self) -> list[AgentState]:
         """Every admitted agent with its latest record decoded."""
         return [self._state(row) for row in self._agent_rows("1 = ?", 1)]
 
-    def silent_agents(self) -> list[AgentState]:
-        """Agents that lag the newest by so much that their runs' time may be missing."""
-        newest = self._db.execute(
-            "SELECT coalesce(max(window_end_unix_ns), 0) FROM heads JOIN records USING (position)"
-        ).fetchone()[0]
-        rows = self._agent_rows("r.window_end_unix_ns < ?", newest - SILENT_AFTER_NS)
-        return [self._state(row) for row in rows]
-
     def _agent_rows(self, where: str, value: int) -> Sequence[sqlite3.Row]:
         sql = f"""
-            SELECT a.*, r.seq, r.window_end_unix_ns, r.received_unix_ns, r.record,
+            SELECT a.*, heads.usual_window_ns, r.seq, r.window_end_unix_ns, r.received_unix_ns, r.record,
                 (SELECT count(*) FROM conflicts c WHERE c.agent_no = a.agent_no) AS conflict_count,
                 (SELECT coalesce(sum(to_seq - from_seq + 1), 0) FROM losses l WHERE l.agent_no = a.agent_no)
                     AS lost_records
@@ -235,9 +245,11 @@ class Reader:
             node=row["node"],
             version=row["version"],
             admitted_how=row["admitted_how"],
+            admitted_unix_ns=row["admitted_unix_ns"],
             last_seq=row["seq"] or 0,
             window_end_unix_ns=row["window_end_unix_ns"] or 0,
             received_unix_ns=row["received_unix_ns"] or 0,
+            usual_window_ns=row["usual_window_ns"] or 0,
             conflicts=row["conflict_count"],
             lost_records=row["lost_records"],
             silences=len(silences),

@@ -11,6 +11,7 @@ from flopmeter.contract.w_table import Arch, WTable
 from flopmeter.contract.width import Cause, widths
 
 NO_TABLE = "no-w-table"
+UNREPORTED = "unreported"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +32,20 @@ class Reason:
         return f"{self.share} of the width: {self.text}"
 
 
-def reasons(priced: Iterable[Priced], models: Mapping[int, Model], table: WTable) -> tuple[Reason, ...]:
-    """Widest first. Their FLOP add up to upper - lower of all of `priced`, to the last one."""
+def reasons(
+    priced: Iterable[Priced],
+    models: Mapping[int, Model],
+    table: WTable,
+    unreported: tuple[str, Iterable[Priced]] = ("", ()),
+) -> tuple[Reason, ...]:
+    """Widest first. Their FLOP add up to upper - lower of all of `priced` and `unreported`, to the last one.
+
+    `unreported`: what is said of the time that silent agents have not reported, and that time, priced.
+    """
     found: dict[tuple[str, str], int] = {}
+    said, owed = unreported
+    for g in owed:
+        found[UNREPORTED, said] = found.get((UNREPORTED, said), 0) + g.flop.upper - g.flop.lower
     for g in priced:
         model = models[g.key.model_no]
         arch = table.arch(model.compute_capability, model.name)

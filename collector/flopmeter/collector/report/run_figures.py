@@ -12,6 +12,7 @@ from flopmeter.contract.usage import GapReason, Measured
 from flopmeter.contract.w_table import WTable
 
 from .reasons import Reason, reasons
+from .unreported import NOTHING, Unreported
 
 _INTEGER_PIPES = frozenset({Pipe.IMMA, Pipe.INT})
 
@@ -42,7 +43,7 @@ class Part:
 class RunFigures:
     """All that is derived from one run's groups. Times are device time: two GPUs for a second are two."""
 
-    flop: Figure
+    flop: Figure  # with what silent agents may have done unreported, in its upper bound
     #: Bounds as if each declared dtype were true of its job's tensor work; None where none is declared.
     flop_if_declared: Figure | None
     integer_ops: Figure
@@ -58,13 +59,17 @@ class RunFigures:
     sm_elapsed_cycles: int
     no_w_table: tuple[str, ...]  # device models without rates: metered in cycles
     apportioned_ns: int  # of a shared entity: this run's share of its time
+    booked_flop: Figure  # `flop` and `integer_ops` of the records alone, which is what events are raised by
+    booked_integer_ops: Figure
+    unreported_ns: int  # device time of silent agents that the run held when they were last heard
+    unreported_flop: Figure
     reasons: tuple[Reason, ...]  # why the bounds are as wide as they are, widest first; they add up to it
     w_table: str
 
     @property
     def expected_ns(self) -> int:
-        """Device time that the records give the run: all of it is either observed or a gap."""
-        return self.observed_ns + self.gap_ns
+        """Device time of the run: observed, a gap in the records, or not reported by an agent that fell silent."""
+        return self.observed_ns + self.gap_ns + self.unreported_ns
 
 
 def run_figures(
@@ -72,9 +77,12 @@ def run_figures(
     models: Mapping[int, Model],
     dtypes: Mapping[int, str],
     table: WTable,
+    unreported: Unreported = NOTHING,
 ) -> RunFigures:
-    """Price one run's groups and say where the figures and their width come from."""
-    priced = tally(groups, dtypes).priced(models, table)
+    """Price one run's groups, and what silent agents owe of it; say where the figures and their width come from."""
+    booked = tally(groups, dtypes).priced(models, table)
+    owed = unreported.tally.priced(models, table)
+    priced = booked + owed
     sums = [0] * len(NO_SUMS)
     for group in priced:
         for i, number in enumerate(
@@ -92,14 +100,14 @@ def run_figures(
         flop_if_declared=_if_declared(priced, models, table),
         integer_ops=total(g.integer_ops for g in priced),
         nominal_sparse_flop=_nominal_sparse(priced, models, table),
-        by_pipe=_by_pipe(priced, models, table),
+        by_pipe=_by_pipe(booked, models, table),
         by_evidence_class=_parts(
             sorted(priced, key=lambda g: g.key.evidence_class),
             lambda g: EvidenceClass(g.key.evidence_class).label,
         ),
         by_model=_parts(priced, lambda g: models[g.key.model_no].name),
         gaps_ns=dict(sorted(gaps_ns.items(), key=lambda item: -item[1])),
-        observed_ns=sums[0] - gap_ns,
+        observed_ns=sums[0] - gap_ns - unreported.duration_ns,
         gap_ns=gap_ns,
         energy_mj=sums[-1],
         energy_unmeasured_ns=sum(
@@ -110,7 +118,11 @@ def run_figures(
         sm_elapsed_cycles=sums[1],
         no_w_table=tuple(sorted({models[g.key.model_no].name for g in priced if not g.has_table})),
         apportioned_ns=sum(g.sums[0] for g in priced if g.key.measured & Measured.APPORTIONED),
-        reasons=reasons(priced, models, table),
+        booked_flop=total(g.flop for g in booked),
+        booked_integer_ops=total(g.integer_ops for g in booked),
+        unreported_ns=unreported.duration_ns,
+        unreported_flop=total(g.flop for g in owed),
+        reasons=reasons(booked, models, table, (unreported.said, owed)),
         w_table=table.id,
     )
 
