@@ -1,7 +1,8 @@
 """`flopmeter runs declare | assign | tag | link | external | retract | entries | report`: people's word on runs."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,6 +13,8 @@ from flopmeter.collector.report.cli import paint, regimes_of, regimes_option, st
 from flopmeter.collector.store_path import store_file
 
 if TYPE_CHECKING:
+    from flopmeter.collector.report.queries import Reader
+
     from .entries import Entry, Statement
     from .say import Make
 
@@ -21,6 +24,9 @@ else:
     _ParamType = click.ParamType  # generic only to type checkers, and to click 8.4
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+#: Longer work says how far it is, on stderr.
+PROGRESS_PERIOD_S = 1.0
 
 #: What every entry is made with.
 _COMMON = (
@@ -302,6 +308,43 @@ def entries(run: str | None, store: Path, as_json: bool) -> None:
         click.echo(f"no entries: nobody has said anything of run {run}")
     else:
         click.echo(entries_view(found, registry, paint()))
+
+
+@contextmanager
+def books_as_of(store: Path, text: str) -> "Iterator[tuple[Reader, int]]":
+    """`--as-of TIME`: a reader of the books as they stood, and the moment; what that took is said on stderr."""
+    import sys
+
+    from flopmeter.collector.errors import RegistryError
+    from flopmeter.collector.law.events import time_text
+
+    from .as_of import reading_as_of
+    from .when import instant
+
+    unix_ns = instant("--as-of", text)
+    if unix_ns > time.time_ns():
+        raise RegistryError(
+            f"--as-of: expected a time that has come, got {time_text(unix_ns)}",
+            "leave it out for what is known now",
+        )
+    on_terminal = sys.stderr.isatty()
+    shown = [time.monotonic()]
+
+    def progress(done: int, whole: int) -> None:
+        if time.monotonic() - shown[0] > PROGRESS_PERIOD_S:
+            shown[0] = time.monotonic()
+            end = "\x1b[K" if on_terminal else "\n"
+            click.echo(
+                f"{chr(13) if on_terminal else ''}{done:,} of {whole:,} records{end}", err=True, nl=False
+            )
+
+    with reading_as_of(store, unix_ns, progress) as then:
+        click.echo(
+            f"{chr(13) if on_terminal else ''}As of {time_text(unix_ns)}: derived from {then.records:,} records and "
+            f"{then.entries:,} entries of the run registry.",
+            err=True,
+        )
+        yield then.reader, unix_ns
 
 
 def _say(

@@ -1,7 +1,8 @@
 """`flopmeter runs | events | regimes | fleet`, and `flopmeter collector fsck`: thin over queries and views."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from flopmeter.collector.law.regimes import Regime
 
     from .layout import Paint
+    from .queries import Reader
 
 MIN_INTERVAL_S = 0.1
 
@@ -58,17 +60,25 @@ def runs() -> None:
     """Training runs and their totals."""
 
 
+as_of_option = click.option(
+    "--as-of",
+    metavar="TIME",
+    help="The books as they stood then, derived again from the records: 2026-11-20, 2026-11-20T14:00Z.",
+)
+
+
 @runs.command("list")
+@as_of_option
 @store_option
 @regimes_option
 @json_option
-def runs_list(store: Path, regimes_dir: Path | None, as_json: bool) -> None:
+def runs_list(as_of: str | None, store: Path, regimes_dir: Path | None, as_json: bool) -> None:
     """Every run with its FLOP, bounds and nearest threshold; the largest first."""
     from . import queries
     from .runs_view import runs_view
 
-    with queries.reading(store) as reader:
-        documents = reader.runs(queries.asked(time.time_ns(), regimes_of(regimes_dir)))
+    with _books(store, as_of) as (reader, unix_ns):
+        documents = reader.runs(queries.asked(unix_ns, regimes_of(regimes_dir)))
     if as_json:
         emit_json({"runs": documents})
     else:
@@ -77,14 +87,15 @@ def runs_list(store: Path, regimes_dir: Path | None, as_json: bool) -> None:
 
 @runs.command("show")
 @click.argument("run")
+@as_of_option
 @store_option
 @regimes_option
 @json_option
-def runs_show(run: str, store: Path, regimes_dir: Path | None, as_json: bool) -> None:
+def runs_show(run: str, as_of: str | None, store: Path, regimes_dir: Path | None, as_json: bool) -> None:
     """One run: figures against every threshold, how well they are known, and why not better."""
     from .runs_view import run_view
 
-    document = _run(run, store, regimes_dir)
+    document = _run(run, store, regimes_dir, as_of)
     if as_json:
         emit_json(document)
     else:
@@ -146,19 +157,35 @@ def _watched(run: str | None, store: Path, regimes_dir: Path | None) -> list[dic
         return reader.runs(queries.asked(time.time_ns(), regimes_of(regimes_dir)))
 
 
-def _run(run: str, store: Path, regimes_dir: Path | None) -> dict[str, Any]:
+@contextmanager
+def _books(store: Path, as_of: str | None) -> "Iterator[tuple[Reader, int]]":
+    """The store as it is, or as it stood; and the moment that it is asked for."""
+    from . import queries
+
+    if as_of is None:
+        with queries.reading(store) as reader:
+            yield reader, time.time_ns()
+    else:
+        from flopmeter.collector.registry.cli import books_as_of
+
+        with books_as_of(store, as_of) as found:
+            yield found
+
+
+def _run(run: str, store: Path, regimes_dir: Path | None, as_of: str | None = None) -> dict[str, Any]:
     import difflib
 
     from flopmeter.collector.errors import StoreError
 
     from . import queries
 
-    with queries.reading(store) as reader:
-        found = reader.runs(queries.asked(time.time_ns(), regimes_of(regimes_dir)), run, series=True)
+    with _books(store, as_of) as (reader, unix_ns):
+        found = reader.runs(queries.asked(unix_ns, regimes_of(regimes_dir)), run, series=True)
         if not found or not run:
             near = difflib.get_close_matches(run, reader.run_names(), n=3, cutoff=0.4)
             raise StoreError(
-                f"run {run!r}: expected a run in {store_file(store)}, found none of that name",
+                f"run {run!r}: expected a run in {store_file(store)}, found none of that name"
+                + ("" if as_of is None else f" as of {as_of}"),
                 f"did you mean {', '.join(near)}?" if near else "`flopmeter runs list` shows them all",
             )
     return found[0]
