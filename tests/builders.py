@@ -96,7 +96,14 @@ def batch(
     )
     for w in workloads:
         message.workloads.add(
-            kind=w.kind, job=w.job, step=w.step, run=w.run, user=w.user, dtype=w.dtype, restart=w.restart
+            kind=w.kind,
+            job=w.job,
+            step=w.step,
+            run=w.run,
+            user=w.user,
+            dtype=w.dtype,
+            restart=w.restart,
+            identities=[batch_pb2.Identity(name=name, value=value) for name, value in w.identities],
         )
     for u in usage:
         message.usage.add(**{name: int(getattr(u, name)) for name in Usage.__slots__})

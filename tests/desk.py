@@ -11,6 +11,7 @@ from flopmeter.collector.estimate.declared import Declared
 from flopmeter.collector.ingest.admission import Admission
 from flopmeter.collector.ingest.decide import Outcome, Refused
 from flopmeter.collector.ingest.group import Agent
+from flopmeter.collector.ingest.identity import RuleList
 from flopmeter.collector.ingest.intake import Intake
 from flopmeter.collector.ingest.writer import Committed, Writer
 from flopmeter.collector.law.regimes import Regime
@@ -30,14 +31,20 @@ class Desk:
         admission: Admission | None = None,
         sinks: tuple[str, ...] = (),
         estimates: tuple[Declared, ...] = (),
+        rules: RuleList | None = None,
         connect: Callable[..., Any] | None = None,
     ) -> None:
         self.now = UNIX_NS + DAY_NS
         self.store = SqliteStore(path, **({"connect": connect} if connect else {}))
         self.writer = Writer(
-            self.store.books, tuple(regimes), sinks=sinks, estimates=estimates, unix_ns=lambda: self.now
+            self.store.books,
+            tuple(regimes),
+            sinks=sinks,
+            estimates=estimates,
+            rules=rules,
+            unix_ns=lambda: self.now,
         )
-        self.intake = Intake(self.store.catalogue, admission or Admission(admit_new=True))
+        self.intake = Intake(self.store.catalogue, admission or Admission(admit_new=True), rules)
 
     def hello(self, chain: Chain, *, oldest_seq: int | None = None) -> Agent | Refused:
         """Introduce the agent, with its inventory; not committed yet."""

@@ -89,7 +89,7 @@ def test_work_without_a_label_is_its_own_run_and_nobodys_is_nobodys(
 ) -> None:
     unlabelled = script.nodes[-1]
     run = of(books, "slurm:demo/88121")
-    assert run["rule"] == "job"
+    assert run["rule"] == "slurm-id"
     hours = {s.workload.kind: s.end - s.start for s in unlabelled.spans if s.hmma_ppm}
     assert len(hours) == 2
     seconds = sorted(h * 3600 * script.gpus_per_node for h in hours.values())

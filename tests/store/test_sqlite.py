@@ -10,14 +10,16 @@ from contextlib import closing
 from datetime import datetime
 
 import pytest
-from builders import Chain
+from builders import UNIX_NS, Chain
 from desk import Desk
 
-from flopmeter.collector.books import GroupKey
+from flopmeter.collector.books import GroupKey, HourKey
 from flopmeter.collector.check.fsck import check_store
 from flopmeter.collector.errors import StoreError
-from flopmeter.collector.ingest.decide import TAKEN
+from flopmeter.collector.ingest.decide import HOUR_NS, TAKEN
+from flopmeter.collector.ingest.identity_rules import shipped
 from flopmeter.collector.store import migrate
+from flopmeter.collector.store.base import Held, JobRow
 from flopmeter.collector.store.migrate import APPLICATION_ID
 from flopmeter.collector.store.schema import MIGRATIONS
 from flopmeter.collector.store.sqlite import SqliteStore, open_for_reading
@@ -289,14 +291,20 @@ def test_look_ups(path):
         assert look.next_numbers() == (2, 2, 2)
         assert look.inventory(chain.digest) == chain.inventory
         assert look.inventory(bytes(32)) is None
-        assert look.workload_no(("c1", 3, "4711", "", "r1", "", "bf16", 0)) == 1
-        assert look.workload_no(("c2", 3, "4711", "", "r1", "", "bf16", 0)) is None
+        identity = ("c1", 3, "4711", "", "r1", "", "bf16", 0)
+        assert look.workload_no((*identity, "")) == 1
+        assert look.workload_no((*identity, '{"env:X":"y"}')) is None
+        assert look.workload_no(("c2", *identity[1:], "")) is None
+        assert look.job_rows("c1", 3, "4711") == [JobRow(1, "r1", "label", 0, UNIX_NS, "")]
+        assert look.job_rows("c1", 3, "471") == []
         key = GroupKey(1, 1, 1, 1023, 0, 0)
         assert books.totals([key, key._replace(workload_no=9)]) == desk.totals()
-        (total,) = books.run_totals("r1")
-        assert (total.key, total.dtype, total.sums) == (key, "bf16", desk.totals()[key])
-        assert books.run_totals("r2") == []
-        assert books.workload_runs([1, 5]) == {1: ("r1", "bf16")}
+        assert list(books.workload_totals([1, 5])) == [(key, desk.totals()[key])]
+        assert list(books.workload_hours([1, 5])) == [(HourKey(UNIX_NS // HOUR_NS, key), desk.totals()[key])]
+        assert books.workloads([1, 5]) == {1: Held("r1", "bf16", "c1", 3, "4711", "")}
+        assert (books.workloads_of_run("r1"), books.workloads_of_run("r2")) == ([1], [])
+        assert (books.workloads_of_job("c1", 3, "4711"), books.workloads_of_job("c1", 4, "4711")) == ([1], [])
+        assert books.identity_rules() == shipped().digest
         assert (books.next_position(), books.next_event_no()) == (3, 1)
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
             look._connection.execute("DELETE FROM records")

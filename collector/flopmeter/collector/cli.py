@@ -117,6 +117,12 @@ _FILE = click.Path(path_type=Path)
     help="TOML file of declared estimates, compared with what is metered (docs/estimate.md).",
 )
 @click.option(
+    "--identity-rules",
+    type=_FILE,
+    envvar=_env("IDENTITY_RULES"),
+    help="TOML file of your own rules for which run a job belongs to (docs/runs.md).",
+)
+@click.option(
     "--event-log", type=_FILE, envvar=_env("EVENT_LOG"), help="Write every event to this file, as JSON Lines."
 )
 def serve(**values: Any) -> None:

@@ -14,6 +14,7 @@ from flopmeter.cli.systemd import Notifier
 from flopmeter.contract.w_table import current
 
 from .errors import CollectorError, EstimateError, RegimeError, SettingsError
+from .ingest import identity_rules
 from .ingest.admission import Admission, read_admit_file
 from .ingest.intake import Intake
 from .ingest.server import MAX_STREAMS, REVIEW_S, IngestServer
@@ -69,6 +70,7 @@ class Collector:
         except RegimeError as e:  # a setting that cannot be used; `regimes check` answers yes or no instead
             raise SettingsError(f"--regimes: {e}", e.hint) from e
         estimates = _estimates(s.estimates) if s.estimates else ()
+        rules = identity_rules.with_site(s.identity_rules)
         if s.event_log is not None:
             check_event_log(s.event_log)
         self._loop = asyncio.get_running_loop()
@@ -77,9 +79,14 @@ class Collector:
         try:
             sinks = [EVENT_LOG_SINK] if s.event_log else []
             writer = Writer(
-                self.store.books, regimes, sinks=sinks, estimates=estimates, unix_ns=self._unix_ns
+                self.store.books,
+                regimes,
+                sinks=sinks,
+                estimates=estimates,
+                rules=rules,
+                unix_ns=self._unix_ns,
             )
-            intake = Intake(self.store.catalogue, admission)
+            intake = Intake(self.store.catalogue, admission, rules)
             if not (admission.keys or admission.admit_new):
                 log.warning(
                     "no new agent can be admitted (%d are in the books): name a file of public keys with --admit "

@@ -31,6 +31,7 @@ class CollectorSettings:
     linger_ms: int = 100  # how long a group waits for more records before it is committed
     regimes: Path | None = None  # a site's own regime files, beside the shipped ones
     estimates: Path | None = None  # a site's declared estimates, compared with the counters
+    identity_rules: Path | None = None  # a site's own rules for which run a job is
     event_log: Path | None = None  # JSON Lines file that every event is written to
 
     def __post_init__(self) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from flopmeter.collector.figures import Model, Tally
-from flopmeter.collector.ingest.decide import run_of, scope_of, usage_rows
+from flopmeter.collector.ingest.decide import usage_rows
+from flopmeter.collector.ingest.identity import choose
+from flopmeter.collector.ingest.identity_rules import shipped
 from flopmeter.collector.law.events import EVIDENCE_FORK, THRESHOLD_CROSSED, threshold_text
 from flopmeter.collector.report.fleet import AgentState
 from flopmeter.collector.report.queries import Asked, Reader, asked, reading
@@ -142,7 +144,7 @@ def _rates(agents: Iterable[AgentState], question: Asked) -> dict[str, int]:
         rows = usage_rows(batch, range(len(batch.workloads)), range(len(inventory.devices)))
         for key, numbers in rows:
             workload = batch.workloads[key.workload_no]
-            run, _ = run_of(workload, scope_of(workload, inventory))
+            run, _ = choose(workload, inventory, shipped())
             if run:
                 tallies.setdefault(run, Tally()).add(key, workload.dtype, numbers)
         for run, tally in tallies.items():
@@ -163,7 +165,7 @@ def _node(agent: AgentState, runs: Sequence[str], silent: bool) -> NodeCell:
         if workload.kind is WorkloadKind.UNATTRIBUTED:
             held = UNATTRIBUTED
         elif workload.kind is not WorkloadKind.IDLE:
-            run, _ = run_of(workload, scope_of(workload, inventory))
+            run, _ = choose(workload, inventory, shipped())
             held = runs.index(run) if run in runs else UNATTRIBUTED
         if usage.duration_ns > longest.get(usage.entity_index, (0, IDLE))[0]:
             longest[usage.entity_index] = (usage.duration_ns, held)

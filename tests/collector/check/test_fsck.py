@@ -219,7 +219,7 @@ def test_one_cycle_more_in_a_total_or_an_hour_is_named_with_both_numbers(copy, c
         ("UPDATE models SET name = 'NVIDIA B200'", "models", "model_no"),
         ("INSERT INTO models VALUES (9, 'NVIDIA B200', '10.0')", "models", "a model of a stored inventory"),
         (
-            "INSERT INTO workloads VALUES (99, 's', 3, 'j', '', '', '', '', 0, 'r9', 'job', 1, 1, '')",
+            "INSERT INTO workloads VALUES (99, 's', 3, 'j', '', '', '', '', 0, 'r9', 'job', 1, 1, '', 1)",
             "workloads",
             "none: no record names it",
         ),

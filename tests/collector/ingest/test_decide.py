@@ -32,22 +32,18 @@ def test_codes_and_reasons_are_the_wires():
 
 
 @pytest.mark.parametrize(
-    ("workload", "scope", "run", "rule"),
+    ("kind", "scope"),
     [
-        (Workload(WorkloadKind.IDLE), "c1/node7", "", "none"),
-        (Workload(WorkloadKind.IDLE, run="r"), "c1/node7", "", "none"),
-        (Workload(WorkloadKind.UNATTRIBUTED, job="x"), "c1/node7", "", "none"),
-        (Workload(WorkloadKind.SLURM, job="42"), "c1", "slurm:c1/42", "job"),
-        (Workload(WorkloadKind.SLURM, job="42", run="gpt"), "c1", "gpt", "label"),
-        (Workload(WorkloadKind.POD, job="uid-1"), "c1", "pod:c1/uid-1", "job"),
-        (Workload(WorkloadKind.OTHER, job="j"), "c1", "other:c1/j", "job"),
-        (Workload(WorkloadKind.PROCESS, job="777"), "c1/node7", "process:c1/node7/777", "job"),
-        (Workload(WorkloadKind.PROCESS, job="777", run="gpt"), "c1/node7", "gpt", "label"),
+        (WorkloadKind.IDLE, "c1/node7"),
+        (WorkloadKind.UNATTRIBUTED, "c1/node7"),
+        (WorkloadKind.SLURM, "c1"),
+        (WorkloadKind.POD, "c1"),
+        (WorkloadKind.OTHER, "c1"),
+        (WorkloadKind.PROCESS, "c1/node7"),
     ],
 )
-def test_run_and_scope(workload, scope, run, rule):
-    assert ingest.scope_of(workload, NODE) == scope
-    assert ingest.run_of(workload, scope) == (run, rule)
+def test_within_what_a_jobs_name_means_one_thing(kind, scope):
+    assert ingest.scope_of(Workload(kind, job="42"), NODE) == scope
 
 
 def records(n):

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from flopmeter.collector.books import SUM_FIELDS, GroupKey, HourKey
+from flopmeter.collector.errors import SettingsError
+from flopmeter.collector.ingest.identity import RuleList
+from flopmeter.collector.ingest.identity_rules import of_text
 from flopmeter.collector.ingest.intake import verified
 from flopmeter.collector.law.events import twice_key
 from flopmeter.collector.law.regimes import Regime
@@ -128,7 +131,7 @@ def _check(
         workloads={
             tuple(r[1:]): r[0]
             for r in db(
-                "SELECT workload_no, scope, kind, job, step, run_label, user, dtype, restart FROM workloads"
+                "SELECT workload_no, scope, kind, job, step, run_label, user, dtype, restart, identities FROM workloads"
             )
         },
         inventories={
@@ -155,7 +158,7 @@ def _check(
     counts["events"] = len(events.events)
     methods = MethodCheck(events.events, models_by_no(names.models), current())
     (claimed_from,) = reader.rows("SELECT coalesce(max(from_position), 1) FROM claimed").fetchone()
-    books = Rederivation(agents, names, claimed_from)
+    books = Rederivation(agents, names, claimed_from, _identity_rules(reader))
     forks = _conflicts(reader, by_no)
 
     whole = reader.rows("SELECT count(*) FROM records").fetchone()[0]
@@ -308,14 +311,30 @@ def _models(reader: Reader, names: Names) -> None:
             raise Difference("models", f"model_no {number}", "name", "a model of a stored inventory", name)
 
 
+def _identity_rules(reader: Reader) -> list[tuple[int, RuleList]]:
+    """The lists by which runs were chosen, and from which position on."""
+    found = []
+    for position, digest, text in reader.rows(
+        "SELECT from_position, digest, text FROM identity_rules ORDER BY from_position"
+    ):
+        key = f"from_position {position}"
+        try:
+            rules = of_text(text)
+        except SettingsError as e:
+            raise Difference("identity_rules", key, "text", "a rule list", str(e)) from e
+        compare("identity_rules", key, [("text", rules.text, text), ("digest", rules.digest, digest)])
+        found.append((position, rules))
+    return found
+
+
 def _workloads(reader: Reader, books: Rederivation) -> None:
-    sql = "SELECT workload_no, run, run_rule, first_unix_ns, last_unix_ns FROM workloads ORDER BY workload_no"
+    columns = ("run", "run_rule", "first_unix_ns", "last_unix_ns", "begun_unix_ns")
+    sql = f"SELECT workload_no, {', '.join(columns)} FROM workloads ORDER BY workload_no"  # noqa: S608
     for number, *got in reader.rows(sql):
         span = books.spans.get(number)
         if span is None:
             raise Difference("workloads", f"workload_no {number}", "row", "none: no record names it", "a row")
-        derived = (span.run, span.rule, span.first_unix_ns, span.last_unix_ns)
-        columns = ("run", "run_rule", "first_unix_ns", "last_unix_ns")
+        derived = (span.run, span.rule, span.first_unix_ns, span.last_unix_ns, span.begun_unix_ns)
         compare("workloads", f"workload_no {number}", zip(columns, derived, got, strict=True))
 
 

@@ -5,7 +5,7 @@ one (`encode.decode_batch`), not the one on ingest's hot path, so that a mistake
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,9 +17,13 @@ from flopmeter.collector.ingest import decide as ingest
 from flopmeter.collector.ingest.anchors import AnchorCheck
 from flopmeter.collector.ingest.claims import Claims
 from flopmeter.collector.ingest.encode import device_bounds, divided
+from flopmeter.collector.ingest.identity import RuleList, choose
+from flopmeter.collector.ingest.identity_jobs import JobRows, Moved, Row, Seen, instance_of
+from flopmeter.collector.ingest.identity_rules import before_lists, identities_text
 from flopmeter.collector.ingest.intake import verified
 from flopmeter.collector.law.cross_check import Flag, flags
 from flopmeter.contract.errors import ContractError
+from flopmeter.contract.identity import Identities
 from flopmeter.contract.ids import agent_id as id_of_key
 from flopmeter.contract.record import Record, parse_record, record_hash
 from flopmeter.contract.usage import UNATTRIBUTED, Batch, Inventory, NoticeKind, Workload
@@ -72,7 +76,7 @@ class Names:
     """The numbers that the store gave to names; each is checked when a record uses it."""
 
     models: Mapping[tuple[str, str], int]
-    workloads: Mapping[tuple[Any, ...], int]  # (scope, kind, job, step, run, user, dtype, restart)
+    workloads: Mapping[tuple[Any, ...], int]  # scope, kind, job, step, run, user, dtype, restart, identities
     inventories: Mapping[bytes, Inventory]
 
 
@@ -83,8 +87,13 @@ class Span:
     run: str
     rule: str
     dtype: str
-    first_unix_ns: int  # start of the first window that names it
+    first_unix_ns: int  # start of the earliest window that names it
     last_unix_ns: int
+    begun_unix_ns: int  # start of the window that named it first
+    job: tuple[str, int, str]  # scope, kind, job
+    step: str
+    restart: int
+    identities: Identities
 
 
 def check_inventory(digest: bytes, raw: bytes) -> Inventory:
@@ -100,8 +109,14 @@ def check_inventory(digest: bytes, raw: bytes) -> Inventory:
 class Rederivation:
     """Feed it every record in position order; then compare what it holds with what the store holds."""
 
-    def __init__(self, agents: Iterable[AgentBooks], names: Names, claimed_from: int = 1) -> None:
-        """`claimed_from`: the first position that was looked at for claims."""
+    def __init__(
+        self,
+        agents: Iterable[AgentBooks],
+        names: Names,
+        claimed_from: int = 1,
+        rules: Sequence[tuple[int, RuleList]] = (),
+    ) -> None:
+        """`claimed_from`: the first position that was looked at for claims; `rules`: lists, and from where on."""
         self.agents = {a.agent_no: a for a in agents}
         for a in self.agents.values():
             compare("agents", f"agent_no {a.agent_no}", [("agent_id", id_of_key(a.public_key), a.agent_id)])
@@ -112,8 +127,13 @@ class Rederivation:
         self._claimed_from = claimed_from
         self.totals: dict[GroupKey, Sums] = {}
         self.hourly: dict[HourKey, Sums] = {}
-        self.tallies: dict[str, Tally] = {}
         self.spans: dict[int, Span] = {}
+        self.groups: dict[int, set[GroupKey]] = {}  # of `totals`, by workload
+        self.runs: dict[str, set[int]] = {}  # workloads by the run that the rules give them
+        self._jobs_of: dict[tuple[str, int, str], list[int]] = {}
+        self._rules = list(rules)
+        self._list: RuleList | None = None  # before any was noted there was none, and nothing was inherited
+        self._jobs: dict[tuple[str, int, str], JobRows] = {}
         self.position = 0
         self.received_unix_ns = 0  # of the last record taken
 
@@ -150,6 +170,8 @@ class Rederivation:
                 f"one by the key of {agent.name}",
                 "one that does not verify",
             )
+        while self._rules and self._rules[0][0] <= position:
+            self._list, self._jobs = self._rules.pop(0)[1], {}
         self._chain(key, agent, record, batch, received_ns)
         inventory = self._names.inventories.get(batch.inventory_digest)
         if inventory is None:
@@ -229,11 +251,7 @@ class Rederivation:
             span = self.spans[group_key.workload_no]
             span.first_unix_ns = min(span.first_unix_ns, batch.window_start_unix_ns)
             span.last_unix_ns = max(span.last_unix_ns, batch.window_end_unix_ns)
-            if span.run:
-                tally = self.tallies.get(span.run)
-                if tally is None:
-                    tally = self.tallies[span.run] = Tally()
-                tally.add(group_key, span.dtype, sums)
+            self.groups.setdefault(group_key.workload_no, set()).add(group_key)
         entities = [d.entity for d in inventory.devices]
         for flag in flags(batch.notices, agent.agent_id, inventory.node, entities, batch.window_end_unix_ns):
             self.flags.setdefault(flag.key, (flag, self.position))
@@ -248,15 +266,77 @@ class Rederivation:
         return self.claims.take(agent.agent_no, agent.head, None, told).left_out
 
     def _workload_no(self, key: str, batch: Batch, w: Workload, inventory: Inventory) -> int:
-        scope = ingest.scope_of(w, inventory)
-        identity = (scope, int(w.kind), w.job, w.step, w.run, w.user, w.dtype, w.restart)
+        job = (ingest.scope_of(w, inventory), int(w.kind), w.job)
+        text = identities_text(w.identities)
+        identity = (*job, w.step, w.run, w.user, w.dtype, w.restart, text)
         number = self._names.workloads.get(identity)
         if number is None:
             raise Difference("workloads", repr(identity), "workload_no", f"what {key} names", "none")
         if number not in self.spans:
-            window = (batch.window_start_unix_ns, batch.window_end_unix_ns)
-            self.spans[number] = Span(*ingest.run_of(w, scope), w.dtype, *window)
+            self._name(number, w, inventory, job, (batch.window_start_unix_ns, batch.window_end_unix_ns))
         return number
+
+    def _name(
+        self,
+        number: int,
+        w: Workload,
+        inventory: Inventory,
+        job: tuple[str, int, str],
+        window: tuple[int, int],
+    ) -> None:
+        """A workload named for the first time: its run, and what goes with it, by the list in force."""
+        row = Row(number, *choose(w, inventory, self._list or before_lists()))
+        moved: list[Moved] = []
+        if row.run and self._list is not None:
+            seen = Seen(instance_of(w.identities, self._list), w.restart, window[0])
+            row, moved = self._job(job, self._list).add(row, seen)
+        span = Span(row.run, row.rule, w.dtype, *window, window[0], job, w.step, w.restart, w.identities)
+        self.spans[number] = span
+        self.runs.setdefault(row.run, set()).add(number)
+        self._jobs_of.setdefault(job, []).append(number)
+        for m in moved:
+            self.runs[self.spans[m.workload_no].run].discard(m.workload_no)
+            self.runs[m.run].add(m.workload_no)
+            self.spans[m.workload_no].run, self.spans[m.workload_no].rule = m.run, m.rule
+
+    def _job(self, job: tuple[str, int, str], rules: RuleList) -> JobRows:
+        rows = self._jobs.get(job)
+        if rows is None:
+            rows = self._jobs[job] = JobRows(rules.rank)
+            for no in sorted(self._jobs_of.get(job, ())):
+                s = self.spans[no]
+                rows.know(
+                    Row(no, s.run, s.rule), Seen(instance_of(s.identities, rules), s.restart, s.begun_unix_ns)
+                )
+        return rows
+
+    @property
+    def tallies(self) -> "Tallies":
+        """Each run's sums as they stand, added up when asked for."""
+        return Tallies(self)
+
+
+class Tallies(Mapping[str, Tally]):
+    """By run, those of which there is any usage."""
+
+    def __init__(self, books: Rederivation) -> None:
+        self._books = books
+
+    def __getitem__(self, run: str) -> Tally:
+        numbers = self._books.runs.get(run) if run else None
+        if not numbers:
+            raise KeyError(run)
+        tally = Tally()
+        for no in sorted(numbers):
+            for key in self._books.groups.get(no, ()):
+                tally.add(key, self._books.spans[no].dtype, self._books.totals[key])
+        return tally
+
+    def __iter__(self) -> Iterator[str]:
+        return (run for run, numbers in self._books.runs.items() if run and numbers)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def models_by_no(models: Mapping[tuple[str, str], int]) -> dict[int, Model]:

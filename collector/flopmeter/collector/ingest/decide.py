@@ -204,15 +204,6 @@ def scope_of(workload: Workload, inventory: Inventory) -> str:
     return f"{inventory.cluster}/{inventory.node}"
 
 
-def run_of(workload: Workload, scope: str) -> tuple[str, str]:
-    """(run, rule): the run that a workload belongs to, and which rule said so: label, job or none."""
-    if workload.kind in (WorkloadKind.IDLE, WorkloadKind.UNATTRIBUTED):
-        return "", "none"
-    if workload.run:
-        return workload.run, "label"
-    return f"{workload.kind.label}:{scope}/{workload.job}", "job"
-
-
 def hour_of(window_end_unix_ns: int) -> int:
     """Hours since 1970 of a window's end: where its usage stands in the hourly series."""
     return window_end_unix_ns // HOUR_NS

@@ -11,6 +11,7 @@ from flopmeter.collector.law.cross_check import Flag
 
 from .claims import Claim
 from .decide import Head
+from .identity_jobs import Moved
 
 
 @dataclass(slots=True)
@@ -61,6 +62,8 @@ class NewWorkload(NamedTuple):
     run_rule: str
     first_unix_ns: int
     last_unix_ns: int
+    identities: str
+    begun_unix_ns: int
 
 
 class Loss(NamedTuple):
@@ -112,6 +115,7 @@ class Group:
     inventories: list[tuple[bytes, int, bytes, int]] = field(default_factory=list)
     models: list[tuple[int, str, str]] = field(default_factory=list)  # model_no, name, compute capability
     workloads: list[NewWorkload] = field(default_factory=list)
+    moved: list[Moved] = field(default_factory=list)  # workloads, these or earlier ones, to another run
     losses: list[Loss] = field(default_factory=list)
     conflicts: list[Conflict] = field(default_factory=list)
     silences: list[Silence] = field(default_factory=list)

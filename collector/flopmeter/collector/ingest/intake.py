@@ -35,6 +35,8 @@ from .claims import Claims
 from .decide import TAKEN, Outcome, PushbackReason, PushedBack, RefusalCode, Refused
 from .encode import BatchView, Implausible
 from .group import Agent, Conflict, Group, Loss, TakenRecord, ToldTwice
+from .identity import RuleList
+from .identity_rules import shipped
 from .names import KnownInventory, Names
 from .silence import SilenceWatch
 
@@ -57,8 +59,10 @@ def verified(message: bytes, signature: bytes, public_key: bytes) -> bool:
 class Intake:
     """Judges what agents say and fills `group`. `reset` after a failed commit; `committed` after a good one."""
 
-    def __init__(self, catalogue: Catalogue, admission: Admission) -> None:
+    def __init__(self, catalogue: Catalogue, admission: Admission, rules: RuleList | None = None) -> None:
+        """`rules` choose the runs of workloads; None: the shipped ones."""
         self._catalogue = catalogue
+        self._rules = rules or shipped()
         self._admission = admission
         self._agents: dict[bytes, Agent] = {}
         self._conflicts: dict[int, set[tuple[int, bytes]]] = {}
@@ -79,7 +83,7 @@ class Intake:
         self._watch.restart()
         self._reviewed_day = -1
         self._conflicts.clear()
-        self.names = Names(self._catalogue)
+        self.names = Names(self._catalogue, self._rules)
         self._next_agent_no = self._catalogue.next_numbers().agent_no
         known = self._agents
         self._agents = {}

@@ -13,13 +13,17 @@ from flopmeter.collector.encode import decode_inventory
 from flopmeter.collector.store.base import Catalogue
 from flopmeter.contract.usage import Inventory, Workload
 
-from .decide import run_of, scope_of
+from .decide import scope_of
 from .encode import DeviceBounds, device_bounds, divided
 from .group import Group, NewWorkload
+from .identity import RuleList, choose
+from .identity_jobs import JobRows, Moved, Row, Seen, instance_of
+from .identity_rules import identities_of, identities_text
 
 #: Names kept in memory; past this, committed ones are looked up in the store again.
 MAX_CACHED_WORKLOADS = 100_000
 MAX_WORKLOADS_PER_INVENTORY = 4_096
+JobId = tuple[str, int, str]  # scope, kind, job
 
 
 @dataclass(slots=True)
@@ -36,13 +40,15 @@ class KnownInventory:
 class Names:
     """Looks numbers up, and gives out new ones into `Group`s."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: Catalogue, rules: RuleList) -> None:
         self._catalogue = catalogue
+        self._rules = rules
         numbers = catalogue.next_numbers()
         self._next_workload_no = numbers.workload_no
         self._next_model_no = numbers.model_no
         self._models = catalogue.models()
         self._workloads: dict[tuple[Any, ...], int] = {}
+        self._jobs: dict[JobId, JobRows] = {}
         self._inventories: dict[bytes, KnownInventory] = {}
         self._bounds: dict[DeviceBounds, DeviceBounds] = {}  # one object for all devices alike
 
@@ -99,6 +105,7 @@ class Names:
             workload.user,
             workload.dtype,
             workload.restart,
+            identities_text(workload.identities),
         )
         number = self._workloads.get(identity)
         if number is None:
@@ -106,14 +113,43 @@ class Names:
             if number is None:
                 number = self._next_workload_no
                 self._next_workload_no += 1
-                group.workloads.append(NewWorkload(number, *identity, *run_of(workload, scope), *span))
+                new, moved = self._new(number, identity, known.inventory, workload, span)
+                group.workloads.append(new)
+                group.moved += moved
             self._workloads[identity] = number
         if len(known.workload_nos) >= MAX_WORKLOADS_PER_INVENTORY:
             known.workload_nos.clear()
         known.workload_nos[key] = number
         return number
 
+    def _new(
+        self,
+        number: int,
+        identity: tuple[Any, ...],
+        inventory: Inventory,
+        workload: Workload,
+        span: tuple[int, int],
+    ) -> tuple[NewWorkload, list[Moved]]:
+        """A workload seen for the first time, under the run that it belongs to, and what moves with it."""
+        row, moved = Row(number, *choose(workload, inventory, self._rules)), list[Moved]()
+        if row.run:
+            seen = Seen(instance_of(workload.identities, self._rules), workload.restart, span[0])
+            row, moved = self._job((identity[0], identity[1], identity[2])).add(row, seen)
+        *named, text = identity
+        return NewWorkload._make((number, *named, row.run, row.rule, *span, text, span[0])), moved
+
+    def _job(self, job: JobId) -> JobRows:
+        rows = self._jobs.get(job)
+        if rows is None:
+            rows = self._jobs[job] = JobRows(self._rules.rank)
+            for r in self._catalogue.job_rows(*job):
+                instance = instance_of(identities_of(r.identities), self._rules)
+                rows.know(Row(r.workload_no, r.run, r.run_rule), Seen(instance, r.restart, r.begun_unix_ns))
+        return rows
+
     def trim(self, open_group: Group) -> None:
         """After a commit: forget names that the store has, if too many are kept."""
         if len(self._workloads) > MAX_CACHED_WORKLOADS:
-            self._workloads = {tuple(w[1:9]): w.workload_no for w in open_group.workloads}
+            self._workloads = {(*w[1:9], w.identities): w.workload_no for w in open_group.workloads}
+            # What the open group adds to a job is in no store yet, so that the job's rows stay known.
+            self._jobs = {job: self._jobs[job] for w in open_group.workloads if (job := w[1:4]) in self._jobs}

@@ -14,11 +14,14 @@ from flopmeter.collector.law.cross_check import check_event
 from flopmeter.collector.law.events import NewEvent, fork_event, loss_event, silent_event, twice_event
 from flopmeter.collector.law.judge import Judge, Moment
 from flopmeter.collector.law.regimes import Regime
-from flopmeter.collector.store.base import Books, Transaction
+from flopmeter.collector.law.whose import Whose
+from flopmeter.collector.store.base import Books, Held, Transaction
 from flopmeter.contract.w_table import current
 
 from .decide import hour_of
-from .group import Group, TakenRecord
+from .group import Group, NewWorkload, TakenRecord
+from .identity import RuleList
+from .identity_rules import shipped
 
 if TYPE_CHECKING:
     from flopmeter.collector.estimate.declared import Declared
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 #: Sums kept in memory; past this they are read from the store again.
 MAX_CACHED_SUMS = 200_000
+MAX_CACHED_WORKLOADS = 100_000
 _SECOND_NS = 1_000_000_000
 
 
@@ -54,11 +58,15 @@ class Writer:
         *,
         sinks: Sequence[str] = (),
         estimates: "Sequence[Declared]" = (),
+        rules: RuleList | None = None,
         unix_ns: Callable[[], int] = time.time_ns,
     ) -> None:
+        """`rules`: those by which the intake before it gives workloads their runs; None: the shipped ones."""
         self._books = books
-        self._judge = Judge(books, regimes, current())
-        self._methods = _second_method(books, estimates) if estimates else None
+        self._rules = rules or shipped()
+        self._whose = Whose(books)
+        self._judge = Judge(books, self._whose, regimes, current())
+        self._methods = _second_method(books, estimates, self._whose) if estimates else None
         self._sinks = tuple(sinks)
         self._unix_ns = unix_ns
         self.reset()
@@ -68,6 +76,8 @@ class Writer:
         self._cache = _Cache()
         self._position = self._books.next_position()
         self._event_no = self._books.next_event_no()
+        self._rules_noted = self._books.identity_rules() == self._rules.digest
+        self._whose.reset()
         self._judge.reset()
         if self._methods is not None:
             self._methods.reset()
@@ -78,9 +88,12 @@ class Writer:
         now = self._unix_ns()
         tx = Transaction()
         _names(group, tx)
-        self._judge.add_names(group.models, {w.workload_no: (w.run, w.dtype) for w in group.workloads})
+        self._whose.add({w.workload_no: _held(w) for w in group.workloads}, group.moved)
+        self._judge.add_names(group.models, group.moved)
 
         first_position = self._position
+        if not self._rules_noted:
+            tx.identity_rules = [(first_position, now, self._rules.digest, self._rules.text)]
         position = self._records(group.records, tx)
         delta = _delta(group.records)
         totals, hourly = self._sums(delta, tx)
@@ -99,11 +112,12 @@ class Writer:
 
         self._cache.totals.update(totals)
         self._cache.hourly.update(hourly)
-        self._position = position
+        self._position, self._rules_noted = position, True
         self._event_no += len(events)
         cache = self._cache
         if len(cache.totals) + len(cache.hourly) > MAX_CACHED_SUMS:
             self._cache = _Cache()
+        self._whose.trim(MAX_CACHED_WORKLOADS)
         self._judge.trim()
         return Committed(len(group.records), tuple(events), time.perf_counter() - begun)
 
@@ -245,11 +259,11 @@ class Writer:
             tx.outbox += [(number, sink) for sink in self._sinks]
 
 
-def _second_method(books: Books, estimates: "Sequence[Declared]") -> "SecondMethod":
+def _second_method(books: Books, estimates: "Sequence[Declared]", whose: Whose) -> "SecondMethod":
     # Imported only by those who declare some: a start without is a tenth shorter.
     from flopmeter.collector.law.second_method import SecondMethod
 
-    return SecondMethod(books, estimates, current())
+    return SecondMethod(books, estimates, current(), whose)
 
 
 def _names(group: Group, tx: Transaction) -> None:
@@ -261,9 +275,14 @@ def _names(group: Group, tx: Transaction) -> None:
     tx.inventories = list(group.inventories)
     tx.models = list(group.models)
     tx.workloads = list(group.workloads)
+    tx.moved = [(m.run, m.rule, m.workload_no) for m in group.moved]
     tx.boots = list(group.boots)
     tx.claims = [claim.row for claim in group.claims]
     tx.claim_ends = [(*claim.row[6:], claim.claim_no) for claim in group.ended_claims]
+
+
+def _held(w: NewWorkload) -> Held:
+    return Held(w.run, w.dtype, w.scope, w.kind, w.job, w.step)
 
 
 def _delta(records: Iterable[TakenRecord]) -> dict[HourKey, Sums]:

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 from flopmeter.collector.books import GroupKey, HourKey, Sums
 from flopmeter.collector.figures import Model, Tally
+from flopmeter.collector.ingest.identity_jobs import Moved
 from flopmeter.collector.store.base import Books, Judged, Transaction
 from flopmeter.contract.flop import Figure
 from flopmeter.contract.w_table import WTable
 
 from .events import NewEvent, threshold_events
 from .regimes import Regime
+from .whose import Whose
 
 #: Runs and workloads kept in memory; past this they are read from the store again.
 MAX_CACHED_RUNS = 100_000
@@ -46,8 +48,9 @@ class Moment:
 class Judge:
     """Owned by the writer; a cache of the store like all of it, dropped by `reset` after any failure."""
 
-    def __init__(self, books: Books, regimes: Sequence[Regime], table: WTable) -> None:
+    def __init__(self, books: Books, whose: Whose, regimes: Sequence[Regime], table: WTable) -> None:
         self._books = books
+        self._whose = whose
         self._regimes = tuple(regimes)
         self._table = table
         # FLOP and integer operations per counted cycle, at the very most: what one cycle adds to a figure is
@@ -61,27 +64,28 @@ class Judge:
     def reset(self) -> None:
         """Forget all. Raises StoreError."""
         self._runs: dict[str, _Run] = {}
-        self._workloads: dict[int, tuple[str, str]] = {}  # workload_no -> (run, dtype)
         self._models = {no: Model(*model) for no, model in self._books.models().items()}
         self._reviewed_day = -1
 
-    def add_names(self, models: Iterable[tuple[int, str, str]], runs: dict[int, tuple[str, str]]) -> None:
-        """Names that the group brings: models, and workload_no -> (run, dtype)."""
+    def add_names(self, models: Iterable[tuple[int, str, str]], moved: Sequence[Moved]) -> None:
+        """What the group brings: models, and runs that change because workloads go from one to the other."""
         for model_no, name, capability in models:
             self._models[model_no] = Model(name, capability)
-        self._workloads.update(runs)
+        for m in moved:
+            self._runs.pop(m.was, None)
+            self._runs.pop(m.run, None)
 
     def book(self, delta: dict[HourKey, Sums], at: Moment) -> list[NewEvent]:
         """Add `delta` to the runs it touches; what each must raise now."""
         if not self._regimes:
             return []
         touched: dict[str, list[tuple[GroupKey, str, Sums]]] = {}
-        workloads = self._workloads
-        missing = {key.group.workload_no for key in delta if key.group.workload_no not in workloads}
-        workloads.update(self._books.workload_runs(missing))
+        whose = self._whose
+        whose.know(key.group.workload_no for key in delta)
         for (_hour, group_key), numbers in delta.items():
-            run, dtype = workloads[group_key.workload_no]
+            run = whose.run_of(group_key.workload_no)
             if run:
+                dtype = whose.held(group_key.workload_no).dtype
                 touched.setdefault(run, []).append((group_key, dtype, numbers))
         today = at.unix_ns // _DAY_NS
         events: list[NewEvent] = []
@@ -109,7 +113,7 @@ class Judge:
         self._reviewed_day = today
         events: list[NewEvent] = []
         if self._regimes:
-            for name in self._books.runs():
+            for name in sorted(self._whose.runs()):
                 # A run that this group touched is in memory, with what the group adds; others are not kept.
                 state = self._runs.get(name) or self._read(name)
                 if state.quiet_day != today or state.cycles >= state.quiet_until:
@@ -128,8 +132,8 @@ class Judge:
 
     def trim(self) -> None:
         """After a commit: forget, if too much is kept."""
-        if len(self._runs) + len(self._workloads) > MAX_CACHED_RUNS:
-            self._runs, self._workloads = {}, {}
+        if len(self._runs) > MAX_CACHED_RUNS:
+            self._runs = {}
 
     def _judge(self, name: str, state: _Run, at: Moment) -> list[NewEvent]:
         flop, integer_ops = state.tally.figures(self._models, self._table)
@@ -157,7 +161,7 @@ class Judge:
     def _read(self, name: str) -> _Run:
         """The run's state before this group, from the store."""
         state = _Run(Tally(), 0, self._books.event_keys(name))
-        for total in self._books.run_totals(name):
-            state.tally.add(total.key, total.dtype, total.sums)
-            state.cycles += sum(total.sums[1:11])
+        for key, sums in self._books.workload_totals(self._whose.workloads_of(name)):
+            state.tally.add(key, self._whose.held(key.workload_no).dtype, sums)
+            state.cycles += sum(sums[1:11])
         return state

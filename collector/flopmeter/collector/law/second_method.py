@@ -4,9 +4,10 @@ Each estimate that is due is compared with the books once an hour, on whatever c
 event, once. The books are read from the store and the group added: nothing is kept that could drift from them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 
-from flopmeter.collector.books import HourKey, Sums
+from flopmeter.collector.books import GroupKey, HourKey, Sums
 from flopmeter.collector.estimate.compare import Agreement, compare
 from flopmeter.collector.estimate.declared import Declared
 from flopmeter.collector.estimate.event import method_event, method_key
@@ -17,6 +18,7 @@ from flopmeter.contract.flop import Figure
 from flopmeter.contract.w_table import WTable
 
 from .events import NewEvent
+from .whose import Whose
 
 _HOUR_NS = 3_600_000_000_000
 #: Comparisons per commit: each reads a run's totals, and records are waiting.
@@ -26,8 +28,9 @@ MAX_PER_COMMIT = 16
 class SecondMethod:
     """Owned by the writer, on its thread; `reset` after any failure."""
 
-    def __init__(self, books: Books, estimates: Sequence[Declared], table: WTable) -> None:
+    def __init__(self, books: Books, estimates: Sequence[Declared], table: WTable, whose: Whose) -> None:
         self._books = books
+        self._whose = whose
         self._estimates = tuple(estimates)
         self._table = table
         self.reset()
@@ -53,12 +56,10 @@ class SecondMethod:
             return []
         models = {no: Model(*names) for no, names in self._books.models().items()}
         models.update({no: Model(name, capability) for no, name, capability in group.models})
-        runs = self._books.workload_runs({key.group.workload_no for key in delta})
-        runs.update({w.workload_no: (w.run, w.dtype) for w in group.workloads})
         found: list[NewEvent] = []
         for d in due:
             self._looked[d.digest] = hour
-            measured = self._measured(d, delta, runs, models)
+            measured = self._measured(d, delta, models)
             if measured is None or compare(measured, d.flop) is not Agreement.DISAGREES:
                 continue
             found.append(method_event(d, measured, self._table.id, at_unix_ns=at_unix_ns, position=position))
@@ -70,21 +71,26 @@ class SecondMethod:
         self,
         d: Declared,
         delta: dict[HourKey, Sums],
-        runs: dict[int, tuple[str, str]],
         models: dict[int, Model],
     ) -> Figure | None:
         """What the counters say of what `d` covers; None where the run is not metered (yet)."""
-        rows = (
-            self._books.run_totals(d.run)
-            if d.before_hour is None
-            else self._books.run_hours(d.run, d.before_hour)
-        )
-        tally, metered = Tally(), bool(rows)
-        for row in rows:
-            tally.add(row.key, row.dtype, row.sums)
-        for (hour, key), sums in delta.items():
-            run, dtype = runs[key.workload_no]
-            if run == d.run and (d.before_hour is None or hour < d.before_hour):
-                metered = True
-                tally.add(key, dtype, sums)
+        mine = self._whose.workloads_of(d.run)
+        rows: Iterable[tuple[GroupKey, Sums]]
+        if d.before_hour is None:
+            rows = self._books.workload_totals(mine)
+        else:
+            hours = self._books.workload_hours(mine)
+            rows = ((key.group, sums) for key, sums in hours if key.hour < d.before_hour)
+        tally, metered = Tally(), False
+        for key, sums in (*rows, *self._brought(d, delta, set(mine))):
+            metered = True
+            tally.add(key, self._whose.held(key.workload_no).dtype, sums)
         return tally.figures(models, self._table)[0] if metered else None
+
+    @staticmethod
+    def _brought(
+        d: Declared, delta: dict[HourKey, Sums], mine: AbstractSet[int]
+    ) -> Iterator[tuple[GroupKey, Sums]]:
+        for (hour, key), sums in delta.items():
+            if key.workload_no in mine and (d.before_hour is None or hour < d.before_hour):
+                yield key, sums

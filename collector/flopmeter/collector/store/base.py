@@ -4,7 +4,7 @@ Two sides, because two threads use it: the event loop looks names up (`Catalogue
 reads and writes sums (`Books`). Neither may see the other's half-done work, so each has its own connection.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -38,12 +38,26 @@ class StoredAgent(NamedTuple):
     boots: dict[bytes, int]  # boots before the last record's -> boot time at which their usage ends
 
 
-class RunTotal(NamedTuple):
-    """One group of a run's totals, with the dtype that its workload declared."""
+class Held(NamedTuple):
+    """A workload, as far as it is asked whose compute it is: the run that the rules chose, and what a person may say."""
 
-    key: GroupKey
+    run: str
     dtype: str
-    sums: Sums
+    scope: str
+    kind: int
+    job: str
+    step: str
+
+
+class JobRow(NamedTuple):
+    """One workload of a job."""
+
+    workload_no: int
+    run: str
+    run_rule: str
+    restart: int
+    begun_unix_ns: int
+    identities: str
 
 
 class Judged(NamedTuple):
@@ -65,6 +79,8 @@ class Transaction:
     inventories: list[tuple[Any, ...]] = field(default_factory=list)
     models: list[tuple[Any, ...]] = field(default_factory=list)
     workloads: list[tuple[Any, ...]] = field(default_factory=list)
+    moved: list[tuple[Any, ...]] = field(default_factory=list)
+    identity_rules: list[tuple[Any, ...]] = field(default_factory=list)
     records: list[tuple[Any, ...]] = field(default_factory=list)
     heads: list[tuple[Any, ...]] = field(default_factory=list)
     judged: list[tuple[Any, ...]] = field(default_factory=list)
@@ -99,7 +115,11 @@ class Catalogue(Protocol):
         ...
 
     def workload_no(self, identity: tuple[Any, ...]) -> int | None:
-        """By (scope, kind, job, step, run_label, user, dtype, restart)."""
+        """By (scope, kind, job, step, run_label, user, dtype, restart, identities)."""
+        ...
+
+    def job_rows(self, scope: str, kind: int, job: str) -> list[JobRow]:
+        """Every workload of that job id, by number."""
         ...
 
     def claims(self) -> list[Claim]:
@@ -128,27 +148,33 @@ class Books(Protocol):
 
     def models(self) -> dict[int, tuple[str, str]]: ...
 
-    def workload_runs(self, workload_nos: Iterable[int]) -> dict[int, tuple[str, str]]:
-        """workload_no -> (run, dtype)."""
+    def workloads(self, workload_nos: Iterable[int]) -> dict[int, Held]: ...
+
+    def workloads_of_run(self, run: str) -> list[int]:
+        """Workloads that the rules gave to `run`."""
         ...
+
+    def workloads_of_job(self, scope: str, kind: int, job: str) -> list[int]: ...
 
     def totals(self, keys: Iterable[GroupKey]) -> dict[GroupKey, Sums]: ...
 
     def hourly(self, keys: Iterable[HourKey]) -> dict[HourKey, Sums]: ...
 
-    def run_totals(self, run: str) -> list[RunTotal]: ...
+    def workload_totals(self, workload_nos: Iterable[int]) -> Iterator[tuple[GroupKey, Sums]]: ...
 
-    def run_hours(self, run: str, before_hour: int) -> list[RunTotal]:
-        """The run's groups of each hour before that one (hours since 1970)."""
-        ...
+    def workload_hours(self, workload_nos: Iterable[int]) -> Iterator[tuple[HourKey, Sums]]: ...
 
     def runs(self) -> list[str]:
-        """Every run's name."""
+        """Every run that the rules gave anything to."""
         ...
 
     def event_keys(self, subject: str) -> set[str]: ...
 
     def has_event(self, key: str) -> bool: ...
+
+    def identity_rules(self) -> str:
+        """Digest of the rule list that was noted last; "" = none."""
+        ...
 
     def judged(self) -> list[Judged]:
         """What runs are judged by, as last noted."""

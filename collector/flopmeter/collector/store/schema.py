@@ -107,9 +107,10 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
             run TEXT NOT NULL,        -- the run that the rules give it; '' for idle and unattributed
             run_rule TEXT NOT NULL,   -- which rule chose (identity_rules)
             first_unix_ns INTEGER NOT NULL, last_unix_ns INTEGER NOT NULL,
-            identities TEXT NOT NULL DEFAULT '',  -- all that was seen of who it is: a JSON object, '' for none
+            identities TEXT NOT NULL,  -- all that was seen of who it is: a JSON object, '' for none
+            begun_unix_ns INTEGER NOT NULL,  -- start of the window that named it first in the books
             UNIQUE (scope, kind, job, step, run_label, user, dtype, restart, identities));
-        INSERT INTO workloads_now SELECT *, '' FROM workloads;
+        INSERT INTO workloads_now SELECT *, '', first_unix_ns FROM workloads;
         DROP TABLE workloads;
         ALTER TABLE workloads_now RENAME TO workloads;
         CREATE INDEX workloads_by_run ON workloads (run);

@@ -3,7 +3,7 @@
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from flopmeter.collector.law.events import TWICE_PREFIX
 from flopmeter.collector.registry.codec import EntryRow
 
 from . import entries
-from .base import Judged, NextNumbers, RunTotal, StoredAgent, Transaction
+from .base import Held, JobRow, Judged, NextNumbers, StoredAgent, Transaction
 from .migrate import check, migrate
 from .place import Place
 from .told import told
@@ -41,7 +41,7 @@ _NEW_AGENT = "agent_no, agent_id, public_key, node, version, admitted_how, admit
 _INVENTORY = "digest, agent_no, bytes, received_unix_ns"
 _WORKLOAD = (
     "workload_no, scope, kind, job, step, run_label, user, dtype, restart, run, run_rule, "
-    "first_unix_ns, last_unix_ns"
+    "first_unix_ns, last_unix_ns, identities, begun_unix_ns"
 )
 _RECORD = "position, window_start_s, agent_no, seq, window_end_unix_ns, received_unix_ns, hash, record"
 _SPAN = "first_unix_ns = min(first_unix_ns, ?), last_unix_ns = max(last_unix_ns, ?)"
@@ -58,6 +58,11 @@ WRITES: tuple[tuple[str, str], ...] = (
     ("inventories", _insert("inventories", _INVENTORY, "INSERT OR IGNORE")),
     ("models", _insert("models", "model_no, name, compute_capability")),
     ("workloads", _insert("workloads", _WORKLOAD)),
+    ("moved", "UPDATE workloads SET run = ?, run_rule = ? WHERE workload_no = ?"),
+    (
+        "identity_rules",
+        _insert("identity_rules", "from_position, from_unix_ns, digest, text", "INSERT OR REPLACE"),
+    ),
     ("records", _insert("records", _RECORD)),
     ("heads", _insert("heads", "agent_no, position, usual_window_ns", "INSERT OR REPLACE")),
     ("boots", _insert("boots", "agent_no, boot_id, window_end_boot_ns")),
@@ -82,12 +87,12 @@ WRITES: tuple[tuple[str, str], ...] = (
 _AGENTS = f"""
     SELECT {", ".join(f"agents.{name}" for name in _NEW_AGENT.split(", "))}, record, received_unix_ns, usual_window_ns
     FROM agents LEFT JOIN heads USING (agent_no) LEFT JOIN records USING (position)"""  # noqa: S608
+_JOB_ROWS = f"SELECT {', '.join(JobRow._fields)} FROM workloads WHERE scope = ? AND kind = ? AND job = ? ORDER BY workload_no"  # noqa: S608
 _TOTALS = f"SELECT {_SUMS} FROM totals WHERE {_KEY_IS}"  # noqa: S608
 _HOURLY = f"SELECT {_SUMS} FROM hourly WHERE hour = ? AND {_KEY_IS}"  # noqa: S608
-_RUN_HOURS = (
-    f"SELECT dtype, {_KEY}, {_SUMS} FROM hourly JOIN workloads USING (workload_no) WHERE run = ? AND hour < ?"  # noqa: S608
-)
-_RUN_TOTALS = f"SELECT dtype, {_KEY}, {_SUMS} FROM workloads JOIN totals USING (workload_no) WHERE run = ?"  # noqa: S608
+_HELD = f"SELECT {', '.join(Held._fields)} FROM workloads WHERE workload_no = ?"  # noqa: S608
+_WORKLOAD_TOTALS = f"SELECT {_KEY}, {_SUMS} FROM totals WHERE workload_no = ?"  # noqa: S608
+_WORKLOAD_HOURS = f"SELECT hour, {_KEY}, {_SUMS} FROM hourly WHERE workload_no = ?"  # noqa: S608
 
 
 class SqliteStore:
@@ -215,10 +220,14 @@ class SqliteCatalogue:
     def workload_no(self, identity: tuple[Any, ...]) -> int | None:
         found: int | None = self._one(
             "SELECT workload_no FROM workloads WHERE scope = ? AND kind = ? AND job = ? AND step = ? "
-            "AND run_label = ? AND user = ? AND dtype = ? AND restart = ?",
+            "AND run_label = ? AND user = ? AND dtype = ? AND restart = ? AND identities = ?",
             identity,
         )
         return found
+
+    def job_rows(self, scope: str, kind: int, job: str) -> list[JobRow]:
+        rows = self._all(_JOB_ROWS, (scope, kind, job))
+        return [JobRow._make(row) for row in rows]
 
     def claims(self) -> list[Claim]:
         found = []
@@ -272,12 +281,19 @@ class SqliteBooks:
         rows = self._all("SELECT model_no, name, compute_capability FROM models")
         return {no: (name, capability) for no, name, capability in rows}
 
-    def workload_runs(self, workload_nos: Iterable[int]) -> dict[int, tuple[str, str]]:
+    def workloads(self, workload_nos: Iterable[int]) -> dict[int, Held]:
         found = {}
         for number in workload_nos:
-            for run, dtype in self._all("SELECT run, dtype FROM workloads WHERE workload_no = ?", (number,)):
-                found[number] = (run, dtype)
+            for row in self._all(_HELD, (number,)):
+                found[number] = Held._make(row)
         return found
+
+    def workloads_of_run(self, run: str) -> list[int]:
+        return [no for (no,) in self._all("SELECT workload_no FROM workloads WHERE run = ?", (run,))]
+
+    def workloads_of_job(self, scope: str, kind: int, job: str) -> list[int]:
+        sql = "SELECT workload_no FROM workloads WHERE scope = ? AND kind = ? AND job = ?"
+        return [no for (no,) in self._all(sql, (scope, kind, job))]
 
     def totals(self, keys: Iterable[GroupKey]) -> dict[GroupKey, Sums]:
         found = {}
@@ -293,13 +309,15 @@ class SqliteBooks:
                 found[key] = [int(text) for text in row]
         return found
 
-    def run_totals(self, run: str) -> list[RunTotal]:
-        rows = self._all(_RUN_TOTALS, (run,))
-        return [RunTotal(GroupKey(*r[1:7]), r[0], [int(text) for text in r[7:]]) for r in rows]
+    def workload_totals(self, workload_nos: Iterable[int]) -> Iterator[tuple[GroupKey, Sums]]:
+        for number in workload_nos:
+            for row in self._all(_WORKLOAD_TOTALS, (number,)):
+                yield GroupKey._make(row[:6]), [int(text) for text in row[6:]]
 
-    def run_hours(self, run: str, before_hour: int) -> list[RunTotal]:
-        rows = self._all(_RUN_HOURS, (run, before_hour))
-        return [RunTotal(GroupKey(*r[1:7]), r[0], [int(text) for text in r[7:]]) for r in rows]
+    def workload_hours(self, workload_nos: Iterable[int]) -> Iterator[tuple[HourKey, Sums]]:
+        for number in workload_nos:
+            for row in self._all(_WORKLOAD_HOURS, (number,)):
+                yield HourKey(row[0], GroupKey._make(row[1:7])), [int(text) for text in row[7:]]
 
     def runs(self) -> list[str]:
         return [
@@ -308,6 +326,10 @@ class SqliteBooks:
 
     def has_event(self, key: str) -> bool:
         return bool(self._all("SELECT 1 FROM events WHERE key = ?", (key,)))
+
+    def identity_rules(self) -> str:
+        rows = self._all("SELECT digest FROM identity_rules ORDER BY from_position DESC LIMIT 1")
+        return str(rows[0][0]) if rows else ""
 
     def judged(self) -> list[Judged]:
         columns = ", ".join(Judged._fields)

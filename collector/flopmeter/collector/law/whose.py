@@ -1,0 +1,96 @@
+"""Whose compute a workload is, on the writer's thread: the rules' choice, moves of this group, and what people assign.
+
+A cache of the store, and ahead of it by what the group that is being committed brings.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from flopmeter.collector.ingest.identity_jobs import Moved
+from flopmeter.collector.registry.codec import to_entry
+from flopmeter.collector.registry.entries import Assign, JobKey
+from flopmeter.collector.registry.state import Registry
+from flopmeter.collector.store.base import Books, Held
+
+
+class Whose:
+    """Owned by the writer; dropped by `reset` after any failure."""
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all. Raises StoreError."""
+        self.registry = Registry()
+        self._assigned: dict[str, set[JobKey]] = {}
+        self._workloads: dict[int, Held] = {}
+        self._runs: dict[int, str] = {}
+        self._moved: dict[str, set[int]] = {}  # run -> what the rules give it with this group
+
+    def add(self, workloads: Mapping[int, Held], moved: Sequence[Moved]) -> None:
+        """What the group brings: new workloads, and those that go to other runs with it."""
+        self._workloads.update(workloads)
+        self._moved = {}
+        for no, held in workloads.items():
+            self._moved.setdefault(held.run, set()).add(no)
+        self.know(m.workload_no for m in moved)
+        for m in moved:
+            self._workloads[m.workload_no] = self._workloads[m.workload_no]._replace(run=m.run)
+            self._runs.pop(m.workload_no, None)
+            self._moved.setdefault(m.run, set()).add(m.workload_no)
+
+    def look(self) -> Registry:
+        """The registry as it is now; the one before is returned, the same object if nothing was said since."""
+        before = self.registry
+        rows = self._books.entries(len(before.entries))
+        if rows:
+            self.registry = Registry.of((*before.entries, *map(to_entry, rows)))
+            self._assigned, self._runs = {}, {}
+            for e in self.registry.in_force:
+                if isinstance(e.statement, Assign):
+                    self._assigned.setdefault(e.statement.run, set()).add(e.statement.job)
+        return before
+
+    def know(self, workload_nos: Iterable[int]) -> None:
+        """Read what is not known yet, in one go."""
+        missing = {no for no in workload_nos if no not in self._workloads}
+        self._workloads.update(self._books.workloads(missing))
+
+    def held(self, workload_no: int) -> Held:
+        """One that is known."""
+        return self._workloads[workload_no]
+
+    def run_of(self, workload_no: int) -> str:
+        """The run of one that is known; "" for idle and unattributed time."""
+        run = self._runs.get(workload_no)
+        if run is None:
+            w = self._workloads[workload_no]
+            run = self.registry.run_of(JobKey(w.scope, w.kind, w.job), w.step, w.run) if w.run else ""
+            self._runs[workload_no] = run
+        return run
+
+    def workloads_of(self, run: str) -> list[int]:
+        """Every workload of `run`, by number."""
+        found = {*self._books.workloads_of_run(run), *self._moved.get(run, ())}
+        for job in self._assigned.get(run, ()):
+            found.update(self.workloads_of_job(job))
+        self.know(found)
+        return sorted(no for no in found if self.run_of(no) == run)
+
+    def workloads_of_job(self, job: JobKey) -> list[int]:
+        """Every workload of one job, those that this group brings too."""
+        found = set(self._books.workloads_of_job(job.scope, job.kind, job.job))
+        brought = {no for numbers in self._moved.values() for no in numbers}
+        self.know(brought)
+        found |= {no for no in brought if self._workloads[no][2:5] == (job.scope, job.kind, job.job)}
+        return sorted(found)
+
+    def runs(self) -> set[str]:
+        """Every run that anything belongs to; some that nothing does any more."""
+        return {*self._books.runs(), *self._moved, *self._assigned} - {""}
+
+    def trim(self, most: int) -> None:
+        """After a commit: forget, if too much is kept."""
+        self._moved = {}
+        if len(self._workloads) > most:
+            self._workloads, self._runs = {}, {}
