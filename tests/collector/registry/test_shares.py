@@ -1,0 +1,89 @@
+"""Work cut by what people said of it: each row in exactly one share, by the narrowest and latest word."""
+
+from fractions import Fraction
+
+from hypothesis import given
+from hypothesis import strategies as st
+from registry_entries import HOURS, JOBS, RUNS, entries, histories
+
+from flopmeter.collector.books import SUM_FIELDS, GroupKey
+from flopmeter.collector.figures import Model, Tally
+from flopmeter.collector.law.countable import countable
+from flopmeter.collector.law.profiles import shipped
+from flopmeter.collector.registry.entries import Declare, Entry, Purpose, Tag
+from flopmeter.collector.registry.shares import Row, Told, shares, tallies, told
+from flopmeter.collector.registry.state import Registry
+from flopmeter.contract.w_table import current
+
+JOB, OTHER = JOBS
+MODELS = {1: Model("NVIDIA H100 80GB HBM3", "9.0")}
+KEY = GroupKey(1, 1, 1, 1023, 0, 0)
+
+
+def sums(hmma: int) -> list[int]:
+    return [60_000_000_000, 10 * hmma, 9 * hmma, hmma, *([0] * (len(SUM_FIELDS) - 4))]
+
+
+def row(job=JOB, hour=0, hmma=1_000_000) -> Row:
+    return Row(job, hour, "bf16", KEY, sums(hmma))
+
+
+EVALUATION = Tag("r1", Purpose.EVALUATION, 2, 4, None, ("e",))
+AGAIN = Tag("r1", Purpose.RECOMPUTATION, None, None, JOB, ("e",), Fraction(1, 4))
+
+
+def test_each_piece_names_the_entries_that_say_so() -> None:
+    registry = Registry.of(entries(Declare("r1", purpose=Purpose.PRETRAINING), EVALUATION, AGAIN))
+    assert told(registry, "r1", OTHER, 0) == Told(Purpose.PRETRAINING, None, (1,))
+    assert told(registry, "r1", OTHER, 3) == Told(Purpose.EVALUATION, None, (2,))
+    assert told(registry, "r1", JOB, 3) == Told(Purpose.EVALUATION, Fraction(1, 4), (2, 3))
+    assert told(registry, "r2", JOB, 3) == Told(None, None, ())
+
+
+def test_an_exclusion_leaves_the_executed_total_and_takes_exactly_its_own_hours() -> None:
+    """regulations.md section 13, items 4 and 5: three hours of evaluation in the middle, a quarter recomputed."""
+    rows = [row(hour=h, hmma=10**9 + h) for h in range(6)]
+    whole = Tally()
+    for r in rows:
+        whole.add(r.key, r.dtype, r.sums)
+    executed = whole.figures(MODELS, current())[0]
+    broad = shipped()["eu-broad"]
+
+    def counted(*said: object) -> int:
+        found = tallies(Registry.of(entries(*said)), "r1", rows)  # type: ignore[arg-type]
+        parts = shares(found, MODELS, current())
+        assert sum(p.flop.point for p in parts) == executed.point
+        return countable(broad, parts).flop.point
+
+    rate = executed.point // sum(10**9 + h for h in range(6))
+    assert counted() == executed.point
+    assert counted(EVALUATION) == executed.point - rate * (2 * 10**9 + 2 + 3)
+    assert counted(AGAIN) * 4 == executed.point * 3
+    assert counted(EVALUATION, AGAIN) * 4 == (executed.point - rate * (2 * 10**9 + 5)) * 3
+
+
+_rows = st.lists(
+    st.builds(row, st.sampled_from(JOBS), st.sampled_from(HOURS), st.integers(0, 10**15)), max_size=20
+)
+
+
+@given(histories(), st.sampled_from(RUNS), _rows)
+def test_shares_hold_every_row_exactly_once(made: list[Entry], run: str, rows: list[Row]) -> None:
+    found = tallies(Registry.of(made), run, rows)
+    total = [0] * len(SUM_FIELDS)
+    for tally in found.values():
+        for group in tally._sums.values():
+            total = [a + b for a, b in zip(total, group, strict=True)]
+    assert total == [sum(column) for column in zip(*(r.sums for r in rows), strict=True)] or not rows
+
+
+@given(histories(), st.sampled_from(RUNS), _rows)
+def test_a_run_without_spans_may_be_cut_without_hours(made: list[Entry], run: str, rows: list[Row]) -> None:
+    registry = Registry.of(made)
+    if registry.has_spans(run):
+        return
+    by_hour = tallies(registry, run, rows)
+    at_once = tallies(registry, run, [r._replace(hour=0) for r in rows])
+    assert {t: tally._sums for t, tally in by_hour.items()} == {
+        t: tally._sums for t, tally in at_once.items()
+    }
