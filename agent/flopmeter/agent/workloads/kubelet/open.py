@@ -1,25 +1,25 @@
-"""The kubelet source as the settings ask for it."""
+"""The kubelet source as the settings ask for it. What it needs is imported only then: gRPC, protobuf, TLS."""
 
 import logging
 import os
 from collections.abc import Callable
 from random import SystemRandom
+from typing import TYPE_CHECKING
 
 from flopmeter.agent.errors import KubernetesError
 from flopmeter.agent.reading import NodeFacts
 from flopmeter.agent.settings import AgentSettings
 from flopmeter.contract.clock import Clock
 
-from .api import Api, Server
-from .client import KubeletClient
-from .source import KubeletSource
+if TYPE_CHECKING:
+    from .source import KubeletSource
 
 log = logging.getLogger(__name__)
 
 
 def kubelet_source(
     settings: AgentSettings, facts: Callable[[], NodeFacts], clock: Clock
-) -> KubeletSource | None:
+) -> "KubeletSource | None":
     """The kubelet's list as allocations, its threads begun; None where the setting `kubelet` is empty.
 
     `facts`: the node as it is now, from memory; it is called from the source's own thread. A socket or an API server
@@ -27,19 +27,20 @@ def kubelet_source(
     """
     if not settings.kubelet:
         return None
+    from .client import KubeletClient
+    from .source import KubeletSource
+
     api = None
     if settings.kubernetes_labels:
+        from .api import Api, Server
+
         try:
             api = Api(Server.of_pod(os.environ), settings.node or facts().node)
         except KubernetesError as e:
             log.warning("%s; goes on without labels; %s", e, e.hint)
+    period_s = settings.tick / 1e9
     source = KubeletSource(
-        KubeletClient(settings.kubelet),
-        facts,
-        clock,
-        rng=SystemRandom(),
-        period_s=settings.tick / 1e9,
-        api=api,
+        KubeletClient(settings.kubelet), facts, clock, rng=SystemRandom(), period_s=period_s, api=api
     )
     source.start()
     return source

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from random import Random
+from typing import TYPE_CHECKING
 
 from flopmeter.agent.errors import KubernetesError, NotGrantedError
 from flopmeter.agent.reading import NodeFacts
@@ -13,7 +14,6 @@ from flopmeter.agent.workloads.allocations import Allocations
 from flopmeter.contract.clock import Clock
 from flopmeter.contract.usage import Workload, WorkloadKind
 
-from .api import Api
 from .client import KubeletClient
 from .device_ids import Gpus, gpus_of, meant
 from .encode import decode_allocatable, decode_listing
@@ -21,6 +21,9 @@ from .holders import HandOver, PodName, SliceDevice, held
 from .metadata import Found, PodMeta, together
 from .names import Names
 from .node_gpus import minor_numbers
+
+if TYPE_CHECKING:  # it brings TLS and HTTP, for those only who ask the API server
+    from .api import Api
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +51,7 @@ _IDLE_S = 1.0
 class Labels:
     """Asks the API server of the pods that hold GPUs, each when it is due. Used by one thread, but for `want`."""
 
-    def __init__(self, api: Api, clock: Clock, rng: Random) -> None:
+    def __init__(self, api: "Api", clock: Clock, rng: Random) -> None:
         self._api = api
         self._clock = clock
         self._rng = rng
@@ -140,7 +143,7 @@ class KubeletSource:
         *,
         rng: Random,
         period_s: float = MIN_PERIOD_S,
-        api: Api | None = None,
+        api: "Api | None" = None,
         minors: Callable[[], dict[str, int]] = minor_numbers,
     ) -> None:
         self._client = client
