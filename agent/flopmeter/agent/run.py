@@ -2,13 +2,14 @@
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import version
 from typing import cast
 
 from flopmeter.cli.systemd import Notifier
+from flopmeter.contract.clock import Clock
 
 from .loop import Loop, LoopSettings, SystemClock, stop_on_signals
 from .metering.meter import MeterSettings
@@ -89,10 +90,12 @@ def _meter(source: Source, settings: AgentSettings, ours: str, clock: SystemCloc
     with ExitStack() as undo:
         undo.callback(reader.close)
         finder = ProcFinder()
-        sources = open_allocations(settings, clock)
+        first = reader.facts()
+        pipeline: Pipeline | None = None
+        sources = open_allocations(settings, lambda: pipeline.facts if pipeline else first, clock)
         for allocations in sources:
             undo.callback(allocations.close)
-        pipeline = _pipeline(reader.facts(), settings, ours, finder, sources, replay=False)
+        pipeline = _pipeline(first, settings, ours, finder, sources, replay=False)
         undo.callback(pipeline.close)
         attributor = Attributor(finder, sources)
         view = AgentView(pipeline, version=ours, tick_ns=settings.tick, workload=attributor.described)
@@ -112,10 +115,18 @@ def _meter(source: Source, settings: AgentSettings, ours: str, clock: SystemCloc
         loop.run()
 
 
-def open_allocations(settings: AgentSettings, clock: SystemClock) -> list[AllocationSource]:
-    """What tells whom the scheduler gave the GPUs to, best first: the first that names an entity's holder is believed."""
-    del settings, clock
-    return []
+def open_allocations(
+    settings: AgentSettings, facts: Callable[[], NodeFacts], clock: Clock
+) -> list[AllocationSource]:
+    """What tells whom the scheduler gave the GPUs to, best first: the first that names an entity's holder is believed.
+
+    `facts`: the node as it is by now, from memory.
+    """
+    from .workloads.kubelet.open import kubelet_source
+    from .workloads.slurm_source import slurm_source
+
+    opened = (kubelet_source(settings, facts, clock), slurm_source(settings, facts, clock))
+    return [source for source in opened if source is not None]
 
 
 def _play(recording: Recording, settings: AgentSettings, ours: str, clock: SystemClock) -> None:

@@ -12,8 +12,10 @@ from metering import device, facts
 
 from fakes import FakeClock
 from flopmeter.agent.loop import SystemClock
-from flopmeter.agent.reading import NodeFacts
+from flopmeter.agent.reading import NodeFacts, Process, Reading
 from flopmeter.agent.settings import AgentSettings
+from flopmeter.agent.workloads.attribution import Attributor
+from flopmeter.agent.workloads.cgroup import from_cgroup
 from flopmeter.agent.workloads.slurm_ask import Asker
 from flopmeter.agent.workloads.slurm_facts import FACTS_HEADER
 from flopmeter.agent.workloads.slurm_mapping import FACTS_DIRECTORY
@@ -24,7 +26,7 @@ from flopmeter.agent.workloads.slurm_source import (
     SlurmSource,
     slurm_source,
 )
-from flopmeter.contract.usage import Workload, WorkloadKind
+from flopmeter.contract.usage import IDLE, Workload, WorkloadKind
 
 A, B = (f"GPU-{c * 8}-0000-4000-8000-{c * 12}" for c in "ab")
 NODE = facts(
@@ -358,3 +360,49 @@ def test_a_defect_is_said_once_and_ends_no_thread(folder: Path, caplog: pytest.L
     assert [r.getMessage() for r in caplog.records].count(
         "slurm-mapping: a defect; it goes on, and what it knew grows stale"
     ) == 1
+
+
+# ---- in the agent ----------------------------------------------------------------------------------
+
+
+def test_an_allocated_gpu_is_its_jobs_also_while_it_idles(folder: Path, clock: FakeClock) -> None:
+    (folder / A).write_text("4711\n")
+    write_facts(folder, "4711", restart=1, user="ann", account="nlp")
+    ours = source(folder, clock)
+    ours.look()
+    attributor = Attributor(None, [ours])
+    idle = attributor.attribute(Reading(A, clock.boot_ns(), clock.unix_ns(), processes=()))
+    assert idle.workload == slurm("4711")
+    assert idle.waiting
+    assert attributor.attribute(Reading(B, clock.boot_ns(), clock.unix_ns(), processes=())).workload == IDLE
+    known = attributor.describe(slurm("4711"))
+    assert (known.user, known.restart, dict(known.identities)) == ("ann", 1, {"slurm.account": "nlp"})
+    (folder / A).unlink()
+    ours.look()
+    assert attributor.attribute(Reading(A, clock.boot_ns(), clock.unix_ns(), processes=())).workload == IDLE
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "0::/system.slice/slurmstepd.scope/job_4711/step_0/user/task_0",
+        f"0::/system.slice/slurmstepd.scope/{SID}/step_0/user/task_0",
+        "6:freezer:/slurm_n1/uid_0/job_4711/step_0",
+    ],
+)
+def test_a_process_and_the_prolog_speak_of_one_job(folder: Path, clock: FakeClock, path: str) -> None:
+    (folder / A).write_text("4711\n")
+    write_facts(folder, "4711", sluid=SID, user="ann")
+    ours = source(folder, clock)
+    ours.look()
+
+    class Finder:
+        def find(self, pid: int, start_ticks: int) -> Workload | None:
+            return from_cgroup(path)
+
+    attributor = Attributor(Finder(), [ours])
+    busy = attributor.attribute(Reading(A, clock.boot_ns(), clock.unix_ns(), processes=(Process(1, 1),)))
+    assert busy.workload is not None
+    assert (busy.workload.job, busy.workload.step) == ("4711", "0")
+    assert attributor.describe(busy.workload).user == "ann"
+    assert attributor.remarks == []
