@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -41,10 +42,25 @@ def _tick_option(command: _C) -> _C:
     )(command)
 
 
+def _slurm_option(name: str, metavar: str, text: str) -> Callable[[_C], _C]:
+    variable = "FLOPMETER_AGENT_" + name.upper().replace("-", "_")
+    return click.option(
+        f"--{name}",
+        default="",
+        metavar=metavar,
+        envvar=variable,
+        show_envvar=True,
+        allow_from_autoenv=False,
+        help=text,
+    )
+
+
 @click.command()
 @_source_option
+@_slurm_option("slurm-job-mapping-dir", "DIR", "Check this job-mapping directory too.")
+@_slurm_option("slurm-squeue", "FILE", "Check whether this squeue answers, too.")
 @json_option
-def doctor(source: str, as_json: bool) -> None:
+def doctor(source: str, slurm_job_mapping_dir: str, slurm_squeue: str, as_json: bool) -> None:
     """Say what this node can be metered by: per GPU its evidence class, why it is no better, what to change.
 
     \b
@@ -56,6 +72,7 @@ def doctor(source: str, as_json: bool) -> None:
 
     from .doctor import examine, to_json, to_lines
     from .live import LiveRounds, open_rounds
+    from .slurm_check import of_slurm
 
     try:
         rounds = open_rounds(source, SystemClock(), tick_ns=1_000_000_000)
@@ -67,6 +84,8 @@ def doctor(source: str, as_json: bool) -> None:
         diagnosis = examine(rounds, here=here)
     finally:
         rounds.close()
+    slurm = of_slurm(diagnosis.facts, directory=slurm_job_mapping_dir, squeue=slurm_squeue)
+    diagnosis = replace(diagnosis, node=(*diagnosis.node, *slurm))
     if as_json:
         emit_json(to_json(diagnosis))
     else:
