@@ -17,7 +17,7 @@ from flopmeter.collector.check.fsck import check_store
 from flopmeter.collector.errors import EntryRefused, StoreError
 from flopmeter.collector.ingest.decide import TAKEN
 from flopmeter.collector.registry.codec import NO_HASH, EntryRow, to_entry, to_row
-from flopmeter.collector.registry.entries import Declare, Purpose, Tag
+from flopmeter.collector.registry.entries import Assign, Declare, JobKey, Link, Purpose, Relation, Tag
 from flopmeter.collector.store.base import LastEntry
 from flopmeter.collector.store.entries import SqliteEntries
 from flopmeter.collector.store.sqlite import SqliteStore
@@ -263,3 +263,30 @@ def test_fsck_names_an_entry_that_must_not_have_been_made(path):
     assert found is not None
     assert (found.key, found.column) == ("entry_no 2", "statement")
     assert "expected evidence" in found.got
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        (Assign(JobKey("c1", 3, "9"), "r1"), "job '9' of c1"),
+        (Assign(JobKey("c1", 3, "4711"), "r9"), "run 'r9'"),
+        (Assign(JobKey("c1", 3, "4711"), "r1", "7"), "expected a step"),
+        (Tag("r9", Purpose.RL), "run 'r9'"),
+        (Link("r1", Relation.MERGES, "r9"), "parent 'r9'"),
+    ],
+)
+def test_fsck_names_an_entry_about_what_the_books_never_held(path, statement, said):
+    chain = Chain()
+    with Desk(path) as desk:
+        assert desk.offer(desk.agent(chain), chain.next()) is TAKEN
+        desk.commit()
+    with SqliteEntries(path) as log:
+        log.append_entry(next_row)
+        good = Tag("r1", Purpose.RL, job=JobKey("c1", 3, "4711"))
+        log.append_entry(lambda last: to_row(entry(2, good), last.hash))
+        assert check_store(path, ()).difference is None
+        log.append_entry(lambda last: to_row(entry(3, statement), last.hash))
+    found = check_store(path, ()).difference
+    assert found is not None
+    assert (found.key, found.column) == ("entry_no 3", "statement")
+    assert said in found.got

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from flopmeter.collector.books import SUM_FIELDS, GroupKey, HourKey
-from flopmeter.collector.errors import SettingsError
-from flopmeter.collector.ingest.identity import RuleList
-from flopmeter.collector.ingest.identity_rules import of_text
 from flopmeter.collector.ingest.intake import verified
 from flopmeter.collector.law.events import twice_key
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.registry.chain import check_chain
+from flopmeter.collector.registry.checks import Known, KnownJob
+from flopmeter.collector.registry.entries import External, JobKey
 from flopmeter.collector.report.queries import Reader, reading
 from flopmeter.collector.store.entries import SELECT, entry_rows
 from flopmeter.contract.errors import ContractError
@@ -32,10 +31,10 @@ from .rederive import (
     Difference,
     Names,
     Rederivation,
-    check_inventory,
     compare,
     models_by_no,
 )
+from .stored import stored_books
 
 _SUMS = ", ".join(SUM_FIELDS)
 _KEY = ", ".join(GroupKey._fields)
@@ -104,41 +103,9 @@ def _check(
     progress: Progress | None,
 ) -> None:
     db = reader.rows
-    agents = [
-        AgentBooks(r[0], bytes(r[1]), bytes(r[2]))
-        for r in db("SELECT agent_no, agent_id, public_key FROM agents ORDER BY agent_no")
-    ]
-    counts["agents"] = len(agents)
-    counts["entries"] = _entries(reader)
-    by_no = {a.agent_no: a for a in agents}
-    loss_keys: dict[str, str] = {}
-    for agent_no, first, last in db(
-        "SELECT agent_no, from_seq, to_seq FROM losses ORDER BY agent_no, from_seq, loss_no"
-    ):
-        agent = by_no.get(agent_no)
-        if agent is None or not 1 <= first <= last:
-            raise Difference(
-                "losses",
-                f"agent_no {agent_no}",
-                "from_seq, to_seq",
-                "numbers of an admitted agent",
-                (first, last),
-            )
-        agent.losses.append((first, last))
-        loss_keys[f"loss:{agent.agent_id.hex()}:{first}:{last}"] = f"{agent.name}, {first} to {last}"
-    names = Names(
-        models={(r[1], r[2]): r[0] for r in db("SELECT model_no, name, compute_capability FROM models")},
-        workloads={
-            tuple(r[1:]): r[0]
-            for r in db(
-                "SELECT workload_no, scope, kind, job, step, run_label, user, dtype, restart, identities FROM workloads"
-            )
-        },
-        inventories={
-            bytes(r[0]): check_inventory(bytes(r[0]), bytes(r[1]))
-            for r in db("SELECT digest, bytes FROM inventories ORDER BY digest")
-        },
-    )
+    stored = stored_books(reader)
+    books, names, by_no = stored.books, stored.names, stored.books.agents
+    counts["agents"] = len(by_no)
     events = EventCheck(
         (
             StoredEvent(*r)
@@ -153,12 +120,10 @@ def _check(
             JudgedRow(*r)
             for r in db("SELECT regime, digest, w_table, from_position, until_position FROM judged")
         ),
-        heads={a.agent_id.hex(): a for a in agents},
+        heads={a.agent_id.hex(): a for a in by_no.values()},
     )
     counts["events"] = len(events.events)
     methods = MethodCheck(events.events, models_by_no(names.models), current())
-    (claimed_from,) = reader.rows("SELECT coalesce(max(from_position), 1) FROM claimed").fetchone()
-    books = Rederivation(agents, names, claimed_from, _identity_rules(reader))
     forks = _conflicts(reader, by_no)
 
     whole = reader.rows("SELECT count(*) FROM records").fetchone()[0]
@@ -180,6 +145,7 @@ def _check(
             progress(counts["records"], whole)
     counts["anchor_pairs"] = books.anchors.compared
 
+    counts["entries"] = _entries(reader, books)
     _heads(reader, books)
     _claims(reader, books)
     _models(reader, names)
@@ -206,7 +172,7 @@ def _check(
         ): f"{by_no[one].name} and {by_no[two].name}"
         for entity, one, two in sorted(books.claims.pairs)
     }
-    events.finish(books.position, books.tallies, books.received_unix_ns, loss_keys, fork_keys)
+    events.finish(books.position, books.tallies, books.received_unix_ns, stored.loss_keys, fork_keys)
     methods.finish(books.position)
     check_flags(events.events, books.flags)
     for event_no, sink in db(
@@ -230,10 +196,19 @@ def _check(
         )
 
 
-def _entries(reader: Reader) -> int:
-    """What people said is what they said, in that order, and was admissible then; how many entries there are."""
+def _entries(reader: Reader, books: Rederivation) -> int:
+    """What people said is what they said, in that order, and was admissible then; how many entries there are.
+
+    Of runs and jobs that an entry names it is only asked whether the books ever held them: a run that weak evidence
+    had named may be gone by now, and one that was named after a model came later.
+    """
+    runs = frozenset(books.runs)
+    jobs: dict[JobKey, set[str]] = {}
+    for span in books.spans.values():
+        jobs.setdefault(JobKey(*span.job), set()).add(span.step)
+    known = Known(runs, {job: KnownJob(steps, runs) for job, steps in jobs.items()})
     rows = entry_rows(reader.rows(SELECT, (0,)))
-    fault = check_chain(rows)
+    fault = check_chain(rows, lambda e: None if isinstance(e.statement, External) else known)
     if fault is not None:
         raise Difference("entries", f"entry_no {fault.entry_no}", fault.column, fault.expected, fault.got)
     return len(rows)
@@ -309,22 +284,6 @@ def _models(reader: Reader, names: Names) -> None:
     for number, name, capability in reader.rows("SELECT model_no, name, compute_capability FROM models"):
         if (name, capability) not in seen:
             raise Difference("models", f"model_no {number}", "name", "a model of a stored inventory", name)
-
-
-def _identity_rules(reader: Reader) -> list[tuple[int, RuleList]]:
-    """The lists by which runs were chosen, and from which position on."""
-    found = []
-    for position, digest, text in reader.rows(
-        "SELECT from_position, digest, text FROM identity_rules ORDER BY from_position"
-    ):
-        key = f"from_position {position}"
-        try:
-            rules = of_text(text)
-        except SettingsError as e:
-            raise Difference("identity_rules", key, "text", "a rule list", str(e)) from e
-        compare("identity_rules", key, [("text", rules.text, text), ("digest", rules.digest, digest)])
-        found.append((position, rules))
-    return found
 
 
 def _workloads(reader: Reader, books: Rederivation) -> None:

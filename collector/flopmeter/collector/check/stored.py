@@ -1,24 +1,45 @@
 """What a rederivation begins with: the store's agents, losses, numbers for names, and rule lists."""
 
+from typing import NamedTuple
+
+from flopmeter.collector.errors import SettingsError
+from flopmeter.collector.ingest.identity import RuleList
+from flopmeter.collector.ingest.identity_rules import of_text
 from flopmeter.collector.report.queries import Reader
 
-from .fsck import _identity_rules
-from .rederive import AgentBooks, Names, Rederivation, check_inventory
+from .rederive import AgentBooks, Difference, Names, Rederivation, check_inventory, compare
 
 
-def stored_books(reader: Reader) -> Rederivation:
-    """Empty books of the store behind `reader`, to be fed its records. Raises Difference."""
+class Stored(NamedTuple):
+    """Empty books of a store, to be fed its records in order."""
+
+    books: Rederivation
+    names: Names
+    loss_keys: dict[str, str]  # of the events that tell of losses; agent and numbers
+
+
+def stored_books(reader: Reader, *, signatures: bool = True) -> Stored:
+    """The books behind `reader`. `signatures`: whether each is to be verified again. Raises Difference."""
     db = reader.rows
-    agents = [
-        AgentBooks(r[0], bytes(r[1]), bytes(r[2]))
+    agents = {
+        r[0]: AgentBooks(r[0], bytes(r[1]), bytes(r[2]))
         for r in db("SELECT agent_no, agent_id, public_key FROM agents ORDER BY agent_no")
-    ]
-    by_no = {a.agent_no: a for a in agents}
+    }
+    loss_keys: dict[str, str] = {}
     for agent_no, first, last in db(
         "SELECT agent_no, from_seq, to_seq FROM losses ORDER BY agent_no, from_seq, loss_no"
     ):
-        if agent_no in by_no:
-            by_no[agent_no].losses.append((first, last))
+        agent = agents.get(agent_no)
+        if agent is None or not 1 <= first <= last:
+            raise Difference(
+                "losses",
+                f"agent_no {agent_no}",
+                "from_seq, to_seq",
+                "numbers of an admitted agent",
+                (first, last),
+            )
+        agent.losses.append((first, last))
+        loss_keys[f"loss:{agent.agent_id.hex()}:{first}:{last}"] = f"{agent.name}, {first} to {last}"
     names = Names(
         models={(r[1], r[2]): r[0] for r in db("SELECT model_no, name, compute_capability FROM models")},
         workloads={
@@ -33,4 +54,21 @@ def stored_books(reader: Reader) -> Rederivation:
         },
     )
     (claimed_from,) = db("SELECT coalesce(max(from_position), 1) FROM claimed").fetchone()
-    return Rederivation(agents, names, claimed_from, _identity_rules(reader))
+    books = Rederivation(agents.values(), names, claimed_from, _identity_rules(reader), signatures=signatures)
+    return Stored(books, names, loss_keys)
+
+
+def _identity_rules(reader: Reader) -> list[tuple[int, RuleList]]:
+    """The lists by which runs were chosen, and from which position on."""
+    found = []
+    for position, digest, text in reader.rows(
+        "SELECT from_position, digest, text FROM identity_rules ORDER BY from_position"
+    ):
+        key = f"from_position {position}"
+        try:
+            rules = of_text(text)
+        except SettingsError as e:
+            raise Difference("identity_rules", key, "text", "a rule list", str(e)) from e
+        compare("identity_rules", key, [("text", rules.text, text), ("digest", rules.digest, digest)])
+        found.append((position, rules))
+    return found

@@ -59,7 +59,7 @@ def reading_as_of(path: Path, unix_ns: int, progress: Progress | None = None) ->
 
 
 def _derive(reader: Reader, last: int, progress: Progress | None) -> Rederivation:
-    books = stored_books(reader)
+    books = stored_books(reader, signatures=False).books
     sql = f"SELECT {RECORD_COLUMNS} FROM main.records WHERE position <= ? ORDER BY position"  # noqa: S608
     for done, row in enumerate(reader.rows(sql, (last,)), 1):
         books.take(row)

@@ -20,10 +20,12 @@ class Fault(NamedTuple):
     got: object
 
 
-def check_chain(rows: Iterable[EntryRow], known: Callable[[Entry], Known] | None = None) -> Fault | None:
+def check_chain(
+    rows: Iterable[EntryRow], known: Callable[[Entry], Known | None] = lambda _: None
+) -> Fault | None:
     """Walk the rows in order: numbers without holes, each hash over the one before, each entry admissible then.
 
-    `known` says what the books held when an entry was made; None: that is not looked at.
+    `known` says what the books held when an entry was made; None: what it names is not looked up.
     """
     prev_hash, registry = NO_HASH, Registry()
     for number, row in enumerate(rows, 1):
@@ -39,7 +41,7 @@ def check_chain(rows: Iterable[EntryRow], known: Callable[[Entry], Known] | None
         if row.hash != digest:
             return Fault(number, "hash", digest, row.hash)
         try:
-            check_entry(registry, entry, None if known is None else known(entry))
+            check_entry(registry, entry, known(entry))
         except RegistryError as e:
             return Fault(number, "statement", "one that was admissible when it was made", str(e))
         prev_hash, registry = digest, registry.plus(entry)

@@ -1,0 +1,52 @@
+"""A run's countable total under a profile, its ancestors' included: shares, lineage and external models together. Pure."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+from flopmeter.collector.figures import Model
+from flopmeter.collector.law.countable import Ancestor, Countable, Share, countable
+from flopmeter.collector.law.profiles import Profile
+from flopmeter.contract.w_table import WTable
+
+from .lineage import Lineage
+from .shares import Row, shares, tallies
+from .state import Registry
+
+
+class Counting:
+    """Everything that a countable total is made of, at one moment; each run's work is read and priced once."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        rows: Callable[[str], Iterable[Row]],
+        models: Mapping[int, Model],
+        table: WTable,
+    ) -> None:
+        """`rows` of a run: by hour where the registry tells it apart by spans (`has_spans`), else its totals."""
+        self.registry = registry
+        self.lineage = Lineage.of(registry)
+        self._rows = rows
+        self._models = models
+        self._table = table
+        self._shares: dict[str, list[Share]] = {}
+
+    def shares(self, run: str) -> list[Share]:
+        """The run's own work; of an external model its declared figure."""
+        found = self._shares.get(run)
+        if found is None:
+            external = self.registry.externals.get(run)
+            if external is not None:
+                found = [Share(None, external.flop)]
+            else:
+                work = tallies(self.registry, run, self._rows(run))
+                found = shares(work, self._models, self._table)
+            self._shares[run] = found
+        return found
+
+    def countable(self, run: str, profile: Profile, *, without: Collection[str] = ()) -> Countable:
+        """What `profile` counts of the run and of what it stands on, `without` some of that."""
+        above = [
+            Ancestor(r.name, r.ruling, r.path, tuple(self.shares(r.name)))
+            for r in self.lineage.ancestors(run, profile, without=without)
+        ]
+        return countable(profile, self.shares(run), above)
