@@ -6,11 +6,11 @@ Two that know: the prolog on this node (root wrote its file before the job's fir
 from dataclasses import dataclass, replace
 
 from flopmeter.contract.identity import Identities, identities
-from flopmeter.contract.slurm_job import Kin, Life, kin
 from flopmeter.contract.usage import Workload
 
 from .labels import tidy_label
 from .slurm_cgroup import SLUID
+from .slurm_life import Kin, Life, kin
 
 #: First line of a prolog's facts, so that a later form can be told.
 FACTS_HEADER = "flopmeter-slurm-job/1"

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from flopmeter.contract.slurm_job import Kin, Life, kin
+from flopmeter.agent.workloads.slurm_life import Kin, Life, kin
 
-CAPTURES = Path(__file__).parents[1] / "slurm/captures"
+CAPTURES = Path(__file__).parents[2] / "slurm/captures"
 
 FIRST = Life(0, 1000, "ann")
 
