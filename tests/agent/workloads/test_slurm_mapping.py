@@ -29,6 +29,7 @@ from flopmeter.contract.identity import check_identities
 from flopmeter.contract.usage import Uncovered, Workload, WorkloadKind
 
 A, B = (f"GPU-{c * 8}-0000-4000-8000-{c * 12}" for c in "ab")
+SID = "s5K1KKYAYG5D00"
 M = "MIG-cccccccc-0000-4000-8000-cccccccccccc"
 NAMES = GpuNames(frozenset({A, B, M}), {"0": A, "1": B, "1.7": M})
 
@@ -346,13 +347,19 @@ def test_two_that_know_complete_each_other() -> None:
 
 
 def test_of_two_lives_the_later_is_told() -> None:
-    first, second = JobFacts("1", 0, 1000, "train", "ann"), JobFacts("1", 1, user="ann")
-    assert together(second, first) is second  # squeue was asked before the requeue
-    assert together(replace(second, restart=0), replace(first, restart=1, submit_unix_s=1500)) == JobFacts(
-        "1", 1, 1500, "train", "ann"
-    )  # this node's prolog failed
+    first, second = JobFacts("1", 0, 1000, "train", "ann", sluid=SID), JobFacts("1", 1, user="ann")
+    # squeue was asked before the requeue: the name still holds, the submit time and the unique id do not
+    assert together(second, first) == JobFacts("1", 1, 0, "train", "ann")
+    assert outdated(second, first)
+    later = replace(first, restart=1, submit_unix_s=1500)
+    assert together(replace(second, restart=0), later) is later  # this node's prolog failed
+    assert not outdated(replace(second, restart=0), later)
+    assert not outdated(second, later)
+    assert not outdated(None, later)
+    assert not outdated(second, None)
 
 
 def test_another_jobs_record_is_not_mixed_in() -> None:
     mine = JobFacts("1", 0, user="bob")
     assert together(mine, JobFacts("1", 0, 1000, "train", "ann")) is mine
+    assert outdated(mine, JobFacts("1", 0, 1000, "train", "ann"))

@@ -60,8 +60,10 @@ def write_facts(folder: Path, job: str, **known: object) -> None:
 
 
 def asks(clock: FakeClock, *records: dict[str, object]) -> Asker:
-    jobs = [{"job_state": ["RUNNING"]} | record for record in records]
-    return Asker("squeue", 60_000_000_000, clock, lambda _: json.dumps({"jobs": jobs}).encode())
+    def run(_: list[str]) -> bytes:
+        return json.dumps({"jobs": [{"job_state": ["RUNNING"]} | record for record in records]}).encode()
+
+    return Asker("squeue", 60_000_000_000, clock, run)
 
 
 def test_given_by_uuid_and_by_index(folder: Path, clock: FakeClock) -> None:
@@ -255,6 +257,24 @@ def test_squeue_knows_names_and_arrays(folder: Path, clock: FakeClock) -> None:
     )
     task = dict(ours.describe(slurm("4712", "0")).identities)
     assert (task["slurm.array_job"], task["slurm.array_task"]) == ("4700", "3")
+
+
+def test_squeue_is_asked_again_for_a_new_life(folder: Path, clock: FakeClock) -> None:
+    record: dict[str, object] = {"job_id": 4711, "name": "llama", "restart_cnt": 0, "submit_time": 1000}
+    asker = asks(clock, record)
+    (folder / A).write_text("4711\n")
+    write_facts(folder, "4711", restart=0)
+    ours = source(folder, clock, asker)
+    ours.look()
+    asker.turn()
+    write_facts(folder, "4711", restart=1)
+    ours.look()
+    second = ours.describe(slurm("4711"))
+    assert (second.restart, dict(second.identities)) == (1, {"slurm.name": "llama"})
+    clock.advance(60_000_000_000)
+    record |= {"restart_cnt": 1, "submit_time": 1500}
+    asker.turn()
+    assert dict(ours.describe(slurm("4711")).identities)["slurm.submit_unix_s"] == "1500"
 
 
 def test_squeue_alone_tells_names_and_no_holders(clock: FakeClock) -> None:

@@ -60,6 +60,10 @@ class Asker:
         known = self._known.get(job)
         return known[0] if known else None
 
+    def forget(self, job: str) -> None:
+        """What is known of it is out of date: it is asked for again in the next period."""
+        self._known.pop(job, None)
+
     def turn(self) -> None:
         """Ask if there is something to ask for, and it is time."""
         now = self._clock.boot_ns()

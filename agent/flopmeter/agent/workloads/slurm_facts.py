@@ -77,19 +77,41 @@ def together(prolog: JobFacts | None, asked: JobFacts | None) -> JobFacts | None
         return prolog or asked
     if kin(prolog.life, asked.life) is Kin.REQUEUED:
         return asked  # this node's file was left behind by the life before
-    if kin(asked.life, prolog.life) in (Kin.REQUEUED, Kin.OTHER):
-        return prolog  # squeue was asked before
+    before = kin(asked.life, prolog.life)
+    if before is Kin.OTHER:
+        return prolog
+    same = {name: getattr(prolog, name) or getattr(asked, name) for name in _OF_THE_JOB}
+    if (
+        before is Kin.REQUEUED
+    ):  # squeue was asked before: what names the job still holds, what names that life does not
+        return replace(prolog, **same)
     return replace(
         prolog,
         restart=prolog.restart if prolog.restart >= 0 else asked.restart,
         submit_unix_s=prolog.submit_unix_s or asked.submit_unix_s,
-        **{name: getattr(prolog, name) or getattr(asked, name) for name in _TEXTS},
+        sluid=prolog.sluid or asked.sluid,
+        **same,
     )
 
 
-_TEXTS = (
-    "name", "user", "account", "partition", "cluster", "array_job", "array_task", "het_job", "het_offset", "sluid",
-)  # fmt: skip
+_OF_THE_JOB = (
+    "name",
+    "user",
+    "account",
+    "partition",
+    "cluster",
+    "array_job",
+    "array_task",
+    "het_job",
+    "het_offset",
+)
+
+
+def outdated(prolog: JobFacts | None, asked: JobFacts | None) -> bool:
+    """Whether squeue was asked before the life that runs now began."""
+    return (
+        prolog is not None and asked is not None and kin(asked.life, prolog.life) in (Kin.REQUEUED, Kin.OTHER)
+    )
 
 
 def parse_facts(raw: bytes, job: str) -> JobFacts:

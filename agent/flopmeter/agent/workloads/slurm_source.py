@@ -18,7 +18,7 @@ from flopmeter.contract.usage import Workload, WorkloadKind
 
 from .allocations import Allocations, AllocationSource
 from .slurm_ask import Asker
-from .slurm_facts import JobFacts, together
+from .slurm_facts import JobFacts, outdated, together
 from .slurm_holders import GpuNames, gpu_names
 from .slurm_mapping import Look, MappingDirectory
 
@@ -150,7 +150,13 @@ class SlurmSource:
         return facts.put_to(bare) if facts else bare
 
     def _facts(self, job: str, known: _Known) -> JobFacts | None:
-        return together(known.facts.get(job), self._asker.facts(job) if self._asker else None)
+        prolog = known.facts.get(job)
+        if self._asker is None:
+            return prolog
+        asked = self._asker.facts(job)
+        if outdated(prolog, asked):
+            self._asker.forget(job)
+        return together(prolog, asked)
 
     def _gpu_names(self) -> GpuNames:
         node = self._node()
