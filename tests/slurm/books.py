@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from books_dump import batches
 from processes import flopmeter
 
 from flopmeter.collector.encode import decode_inventory
-from flopmeter.contract.usage import Measured, WorkloadKind
+from flopmeter.contract.usage import Batch, Measured, WorkloadKind
 
 SUMS = ("duration_ns", "sm_elapsed_cycles", "sm_active_cycles", "hmma_cycles")
 ELAPSED_ID = 248  # GPM: cycles elapsed (reference/metering.md 1.2)
@@ -86,6 +86,28 @@ def check_conservation(store: Path, ran: Mapping[str, int], *, gaps: bool = Fals
     assert fsck.returncode == 0, fsck.stdout + fsck.stderr
 
 
+def held(store: Path, entity: str) -> Counter[str]:
+    """Nanoseconds by who held the device, by the signed records: "slurm 7", "idle", …"""
+    found: Counter[str] = Counter()
+    for named, batch in _batches(store):
+        for usage in batch.usage:
+            if named[usage.entity_index] == entity and not usage.measured & Measured.OTHERS:
+                workload = batch.workloads[usage.workload_index]
+                found[f"{workload.kind.label} {workload.job}".strip()] += usage.duration_ns
+    return found
+
+
+def _batches(store: Path) -> Iterator[tuple[list[str], Batch]]:
+    """Every record with the devices that its inventory names."""
+    with closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as db:
+        inventories = {
+            bytes(digest): decode_inventory(bytes(raw))
+            for digest, raw in db.execute("SELECT digest, bytes FROM inventories")
+        }
+    for _, batch in batches(store):
+        yield [d.entity for d in inventories[batch.inventory_digest].devices], batch
+
+
 @dataclass
 class Device:
     duration_ns: int
@@ -95,15 +117,9 @@ class Device:
 
 def _by_device(store: Path) -> tuple[dict[str, Device], Counter[str]]:
     """What the signed records say of each device, and in sum."""
-    with closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as db:
-        inventories = {
-            bytes(digest): decode_inventory(bytes(raw))
-            for digest, raw in db.execute("SELECT digest, bytes FROM inventories")
-        }
     devices: dict[str, Device] = {}
     total: Counter[str] = Counter()
-    for _, batch in batches(store):
-        named = [d.entity for d in inventories[batch.inventory_digest].devices]
+    for named, batch in _batches(store):
         for entity in named:
             devices.setdefault(entity, Device(0, 0, []))
         for usage in batch.usage:
@@ -117,7 +133,3 @@ def _by_device(store: Path) -> tuple[dict[str, Device], Counter[str]]:
             elapsed = dict(anchor.counters)[ELAPSED_ID]
             devices[named[anchor.entity_index]].anchors.append((anchor.t_boot_ns, elapsed))
     return devices, total
-
-
-def names(jobs: Iterable[int]) -> list[str]:
-    return [str(job) for job in jobs]

@@ -11,13 +11,14 @@ import signal
 import subprocess
 import time
 import urllib.request
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from fakenvml.driver import build
 from processes import start, wait_for
-from slurm.cluster import Cluster, free_port
+from slurm.cluster import free_port
 
 SMS = 132
 KHZ = 1_980_000
@@ -34,6 +35,11 @@ def cycles(ns: int, khz: int = KHZ) -> int:
     """SM-cycles of a whole GPU in `ns`, a whole number of microseconds."""
     assert ns % 1_000 == 0
     return SMS * khz * ns // 1_000_000
+
+
+def uuid_of(node: str, gpu: int) -> str:
+    """The GPU that Slurm gives this number on that node."""
+    return f"GPU-{os.getpid():08x}-0000-0000-0000-{node.encode().hex()[-8:]}{gpu:04d}"
 
 
 @dataclass(frozen=True)
@@ -78,11 +84,11 @@ class Jobs:
 
     def lives(self) -> list[Life]:
         found = []
-        for said in sorted(self.folder.glob("*.here")):
+        for said in self.folder.glob("*.here"):
             job, node, restart, pid, gpus = said.read_text().rstrip("\n").split(" ")
             numbers = tuple(int(n) for n in gpus.split(",") if n)
             found.append(Life(int(job), node, int(restart), int(pid), numbers, said.with_suffix(".gate")))
-        return found
+        return sorted(found, key=lambda life: (life.job, life.node, life.restart))
 
     def wait(self, count: int) -> list[Life]:
         """Until so many lives have begun, those before included; all of them."""
@@ -101,7 +107,8 @@ class Node:
     gpus: int
     cluster: str
     collector: str
-    more: tuple[str, ...] = ()
+    options: Sequence[str] = ()
+    environ: Mapping[str, str] = field(default_factory=dict)
     process: "subprocess.Popen[bytes] | None" = None
     holders: dict[int, list[int]] = field(default_factory=dict)
     began_ns: int = 0  # where the GPUs' clocks began
@@ -117,7 +124,7 @@ class Node:
         self.script.write_text("".join(f"{line}\n" for line in lines))
 
     def uuid(self, gpu: int) -> str:
-        return f"GPU-{os.getpid():08x}-0000-0000-0000-{self.name.encode().hex()[-8:]}{gpu:04d}"
+        return uuid_of(self.name, gpu)
 
     # ---- the script ----
 
@@ -158,9 +165,9 @@ class Node:
     def start(self) -> None:
         args = ["--source", "nvml", "--state", str(self.folder / "state"), "--collector", self.collector]
         args += ["--node", self.name, "--cluster", self.cluster, "--tick", "250ms", "--window", "5s"]
-        args += ["--metrics-address", f"127.0.0.1:{self.port}", *self.more]
-        environ = {"LD_LIBRARY_PATH": str(build().parent), "FAKENVML_SCRIPT": str(self.script)}
-        self.process = start("agent", "run", *args, log=self.log, environ=environ)
+        args += ["--metrics-address", f"127.0.0.1:{self.port}", *self.options]
+        driver = {"LD_LIBRARY_PATH": str(build().parent), "FAKENVML_SCRIPT": str(self.script)}
+        self.process = start("agent", "run", *args, log=self.log, environ={**self.environ, **driver})
         self.wait_read()
         self.began_ns = at = (boot_ns() + LEAD_NS) // 1_000 * 1_000
         self._say(at, *(f"{at} gpu g{n} clock={KHZ // 1_000}" for n in range(self.gpus)))
@@ -218,13 +225,3 @@ class Node:
             60,
         )
         self.wait_read()
-
-
-def nodes_of(
-    slurm: Cluster, folder: Path, collector: str, gpus: dict[str, int], *more: str
-) -> dict[str, Node]:
-    """A Node for each of Slurm's, by the name that Slurm gave it; not started."""
-    return {
-        slurm.nodes[short]: Node(folder / short, slurm.nodes[short], count, slurm.name, collector, more)
-        for short, count in gpus.items()
-    }

@@ -4,17 +4,12 @@ Each job's SM-cycles in the books are those of the script, and every device is i
 """
 
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Self
 
 import pytest
 from fakenvml.driver import COMPILER, NO_COMPILER
-from rig import CollectorProcess
-from slurm.books import check_conservation, hmma_by_job, runs, runs_of_job
-from slurm.cluster import Cluster, missing
-from slurm.metered import Jobs, Life, Node, nodes_of
+from slurm.books import hmma_by_job, runs, runs_of_job
+from slurm.cluster import missing
+from slurm.site import Site
 
 pytestmark = [
     pytest.mark.skipif(bool(missing()), reason=missing()),
@@ -23,78 +18,8 @@ pytestmark = [
     pytest.mark.e2e,
 ]
 
-GPUS = {"a": 4, "b": 2}
 
-
-@pytest.fixture(scope="module")
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with Cluster(tmp_path_factory.mktemp("slurm"), GPUS) as cluster:
-        yield cluster
-
-
-class Site:
-    """Slurm's nodes with their agents, and a collector."""
-
-    def __init__(self, slurm: Cluster, folder: Path, shorts: str) -> None:
-        self.slurm = slurm
-        self.jobs = Jobs(folder / "jobs")
-        self.collector = CollectorProcess(folder / "books.sqlite")
-        gpus = {short: GPUS[short] for short in shorts}
-        self.nodes = nodes_of(slurm, folder, self.collector.address, gpus)
-
-    def node(self, short: str = "a") -> Node:
-        return self.nodes[self.slurm.nodes[short]]
-
-    def __enter__(self) -> Self:
-        with ExitStack() as undo:
-            undo.enter_context(self.collector)
-            undo.callback(self.slurm.clear)
-            for node in self.nodes.values():
-                undo.callback(node.kill)
-                node.start()
-            self._undo = undo.pop_all()
-        return self
-
-    def __exit__(self, *of: object) -> None:
-        self._undo.__exit__(*of)  # type: ignore[arg-type]
-
-    def work(self, spells: Mapping[Life, tuple[int, int]]) -> dict[Life, int]:
-        """Jobs open their GPUs, and the first of each works for (seconds, percent): its SM-cycles, all metered."""
-        for life in spells:
-            self.nodes[life.node].hold(life)
-        for life in spells:
-            self.nodes[life.node].wait_held(life.gpus[0], "slurm", str(life.job))
-        done = {life: self.nodes[life.node].work(life.gpus[0], *spell) for life, spell in spells.items()}
-        for node in {life.node: self.nodes[life.node] for life in spells}.values():
-            node.wait_read(node.ended_ns)
-        return done
-
-    def finish(self, lives: Sequence[Life]) -> None:
-        """Jobs close their GPUs, which was seen before they end."""
-        for life in lives:
-            node = self.nodes[life.node]
-            node.let_go(life.pid)
-            for gpu in life.gpus:
-                node.wait_held(gpu, "idle")
-            life.end()
-
-    def close_the_books(self) -> Path:
-        """All nodes idle, agents and collector at their end: conservation holds. The store."""
-        ran = {}
-        for node in self.nodes.values():
-            elapsed = node.stop()
-            ran.update({node.uuid(gpu): elapsed for gpu in range(node.gpus)})
-        self.collector.stop()
-        check_conservation(self.collector.store, ran)
-        return self.collector.store
-
-
-@pytest.fixture
-def site(slurm: Cluster, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
-    with Site(slurm, tmp_path, getattr(request, "param", "a")) as site:
-        yield site
-
-
+@pytest.mark.parametrize("site", ["a"], indirect=True)
 def test_three_jobs_at_once_and_somebody_outside_slurm(site: Site) -> None:
     """Two of sbatch, one of srun, each with other work; and a process that Slurm knows nothing of."""
     slurm, jobs, node = site.slurm, site.jobs, site.node()
@@ -113,7 +38,6 @@ def test_three_jobs_at_once_and_somebody_outside_slurm(site: Site) -> None:
         want |= {str(life.job): n for life, n in done.items()}
         node.let_go(stray.pid)
         stray.kill()
-    node.wait_held(outside, "idle")
     site.finish(lives)
     slurm.wait_until(first, "COMPLETED")
     slurm.wait_until(second, "COMPLETED")
@@ -157,7 +81,7 @@ def test_a_requeued_job_is_one_run(site: Site) -> None:
     assert len(runs(store)) == 1
 
 
-@pytest.mark.parametrize("site", ["ab"], indirect=True)
+@pytest.mark.parametrize("site", ["ab+"], indirect=True)
 def test_a_job_on_two_nodes_is_one_run(site: Site) -> None:
     """Two slurmd, two agents, two chains."""
     slurm, jobs = site.slurm, site.jobs
@@ -172,7 +96,7 @@ def test_a_job_on_two_nodes_is_one_run(site: Site) -> None:
     assert len(runs(store)) == 1
 
 
-@pytest.mark.parametrize("site", ["ab"], indirect=True)
+@pytest.mark.parametrize("site", ["ab+"], indirect=True)
 def test_the_components_of_a_het_job(site: Site) -> None:
     """Two jobs for Slurm, whose processes all bear the first one's number in their environment."""
     slurm, jobs = site.slurm, site.jobs

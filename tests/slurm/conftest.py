@@ -1,0 +1,22 @@
+"""One Slurm for all tests of this folder, and for each test agents and a collector of its own."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from slurm.cluster import Cluster
+from slurm.site import GPUS, Site, cluster_with_prolog
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster_with_prolog(tmp_path_factory.mktemp("slurm"), GPUS) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def site(slurm: Cluster, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
+    """Param: the nodes, by their short names, with a "+" behind for agents that are told by prolog and squeue."""
+    wanted: str = getattr(request, "param", "a+")
+    with Site(slurm, tmp_path, wanted.rstrip("+"), told=wanted.endswith("+")) as site:
+        yield site

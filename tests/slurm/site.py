@@ -1,0 +1,117 @@
+"""The whole line: Slurm's nodes with deploy/slurm's prolog and epilog, an agent on each, a collector."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Self
+
+from rig import CollectorProcess
+from slurm.books import check_conservation
+from slurm.cluster import Cluster
+from slurm.metered import Jobs, Life, Node, uuid_of
+
+DEPLOYED = Path(__file__).parents[2] / "deploy/slurm"
+#: GPUs of each of Slurm's nodes.
+GPUS = {"a": 4, "b": 2}
+
+
+def mapping(folder: Path, node: str) -> Path:
+    """Where the prolog says whose each GPU of the node is."""
+    return folder / "mapping" / node
+
+
+def conf(folder: Path) -> Path:
+    """What the prolog and the epilog are told by their file."""
+    return folder / "slurm-prolog.conf"
+
+
+def cluster_with_prolog(folder: Path, gpus: Mapping[str, int], *, cgroups: bool = True) -> Cluster:
+    """A Cluster, not entered, whose slurmd run our prolog and epilog as docs/slurm.md says."""
+    programs = {}
+    for name in ("prolog", "epilog"):
+        programs[name] = folder / f"{name}.sh"
+        programs[name].write_text(f"#!/bin/sh\nexec {DEPLOYED}/{name}.sh {conf(folder)}\n")
+        programs[name].chmod(0o755)
+    slurm = Cluster(folder, gpus, prolog=programs["prolog"], epilog=programs["epilog"], cgroups=cgroups)
+    write_conf(slurm, gpus)
+    return slurm
+
+
+def write_conf(slurm: Cluster, gpus: Mapping[str, int], directory: str = "") -> None:
+    """Several slurmd on one host: the UUIDs in gres.conf's order, and a directory each, below `directory` if given."""
+    said = [f"MAPPING_DIR={directory or mapping(slurm.folder, '$SLURMD_NODENAME')}"]
+    for short, count in gpus.items():
+        name = slurm.nodes[short]
+        uuids = " ".join(uuid_of(name, gpu) for gpu in range(count))
+        said.append(f'[ "$SLURMD_NODENAME" != {name} ] || GPUS="{uuids}"')
+    conf(slurm.folder).write_text("\n".join(said) + "\n")
+
+
+class Site:
+    """Slurm's nodes with their agents, and a collector."""
+
+    def __init__(self, slurm: Cluster, folder: Path, shorts: str, *, told: bool) -> None:
+        """`told`: the agents look at what the prolog wrote, and may ask squeue; else they have the cgroups alone."""
+        self.slurm = slurm
+        self.jobs = Jobs(folder / "jobs")
+        self.collector = CollectorProcess(folder / "books.sqlite")
+        self.nodes: dict[str, Node] = {}
+        for short in shorts:
+            name = slurm.nodes[short]
+            options = ["--slurm-job-mapping-dir", str(mapping(slurm.folder, name))]
+            options += ["--slurm-squeue", str(shutil.which("squeue")), "--slurm-squeue-period", "10s"]
+            self.nodes[name] = Node(
+                folder / short,
+                name,
+                GPUS[short],
+                slurm.name,
+                self.collector.address,
+                options if told else (),
+                {"SLURM_CONF": slurm.environ["SLURM_CONF"]},
+            )
+
+    def node(self, short: str = "a") -> Node:
+        return self.nodes[self.slurm.nodes[short]]
+
+    def __enter__(self) -> Self:
+        with ExitStack() as undo:
+            undo.enter_context(self.collector)
+            undo.callback(self.slurm.clear)
+            for node in self.nodes.values():
+                undo.callback(node.kill)
+                node.start()
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(self, *of: object) -> None:
+        self._undo.__exit__(*of)  # type: ignore[arg-type]
+
+    def work(self, spells: Mapping[Life, tuple[int, int]]) -> dict[Life, int]:
+        """Jobs open their GPUs, and the first of each works for (seconds, percent): its SM-cycles, all metered."""
+        for life in spells:
+            self.nodes[life.node].hold(life)
+        for life in spells:
+            self.nodes[life.node].wait_held(life.gpus[0], "slurm", str(life.job))
+        done = {life: self.nodes[life.node].work(life.gpus[0], *spell) for life, spell in spells.items()}
+        for node in {life.node: self.nodes[life.node] for life in spells}.values():
+            node.wait_read(node.ended_ns)
+        return done
+
+    def finish(self, lives: Sequence[Life]) -> None:
+        """Jobs close their GPUs, and end."""
+        for life in lives:
+            self.nodes[life.node].let_go(life.pid)
+            life.end()
+
+    def close_the_books(self) -> Path:
+        """All nodes idle, agents and collector at their end: conservation holds. The store."""
+        ran = {}
+        for node in self.nodes.values():
+            for gpu in range(node.gpus):
+                node.wait_held(gpu, "idle")
+            elapsed = node.stop()
+            ran.update({node.uuid(gpu): elapsed for gpu in range(node.gpus)})
+        self.collector.stop()
+        check_conservation(self.collector.store, ran)
+        return self.collector.store

@@ -1,0 +1,85 @@
+"""deploy/slurm's prolog and epilog, run by a real slurmd."""
+
+from pathlib import Path
+
+import pytest
+from fakenvml.driver import COMPILER, NO_COMPILER
+from processes import wait_for
+from slurm.books import held, hmma_by_job
+from slurm.cluster import Cluster, missing
+from slurm.metered import SECOND
+from slurm.site import GPUS, Site, mapping, write_conf
+
+pytestmark = [
+    pytest.mark.skipif(bool(missing()), reason=missing()),
+    pytest.mark.skipif(COMPILER is None, reason=NO_COMPILER),
+    pytest.mark.xdist_group("slurm"),
+    pytest.mark.e2e,
+]
+
+
+def said(directory: Path) -> dict[str, str]:
+    """File -> content, of those that name a GPU by its UUID."""
+    return {f.name: f.read_text() for f in directory.glob("GPU-*")}
+
+
+def test_files_name_the_job_of_each_gpu_while_it_has_it(site: Site) -> None:
+    slurm, jobs, node = site.slurm, site.jobs, site.node()
+    directory = mapping(slurm.folder, node.name)
+    one = slurm.sbatch(str(jobs.train), f"--nodelist={node.name}", "--gres=gpu:1")
+    (first,) = jobs.wait(1)
+    two = slurm.sbatch(str(jobs.train), f"--nodelist={node.name}", "--gres=gpu:2")
+    second = next(life for life in jobs.wait(2) if life.job == two)
+    want = {node.uuid(gpu): f"{life.job}\n" for life in (first, second) for gpu in life.gpus}
+    assert len(want) == 3
+    assert said(directory) == want
+    first.end()
+    slurm.wait_until(one, "COMPLETED")
+    wait_for("the epilog took the first away", lambda: len(said(directory)) == 2)
+    assert set(said(directory).values()) == {f"{two}\n"}
+    second.end()
+    slurm.wait_until(two, "COMPLETED")
+    wait_for("the epilog took the second away", lambda: said(directory) == {})
+
+
+def test_an_allocated_gpu_that_idles_belongs_to_the_job(site: Site) -> None:
+    """Two GPUs, one of which no process ever opens."""
+    slurm, jobs, node = site.slurm, site.jobs, site.node()
+    job = slurm.sbatch(str(jobs.train), f"--nodelist={node.name}", "--gres=gpu:2")
+    (life,) = jobs.wait(1)
+    busy, spare = life.gpus
+    for gpu in life.gpus:
+        node.wait_held(gpu, "slurm", str(job))
+    node.hold_by(life.pid, busy)
+    done = node.work(busy, 3, 50)
+    node.wait_read(node.ended_ns)
+    site.finish([life])
+    slurm.wait_until(job, "COMPLETED")
+    store = site.close_the_books()
+    assert hmma_by_job(store) == {str(job): done}
+    assert held(store, node.uuid(spare))[f"slurm {job}"] >= 3 * SECOND
+    assert held(store, node.uuid(spare))["idle"] > 0, "before and after it was nobody's"
+    free = next(gpu for gpu in range(node.gpus) if gpu not in life.gpus)
+    assert held(store, node.uuid(free)).keys() == {"idle"}
+
+
+def test_a_prolog_that_can_do_nothing_neither_drains_the_node_nor_hinders_the_job(slurm: Cluster) -> None:
+    in_the_way = slurm.folder / "in-the-way"
+    in_the_way.write_text("a file")
+    try:
+        write_conf(slurm, GPUS, f"{in_the_way}/mapping")
+        job = slurm.sbatch("sleep 0", "--gres=gpu:1")
+        slurm.wait_until(job, "COMPLETED")
+        wait_for("no node is completing", lambda: set(slurm.node_states().values()) == {"idle"}, 30)
+    finally:
+        write_conf(slurm, GPUS)
+
+
+def test_what_a_failing_prolog_would_do(tmp_path: Path) -> None:
+    """So that the test above shows something: this Slurm does drain the node of a prolog that fails."""
+    prolog = tmp_path / "fails.sh"
+    prolog.write_text("#!/bin/sh\nexit 1\n")
+    prolog.chmod(0o755)
+    with Cluster(tmp_path, {"x": 1}, prolog=prolog) as cluster:
+        cluster.sbatch("sleep 0", "--gres=gpu:1")
+        wait_for("the node is drained", lambda: "drained" in cluster.node_states().values(), 30)
