@@ -13,6 +13,7 @@ from flopmeter.agent.workloads.slurm_facts import (
     FACTS_HEADER,
     MAX_FACTS_BYTES,
     JobFacts,
+    outdated,
     parse_facts,
     together,
 )

@@ -50,6 +50,7 @@ class Asker:
         self._known: dict[
             str, tuple[JobFacts | None, int]
         ] = {}  # job -> the answer, None = no such job; when
+        self._outdated: set[str] = set()
         self._due_ns = 0
         self._failures = 0
 
@@ -60,9 +61,9 @@ class Asker:
         known = self._known.get(job)
         return known[0] if known else None
 
-    def forget(self, job: str) -> None:
-        """What is known of it is out of date: it is asked for again in the next period."""
-        self._known.pop(job, None)
+    def ask_again(self, job: str) -> None:
+        """What is known of it is of another life: it is asked for in the next period, and stands until then."""
+        self._outdated.add(job)
 
     def turn(self) -> None:
         """Ask if there is something to ask for, and it is time."""
@@ -77,7 +78,9 @@ class Asker:
         for job, (_, when) in self._known.copy().items():
             if now - when > KEPT_NS:
                 self._known.pop(job, None)
+                self._outdated.discard(job)
         due = {j for j in wanted if j not in self._known or now - self._known[j][1] >= refresh_ns}
+        due |= wanted & self._outdated.copy()
         if not due or now < self._due_ns:
             return
         try:
@@ -93,6 +96,7 @@ class Asker:
         self._due_ns = now + self._period_ns
         for job in due | answer.keys():
             self._known[job] = answer.get(job), now
+            self._outdated.discard(job)
 
     def _ask(self, due: set[str], wanted: set[str]) -> dict[str, JobFacts]:
         """One job by its id costs the controller little; of several the client asks for the whole queue.

@@ -155,7 +155,7 @@ class SlurmSource:
             return prolog
         asked = self._asker.facts(job)
         if outdated(prolog, asked):
-            self._asker.forget(job)
+            self._asker.ask_again(job)
         return together(prolog, asked)
 
     def _gpu_names(self) -> GpuNames:
