@@ -109,9 +109,9 @@ _OF_THE_JOB = (
 
 def outdated(prolog: JobFacts | None, asked: JobFacts | None) -> bool:
     """Whether squeue was asked before the life that runs now began."""
-    return (
-        prolog is not None and asked is not None and kin(asked.life, prolog.life) in (Kin.REQUEUED, Kin.OTHER)
-    )
+    if prolog is None or asked is None or kin(prolog.life, asked.life) is Kin.REQUEUED:
+        return False
+    return kin(asked.life, prolog.life) in (Kin.REQUEUED, Kin.OTHER)
 
 
 def parse_facts(raw: bytes, job: str) -> JobFacts:
