@@ -91,6 +91,7 @@ def test_every_profile_says_where_it_comes_from_and_what_is_open():
 def test_executed_names_no_profile():
     assert profile_of("executed") is None
     assert profile_of("korea") is shipped()["korea"]
+    assert len(set(shipped().values())) == 4  # a profile is a value, and can be a key
 
 
 def test_a_tag_that_some_profile_leaves_out_is_an_exclusion():

@@ -8,7 +8,7 @@ span of a run can have, and for each way in which a run stands on another. Where
 import functools
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -68,8 +68,8 @@ class Profile:
     id: str
     title: str
     source: str
-    purposes: Mapping[Purpose, Ruling]
-    relations: Mapping[Relation, Ruling]
+    purposes: Mapping[Purpose, Ruling] = field(hash=False)
+    relations: Mapping[Relation, Ruling] = field(hash=False)
     open_questions: tuple[str, ...]
     version: str
     digest: str  # SHA-256 of the file's bytes, hex
