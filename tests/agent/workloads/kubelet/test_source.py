@@ -123,6 +123,39 @@ def test_the_same_list_again_costs_nothing_and_is_newer(rig: Rig) -> None:
     assert second.at_boot_ns == first.at_boot_ns + S
 
 
+def test_a_list_that_does_not_change_is_asked_for_less_often(rig: Rig) -> None:
+    waits = [rig.poll(gpu_pod("ml", "a", G0)) for _ in range(module.BUSY_LISTS + 2)]
+    assert waits == [1.0] * (module.BUSY_LISTS) + [module.QUIET_PERIOD_S] * 2
+    assert rig.poll(gpu_pod("ml", "b", G0)) == 1.0
+
+
+@pytest.mark.parametrize(("tick_s", "period_s"), [(0.25, 1.0), (1.0, 1.0), (3.0, 3.0), (3600.0, 5.0)])
+def test_the_period_is_the_ticks_within_bounds(tmp_path: Path, tick_s: float, period_s: float) -> None:
+    """At most once a second; and never so seldom that a list would be too old to be believed."""
+    kubelet = FakeKubelet(tmp_path)
+    client = KubeletClient(str(kubelet.socket), deadline_s=10.0)
+    source = KubeletSource(client, lambda: FACTS, FakeClock(), rng=Random(1), period_s=tick_s)
+    assert source.poll() == period_s
+    source.close()
+    kubelet.stop()
+
+
+def test_processes_that_changed_wake_it(rig: Rig) -> None:
+    """Without the wake it would wait for an hour, and this test for its time limit."""
+    rested = threading.Event()
+
+    def rest() -> None:
+        rig.source._period_s = 0.01
+        assert not rig.source._pause(3600.0)
+        rested.set()
+
+    thread = threading.Thread(target=rest)
+    thread.start()
+    until(lambda: rig.source.met(G0, Workload(WorkloadKind.POD, job=U1)) or rested.is_set())
+    thread.join(60)
+    assert not thread.is_alive()
+
+
 def test_a_cgroup_gives_the_name_its_uid(rig: Rig) -> None:
     rig.poll(gpu_pod("ml", "a", G0))
     rig.source.met(G0, Workload(WorkloadKind.POD, job=U1))
@@ -441,7 +474,7 @@ def test_a_defect_does_not_end_the_thread(rig: Rig, caplog: pytest.LogCaptureFix
         called.set()
         raise ZeroDivisionError
 
-    thread = threading.Thread(target=rig.source._run, args=(broken,))
+    thread = threading.Thread(target=rig.source._run, args=(broken, rig.source._stop.wait))
     thread.start()
     assert called.wait(60)
     rig.source.close()

@@ -30,6 +30,11 @@ log = logging.getLogger(__name__)
 _S = 1_000_000_000
 #: Not asked more often than this, however short the tick (reference/deploy.md 1.3: at the sample period).
 MIN_PERIOD_S = 1.0
+#: While nothing changes it is asked this often at most: a call costs 2 ms of CPU, as much as a tick. What changes
+#: first, processes on a GPU, wakes it at once; so this blurs a hand-over only where those are not seen.
+QUIET_PERIOD_S = 5.0
+#: Lists without a change after which it is quiet.
+BUSY_LISTS = 10
 #: After failures it is asked again within this. A kubelet that restarts is away for some ten seconds.
 MAX_WAIT_S = 15.0
 #: How long a list is believed without a newer one. Only the kubelet gives devices out, so what it said stays true
@@ -149,7 +154,7 @@ class KubeletSource:
         self._client = client
         self._facts = facts
         self._clock = clock
-        self._period_s = max(MIN_PERIOD_S, period_s)
+        self._period_s = min(max(MIN_PERIOD_S, period_s), QUIET_PERIOD_S)
         self._minors = minors
         self._labels = Labels(api, clock, rng) if api is not None else None
         self._backoff = Backoff(rng, base_s=self._period_s, cap_s=MAX_WAIT_S)
@@ -161,9 +166,11 @@ class KubeletSource:
         self._raw = b""
         self._seen: tuple[object, ...] = ()
         self._gpus: tuple[NodeFacts | None, Gpus] = (None, Gpus())
+        self._same = 0  # lists without a change
         self._allocatable_due_ns = 0
         self._problems: dict[str, tuple[str, ...]] = {"list": (), "devices": (), "inventory": ()}
         self._stop = threading.Event()
+        self._woken = threading.Event()  # list again soon
         self._threads: list[threading.Thread] = []
 
     # From any thread, at once.
@@ -183,6 +190,7 @@ class KubeletSource:
     def met(self, entity: str, workload: Workload) -> None:
         if workload.kind is not WorkloadKind.POD:
             return
+        self._woken.set()
         with self._lock:
             if self._labels is not None:
                 self._labels.doubt(self._names.doubtful(entity, workload.job))
@@ -196,16 +204,18 @@ class KubeletSource:
         return (*asked, *(text for texts in self._problems.values() for text in texts))
 
     def start(self) -> None:
-        steps = [("kubelet", self.poll)] + (
-            [("kubernetes-api", self.ask)] if self._labels is not None else []
-        )
-        for name, step in steps:
-            thread = threading.Thread(target=self._run, args=(step,), name=name, daemon=True)
+        steps: list[tuple[str, Callable[[], float], Callable[[float], bool]]]
+        steps = [("kubelet", self.poll, self._pause)]
+        if self._labels is not None:
+            steps.append(("kubernetes-api", self.ask, self._stop.wait))
+        for name, step, pause in steps:
+            thread = threading.Thread(target=self._run, args=(step, pause), name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
 
     def close(self) -> None:
         self._stop.set()
+        self._woken.set()
         self._client.close()
         for thread in self._threads:
             thread.join(timeout=1.0)
@@ -228,21 +238,29 @@ class KubeletSource:
             return max(self._period_s, self._backoff.next_s())
         self._backoff.reset()
         self._say("list", ())
-        return self._period_s
+        return self._period_s if self._same < BUSY_LISTS else QUIET_PERIOD_S
 
     def ask(self) -> float:
         """One look at what the API server should be asked. Returns how long to wait, in seconds."""
         assert self._labels is not None
         return self._labels.step(self._told)
 
-    def _run(self, step: Callable[[], float]) -> None:
+    def _pause(self, wait_s: float) -> bool:
+        """Wait; shorter, but for one period, where processes changed meanwhile. Whether to stop."""
+        if self._stop.wait(min(wait_s, self._period_s)):
+            return True
+        self._woken.wait(max(0.0, wait_s - self._period_s))
+        self._woken.clear()
+        return self._stop.is_set()
+
+    def _run(self, step: Callable[[], float], pause: Callable[[float], bool]) -> None:
         while not self._stop.is_set():
             try:
                 wait_s = step()
             except Exception:
                 log.exception("kubernetes: failed in a way it should not; goes on")
                 wait_s = MAX_WAIT_S
-            if self._stop.wait(wait_s):
+            if pause(wait_s):
                 return
 
     def _take(self, raw: bytes, now: int) -> None:
@@ -251,9 +269,11 @@ class KubeletSource:
         latest = self._latest
         missing = latest is not None and now - latest.at_boot_ns > GAP_NS
         if raw == self._raw and self._seen == (gpus, slices) and not missing:
+            self._same += 1
             with self._lock:
                 self._publish(now)
             return
+        self._same = 0
         found = held(decode_listing(raw), gpus, slices)
         self._raw, self._seen = raw, (gpus, slices)
         with self._lock:
