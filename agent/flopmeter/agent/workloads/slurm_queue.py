@@ -59,10 +59,8 @@ def _facts(job: dict[str, Any]) -> JobFacts | None:
     runs = not _RUNS.isdisjoint(_states(job.get("job_state")))
     array_job = _number(job.get("array_job_id"), _MAX_NUMBER)
     het_job = _number(job.get("het_job_id"), _MAX_NUMBER)
-    sluid = _text(job.get("sluid"))
-    step_id = job.get("step_id")
-    if not sluid and isinstance(step_id, dict):
-        sluid = _text(step_id.get("sluid"))
+    step_id = job.get("step_id")  # from 25.11 on
+    sluid = _text(step_id.get("sluid")) if isinstance(step_id, dict) else ""
     return JobFacts(
         str(number),
         restart=_number(job.get("restart_cnt"), _MAX_NUMBER) if runs else -1,
