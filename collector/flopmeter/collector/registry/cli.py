@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from flopmeter.cli.output import emit_json, flop_text, json_option
-from flopmeter.collector.report.cli import paint, regimes_of, regimes_option, store_option
+from flopmeter.collector.report.cli import (
+    as_of_option,
+    books,
+    paint,
+    regimes_of,
+    regimes_option,
+    store_option,
+)
 from flopmeter.collector.store_path import store_file
 
 if TYPE_CHECKING:
@@ -310,6 +317,30 @@ def entries(run: str | None, store: Path, as_json: bool) -> None:
         click.echo(entries_view(found, registry, paint()))
 
 
+@click.command("report")
+@click.argument("run")
+@as_of_option
+@store_option
+@regimes_option
+@json_option
+def report(run: str, as_of: str | None, store: Path, regimes_dir: Path | None, as_json: bool) -> None:
+    """What stands behind RUN's totals: plan, jobs, purposes, lineage, what was left out and on whose word.
+
+    For a person who asks, on one page; --json for a program. It names its open questions.
+    """
+    from flopmeter.collector.report.queries import asked
+
+    from .report_view import report_view
+    from .reporting import run_report
+
+    with books(store, as_of) as (reader, unix_ns):
+        document = run_report(reader, run, asked(unix_ns, regimes_of(regimes_dir)))
+    if as_json:
+        emit_json(document)
+    else:
+        click.echo(report_view(document, paint()))
+
+
 @contextmanager
 def books_as_of(store: Path, text: str) -> "Iterator[tuple[Reader, int]]":
     """`--as-of TIME`: a reader of the books as they stood, and the moment; what that took is said on stderr."""
@@ -446,6 +477,6 @@ def _login() -> str:
 
 COMMANDS = {
     command.name: command
-    for command in (declare, assign, tag, link, external, retract, entries)
+    for command in (declare, assign, tag, link, external, retract, entries, report)
     if command.name
 }

@@ -40,7 +40,7 @@ regimes_option = click.option(
 
 
 #: What people say of runs is in the registry's room, and imported when it is asked for.
-_REGISTRY = ("declare", "assign", "tag", "link", "external", "retract", "entries")
+_REGISTRY = ("declare", "assign", "tag", "link", "external", "retract", "entries", "report")
 
 
 class _Runs(click.Group):
@@ -77,7 +77,7 @@ def runs_list(as_of: str | None, store: Path, regimes_dir: Path | None, as_json:
     from . import queries
     from .runs_view import runs_view
 
-    with _books(store, as_of) as (reader, unix_ns):
+    with books(store, as_of) as (reader, unix_ns):
         documents = reader.runs(queries.asked(unix_ns, regimes_of(regimes_dir)))
     if as_json:
         emit_json({"runs": documents})
@@ -158,7 +158,7 @@ def _watched(run: str | None, store: Path, regimes_dir: Path | None) -> list[dic
 
 
 @contextmanager
-def _books(store: Path, as_of: str | None) -> "Iterator[tuple[Reader, int]]":
+def books(store: Path, as_of: str | None) -> "Iterator[tuple[Reader, int]]":
     """The store as it is, or as it stood; and the moment that it is asked for."""
     from . import queries
 
@@ -179,7 +179,7 @@ def _run(run: str, store: Path, regimes_dir: Path | None, as_of: str | None = No
 
     from . import queries
 
-    with _books(store, as_of) as (reader, unix_ns):
+    with books(store, as_of) as (reader, unix_ns):
         found = reader.runs(queries.asked(unix_ns, regimes_of(regimes_dir)), run, series=True)
         if not found or not run:
             near = difflib.get_close_matches(run, reader.run_names(), n=3, cutoff=0.4)
