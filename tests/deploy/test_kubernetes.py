@@ -41,6 +41,8 @@ def get(kind: str) -> dict[str, Any]:
 def test_what_is_shipped() -> None:
     kinds = sorted(o["kind"] for o in OBJECTS)
     assert kinds == [
+        "ClusterRole",
+        "ClusterRoleBinding",
         "ConfigMap",
         "DaemonSet",
         "Namespace",
@@ -51,7 +53,9 @@ def test_what_is_shipped() -> None:
         "ServiceAccount",
         "StatefulSet",
     ]
-    assert all(o["metadata"].get("namespace") == "flopmeter" for o in OBJECTS if o["kind"] != "Namespace")
+    everywhere = ("Namespace", "ClusterRole", "ClusterRoleBinding")
+    assert all(o["metadata"].get("namespace") == "flopmeter" for o in OBJECTS if o["kind"] not in everywhere)
+    assert not [o for o in OBJECTS if o["kind"] in everywhere and "namespace" in o["metadata"]]
 
 
 @named(CONTAINERS)
@@ -95,7 +99,58 @@ def test_no_token_is_mounted(workload: dict[str, Any]) -> None:
     assert workload["spec"]["template"]["spec"]["automountServiceAccountToken"] is False
     for account in (o for o in OBJECTS if o["kind"] == "ServiceAccount"):
         assert account["automountServiceAccountToken"] is False
-    assert not [o for o in OBJECTS if "Role" in o["kind"]]
+
+
+def test_roles_are_asked_for_in_a_file_of_their_own_and_grant_no_more_than_is_used() -> None:
+    """reference/deploy.md 1.5: pods only with labels, resourceslices only with DRA, nothing else, never to write."""
+    granting = [
+        f.name for f in FILES if "Role" in str([o["kind"] for o in yaml.safe_load_all(f.read_text())])
+    ]
+    assert granting == ["agent-labels.yaml"]
+    rules = get("ClusterRole")["rules"]
+    granted = [
+        (g, r, tuple(rule["verbs"])) for rule in rules for g in rule["apiGroups"] for r in rule["resources"]
+    ]
+    assert granted == [
+        ("", "pods", ("get",)),
+        ("ray.io", "rayclusters", ("get",)),
+        ("resource.k8s.io", "resourceslices", ("list",)),
+    ]
+    binding = get("ClusterRoleBinding")
+    assert binding["roleRef"]["name"] == get("ClusterRole")["metadata"]["name"]
+    (subject,) = binding["subjects"]
+    spec = get("DaemonSet")["spec"]["template"]["spec"]
+    assert (subject["name"], subject["namespace"]) == (spec["serviceAccountName"], "flopmeter")
+
+
+def test_the_role_grants_what_the_client_asks_for() -> None:
+    """Each path that the agent may ask of the API server has its rule."""
+    source = (ROOT / "agent/flopmeter/agent/workloads/kubelet/api.py").read_text()
+    asked = set(re.findall(r"[/}](pods|rayclusters|resourceslices)[/?]", source))
+    assert asked == {r for rule in get("ClusterRole")["rules"] for r in rule["resources"]}
+
+
+def test_the_agent_meets_the_kubelet() -> None:
+    """The directory is mounted, not the socket, which the kubelet makes anew; read-only; and labels are off."""
+    (agent,) = [c for name, _, c in LONG_RUNNING if name == "DaemonSet/agent"]
+    socket = Path(environment(agent)["FLOPMETER_AGENT_KUBELET"])
+    (mount,) = [m for m in agent["volumeMounts"] if m["name"] == "pod-resources"]
+    assert Path(mount["mountPath"]) == socket.parent
+    assert mount["readOnly"] is True
+    spec = get("DaemonSet")["spec"]["template"]["spec"]
+    (volume,) = [v for v in spec["volumes"] if v["name"] == "pod-resources"]
+    assert volume["hostPath"]["path"] == str(socket.parent)
+    assert spec["hostPID"] is True
+    assert environment(agent)["FLOPMETER_AGENT_KUBERNETES_LABELS"] == "false"
+
+
+def test_what_the_manifest_sets_loads() -> None:
+    from flopmeter.agent.settings import load_settings
+
+    (agent,) = [c for name, _, c in LONG_RUNNING if name == "DaemonSet/agent"]
+    given = {k: v for k, v in environment(agent).items() if k.startswith("FLOPMETER_") and v}
+    assert load_settings({}, given, None).kubelet == given["FLOPMETER_AGENT_KUBELET"]
+    assert load_settings({}, {**given, "FLOPMETER_AGENT_KUBERNETES_LABELS": "true"}, None).kubernetes_labels
 
 
 @named(CONTAINERS)
