@@ -1,27 +1,17 @@
-"""`flopmeter runs declare | assign | tag | link | external | retract | entries | report`: people's word on runs."""
+"""`flopmeter runs declare | assign | tag | link | external | retract | accept | reject`: people's word on runs."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from flopmeter.cli.output import emit_json, flop_text, json_option
-from flopmeter.collector.report.cli import (
-    as_of_option,
-    books,
-    paint,
-    regimes_of,
-    regimes_option,
-    store_option,
-)
+from flopmeter.collector.report.cli import paint, regimes_of, regimes_option, store_option
 from flopmeter.collector.store_path import store_file
 
 if TYPE_CHECKING:
-    from flopmeter.collector.report.queries import Reader
-
     from .entries import Entry, Statement
     from .say import Make
 
@@ -31,9 +21,6 @@ else:
     _ParamType = click.ParamType  # generic only to type checkers, and to click 8.4
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-
-#: Longer work says how far it is, on stderr.
-PROGRESS_PERIOD_S = 1.0
 
 #: What every entry is made with.
 _COMMON = (
@@ -295,89 +282,6 @@ def retract(number: int, **common: Any) -> None:
     _say(lambda _: Retract(number), **common)
 
 
-@click.command("entries")
-@click.argument("run", required=False)
-@store_option
-@json_option
-def entries(run: str | None, store: Path, as_json: bool) -> None:
-    """All that was ever said of runs, oldest first; with RUN, what was said of that one."""
-    from flopmeter.collector.report.queries import reading
-
-    from .say import read_registry
-    from .words import entries_view, entry_document
-
-    with reading(store) as reader:
-        registry = read_registry(reader)
-    found = registry.entries if run is None else registry.about(run)
-    if as_json:
-        emit_json({"entries": [entry_document(e, registry) for e in found]})
-    elif run is not None and not found:
-        click.echo(f"no entries: nobody has said anything of run {run}")
-    else:
-        click.echo(entries_view(found, registry, paint()))
-
-
-@click.command("report")
-@click.argument("run")
-@as_of_option
-@store_option
-@regimes_option
-@json_option
-def report(run: str, as_of: str | None, store: Path, regimes_dir: Path | None, as_json: bool) -> None:
-    """What stands behind RUN's totals: plan, jobs, purposes, lineage, what was left out and on whose word.
-
-    For a person who asks, on one page; --json for a program. It names its open questions.
-    """
-    from flopmeter.collector.report.queries import asked
-
-    from .report_view import report_view
-    from .reporting import run_report
-
-    with books(store, as_of) as (reader, unix_ns):
-        document = run_report(reader, run, asked(unix_ns, regimes_of(regimes_dir)))
-    if as_json:
-        emit_json(document)
-    else:
-        click.echo(report_view(document, paint()))
-
-
-@contextmanager
-def books_as_of(store: Path, text: str) -> "Iterator[tuple[Reader, int]]":
-    """`--as-of TIME`: a reader of the books as they stood, and the moment; what that took is said on stderr."""
-    import sys
-
-    from flopmeter.collector.errors import RegistryError
-    from flopmeter.collector.law.events import time_text
-
-    from .as_of import reading_as_of
-    from .when import instant
-
-    unix_ns = instant("--as-of", text)
-    if unix_ns > time.time_ns():
-        raise RegistryError(
-            f"--as-of: expected a time that has come, got {time_text(unix_ns)}",
-            "leave it out for what is known now",
-        )
-    on_terminal = sys.stderr.isatty()
-    shown = [time.monotonic()]
-
-    def progress(done: int, whole: int) -> None:
-        if time.monotonic() - shown[0] > PROGRESS_PERIOD_S:
-            shown[0] = time.monotonic()
-            end = "\x1b[K" if on_terminal else "\n"
-            click.echo(
-                f"{chr(13) if on_terminal else ''}{done:,} of {whole:,} records{end}", err=True, nl=False
-            )
-
-    with reading_as_of(store, unix_ns, progress) as then:
-        click.echo(
-            f"{chr(13) if on_terminal else ''}As of {time_text(unix_ns)}: derived from {then.records:,} records and "
-            f"{then.entries:,} entries of the run registry.",
-            err=True,
-        )
-        yield then.reader, unix_ns
-
-
 def _say(
     make: "Make",
     *,
@@ -476,7 +380,5 @@ def _login() -> str:
 
 
 COMMANDS = {
-    command.name: command
-    for command in (declare, assign, tag, link, external, retract, entries, report)
-    if command.name
+    command.name: command for command in (declare, assign, tag, link, external, retract) if command.name
 }

@@ -40,19 +40,24 @@ regimes_option = click.option(
 
 
 #: What people say of runs is in the registry's room, and imported when it is asked for.
-_REGISTRY = ("declare", "assign", "tag", "link", "external", "retract", "entries", "report")
+_SAID = ("declare", "assign", "tag", "link", "external", "retract")
+_READ = ("entries", "report")
 
 
 class _Runs(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*super().list_commands(ctx), *_REGISTRY]
+        return [*super().list_commands(ctx), *_SAID, *_READ]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _REGISTRY:
-            return super().get_command(ctx, cmd_name)
-        from flopmeter.collector.registry.cli import COMMANDS
+        if cmd_name in _SAID:
+            from flopmeter.collector.registry import cli
 
-        return COMMANDS[cmd_name]
+            return cli.COMMANDS[cmd_name]
+        if cmd_name in _READ:
+            from flopmeter.collector.registry import cli_read
+
+            return cli_read.COMMANDS[cmd_name]
+        return super().get_command(ctx, cmd_name)
 
 
 @click.group(cls=_Runs)
@@ -166,7 +171,7 @@ def books(store: Path, as_of: str | None) -> "Iterator[tuple[Reader, int]]":
         with queries.reading(store) as reader:
             yield reader, time.time_ns()
     else:
-        from flopmeter.collector.registry.cli import books_as_of
+        from flopmeter.collector.registry.cli_read import books_as_of
 
         with books_as_of(store, as_of) as found:
             yield found
