@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 from fakenvml.driver import COMPILER, NO_COMPILER
-from slurm.books import hmma_by_job, runs, runs_of_job
+from slurm.books import hmma_by_job, rows, runs, runs_of_job
 from slurm.cluster import missing
 from slurm.site import Site
 
@@ -60,6 +60,7 @@ def test_an_array_of_two(site: Site) -> None:
     slurm.wait_until(array, "COMPLETED")
     store = site.close_the_books()
     assert hmma_by_job(store) == {str(life.job): n for life, n in done.items()}
+    assert len(runs(store)) == 1, [(r.job, r.run) for r in rows(store)]
 
 
 def test_a_requeued_job_is_one_run(site: Site) -> None:
@@ -78,7 +79,7 @@ def test_a_requeued_job_is_one_run(site: Site) -> None:
     slurm.wait_until(job, "COMPLETED")
     store = site.close_the_books()
     assert hmma_by_job(store) == {str(job): cycles}
-    assert len(runs(store)) == 1
+    assert len(runs(store)) == 1, [(r.job, r.run) for r in rows(store)]
 
 
 @pytest.mark.parametrize("site", ["ab+"], indirect=True)
@@ -93,7 +94,7 @@ def test_a_job_on_two_nodes_is_one_run(site: Site) -> None:
     slurm.wait_until(job, "COMPLETED")
     store = site.close_the_books()
     assert hmma_by_job(store) == {str(job): sum(done.values())}
-    assert len(runs(store)) == 1
+    assert len(runs(store)) == 1, [(r.job, r.run) for r in rows(store)]
 
 
 @pytest.mark.parametrize("site", ["ab+"], indirect=True)
@@ -109,3 +110,4 @@ def test_the_components_of_a_het_job(site: Site) -> None:
     assert step.wait(60) == 0
     store = site.close_the_books()
     assert hmma_by_job(store) == {str(life.job): n for life, n in done.items()}
+    assert len(runs(store)) == 1, [(r.job, r.run) for r in rows(store)]
