@@ -282,6 +282,44 @@ def retract(number: int, **common: Any) -> None:
     _say(lambda _: Retract(number), **common)
 
 
+@_entry_command("accept")
+@click.argument("suggestion", metavar="ID")
+@_why()
+def accept(suggestion: str, **common: Any) -> None:
+    """Answer a suggestion with yes. It counts nothing by itself: `flopmeter runs link` does."""
+    _decide(suggestion, accepted=True, **common)
+
+
+@_entry_command("reject")
+@click.argument("suggestion", metavar="ID")
+@_why()
+def reject(suggestion: str, **common: Any) -> None:
+    """Answer a suggestion with no. It stays on record, with the reason, and is not asked again."""
+    _decide(suggestion, accepted=False, **common)
+
+
+def _decide(suggestion: str, *, accepted: bool, **common: Any) -> None:
+    from flopmeter.collector.errors import EntryRefused
+    from flopmeter.collector.report.queries import asked, reading
+
+    from .entries import Decision
+    from .say import read_registry
+    from .suggesting import current_suggestions
+
+    with reading(common["store"]) as reader:
+        registry = read_registry(reader)
+        found = current_suggestions(
+            reader, registry, asked(time.time_ns(), regimes_of(common["regimes_dir"]))
+        )
+    ids = [s.id for s in found if s.id.startswith(suggestion)] if suggestion else []
+    if len(ids) != 1 and suggestion not in registry.decisions:
+        raise EntryRefused(
+            f"suggestion {suggestion[:80]!r}: expected the id of one, found {len(ids)}",
+            "`flopmeter runs suggestions --all` lists them",
+        )
+    _say(lambda _: Decision(ids[0] if len(ids) == 1 else suggestion, accepted), **common)
+
+
 def _say(
     make: "Make",
     *,
@@ -380,5 +418,7 @@ def _login() -> str:
 
 
 COMMANDS = {
-    command.name: command for command in (declare, assign, tag, link, external, retract) if command.name
+    command.name: command
+    for command in (declare, assign, tag, link, external, retract, accept, reject)
+    if command.name
 }

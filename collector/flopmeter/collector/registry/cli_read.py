@@ -1,4 +1,4 @@
-"""`flopmeter runs entries | report`, and `--as-of TIME` of whatever shows runs: what was said, and what follows."""
+"""`flopmeter runs entries | report | suggestions`, and `--as-of TIME` of whatever shows runs: what was said, and what follows."""
 
 import time
 from collections.abc import Iterator
@@ -71,6 +71,34 @@ def report(run: str, as_of: str | None, store: Path, regimes_dir: Path | None, a
         click.echo(report_view(document, paint()))
 
 
+@click.command("suggestions")
+@click.option("--all", "every", is_flag=True, help="Those that somebody has answered, too.")
+@store_option
+@regimes_option
+@json_option
+def suggestions(every: bool, store: Path, regimes_dir: Path | None, as_json: bool) -> None:
+    """Runs that may be one, and stops just under a line: questions for a person, with their reasons.
+
+    A suggestion adds nothing to any total. `flopmeter runs accept` or `reject` records the answer.
+    """
+    from flopmeter.collector.report.queries import asked, reading
+
+    from .say import read_registry
+    from .suggesting import current_suggestions, suggestion_document
+    from .words import suggestions_view
+
+    with reading(store) as reader:
+        registry = read_registry(reader)
+        found = current_suggestions(reader, registry, asked(time.time_ns(), regimes_of(regimes_dir)))
+    documents = [suggestion_document(s, registry) for s in found]
+    if not every:
+        documents = [d for d in documents if d["answer"] is None]
+    if as_json:
+        emit_json({"suggestions": documents})
+    else:
+        click.echo(suggestions_view(documents, paint()))
+
+
 @contextmanager
 def books_as_of(store: Path, text: str) -> "Iterator[tuple[Reader, int]]":
     """`--as-of TIME`: a reader of the books as they stood, and the moment; what that took is said on stderr."""
@@ -108,4 +136,4 @@ def books_as_of(store: Path, text: str) -> "Iterator[tuple[Reader, int]]":
         yield then.reader, unix_ns
 
 
-COMMANDS = {command.name: command for command in (entries, report) if command.name}
+COMMANDS = {command.name: command for command in (entries, report, suggestions) if command.name}

@@ -19,6 +19,7 @@ from flopmeter.contract.w_table import WTable
 
 from .counting import Counting
 from .entries import Declare, Entry, Retract
+from .kind import guess
 from .known import job_text
 from .run_books import Member, RunBooks
 from .shares import Told, told
@@ -74,6 +75,7 @@ def report_document(asked: Asked) -> dict[str, Any]:
         "coverage": None if metered is None else metered["coverage"],
         "jobs": _jobs(asked),
         "purposes": _purposes(asked),
+        "kind_guess": _kind_guess(asked),
         "lineage": _lineage(asked),
         "countable": {r.id: _countable(asked, r) for r in asked.regimes},
         "entries": [entry_document(e, registry) for e in about],
@@ -173,6 +175,24 @@ def _purposes(asked: Asked) -> list[dict[str, Any]]:
         )
     found.sort(key=lambda p: (-int(p["flop"]["point"]), p["purpose"]))
     return found
+
+
+def _kind_guess(asked: Asked) -> dict[str, Any]:
+    """Training or inference, by how it looks from outside; to hold beside what was declared."""
+    found = guess((row.hour, row.key, row.sums) for row in asked.books.hours(asked.run))
+    return {
+        "kind": found.kind.value,
+        "confidence": None if found.confidence is None else found.confidence.value,
+        "signals": [
+            {
+                "name": s.name,
+                "seen": s.seen,
+                "speaks_for": None if s.speaks_for is None else s.speaks_for.value,
+            }
+            for s in found.signals
+        ],
+        "why_not_surer": found.why_not,
+    }
 
 
 def _fraction(part: Fraction) -> str:

@@ -19,7 +19,7 @@ def report_view(d: Mapping[str, Any], paint: Paint) -> str:
     page.declared(d)
     page.measured(d)
     page.jobs(d["jobs"])
-    page.purposes(d["purposes"])
+    page.purposes(d["purposes"], d["kind_guess"])
     page.lineage(d["lineage"])
     page.countable(d["countable"])
     page.corrections(d["corrections"])
@@ -106,7 +106,7 @@ class _Page:
         if len(jobs) > _JOBS_SHOWN:
             self._text(f"and {len(jobs) - _JOBS_SHOWN} more (--json has all)", dim=True)
 
-    def purposes(self, purposes: Sequence[Mapping[str, Any]]) -> None:
+    def purposes(self, purposes: Sequence[Mapping[str, Any]], guess: Mapping[str, Any]) -> None:
         if not purposes:
             return
         self._title("What it was for")
@@ -119,6 +119,16 @@ class _Page:
             shown = [f"{_hour(a)} to {_hour(b)}" for a, b in p["spans"][:_SPANS_SHOWN]]
             rest = len(p["spans"]) - len(shown)
             self._text(", ".join(shown) + (f" and {rest} more spans" if rest else ""), 6, dim=True)
+
+        if guess["confidence"] is None:
+            self._text(f"from outside: cannot be told ({guess['why_not_surer']})", dim=True)
+        else:
+            seen = "; ".join(f"{s['name']} {s['seen']}" for s in guess["signals"])
+            self._text(
+                f"from outside it looks like {guess['kind']} ({guess['confidence']} confidence; a guess, counted "
+                f"nowhere): {seen}",
+                dim=True,
+            )
 
     def lineage(self, lineage: Mapping[str, Any]) -> None:
         if not lineage["parents"] and not lineage["stood_on_by"]:

@@ -1,6 +1,6 @@
 """Entries for people and for programs: a sentence each, a JSON object each. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flopmeter.cli.output import flop_text
@@ -93,6 +93,23 @@ def entries_view(entries: Iterable[Entry], registry: Registry, paint: Paint) -> 
     lines = [line for entry in entries for line in entry_lines(entry, registry, paint)]
     if not lines:
         return "no entries: nobody has said anything of a run (flopmeter runs declare RUN --owner NAME)"
+    return "\n".join(lines)
+
+
+def suggestions_view(documents: Sequence[Mapping[str, Any]], paint: Paint) -> str:
+    """`runs suggestions`: what a person is asked, the surest first."""
+    if not documents:
+        return "no suggestions: no two runs look like one, and none stopped just under a line"
+    lines: list[str] = []
+    for d in documents:
+        answer = f" ({d['answer']})" if d["answer"] else ""
+        lines.append(f"{d['id']}  {paint(d['confidence'], bold=True)}{answer}")
+        lines += wrapped(f"{d['kind']}: {', '.join(d['runs'])}", paint.width, "    ", "")
+        for reason in d["reasons"]:
+            lines += wrapped(f"{reason['seen']}; but {reason['not_proof']}", paint.width, "      ", "")
+        lines += wrapped(f"if so: {d['command']}", paint.width, "    ", "")
+    lines += ["", *wrapped(documents[0]["not_proof"], paint.width, "", "")]
+    lines += wrapped("Answer with flopmeter runs accept ID or flopmeter runs reject ID.", paint.width, "", "")
     return "\n".join(lines)
 
 

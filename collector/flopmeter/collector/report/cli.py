@@ -40,8 +40,8 @@ regimes_option = click.option(
 
 
 #: What people say of runs is in the registry's room, and imported when it is asked for.
-_SAID = ("declare", "assign", "tag", "link", "external", "retract")
-_READ = ("entries", "report")
+_SAID = ("declare", "assign", "tag", "link", "external", "retract", "accept", "reject")
+_READ = ("entries", "report", "suggestions")
 
 
 class _Runs(click.Group):
