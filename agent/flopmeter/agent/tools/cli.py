@@ -1,5 +1,6 @@
 """`flopmeter agent doctor | top | read | record`: looking at a node by hand. Imports on use only."""
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -42,7 +43,7 @@ def _tick_option(command: _C) -> _C:
     )(command)
 
 
-def _slurm_option(name: str, metavar: str, text: str) -> Callable[[_C], _C]:
+def _check_option(name: str, metavar: str, text: str) -> Callable[[_C], _C]:
     variable = "FLOPMETER_AGENT_" + name.upper().replace("-", "_")
     return click.option(
         f"--{name}",
@@ -57,10 +58,19 @@ def _slurm_option(name: str, metavar: str, text: str) -> Callable[[_C], _C]:
 
 @click.command()
 @_source_option
-@_slurm_option("slurm-job-mapping-dir", "DIR", "Check this job-mapping directory too.")
-@_slurm_option("slurm-squeue", "FILE", "Check whether this squeue answers, too.")
+@_check_option("slurm-job-mapping-dir", "DIR", "Check this job-mapping directory too.")
+@_check_option("slurm-squeue", "FILE", "Check whether this squeue answers, too.")
+@_check_option("kubelet", "SOCKET", "Ask this pod-resources socket of the kubelet, too.")
+@_check_option("kubernetes-labels", "true|false", "Ask the API server for labels, too.")
 @json_option
-def doctor(source: str, slurm_job_mapping_dir: str, slurm_squeue: str, as_json: bool) -> None:
+def doctor(  # noqa: PLR0917 - click names its parameters
+    source: str,
+    slurm_job_mapping_dir: str,
+    slurm_squeue: str,
+    kubelet: str,
+    kubernetes_labels: str,
+    as_json: bool,
+) -> None:
     """Say what this node can be metered by: per GPU its evidence class, why it is no better, what to change.
 
     \b
@@ -71,6 +81,7 @@ def doctor(source: str, slurm_job_mapping_dir: str, slurm_squeue: str, as_json: 
     from flopmeter.agent.loop import SystemClock
 
     from .doctor import examine, to_json, to_lines
+    from .kubernetes import kubernetes_advice
     from .live import LiveRounds, open_rounds
     from .slurm_check import of_slurm
 
@@ -85,7 +96,9 @@ def doctor(source: str, slurm_job_mapping_dir: str, slurm_squeue: str, as_json: 
     finally:
         rounds.close()
     slurm = of_slurm(diagnosis.facts, directory=slurm_job_mapping_dir, squeue=slurm_squeue)
-    diagnosis = replace(diagnosis, node=(*diagnosis.node, *slurm))
+    named = replace(diagnosis.facts, node=os.environ.get("FLOPMETER_AGENT_NODE") or diagnosis.facts.node)
+    pods = kubernetes_advice(kubelet, kubernetes_labels == "true", named, SystemClock(), os.environ)
+    diagnosis = replace(diagnosis, node=(*diagnosis.node, *slurm, *pods))
     if as_json:
         emit_json(to_json(diagnosis))
     else:

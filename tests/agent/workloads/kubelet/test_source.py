@@ -185,7 +185,7 @@ def test_a_restart_of_the_kubelet_is_outlived(rig: Rig, caplog: pytest.LogCaptur
     assert sum("no socket at" in r.message for r in caplog.records) == 1
     assert rig.jobs() == {G0: [U1]}
     (problem,) = rig.source.problems
-    assert "mount the directory" in problem
+    assert "mount the directory" in problem.change
     rig.kubelet.start()
     assert rig.poll() == 1.0
     assert rig.source.problems == ()
@@ -216,7 +216,7 @@ def test_bytes_that_are_no_list_leave_what_was_known(rig: Rig) -> None:
     rig.kubelet.answer = b"\xff\xff"
     assert rig.poll() >= 1.0
     assert rig.jobs() == {G0: ["ml/a"]}
-    assert "bytes that are none" in rig.source.problems[0]
+    assert "bytes that are none" in rig.source.problems[0].why
 
 
 def test_unresolved_devices_are_said_once_and_until_they_are_gone(
@@ -228,7 +228,7 @@ def test_unresolved_devices_are_said_once_and_until_they_are_gone(
             rig.poll(odd, gpu_pod("ml", "b", G1))
     assert rig.jobs() == {G1: ["ml/b"]}
     assert sum("nvidia0" in r.message for r in caplog.records) == 1
-    assert "nvidia.com/gpu nvidia0: which GPU has that device node" in rig.source.problems[0]
+    assert "nvidia.com/gpu nvidia0: which GPU has that device node" in rig.source.problems[0].why
     rig.minors = {"00000000:10:00.0": 0}
     rig.clock.advance(module.ALLOCATABLE_EVERY_NS)  # the kernel module is looked at again
     rig.poll()
@@ -260,8 +260,8 @@ def test_gpus_that_could_be_given_out_and_nobody_meters_are_said(tmp_path: Path)
     rig.kubelet.start()
     rig.poll(gpu_pod("ml", "a", G0))
     (problem,) = rig.source.problems
-    assert problem.startswith("the node could give out nvidia.com/gpu GPU-99999999-")
-    assert problem.endswith("no GPU of that UUID is metered here")
+    assert problem.why.startswith("could be given out, and is not known: nvidia.com/gpu GPU-99999999-")
+    assert problem.why.endswith("no GPU of that UUID is metered here")
     rig.close()
 
 
@@ -314,7 +314,7 @@ def test_one_pod_in_trouble_does_not_keep_the_others_waiting(asking: Rig, server
     server.pod("ml", "b", U2)
     asking.poll(gpu_pod("ml", "a", G0), gpu_pod("ml", "b", G1))
     assert asking.source.ask() >= 1.0
-    assert "at most" in asking.source.problems[0]
+    assert "at most" in asking.source.problems[0].why
     asking.source.ask()
     assert asking.jobs() == {G0: ["ml/a"], G1: [U2]}
 
@@ -393,7 +393,7 @@ def test_a_claim_is_resolved_by_its_slice(asking: Rig, server: FakeApiServer) ->
     )
     asking.poll(claimed)
     assert asking.jobs() == {}
-    assert "gpu.nvidia.com/n1/gpu-1" in asking.source.problems[0]
+    assert "gpu.nvidia.com/n1/gpu-1" in asking.source.problems[0].why
     spec = {"driver": "gpu.nvidia.com", "pool": {"name": "n1", "generation": 1}}
     device = {"name": "gpu-1", "attributes": {"uuid": {"string": G1}}}
     server.objects["/apis/resource.k8s.io/v1/resourceslices"] = {

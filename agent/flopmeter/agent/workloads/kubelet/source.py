@@ -2,10 +2,10 @@
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flopmeter.agent.errors import KubernetesError, NotGrantedError
 from flopmeter.agent.reading import NodeFacts
@@ -53,6 +53,16 @@ REFUSED_S = 300.0
 _IDLE_S = 1.0
 
 
+class Problem(NamedTuple):
+    """Something that is not as it should be, and what an operator can do about it."""
+
+    why: str
+    change: str
+
+    def __str__(self) -> str:
+        return f"{self.why}; {self.change}" if self.change else self.why
+
+
 class Labels:
     """Asks the API server of the pods that hold GPUs, each when it is due. Used by one thread, but for `want`."""
 
@@ -71,7 +81,7 @@ class Labels:
         self._slices_wanted = False
         self._slices_due_ns = 0
         self.slices: Mapping[SliceDevice, str] = {}
-        self.problem = ""
+        self.problem: Problem | None = None
 
     def want(self, pods: frozenset[PodName], *, slices: bool) -> None:
         """What the newest list names."""
@@ -97,14 +107,15 @@ class Labels:
                 self._slices_due_ns = self._in_ns(AGAIN_S if not self.slices else 60.0)
                 self.slices = self._api.resource_slices()
         except KubernetesError as e:
-            if str(e) != self.problem:
-                log.warning("%s%s", e, f"; {e.hint}" if e.hint else "")
-                self.problem = str(e)
+            problem = Problem(str(e), e.hint)
+            if problem != self.problem:
+                log.warning("kubernetes: %s", problem)
+                self.problem = problem
             if isinstance(e, NotGrantedError):
                 return REFUSED_S * (0.5 + self._rng.random())
             return max(_IDLE_S, self._backoff.next_s())
         self._backoff.reset()
-        self.problem = ""
+        self.problem = None
         return _IDLE_S
 
     def _due(self) -> list[PodName]:
@@ -168,7 +179,7 @@ class KubeletSource:
         self._gpus: tuple[NodeFacts | None, Gpus] = (None, Gpus())
         self._same = 0  # lists without a change
         self._allocatable_due_ns = 0
-        self._problems: dict[str, tuple[str, ...]] = {"list": (), "devices": (), "inventory": ()}
+        self._problems: dict[str, tuple[Problem, ...]] = {"list": (), "devices": (), "inventory": ()}
         self._stop = threading.Event()
         self._woken = threading.Event()  # list again soon
         self._threads: list[threading.Thread] = []
@@ -198,10 +209,10 @@ class KubeletSource:
                 self._make()
 
     @property
-    def problems(self) -> tuple[str, ...]:
-        """What is not as it should be, in words: for eyes."""
+    def problems(self) -> tuple[Problem, ...]:
+        """What is not as it should be now."""
         asked = (self._labels.problem,) if self._labels is not None and self._labels.problem else ()
-        return (*asked, *(text for texts in self._problems.values() for text in texts))
+        return (*asked, *(problem for several in self._problems.values() for problem in several))
 
     def start(self) -> None:
         steps: list[tuple[str, Callable[[], float], Callable[[float], bool]]]
@@ -234,7 +245,7 @@ class KubeletSource:
                 self._gpus = None, Gpus()  # a module that was loaded late has minor numbers only now
                 self._inventory()
         except KubernetesError as e:
-            self._say("list", (f"{e}{f'; {e.hint}' if e.hint else ''}",))
+            self._say("list", (Problem(str(e), e.hint),))
             return max(self._period_s, self._backoff.next_s())
         self._backoff.reset()
         self._say("list", ())
@@ -281,7 +292,7 @@ class KubeletSource:
             self._latest = Allocations(now, self._names.holders())
         if self._labels is not None:
             self._labels.want(self._names.pods, slices=found.unresolved_claims or bool(slices))
-        self._say("devices", tuple(f"{what}: {why}" for what, why in sorted(found.unresolved.items())))
+        self._say("devices", _unresolved("", found.unresolved.items()))
 
     def _told(self, meta: PodMeta) -> None:
         with self._lock:
@@ -311,10 +322,10 @@ class KubeletSource:
             return
         gpus = self._known_gpus()
         ids = [(f"{r} {i}", meant(r, i, gpus)) for r, i in decode_allocatable(raw)]
-        unknown = tuple(f"{words}: {m.why}" for words, m in ids if m is not None and not m.entity)
-        self._say("inventory", tuple(f"the node could give out {each}" for each in unknown))
+        unknown = [(words, m.why) for words, m in ids if m is not None and not m.entity]
+        self._say("inventory", _unresolved("could be given out, and is not known: ", unknown))
 
-    def _say(self, about: str, problems: tuple[str, ...]) -> None:
+    def _say(self, about: str, problems: tuple[Problem, ...]) -> None:
         """Each once in the log, until it is gone."""
         before = self._problems.get(about, ())
         for each in problems[:_MOST_SAID]:
@@ -323,4 +334,9 @@ class KubeletSource:
         self._problems[about] = problems[:_MOST_SAID]
 
 
+def _unresolved(about: str, devices: Iterable[tuple[str, str]]) -> tuple[Problem, ...]:
+    return tuple(Problem(f"{about}{what}: {why}", _SEE) for what, why in sorted(devices))
+
+
 _MOST_SAID = 32
+_SEE = "see docs/kubernetes.md, Device ids; its time is booked by processes alone"
