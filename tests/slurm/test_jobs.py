@@ -97,12 +97,13 @@ def test_a_job_on_two_nodes_is_one_run(site: Site) -> None:
     assert len(runs(store)) == 1, [(r.job, r.run) for r in rows(store)]
 
 
-@pytest.mark.parametrize("site", ["ab+"], indirect=True)
-def test_the_components_of_a_het_job(site: Site) -> None:
+@pytest.mark.parametrize(("site", "label"), [("ab+", ""), ("ab", "llama-3")], indirect=["site"])
+def test_a_het_job_is_one_run(site: Site, label: str) -> None:
     """Two jobs for Slurm, whose processes all bear the first one's number in their environment."""
     slurm, jobs = site.slurm, site.jobs
     a, b = (f"--nodelist={slurm.nodes[short]}" for short in "ab")
-    step = slurm.srun("--gres=gpu:1", a, "-J", "het", ":", "--gres=gpu:1", b, str(jobs.train))
+    said = f"--export=ALL,FLOPMETER_RUN={label}"
+    step = slurm.srun("--gres=gpu:1", a, said, "-J", "het", ":", "--gres=gpu:1", b, said, str(jobs.train))
     lives = jobs.wait(2)
     assert lives[1].job == lives[0].job + 1
     done = site.work({lives[0]: (2, 50), lives[1]: (1, 20)})
@@ -111,3 +112,4 @@ def test_the_components_of_a_het_job(site: Site) -> None:
     store = site.close_the_books()
     assert hmma_by_job(store) == {str(life.job): n for life, n in done.items()}
     assert len(runs(store)) == 1, [(r.job, r.run) for r in rows(store)]
+    assert not label or label in runs(store)

@@ -83,3 +83,22 @@ def test_what_a_site_adds_is_read_and_nothing_else() -> None:
     raw = b"TRAIN_RUN_ID=7\0TEAM=a\0SECRET=x\0"
     assert allowed_of(raw, ALLOWED_VARIABLES | more) == {"TRAIN_RUN_ID": "7", "TEAM": "a"}
     assert allowed_of(raw) == {}
+
+
+@pytest.mark.parametrize(
+    ("job", "said", "size", "own"),
+    [
+        ("4712", "4711", "2", True),  # component 1 of a real Slurm: tests/slurm/README.md
+        ("4713", "4711", "2", False),
+        ("4710", "4711", "2", False),
+        ("4711", "4711", "", True),
+        ("4712", "4711", "", False),
+        ("4712", "4711", "9" * 10_000, False),
+        ("4712", "x", "2", False),
+        ("s0123456789ABC", "4711", "2", False),
+    ],
+)
+def test_a_het_jobs_components_all_name_the_first(job: str, said: str, size: str, own: bool) -> None:
+    workload = Workload(WorkloadKind.SLURM, job=job)
+    got = corroborated(workload, {"SLURM_JOB_ID": said, "SLURM_HET_SIZE": size, "FLOPMETER_RUN": "gpt"})
+    assert got.run == ("gpt" if own else "")

@@ -45,6 +45,7 @@ ALLOWED_VARIABLES = RUN_VARIABLES | NUMBER_VARIABLES
 PLACEHOLDERS = frozenset({"", "0", "none", "null", "default"})
 
 MAX_MORE_VARIABLES = 16
+_NUMBER = re.compile(r"[0-9]{1,10}\Z", re.ASCII)
 _NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}\Z")
 
 
@@ -74,7 +75,7 @@ def allowed_of(raw: bytes, allowed: frozenset[str] = ALLOWED_VARIABLES) -> dict[
 
 def corroborated(workload: Workload, environ: Mapping[str, str]) -> Workload:
     """Add what the job says of itself, unless it claims to be another Slurm job than its cgroup says."""
-    if workload.kind is WorkloadKind.SLURM and environ.get("SLURM_JOB_ID", workload.job) != workload.job:
+    if workload.kind is WorkloadKind.SLURM and not of_slurm_job(workload.job, environ):
         return workload
     told = {name: text for name, value in environ.items() if (text := _told(name, value))}
     dtype = told.get("FLOPMETER_DTYPE", "").lower()
@@ -84,6 +85,19 @@ def corroborated(workload: Workload, environ: Mapping[str, str]) -> Workload:
         dtype=dtype if dtype in DTYPE_RATE else "",
         identities=identities([*workload.identities, *((f"env:{name}", told[name]) for name in told)]),
     )
+
+
+def of_slurm_job(job: str, environ: Mapping[str, str]) -> bool:
+    """Whether an environment can be that of a process of `job`, by its Slurm variables; without any it can.
+
+    In a het job every component's names the first one, and the ids follow one another (tests/slurm/README.md).
+    """
+    said, size = environ.get("SLURM_JOB_ID", job), environ.get("SLURM_HET_SIZE", "")
+    if said == job:
+        return True
+    if not all(_NUMBER.match(text) for text in (said, size, job)):
+        return False
+    return 0 < int(job) - int(said) < int(size)
 
 
 def _told(name: str, value: str) -> str:

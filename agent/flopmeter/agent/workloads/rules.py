@@ -25,6 +25,7 @@ from dataclasses import replace
 from flopmeter.contract.identity import identities
 from flopmeter.contract.usage import Workload, WorkloadKind
 
+from .environ import of_slurm_job
 from .known import together
 
 #: What a cgroup names a job by, where the scheduler's list has another name for it: a pod's UID, Slurm's SLUID.
@@ -84,7 +85,7 @@ def _joined(found: Workload, given: Workload) -> Workload:
 def _with_claims(given: Workload, bare: Workload) -> Workload:
     """A job, and what a process of it that is in no cgroup of the scheduler's says of itself in its environment."""
     claims = tuple([each for each in bare.identities if each.by_user])
-    said = dict(claims)
-    if given.kind is WorkloadKind.SLURM and said.get("env:SLURM_JOB_ID", given.job) != given.job:
+    said = {name.removeprefix("env:"): value for name, value in claims}
+    if given.kind is WorkloadKind.SLURM and not of_slurm_job(given.job, said):
         return given
     return together(given, replace(given, run=bare.run, dtype=bare.dtype, identities=claims)) or given
