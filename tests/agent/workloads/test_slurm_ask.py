@@ -2,7 +2,9 @@
 
 import json
 import logging
+import subprocess
 import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from flopmeter.agent.workloads.slurm_ask import (
     REFRESH_PERIODS,
     Asker,
     AskError,
+    _collect,
     run_bounded,
 )
 
@@ -221,9 +224,12 @@ def test_one_that_prints_without_end_is_cut(tmp_path: Path) -> None:
 
 
 def test_one_that_complains_without_end_is_cut(tmp_path: Path) -> None:
-    text = "for _ in range(5_000): print('x' * 4096, file=sys.stderr)\nsys.exit(1)"
+    text = "for _ in range(2_000): print('x' * 4096, file=sys.stderr)\nsys.exit(1)"
     with pytest.raises(AskError, match=r"ended with 1: x{200}$"):
         run_bounded(script(tmp_path, text))
+    with subprocess.Popen(script(tmp_path, text), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        _, err = _collect(child, time.monotonic() + 60, 0)
+    assert 0 < len(err) < 1 << 17
 
 
 def test_no_pipe_and_no_child_is_left(tmp_path: Path) -> None:

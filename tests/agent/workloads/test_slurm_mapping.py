@@ -191,6 +191,16 @@ def test_what_another_user_wrote_is_not_believed(folder: Path) -> None:
     assert look(folder).holders == {A: ("7",)}  # a SlurmdUser that is not root
 
 
+def test_facts_in_another_users_directory_are_not_believed(folder: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    (folder / FACTS_DIRECTORY).mkdir()
+    (folder / FACTS_DIRECTORY / "4711").write_text(FACTS)
+    assert set(look(folder).facts) == {"4711"}
+    os.chown(folder / FACTS_DIRECTORY, 12_345, -1)
+    assert look(folder) == Look({}, {}, (f"{FACTS_DIRECTORY}: belongs to user 12345",))
+
+
 def test_a_directory_that_anybody_writes_to_is_not_believed(folder: Path) -> None:
     (folder / A).write_text("7\n")
     folder.chmod(0o1777)

@@ -61,13 +61,11 @@ class JobFacts:
 
     def put_to(self, workload: Workload) -> Workload:
         """`workload` with what is known of its job; what it says itself of the user stays, the rest is Slurm's."""
-        known = self.identities()
-        mine = {name for name, _ in known}
         return replace(
             workload,
             user=workload.user or tidy_label(self.user),
             restart=self.restart if self.restart >= 0 else workload.restart,
-            identities=identities([*known, *((n, v) for n, v in workload.identities if n not in mine)]),
+            identities=identities([*self.identities(), *workload.identities]),  # of two the first stays
         )
 
 
@@ -81,10 +79,10 @@ def together(prolog: JobFacts | None, asked: JobFacts | None) -> JobFacts | None
     if before is Kin.OTHER:
         return prolog
     same = {name: getattr(prolog, name) or getattr(asked, name) for name in _OF_THE_JOB}
-    if (
-        before is Kin.REQUEUED
-    ):  # squeue was asked before: what names the job still holds, what names that life does not
-        return replace(prolog, **same)
+    if before is Kin.REQUEUED:
+        return replace(
+            prolog, **same
+        )  # squeue was asked before: what names the job holds, what names that life not
     return replace(
         prolog,
         restart=prolog.restart if prolog.restart >= 0 else asked.restart,
@@ -95,16 +93,8 @@ def together(prolog: JobFacts | None, asked: JobFacts | None) -> JobFacts | None
 
 
 _OF_THE_JOB = (
-    "name",
-    "user",
-    "account",
-    "partition",
-    "cluster",
-    "array_job",
-    "array_task",
-    "het_job",
-    "het_offset",
-)
+    "name", "user", "account", "partition", "cluster", "array_job", "array_task", "het_job", "het_offset",
+)  # fmt: skip
 
 
 def outdated(prolog: JobFacts | None, asked: JobFacts | None) -> bool:
