@@ -1,5 +1,6 @@
 """/metrics and /healthz, fetched over HTTP and read with Prometheus's own parser."""
 
+import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from flopmeter.agent.metering.meter import MeterSettings
 from flopmeter.agent.metrics import AgentView, MetricsServer
 from flopmeter.agent.pipeline import Pipeline, PipelineSettings, meter_factory
 from flopmeter.agent.reading import Reading
+from flopmeter.agent.workloads.claims import Claims
+from flopmeter.agent.workloads.processes import ProcFinder
 
 WAIT_S = 20.0
 
@@ -165,3 +168,16 @@ def test_an_address_in_use_is_an_error_with_a_hint(view: AgentView, server: Metr
     with pytest.raises(AgentError, match="cannot listen") as caught:
         MetricsServer(f"127.0.0.1:{server.port}", view)
     assert "--metrics-address" in caught.value.hint
+
+
+def test_what_training_code_declared_is_counted(view: AgentView, server: MetricsServer) -> None:
+    assert not [name for name, _ in series(server) if "declarations" in name]  # a recording hears nobody
+    view.claims = Claims(ProcFinder())
+    for pid, datagram in ((os.getpid(), b'{"v":1,"run":"x"}'), (1, b"no"), (1, b"[]"), (0, b'{"v":1}')):
+        view.claims.hear(pid, datagram, 1, 1)
+    got = {name: value for (name, _), value in series(server).items() if "declarations" in name}
+    assert got == {
+        "flopmeter_agent_declarations_taken_total": 1,
+        "flopmeter_agent_declarations_refused_total": 2,
+        "flopmeter_agent_declarations_unknown_total": 1,
+    }

@@ -29,7 +29,8 @@ def test_the_defaults_are_those_that_the_help_tells() -> None:
     assert settings.shown() == (
         "source=nvml state=/var/lib/flopmeter/agent collector=- node=- cluster=- window=60s tick=1s "
         "read_deadline=2s stop_timeout=20s spool_limit=256MiB keep_acked=32MiB kubelet=- kubernetes_labels=false "
-        "slurm_job_mapping_dir=- slurm_squeue=- slurm_squeue_period=60s metrics_address=- log_level=info"
+        "slurm_job_mapping_dir=- slurm_squeue=- slurm_squeue_period=60s "
+        "job_variables=- declare_socket=auto metrics_address=- log_level=info"
     )
 
 
@@ -250,3 +251,24 @@ def test_slurm_is_off_until_it_is_asked_for() -> None:
 def test_slurm_settings_that_cannot_be(given: dict[str, object], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         load_settings(given, {}, None)
+
+
+def test_more_variables_of_jobs_are_names_and_few(tmp_path: Path) -> None:
+    assert load_settings({}, {}, None).job_variables == ""
+    environ = {"FLOPMETER_AGENT_JOB_VARIABLES": "TRAIN_RUN_ID, TEAM"}
+    assert load_settings({}, environ, None).job_variables == "TEAM,TRAIN_RUN_ID"
+    config = tmp_path / "agent.toml"
+    config.write_text('[agent]\njob-variables = ["TEAM"]\n')
+    assert load_settings({}, {}, config).job_variables == "TEAM"
+    for bad in ("team", "A B", "PATH*", ",".join(f"A{n}" for n in range(17))):
+        with pytest.raises(SettingsError, match=r"job_variables: expected .* variables"):
+            load_settings({"job_variables": bad}, {}, None)
+
+
+def test_where_training_code_declares() -> None:
+    assert load_settings({}, {}, None).declare_socket == "auto"
+    for good in ("auto", "off", "/run/x/declare.sock"):
+        assert load_settings({"declare_socket": good}, {}, None).declare_socket == good
+    for bad in ("", "on", "x.sock", "/" + "x" * 107):
+        with pytest.raises(SettingsError, match="declare_socket: expected"):
+            load_settings({"declare_socket": bad}, {}, None)

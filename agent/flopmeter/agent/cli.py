@@ -80,6 +80,8 @@ def _option(name: str, metavar: str, text: str) -> Callable[[_C], _C]:
 @_option("slurm-job-mapping-dir", "DIR", "Where Slurm's prolog writes whose each GPU is (default: none).")
 @_option("slurm-squeue", "FILE", "The squeue program, to be asked for job names and arrays (default: none).")
 @_option("slurm-squeue-period", "TIME", "squeue is asked no more often than this (default 60s).")
+@_option("job-variables", "A,B", "More variables of jobs to read and ship (default: docs/agent.md's list).")
+@_option("declare-socket", "PATH", "Where training code declares to: auto, off, or a path (default auto).")
 @_option("metrics-address", "HOST:PORT", "Serve /metrics and /healthz there, usually 127.0.0.1:9842.")
 @_option("log-level", "LEVEL", "debug, info, warning or error (default info).")
 @click.option(

@@ -20,6 +20,7 @@ from .loop import Ticks
 from .pipeline import Pipeline
 from .reading import Reading
 from .settings import parse_address
+from .workloads.claims import Claims
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -51,12 +52,14 @@ class AgentView:
         version: str,
         tick_ns: int,
         workload: Callable[[Reading], Workload | None],
+        claims: Claims | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.version = version
         self.ticks = Ticks()
         self.gpus: dict[str, GpuView] = {}
         self.workload = workload
+        self.claims = claims
         self._stuck_s = max(STUCK_S, 10 * tick_ns / 1e9)
         self._ticked_s = time.monotonic()
 
@@ -82,6 +85,13 @@ class AgentView:
         silent_s = time.monotonic() - self._ticked_s
         return f"no tick for {silent_s:.0f} s" if silent_s > self._stuck_s else ""
 
+    def _declared(self) -> "Iterator[tuple[str, str, int]]":
+        claims = self.claims
+        if claims is not None:
+            yield "declarations_taken", "Claims of training code that were taken.", claims.taken
+            yield "declarations_refused", "Datagrams that were no claims.", claims.refused
+            yield "declarations_unknown", "Claims whose sender could not be told.", claims.unknown
+
     def collect(self) -> "Iterator[Metric]":
         """For prometheus_client: all series, in base units."""
         from prometheus_client.core import CounterMetricFamily as Counter
@@ -106,6 +116,7 @@ class AgentView:
                 pipeline.chain.refused_records,
             ),
             ("quarantine_dropped", "Things in quarantine that gave way to newer ones.", spool.aside.dropped),
+            *self._declared(),
         ):
             yield Counter(f"flopmeter_agent_{name}", text, value=number)
         for name, text, value in (

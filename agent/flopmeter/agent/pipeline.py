@@ -25,9 +25,7 @@ from .shipping.seal import RecordTooLargeError
 from .shipping.spool import DEFAULT_KEEP_ACKED_BYTES, DEFAULT_LIMIT_BYTES, Spool
 from .shipping.uplink import Identity, Status, Timing, Uplink
 from .sources.base import Recording
-from .workloads.allocations import AllocationSource
-from .workloads.attribution import Attributor
-from .workloads.processes import WorkloadFinder
+from .workloads.attribution import NO_ATTRIBUTION, Attribution, Attributor
 
 log = logging.getLogger(__name__)
 
@@ -65,17 +63,15 @@ def meter_factory(
     settings: MeterSettings,
     *,
     agent_version: str,
-    finder: WorkloadFinder | None = None,
-    sources: Sequence[AllocationSource] = (),
+    attribution: Attribution = NO_ATTRIBUTION,
     replay: bool | None = None,
 ) -> MeterFactory:
-    """The real meter. Where the source does not say who held a device, `finder` tells what processes belong to, and
-    `sources`, best first, whom the scheduler gave it to.
+    """The real meter. `attribution` is asked who held a device, where the source does not say.
 
     `replay`: pass True for a recording, whose items come again from the beginning after a restart, whatever
     source it was recorded from.
     """
-    attributor = Attributor(finder, sources)  # what was learned of workloads outlives a meter
+    attributor = Attributor(*attribution)  # what was learned of workloads outlives a meter
 
     def make(facts: NodeFacts, journal: bytes | None) -> PipelineMeter:
         return Meter(

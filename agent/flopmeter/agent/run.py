@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import version
@@ -20,7 +20,9 @@ from .settings import AgentSettings
 from .sources.base import Recording, Source
 from .sources.open import open_source
 from .workloads.allocations import AllocationSource
-from .workloads.attribution import Attributor
+from .workloads.attribution import Attribution, Attributor
+from .workloads.claims import Claims
+from .workloads.declare_socket import open_declare_socket
 from .workloads.processes import ProcFinder
 
 log = logging.getLogger(__name__)
@@ -89,22 +91,33 @@ def _meter(source: Source, settings: AgentSettings, ours: str, clock: SystemCloc
     reader = Reader(source, clock, deadline_s=settings.read_deadline / 1e9, beat=notifier.beat)
     with ExitStack() as undo:
         undo.callback(reader.close)
-        finder = ProcFinder()
+        finder = ProcFinder(more=frozenset(filter(None, settings.job_variables.split(","))))
+        claims = Claims(finder, open_declare_socket(settings.declare_socket))
+        undo.callback(claims.close)
         first = reader.facts()
         pipeline: Pipeline | None = None
         sources = open_allocations(settings, lambda: pipeline.facts if pipeline else first, clock)
         for allocations in sources:
             undo.callback(allocations.close)
-        pipeline = _pipeline(first, settings, ours, finder, sources, replay=False)
+        attribution = Attribution(finder, sources, claims)
+        pipeline = _pipeline(first, settings, ours, attribution, replay=False)
         undo.callback(pipeline.close)
-        attributor = Attributor(finder, sources)
-        view = AgentView(pipeline, version=ours, tick_ns=settings.tick, workload=attributor.described)
+        attributor = Attributor(*attribution)
+        view = AgentView(
+            pipeline, version=ours, tick_ns=settings.tick, workload=attributor.described, claims=claims
+        )
+
+        def on_tick(readings: list[Reading]) -> None:
+            claims.listen(clock.boot_ns(), clock.unix_ns())
+            if settings.metrics_address:
+                view.on_tick(readings)
+
         loop = Loop(
             reader,
             pipeline,
             clock,
             LoopSettings(tick_ns=settings.tick, stop_timeout_s=settings.stop_timeout / 1e9),
-            on_tick=view.on_tick if settings.metrics_address else None,
+            on_tick=on_tick,
             beat=notifier.beat,
             on_stop=lambda: notifier.stopping("sealing and shipping what is left"),
         )
@@ -133,7 +146,7 @@ def _play(recording: Recording, settings: AgentSettings, ours: str, clock: Syste
     """A trace as the source: played once, as fast as it goes."""
     with ExitStack() as undo:
         undo.callback(recording.close)
-        pipeline = _pipeline(recording.facts(), settings, ours, None, (), replay=True)
+        pipeline = _pipeline(recording.facts(), settings, ours, Attribution(None), replay=True)
         undo.callback(pipeline.close)
         Notifier().ready("playing a trace")
         summary = pipeline.play(recording, stopping=lambda: clock.stopping)
@@ -146,15 +159,14 @@ def _pipeline(
     facts: NodeFacts,
     settings: AgentSettings,
     ours: str,
-    finder: ProcFinder | None,
-    sources: Sequence[AllocationSource],
+    attribution: Attribution,
     *,
     replay: bool,
 ) -> Pipeline:
     meter_settings = MeterSettings(settings.window, settings.tick)
     pipeline = Pipeline.open(
         facts,
-        meter_factory(meter_settings, agent_version=ours, finder=finder, sources=sources, replay=replay),
+        meter_factory(meter_settings, agent_version=ours, attribution=attribution, replay=replay),
         PipelineSettings(
             state=settings.state,
             collector=settings.collector,

@@ -26,6 +26,7 @@ from flopmeter.contract.limits import (
 )
 
 from .errors import SettingsError
+from .workloads.environ import more_variables
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,8 @@ class AgentSettings:
     slurm_job_mapping_dir: str = ""  # where a prolog writes whose each GPU is; "" = not read
     slurm_squeue: str = ""  # the squeue program, asked for names and arrays; "" = not asked
     slurm_squeue_period: int = 60_000_000_000  # ns; it is never asked more often
+    job_variables: str = ""  # more variables of jobs to read, A,B: the values are shipped
+    declare_socket: str = "auto"  # where training code declares to: auto, off, or a path
     metrics_address: str = ""  # HOST:PORT; "" = no metrics
     log_level: str = "info"
 
@@ -237,6 +240,18 @@ def _socket(value: object) -> str:
     return raw
 
 
+def _variables(value: object) -> str:
+    names = value if isinstance(value, list) else [name.strip() for name in _str(value).split(",")]
+    return ",".join(sorted(more_variables(_str(name) for name in names if name != "")))
+
+
+def _declare_socket(value: object) -> str:
+    raw = _socket(value) if value not in ("auto", "off") else _str(value)
+    if not raw:
+        raise ValueError("expected auto, off or the whole path of a socket, got nothing")
+    return raw
+
+
 def _flag(value: object) -> bool:
     if isinstance(value, bool):
         return value
@@ -302,6 +317,8 @@ _PARSERS: dict[str, Callable[[object], Any]] = {
     "slurm_job_mapping_dir": _absolute,
     "slurm_squeue": _absolute,
     "slurm_squeue_period": _duration(10_000_000_000, 86_400_000_000_000),
+    "job_variables": _variables,
+    "declare_socket": _declare_socket,
     "metrics_address": _metrics,
     "log_level": _level,
 }

@@ -197,12 +197,13 @@ def test_two_that_shared_an_entity_stay_apart_even_so() -> None:
     late = replace(JOB_A, run="")
     part = Interval(EvidenceClass.A1, SM_ACTIVE | APPORTIONED, 0, (SECOND, 500, 500, *(0,) * 9))
     beside = Interval(EvidenceClass.A1, SM_ACTIVE | OTHERS, 0, (0, 0, 500, *(0,) * 9))
+    window.add("GPU-0", replace(JOB_A, dtype=""), interval(SM_ACTIVE))
     for workload in (late, JOB_A):
         window.add("GPU-0", workload, part)
         window.add("GPU-0", workload, beside)
     workloads, usage = window.usage({"GPU-0": 0}, lambda w: JOB_A)
-    assert workloads == (JOB_A, JOB_A)
-    assert [u.sm_active_cycles for u in usage] == [500] * 4
+    assert workloads == (JOB_A, JOB_A, JOB_A)
+    assert [u.sm_active_cycles for u in usage] == [0] + [500] * 4
 
 
 def test_what_is_known_of_workloads_fits_a_record_names_first() -> None:

@@ -5,15 +5,15 @@ counters an interval runs from one good reading to the next, across whatever fai
 them every reading, good or failed, ends an interval.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from flopmeter.agent.reading import ANY_TENSOR_UTIL, HMMA_TENSOR_UTIL, Reading
 from flopmeter.agent.shipping.journal import Journal
 from flopmeter.agent.sources.base import COUNTERS_RESTARTED
 from flopmeter.agent.workloads.attribution import Attributor, Holding
 from flopmeter.contract.checks import Check
-from flopmeter.contract.limits import MAX_ENTITIES
-from flopmeter.contract.usage import UNATTRIBUTED, Device, GapReason, NoticeKind, Workload
+from flopmeter.contract.limits import MAX_ENTITIES, MAX_PROGRESS
+from flopmeter.contract.usage import UNATTRIBUTED, Device, GapReason, NoticeKind, Progress, Workload
 from flopmeter.contract.w_table import WTable
 
 from .crosscheck import rate_detail
@@ -72,6 +72,20 @@ class Intake(Epochs):
     def describe(self, workload: Workload) -> Workload:
         """All that is known by now of a workload that rows name."""
         return self._attributor.describe(workload)
+
+    def progress(self, places: Mapping[Workload, int]) -> tuple[Progress, ...]:
+        """What those workloads have declared since the last window, by where they are in the batch."""
+        news = [
+            (place, said)
+            for key, place in places.items()
+            if (said := self._attributor.news(key)) and said.tokens
+        ]
+        return tuple(
+            [
+                Progress(place, c.t_boot_ns, c.t_unix_ns, c.tokens, c.parameters, c.flop_per_token, c.ranks)
+                for place, c in news[:MAX_PROGRESS]
+            ]
+        )
 
     def sealed(self) -> None:
         """A window is closed: who holds nothing any more need not be remembered."""

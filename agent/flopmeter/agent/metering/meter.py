@@ -317,6 +317,7 @@ class Meter:
             usage=usage,
             anchors=window.anchors(index),
             notices=window.notices(index),
+            progress=self._in.progress(window.places),
         )
         self._in.window = Window()
         self._in.gone.clear()

@@ -54,7 +54,7 @@ class Window:
     So devices may come and go in mid-window; the indices are worked out against the batch's inventory.
     """
 
-    __slots__ = ("_anchors", "_chars", "_rows", "_said", "_workloads", "held_back", "left_out")
+    __slots__ = ("_anchors", "_chars", "_rows", "_said", "_workloads", "held_back", "left_out", "places")
 
     def __init__(self) -> None:
         self._workloads: dict[Workload, int] = {}
@@ -64,6 +64,9 @@ class Window:
         self._chars = 0
         self.held_back = False  # there is usage that has no price yet: worth a journal, if nothing else
         self.left_out = 0  # workloads that the record had no room to describe
+        self.places: dict[
+            Workload, int
+        ] = {}  # where each of ours is in the batch, once `usage` was asked for
 
     def __bool__(self) -> bool:
         return bool(self._rows or self._anchors or self._said or self.held_back)
@@ -209,6 +212,7 @@ class Window:
                 if number not in beside:
                     known[workload] = place
             places.append(place)
+        self.places = dict(zip(self._workloads, places, strict=True))
         return tuple(workloads), places
 
     def anchors(self, index: dict[str, int]) -> tuple[Anchor, ...]:

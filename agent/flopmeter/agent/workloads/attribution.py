@@ -13,6 +13,7 @@ from flopmeter.agent.reading import Process, Reading
 from flopmeter.contract.usage import IDLE, UNATTRIBUTED, Device, Workload
 
 from .allocations import AllocationSource
+from .claims import Claim, Claims, Place
 from .known import Known
 from .labels import tidy
 from .processes import WorkloadFinder
@@ -49,6 +50,19 @@ class Holding(NamedTuple):
         return tuple([workload for workload, _ in self.parts])
 
 
+class Attribution(NamedTuple):
+    """What an Attributor asks."""
+
+    finder: WorkloadFinder | None  # what processes belong to
+    sources: Sequence[
+        AllocationSource
+    ] = ()  # whom the scheduler gave a device to; best first: the first is believed
+    claims: Claims | None = None  # what training code declares of itself
+
+
+NO_ATTRIBUTION = Attribution(None)
+
+
 class _Last(NamedTuple):
     """An entity's last answer, and what it was made from."""
 
@@ -64,13 +78,18 @@ class Attributor:
     """Chooses the workload of each reading; remembers each entity's last answer, so a tick costs little."""
 
     def __init__(
-        self, finder: WorkloadFinder | None = None, sources: Sequence[AllocationSource] = ()
+        self,
+        finder: WorkloadFinder | None = None,
+        sources: Sequence[AllocationSource] = (),
+        claims: Claims | None = None,
     ) -> None:
         self._finder = finder
-        self._sources = tuple(sources)  # best first: the first that names an entity's holder is believed
+        self._sources = tuple(sources)
         self._parents: dict[str, str] = {}  # MIG instance -> the GPU it is cut from
         self._last: dict[str, _Last] = {}
         self._known = Known()
+        self._claims = claims
+        self._places: dict[Workload, set[Place]] = {}  # key -> what the cgroups of its processes name
         self._stated, self._tidied = IDLE, Holding(IDLE)
         self._told: set[tuple[str, str]] = set()
         self.remarks: list[
@@ -119,15 +138,23 @@ class Attributor:
         found = self._known.describe(workload)
         for source in self._sources:
             found = source.describe(found)
+        if self._claims is not None and (claim := self._claims.of(self._places_of(workload))) is not None:
+            found = claim.put_to(found)
         return found if found is workload else tidy(found)
+
+    def news(self, workload: Workload) -> Claim | None:
+        """What the workload has declared of itself since this was last asked for; None = nothing."""
+        return None if self._claims is None else self._claims.news(self._places_of(workload))
 
     def forget(self, entity: str) -> None:
         self._last.pop(entity, None)
 
     def forget_all_but(self, workloads: Iterable[Workload]) -> None:
         """Only these hold something now: the others need not be remembered for ever."""
-        if self._known.retain(set(workloads)):
+        held = set(workloads)
+        if self._known.retain(held):
             self._last.clear()
+            self._places = {key: places for key, places in self._places.items() if key in held}
 
     def take_devices(self, devices: Iterable[Device]) -> None:
         """Which instances are cut from which GPU: what was given whole was given with its instances."""
@@ -160,7 +187,10 @@ class Attributor:
         whose: list[Holders] = []
         for workload in found:
             holders, odd = holders_of(workload, tidied)
-            whose.append(tuple(map(self._known.learn, holders)) or (UNATTRIBUTED,))
+            keys = tuple(map(self._known.learn, holders)) or (UNATTRIBUTED,)
+            whose.append(keys)
+            if workload is not None and len(keys) == 1:
+                self._places.setdefault(keys[0], set()).add((workload.kind, workload.job, workload.step))
             if odd:
                 self._remark(entity, odd)
         if not processes:
@@ -181,6 +211,9 @@ class Attributor:
         kept = _Last(processes, given, holding, tuple(whose), since, again)
         self._last[entity] = kept
         return kept
+
+    def _places_of(self, key: Workload) -> Iterable[Place]:
+        return self._places.get(key) or ((key.kind, key.job, key.step),)
 
     def _find(self, process: Process) -> Workload | None:
         if self._finder is None:
