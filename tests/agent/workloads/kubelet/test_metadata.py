@@ -59,7 +59,7 @@ def test_rows(row: dict[str, Any]) -> None:
     ((holder,),) = names.holders().values()
     wanted = {k: v for k, v in row["identities"].items() if not k.startswith("env:")}
     assert dict(holder.identities) == wanted
-    assert holder.job == pod["uid"]
+    assert names.describe(holder).job == pod["uid"]
     own = pod.get("labels", {}).get("flopmeter.dev/run") or pod.get("annotations", {}).get(
         "flopmeter.dev/run", ""
     )

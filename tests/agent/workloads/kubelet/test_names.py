@@ -1,11 +1,13 @@
 """Pods by name and by UID: joined by evidence, never by a name alone, and apart again when they are others."""
 
+from dataclasses import replace
+
 import pytest
 
 from flopmeter.agent.workloads.kubelet.holders import Hold
 from flopmeter.agent.workloads.kubelet.metadata import PodMeta
 from flopmeter.agent.workloads.kubelet.names import MAX_DEPARTED, Names
-from flopmeter.contract.identity import MAX_IDENTITIES, check_identities
+from flopmeter.contract.identity import MAX_IDENTITIES, Identity, check_identities
 from flopmeter.contract.ids import check_label
 from flopmeter.contract.usage import Workload, WorkloadKind
 
@@ -29,7 +31,8 @@ def listed(**entities: tuple[str, str]) -> Names:
 
 
 def keys(names: Names) -> dict[str, list[str]]:
-    return {entity: [w.job for w in several] for entity, several in names.holders().items()}
+    """As what is shipped names them."""
+    return {entity: [names.describe(w).job for w in several] for entity, several in names.holders().items()}
 
 
 def test_by_name_until_a_uid_is_known() -> None:
@@ -39,8 +42,9 @@ def test_by_name_until_a_uid_is_known() -> None:
     assert dict(holder.identities) == {"k8s.namespace": "ml", "k8s.pod": "a", "k8s.container": "main"}
     assert names.met(G0, U1)
     (holder,) = names.holders()[G0]
-    assert holder.job == U1
+    assert holder.job == "ml/a"  # the meter's key stays
     assert dict(holder.identities)["k8s.pod_uid"] == U1
+    assert names.describe(holder).job == U1
     assert not names.met(G0, U1)  # nothing new
 
 
@@ -125,6 +129,20 @@ def test_a_pod_that_comes_back_is_another_pod() -> None:
     assert keys(names) == {G0: [U2]}
 
 
+def test_a_cgroups_uid_is_never_taken_for_the_next_pod_of_that_name() -> None:
+    """The window is sealed when the name is another pod's already: what its processes said decides."""
+    names = listed(GPU_0=A)
+    names.met(G0, U1)
+    (old,) = names.holders()[G0]
+    names.listed({})
+    names.listed(holds(GPU_0=A))
+    names.met(G0, U2)
+    assert names.describe(old).job == U1
+    assert names.describe(pod("ml/a", "main")).job == U2
+    unknown = pod("ml/a", "main", identities=(Identity("k8s.pod_uid", U3),))
+    assert names.describe(unknown) == replace(unknown, job=U3)
+
+
 def test_what_has_departed_is_forgotten_at_last() -> None:
     names = Names()
     for n in range(MAX_DEPARTED + 10):
@@ -139,7 +157,8 @@ def test_the_api_server_knows_best() -> None:
     names.met(G0, U1)
     assert names.told(PodMeta(A, U2, (("label:flopmeter.dev/run", "r"),), "r"))
     (holder,) = names.holders()[G0]
-    assert (holder.job, holder.run) == (U2, "r")
+    assert (holder.job, holder.run) == ("ml/a", "r")
+    assert keys(names) == {G0: [U2]}
     assert not names.met(G0, U1)
     assert names.doubtful(G0, U1) == frozenset((A,))  # another UID's process: perhaps made anew
     assert names.doubtful(G0, U2) == frozenset()

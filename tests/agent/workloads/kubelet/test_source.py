@@ -70,7 +70,8 @@ class Rig:
     def jobs(self) -> dict[str, list[str]]:
         latest = self.source.latest()
         assert latest is not None
-        return {entity: [w.job for w in several] for entity, several in latest.by_entity.items()}
+        named = self.source.describe
+        return {entity: [named(w).job for w in several] for entity, several in latest.by_entity.items()}
 
     def close(self) -> None:
         self.source.close()

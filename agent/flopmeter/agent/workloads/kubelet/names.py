@@ -1,8 +1,10 @@
 """Which pod is which: the list has names, cgroups have UIDs, the API server has both. Pure state.
 
-A pod's key is its UID where that is known, as names are used again: a StatefulSet's pod made anew is another pod. The
-UID of (namespace, name) comes, best first, from the API server; from the cgroup of the only workload whose processes
-run on a GPU that the list gives to that pod alone; else it stays unknown, and the key is namespace/name.
+What is shipped names a pod by its UID where that is known, as names are used again: a StatefulSet's pod made anew is
+another pod. The UID of (namespace, name) comes, best first, from the API server; from the cgroup of the only workload
+whose processes run on a GPU that the list gives to that pod alone; else it stays unknown, and namespace/name names it.
+Until then, in what `holders` says, every pod is namespace/name: the meter's key must not change when a UID is learned,
+or one pod would seem to hand its GPU over to another. `describe` puts the UID to it when the window is sealed.
 
 A UID from a cgroup is believed until the pod leaves the list, or until it is met on a GPU that the list does not give
 to that pod: a process may hold GPUs that nobody gave to its pod. Where lists are missing the pod may have left between
@@ -10,7 +12,7 @@ them: then the next UID that is met there counts.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flopmeter.agent.workloads.labels import tidy_identities
 from flopmeter.contract.usage import Workload, WorkloadKind
@@ -18,6 +20,8 @@ from flopmeter.contract.usage import Workload, WorkloadKind
 from .holders import Hold, PodName
 from .metadata import PodMeta, fit, together
 
+#: The identity that holds it.
+UID = "k8s.pod_uid"
 #: UIDs remembered as met where their pod has nothing; emptied, not grown, beyond.
 MAX_STRAYS = 1_024
 #: Pods remembered after they left the list: what they used is sealed at the end of the window only.
@@ -41,7 +45,7 @@ class _Pod:
 
     @property
     def key(self) -> str:
-        return self.uid or fit("/".join(self.name))
+        return fit("/".join(self.name))
 
 
 class Names:
@@ -134,19 +138,21 @@ class Names:
 
     def describe(self, workload: Workload) -> Workload:
         """A pod's workload with the pod's UID, names, labels and run; any other as it is."""
-        pod = self._by_key.get(workload.job) if workload.kind is WorkloadKind.POD else None
-        if pod is None:
+        if workload.kind is not WorkloadKind.POD:
             return workload
+        uid = dict(workload.identities).get(
+            UID, ""
+        )  # of a process's cgroup: then no other pod of that name is meant
+        pod = self._by_key.get(uid or workload.job)
+        if pod is None:
+            return replace(workload, job=uid) if uid and workload.job != uid else workload
         step = workload.step or (pod.containers[0] if len(pod.containers) == 1 else "")
         whole = _workload(pod, step)
-        return Workload(
-            WorkloadKind.POD,
-            job=whole.job,
+        return replace(
+            workload,
+            job=pod.uid or pod.key,
             step=step,
             run=whole.run or workload.run,
-            user=workload.user,
-            dtype=workload.dtype,
-            restart=workload.restart,
             identities=tidy_identities([*whole.identities, *workload.identities]),
         )
 
@@ -158,7 +164,7 @@ class Names:
     def _index(self) -> None:
         self._by_key = {}
         for pod in (*self._departed.values(), *self._pods.values()):  # who is there now wins
-            self._by_key[fit("/".join(pod.name))] = pod
+            self._by_key[pod.key] = pod
             if pod.uid:
                 self._by_key[pod.uid] = pod
 
@@ -168,7 +174,7 @@ def _workload(pod: _Pod, container: str) -> Workload:
     own = [
         ("k8s.namespace", namespace),
         ("k8s.pod", name),
-        ("k8s.pod_uid", pod.uid),
+        (UID, pod.uid),
         ("k8s.container", container),
     ]
     meta = pod.meta
