@@ -4,11 +4,11 @@ import json
 import logging
 import os
 import threading
-import time
 from pathlib import Path
 
 import pytest
 from metering import device, facts
+from processes import wait_for
 
 from fakes import FakeClock
 from flopmeter.agent.loop import SystemClock
@@ -301,13 +301,6 @@ def test_devices_that_change_are_named_anew(folder: Path, clock: FakeClock) -> N
 # ---- with its threads ----------------------------------------------------------------------------
 
 
-def until(what: object) -> None:
-    deadline = time.monotonic() + 30
-    while not what():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.01)
-
-
 def test_settings_that_name_nothing_make_nothing() -> None:
     assert slurm_source(AgentSettings(), lambda: NODE, SystemClock()) is None
 
@@ -327,8 +320,8 @@ def test_it_runs_until_closed(folder: Path, tmp_path: Path) -> None:
     assert ours is not None
     try:
         (folder / A).write_text("4711\n")
-        until(lambda: (ours.latest() or 0) and ours.latest().by_entity.get(A))  # type: ignore[union-attr]
-        until(lambda: dict(ours.describe(slurm("4711")).identities) == {"slurm.name": "llama"})
+        wait_for("whose it is", lambda: (ours.latest() or 0) and ours.latest().by_entity.get(A))  # type: ignore[union-attr]
+        wait_for("its name", lambda: dict(ours.describe(slurm("4711")).identities) == {"slurm.name": "llama"})
     finally:
         ours.close()
         ours.close()
@@ -374,7 +367,7 @@ def test_a_defect_is_said_once_and_ends_no_thread(folder: Path, caplog: pytest.L
     ours = SlurmSource(node, SystemClock(), directory=str(folder), tick_ns=1_000_000)
     ours.start()
     try:
-        until(lambda: ours.latest() is not None)
+        wait_for("an answer", lambda: ours.latest() is not None)
     finally:
         ours.close()
     assert [r.getMessage() for r in caplog.records].count(
