@@ -20,7 +20,7 @@ from .slurm_queue import parse_queue
 
 log = logging.getLogger(__name__)
 
-#: An answer on every job of the queue is about 4 KiB a job under 22.05 (tests/slurm/captures): some 4,000 jobs.
+#: An answer on every job of the queue is about 3 KiB a job under 22.05 (tests/slurm/captures): some 6,000 jobs.
 MAX_ANSWER_BYTES = 16 << 20
 DEADLINE_S = 20.0  # Slurm's own MessageTimeout is 10 s unless set
 MAX_BACKOFF_PERIODS = 60

@@ -120,30 +120,35 @@ class _Round:
 
     def read(self, directory: int, name: str, limit: int, where: str = "") -> bytes | None:
         """The file's bytes; None, and said, where it is not to be believed. None, unsaid, where it is just gone."""
+        known = self.before.get(where + name)
         try:
-            fd = os.open(name, _FILE, dir_fd=directory)
+            if known is None or known[0] != _state(os.stat(name, dir_fd=directory, follow_symlinks=False)):
+                known = self._read_anew(directory, name, limit)
         except FileNotFoundError:
             return None
         except OSError as e:
             link = e.errno == errno.ELOOP
             self.trouble(f"{where}{name}: {'a link, which is not followed' if link else e.strerror or e}")
             return None
+        self.kept[where + name] = known
+        return known[1]
+
+    @staticmethod
+    def _read_anew(directory: int, name: str, limit: int) -> tuple[tuple[int, ...], bytes]:
+        fd = os.open(name, _FILE, dir_fd=directory)
         try:
             told = os.fstat(fd)
             wrong = _unbelievable(told, directory, limit)
             if wrong:
-                self.trouble(f"{where}{name}: {wrong}")
-                return None
-            state = (told.st_ino, told.st_mtime_ns, told.st_ctime_ns, told.st_size)
-            known = self.before.get(where + name)
-            raw = known[1] if known is not None and known[0] == state else os.read(fd, limit)
-        except OSError as e:
-            self.trouble(f"{where}{name}: {e.strerror or e}")
-            return None
+                raise OSError(errno.EPERM, wrong)
+            return _state(told), os.read(fd, limit)
         finally:
             os.close(fd)
-        self.kept[where + name] = state, raw
-        return raw
+
+
+def _state(told: os.stat_result) -> tuple[int, ...]:
+    """While this stays, so do the file's bytes, its owner and its mode."""
+    return told.st_ino, told.st_mtime_ns, told.st_ctime_ns, told.st_size
 
 
 def _unbelievable(told: os.stat_result, directory: int, limit: int) -> str:
