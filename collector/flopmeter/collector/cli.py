@@ -123,6 +123,22 @@ _FILE = click.Path(path_type=Path)
     help="TOML file of your own rules for which run a job belongs to (docs/runs.md).",
 )
 @click.option(
+    "--unattributed-minutes",
+    type=int,
+    default=60,
+    show_default=True,
+    envvar=_env("UNATTRIBUTED_MINUTES"),
+    help="Device time of a node and UTC day, busy and without an owner, that raises usage.unattributed; 0 = never.",
+)
+@click.option(
+    "--progress-margin-percent",
+    type=int,
+    default=30,
+    show_default=True,
+    envvar=_env("PROGRESS_MARGIN_PERCENT"),
+    help="By how much claims of training code may be off before method.disagrees; 0 = never.",
+)
+@click.option(
     "--event-log", type=_FILE, envvar=_env("EVENT_LOG"), help="Write every event to this file, as JSON Lines."
 )
 def serve(**values: Any) -> None:

@@ -145,7 +145,7 @@ def decode_batch(payload: bytes) -> Batch:
             usage=tuple(_usage(m.usage)),
             anchors=tuple(_anchor(a) for a in m.anchors),
             notices=tuple(decode_notice(n) for n in m.notices),
-            progress=tuple(_progress(p) for p in m.progress),
+            progress=tuple(decode_progress(p) for p in m.progress),
         )
     except ContractError:
         raise
@@ -189,7 +189,7 @@ def decode_notice(n: batch_pb2.Notice) -> Notice:
     )
 
 
-def _progress(p: batch_pb2.Progress) -> Progress:
+def decode_progress(p: batch_pb2.Progress) -> Progress:
     return Progress(
         workload_index=p.workload_index,
         t_boot_ns=p.t_boot_ns,

@@ -17,6 +17,11 @@ log = logging.getLogger(__name__)
 
 ENV_PREFIX = "FLOPMETER_COLLECTOR_"
 MAX_LINGER_MS = 10_000
+MAX_UNATTRIBUTED_MINUTES = 1_024 * 24 * 60  # a day of the largest node there is (limits.MAX_ENTITIES)
+MAX_MARGIN_PERCENT = 99  # of 100 nothing would be left to disagree with
+
+
+_NUMBERS = ("linger_ms", "unattributed_minutes", "progress_margin_percent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +37,22 @@ class CollectorSettings:
     regimes: Path | None = None  # a site's own regime files, beside the shipped ones
     estimates: Path | None = None  # a site's declared estimates, compared with the counters
     identity_rules: Path | None = None  # a site's own rules for which run a job is
+    unattributed_minutes: int = 60  # device time of a node and day without an owner that raises an event; 0 = none
+    progress_margin_percent: int = 30  # by how much claims of training code may be off before an event; 0 = never
     event_log: Path | None = None  # JSON Lines file that every event is written to
 
     def __post_init__(self) -> None:
         """Raises SettingsError for a value out of range."""
         if not 0 <= self.linger_ms <= MAX_LINGER_MS:
             raise SettingsError(f"--linger-ms: expected 0 to {MAX_LINGER_MS}, got {self.linger_ms}")
+        if not 0 <= self.unattributed_minutes <= MAX_UNATTRIBUTED_MINUTES:
+            raise SettingsError(
+                f"--unattributed-minutes: expected 0 (never) to {MAX_UNATTRIBUTED_MINUTES}, got {self.unattributed_minutes}"
+            )
+        if not 0 <= self.progress_margin_percent <= MAX_MARGIN_PERCENT:
+            raise SettingsError(
+                f"--progress-margin-percent: expected 0 (never) to {MAX_MARGIN_PERCENT}, got {self.progress_margin_percent}"
+            )
         host, _ = split_address("--listen", self.listen)
         if not is_loopback(host):
             raise SettingsError(
@@ -101,7 +116,7 @@ def read_config(path: Path) -> dict[str, Any]:
             raise SettingsError(
                 f"--config {path}: unknown key {key!r}", "known keys: " + ", ".join(sorted(known))
             )
-        expected: type = {"linger_ms": int, "admit_new": bool}.get(name, str)
+        expected: type = {"admit_new": bool, **dict.fromkeys(_NUMBERS, int)}.get(name, str)
         if type(value) is not expected:
             raise SettingsError(f"--config {path}: {key}: expected {expected.__name__}, got {value!r}")
         found[name] = value

@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from flopmeter.collector.books import SUM_FIELDS, Sums
-from flopmeter.collector.encode import decode_notice, decode_workload, parse_batch
+from flopmeter.collector.encode import decode_notice, decode_progress, decode_workload, parse_batch
 from flopmeter.contract.errors import ContractError
 from flopmeter.contract.evidence_class import SPREAD_STEPS_PPM, EvidenceClass
 from flopmeter.contract.ids import check_label
@@ -30,6 +30,7 @@ from flopmeter.contract.usage import (
     Measured,
     Notice,
     NoticeKind,
+    Progress,
     Workload,
 )
 from flopmeter.wire.v1 import batch_pb2
@@ -226,13 +227,19 @@ class BatchView:
                 raise ContractError(f"usage: workload_index {key[0]} points past {workloads} workloads")
             _check_group(key[2:], sums)
             result[LocalKey._make(key)] = sums
-        if self._notices or message.anchors:
+        if self._notices or message.anchors or message.progress:
             _check_asides(message, len(devices))
         return result
 
     @property
     def cross_checks(self) -> list[Notice]:
         return [decode_notice(n) for n in self._notices if n.kind == _CROSS_CHECK] if self._notices else []
+
+    @property
+    def progress(self) -> list[Progress]:
+        """Claims of training code; checked by `groups`."""
+        claims = self._message.progress
+        return [decode_progress(p) for p in claims] if claims else []
 
     @property
     def usage(self) -> Sequence[Any]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from flopmeter.collector.books import GroupKey, Sums
 from flopmeter.collector.law.cross_check import Flag
+from flopmeter.contract.usage import Progress
 
 from .claims import Claim
 from .decide import Head
@@ -123,6 +124,8 @@ class Group:
     ended_claims: list[Claim] = field(default_factory=list)
     twice: list[ToldTwice] = field(default_factory=list)
     flagged: list[tuple[int, list[Flag]]] = field(default_factory=list)  # index into records
+    #: Claims of training code: index into records, then by workload number.
+    progress: list[tuple[int, dict[int, list[Progress]]]] = field(default_factory=list)
     review: bool = False  # commit even if there is nothing else: it is time to judge all runs
     boots: list[tuple[int, bytes, int]] = field(
         default_factory=list
