@@ -315,12 +315,12 @@ def test_a_gpu_that_is_not_shared_has_one_job(one: Node) -> None:
 def test_a_shared_gpu_has_several(one: Node, line: str) -> None:
     conf = one.root / "slurm.conf"
     conf.write_text(f"ClusterName=ci\n{line}\n")
-    for job in (1, 2, 11, 2):
+    for job in (1, 2, 11, 1):
         one.prolog(job, "0", SLURM_CONF=conf)
-    assert one.look().holders == {U[0]: ("1", "11", "2")}
+    assert one.look().holders == {U[0]: ("2", "11", "1")}
     one.epilog(1)
-    assert one.look().holders == {U[0]: ("11", "2")}
-    assert one.files()["0"] == "11\n2\n"
+    assert one.look().holders == {U[0]: ("2", "11")}
+    assert one.files()["0"] == "2\n11\n"
     one.epilog(11)
     one.epilog(2)
     assert one.files() == {}
