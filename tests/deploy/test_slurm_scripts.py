@@ -277,7 +277,7 @@ def test_the_drivers_unknown_uuids_are_asked_for(one: Node) -> None:
     one.program("nvidia-smi", f"cat <<'END'\n{rows}\nEND")
     one.prolog(1, "2")
     assert one.look().holders == {U[2]: ("1",)}
-    one.program("nvidia-smi", "sleep 30")
+    one.program("nvidia-smi", "exec sleep 600")  # `run` waits for a minute
     assert "its UUID is not known" in one.prolog(2, "1")
     one.program("nvidia-smi", "exit 9")
     assert "its UUID is not known" in one.prolog(2, "1")
