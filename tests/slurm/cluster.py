@@ -72,12 +72,13 @@ class Cluster:
         self.cgroups = cgroups
         self.name = f"fm{os.getpid()}"
         self.nodes = {short: f"{self.name}{short}" for short in gpus}
-        self._gpus = dict(gpus)
+        self.gpus = dict(gpus)
         self._programs = {"Prolog": prolog, "Epilog": epilog}
         self._ports = {short: free_port() for short in gpus}
         others = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
         self.environ = {**others, "SLURM_CONF": str(folder / "slurm.conf")}
         self._up: list[subprocess.Popen[bytes]] = []
+        self._sruns: list[subprocess.Popen[bytes]] = []
 
     # ---- life ----
 
@@ -117,15 +118,17 @@ class Cluster:
                 undo.callback(self._command, "scancel", "--signal=KILL", "--full", "--user=root", check=False)
 
     def _end_daemons(self) -> None:
-        for process in reversed(self._up):
+        ending = [*self._sruns, *reversed(self._up)]
+        for process in ending:
             process.terminate()
-        for process in reversed(self._up):
+        for process in ending:
             try:
                 process.wait(10)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(10)
         self._up.clear()
+        self._sruns.clear()
 
     def _end_steps(self) -> None:
         """slurmstepd and what it started outlive slurmd: they are found by our own folder and our own cgroups."""
@@ -196,7 +199,7 @@ class Cluster:
         key.write_bytes(os.urandom(1024))
         key.chmod(0o400)
         gres, nodes, first = [], [], 0
-        for short, count in self._gpus.items():
+        for short, count in self.gpus.items():
             for n in range(first, first + count):
                 device = self.folder / f"nvidia{n}"
                 if not device.exists():

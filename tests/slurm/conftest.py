@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from slurm.cluster import Cluster
@@ -9,8 +10,9 @@ from slurm.site import GPUS, Site, cluster_with_prolog
 
 
 @pytest.fixture(scope="session")
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with cluster_with_prolog(tmp_path_factory.mktemp("slurm"), GPUS) as cluster:
+def slurm() -> Iterator[Cluster]:
+    # pytest's own folders are root's alone, and slurmd starts jobs of other users from below this one.
+    with TemporaryDirectory(prefix="slurm-") as folder, cluster_with_prolog(Path(folder), GPUS) as cluster:
         yield cluster
 
 

@@ -12,6 +12,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -55,8 +56,16 @@ class Life:
 
     def end(self) -> None:
         """It exits with 0."""
-        with self.gate.open("w") as f:
-            f.write("go\n")
+        opened: list[int] = []
+
+        def waits() -> bool:
+            with suppress(OSError):  # nobody reads yet
+                opened.append(os.open(self.gate, os.O_WRONLY | os.O_NONBLOCK))
+            return opened != []
+
+        wait_for(f"job {self.job} waits to be told to end", waits, 30)
+        os.write(opened[0], b"go\n")
+        os.close(opened[0])
 
 
 #: What a job runs: $0 stands in the folder where jobs say who they are. In a het job the environment of every
@@ -75,7 +84,7 @@ class Jobs:
     """What jobs run, and what they say of themselves."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir()
+        """`folder`: one that any user's jobs can reach."""
         folder.chmod(0o777)
         self.folder = folder
         self.train = folder / "train.sh"

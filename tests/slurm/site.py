@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Self
 
 from rig import CollectorProcess
@@ -54,7 +55,9 @@ class Site:
     def __init__(self, slurm: Cluster, folder: Path, shorts: str, *, told: bool) -> None:
         """`told`: the agents look at what the prolog wrote, and may ask squeue; else they have the cgroups alone."""
         self.slurm = slurm
-        self.jobs = Jobs(folder / "jobs")
+        folder.mkdir(exist_ok=True)
+        self._jobs = TemporaryDirectory(prefix="slurm-jobs-")  # any user's can reach it
+        self.jobs = Jobs(Path(self._jobs.name))
         self.collector = CollectorProcess(folder / "books.sqlite")
         self.nodes: dict[str, Node] = {}
         for short in shorts:
@@ -64,7 +67,7 @@ class Site:
             self.nodes[name] = Node(
                 folder / short,
                 name,
-                GPUS[short],
+                slurm.gpus[short],
                 slurm.name,
                 self.collector.address,
                 options if told else (),
@@ -76,6 +79,7 @@ class Site:
 
     def __enter__(self) -> Self:
         with ExitStack() as undo:
+            undo.enter_context(self._jobs)
             undo.enter_context(self.collector)
             undo.callback(self.slurm.clear)
             for node in self.nodes.values():

@@ -21,11 +21,12 @@ pytestmark = [
 
 @pytest.mark.parametrize("site", ["a"], indirect=True)
 def test_three_jobs_at_once_and_somebody_outside_slurm(site: Site) -> None:
-    """Two of sbatch, one of srun, each with other work; and a process that Slurm knows nothing of."""
+    """Two of sbatch, one of another user's, one of srun, each with other work; and a process that Slurm does not know."""
     slurm, jobs, node = site.slurm, site.jobs, site.node()
     on = f"--nodelist={node.name}"
     first = slurm.sbatch(str(jobs.train), on, "--gres=gpu:1", "-J", "first")
-    second = slurm.sbatch(str(jobs.train), on, "--gres=gpu:1", "-J", "second")
+    other = ("--uid=nobody", "--output=/dev/null", "--chdir=/")
+    second = slurm.sbatch(str(jobs.train), on, "--gres=gpu:1", "-J", "second", *other)
     step = slurm.srun(on, "--gres=gpu:1", "-J", "third", str(jobs.train))
     lives = jobs.wait(3)
     third = next(life.job for life in lives if life.job not in (first, second))
@@ -46,6 +47,27 @@ def test_three_jobs_at_once_and_somebody_outside_slurm(site: Site) -> None:
     assert hmma_by_job(store) == want
     assert len({run for job in (first, second, third) for run in runs_of_job(store, job)}) == 3
     assert len(runs(store)) == 4
+
+
+def test_two_jobs_on_one_gpu(site: Site) -> None:
+    """The second job's process opens a GPU that Slurm gave to the first: a share each, and the device stays exact."""
+    slurm, jobs, node = site.slurm, site.jobs, site.node()
+    for name in ("first", "second"):
+        slurm.sbatch(str(jobs.train), f"--nodelist={node.name}", "--gres=gpu:1", "-J", name)
+    first, second = jobs.wait(2)
+    gpu = first.gpus[0]
+    alone = site.work({first: (1, 50)})[first]
+    node.hold_by(second.pid, gpu)
+    node.wait_read()
+    both = node.work(gpu, 2, 50)
+    node.wait_read(node.ended_ns)
+    site.finish([first, second])
+    store = site.close_the_books()
+    booked = hmma_by_job(store)
+    assert sum(booked.values()) == alone + both
+    assert booked.keys() == {str(first.job), str(second.job)}
+    assert alone < booked[str(first.job)]
+    assert booked[str(second.job)] > 0
 
 
 def test_an_array_of_two(site: Site) -> None:

@@ -8,7 +8,7 @@ from processes import wait_for
 from slurm.books import held, hmma_by_job
 from slurm.cluster import Cluster, missing
 from slurm.metered import SECOND
-from slurm.site import GPUS, Site, mapping, write_conf
+from slurm.site import GPUS, Site, cluster_with_prolog, mapping, write_conf
 
 pytestmark = [
     pytest.mark.skipif(bool(missing()), reason=missing()),
@@ -61,6 +61,21 @@ def test_an_allocated_gpu_that_idles_belongs_to_the_job(site: Site) -> None:
     assert held(store, node.uuid(spare))["idle"] > 0, "before and after it was nobody's"
     free = next(gpu for gpu in range(node.gpus) if gpu not in life.gpus)
     assert held(store, node.uuid(free)).keys() == {"idle"}
+
+
+def test_where_no_cgroup_names_a_job_the_prolog_does(tmp_path: Path) -> None:
+    """proctrack/linuxproc: the process is of no scheduler, and the GPU was given to the job."""
+    with (
+        cluster_with_prolog(tmp_path, {"a": 1}, cgroups=False) as slurm,
+        Site(slurm, tmp_path / "site", "a", told=True) as site,
+    ):
+        job = slurm.sbatch(str(site.jobs.train), "--gres=gpu:1")
+        (life,) = site.jobs.wait(1)
+        done = site.work({life: (1, 50)})[life]
+        site.finish([life])
+        slurm.wait_until(job, "COMPLETED")
+        store = site.close_the_books()
+    assert hmma_by_job(store) == {str(job): done}
 
 
 def test_a_prolog_that_can_do_nothing_neither_drains_the_node_nor_hinders_the_job(slurm: Cluster) -> None:
