@@ -142,9 +142,7 @@ def test_signals_that_contradict_each_other_are_unknown():
 
 
 def test_power_that_nobody_read_says_nothing():
-    rows = [
-        hour(n, tensor=0.42, gpus=64, measured=ALL_MEASURED & ~Measured.ENERGY, watts=0) for n in range(26)
-    ]
+    rows = [hour(n, tensor=0.42, gpus=64, measured=ALL_MEASURED & ~Measured.ENERGY) for n in range(26)]
     assert "steadiness of the power" not in spoken(guess(rows))
     assert guess(rows).kind is Kind.TRAINING
 

@@ -177,12 +177,17 @@ def test_what_a_run_modifies_is_found_over_the_stages_that_it_continues():
             Link("stage1", FINE_TUNES, "base"),
             Link("stage3", DATA, "samples"),
             Link("base", FINE_TUNES, "older"),
+            Link("samples", FROM, "teacher"),
+            Link("stage2", MERGES, "sibling"),
+            Link("sibling", FINE_TUNES, "another"),
         ]
     )
     assert lineage.originals("stage3") == ("base",)
     assert lineage.originals("samples") == ()
     modification = lineage.ancestors("stage3", BROAD, without=lineage.originals("stage3"))
-    assert {r.name for r in modification} == {"stage2", "stage1", "samples"}
+    counted = {r.name for r in modification if r.ruling.counted}
+    assert counted == {"stage2", "stage1", "samples", "sibling", "another"}
+    assert {r.name for r in modification} - counted == {"teacher"}
     assert lineage.descendants(["older"]) == {"base", "stage1", "stage2", "stage3"}
     assert lineage.descendants(["stage3"]) == frozenset()
 

@@ -86,9 +86,9 @@ class _Hour:
 def guess(hourly: Iterable[tuple[int, GroupKey, Iterable[int]]]) -> Guess:
     """From (hour since 1970, group, sums in books.SUM_FIELDS order) of one run."""
     hours = _added_up(hourly)
-    inner = [hours[h] for h in sorted(hours)][
-        1:-1
-    ]  # the first and the last are cut off by the run's own ends
+    for cut_off in (*sorted(hours)[:1], *sorted(hours)[1:][-1:]):  # by the run's own begin and end
+        del hours[cut_off]
+    inner = list(hours.values())
     known = [h for h in inner if h.elapsed]
     if len(known) < LEAST_HOURS:
         return _unknown(f"{len(known)} whole hours with tensor counters: expected at least {LEAST_HOURS}")
@@ -189,8 +189,7 @@ def _rhythm(hours: dict[int, _Hour], known: list[_Hour]) -> int | None:
     if len(known) < RHYTHM_HOURS:
         return None
     of_day: dict[int, tuple[int, int]] = {}
-    for number in sorted(hours)[1:-1]:
-        hour = hours[number]
+    for number, hour in hours.items():
         tensor, elapsed = of_day.get(number % 24, (0, 0))
         of_day[number % 24] = (tensor + hour.tensor, elapsed + hour.elapsed)
     shares = [_share(tensor, elapsed) for tensor, elapsed in of_day.values() if elapsed]
