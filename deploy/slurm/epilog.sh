@@ -48,7 +48,7 @@ main() {
     {
         flock -w 0.5 9 2>/dev/null
         for file in "$MAPPING_DIR"/GPU-* "$MAPPING_DIR"/MIG-* "$MAPPING_DIR"/[0-9]*; do
-            if [ -f "$file" ] && [ ! -L "$file" ] && grep -qx "$SLURM_JOB_ID" "$file"; then
+            if [ -f "$file" ] && grep -qx "$SLURM_JOB_ID" "$file"; then
                 let_go "$file"
             fi
         done
