@@ -83,6 +83,7 @@ def test_it_is_synced_before_anybody_is_told(path):
         ("INSERT OR REPLACE INTO entries SELECT 1, 0, 0, 'eve', 'x', '{}', prev_hash, hash FROM entries", "next"),
         ("INSERT INTO entries SELECT 4, 0, 0, 'eve', 'x', '{}', hash, hash FROM entries", "next number"),
         ("INSERT INTO entries SELECT 3, 0, 0, 'eve', 'x', '{}', prev_hash, hash FROM entries", "last hash"),
+        ("INSERT INTO entries SELECT 4, 0, 0, 'eve', 'x', '{}', hash, x'00' FROM entries WHERE entry_no = 2", "next"),
         ("INSERT INTO entries VALUES (NULL, 0, 0, 'eve', 'x', '{}', zeroblob(32), zeroblob(32))", "next number"),
         ("INSERT INTO entries VALUES (3, 0, 0, 'eve', 'x', '{}', NULL, zeroblob(32))", "last hash"),
     ],

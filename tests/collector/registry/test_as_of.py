@@ -108,6 +108,9 @@ def test_every_moment_of_a_history_is_answered_as_it_was_then(lab):
     keep()
     lab.say(Retract(2)) if False else lab.say(Retract(3))
     keep()
+    lab.desk.agent(Chain("n3"), oldest_seq=4)  # three records are gone: a loss, and an event
+    lab.commit()
+    keep()
     lab.say(Assign(TWO, ""))
     lab.say(Declare("b", owner="nlp"))
     lab.say(Link("b", Relation.FINE_TUNES, "a"))
