@@ -46,7 +46,7 @@ def test_every_setting_is_shown(tmp_path):
     shown = CollectorSettings(tmp_path / "b.db", linger_ms=7).shown()
     assert f"store = {tmp_path / 'b.db'}" in shown
     assert "linger_ms = 7" in shown
-    assert len(shown) == 10
+    assert len(shown) == 12
 
 
 @pytest.mark.parametrize(

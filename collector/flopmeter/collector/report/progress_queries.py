@@ -1,0 +1,45 @@
+"""What progress.py asks of the store: claims of a run's workloads, and their books by hour."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from flopmeter.collector.books import SUM_FIELDS, GroupKey, HourKey, Sums
+from flopmeter.collector.figures import Model
+from flopmeter.collector.law.progress import CLAIM_COLUMNS, ClaimHour, ClaimKey, claim_of
+from flopmeter.contract.w_table import WTable
+
+from .progress import progress_document
+
+if TYPE_CHECKING:
+    from .documents import WorkloadRow
+    from .queries import Reader
+
+_COLUMNS = ", ".join((*GroupKey._fields, *SUM_FIELDS))
+_KEYS = len(GroupKey._fields)
+
+
+def claimers(reader: "Reader") -> set[int]:
+    """Workloads of which anything was claimed; few stores have any."""
+    return {number for (number,) in reader.rows("SELECT DISTINCT workload_no FROM progress")}
+
+
+def run_progress(
+    reader: "Reader",
+    workloads: Sequence["WorkloadRow"],
+    claimed: set[int],
+    models: Mapping[int, Model],
+    table: WTable,
+) -> dict[str, Any] | None:
+    """A run's claims beside its counters; None where nothing was claimed."""
+    if claimed.isdisjoint(w.workload_no for w in workloads):
+        return None
+    claims: dict[ClaimKey, ClaimHour] = {}
+    hours: list[tuple[HourKey, str, Sums]] = []
+    for w in workloads:
+        sql = f"SELECT {CLAIM_COLUMNS} FROM progress WHERE workload_no = ?"  # noqa: S608
+        claims.update(map(claim_of, reader.rows(sql, (w.workload_no,))))
+        sql = f"SELECT hour, {_COLUMNS} FROM hourly WHERE workload_no = ?"  # noqa: S608
+        for hour, *rest in reader.rows(sql, (w.workload_no,)):
+            key = HourKey(hour, GroupKey._make(rest[:_KEYS]))
+            hours.append((key, w.dtype, [int(text) for text in rest[_KEYS:]]))
+    return progress_document(claims, hours, models, table, {w.dtype for w in workloads if w.dtype})

@@ -1,0 +1,44 @@
+"""Declared beside measured, for people. Pure: a document in, text out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flopmeter.cli.output import flop_text
+
+from .layout import Paint, hours, wrapped
+
+_NAME = 13  # where a line's text begins, as in runs_view
+_COLOURS = {"agrees": "green", "disagrees": "red", "cannot tell": "yellow"}
+
+
+def progress_view(p: Mapping[str, Any] | None, paint: Paint) -> list[str]:
+    """What training code claims of the run, and the counters over the same hours."""
+    if p is None:
+        return []
+    claimed, m = flop_text(int(p["declared_flop"])), p["measured"]
+    point, lower, upper = (flop_text(int(m[k])) for k in ("point", "lower", "upper"))
+    speaks = "the whole run" if not p["ranks"] else f"{p['ranks']} processes"
+    lines = [
+        f"{claimed} FLOP, at {flop_text(int(p['tokens']))} tokens, by {speaks}",
+        f"counters {point} FLOP, between {lower} and {upper}, in the same {p['hours']} h",
+    ]
+    if p["mfu"] is not None:
+        h = p["hfu"]
+        lines.append(
+            f"MFU {p['mfu']:.1%}, HFU {h['point']:.1%} ({h['lower']:.1%} to {h['upper']:.1%}) of the dense {p['dtype']} "
+            f"peak over {hours(p['device_seconds'])}"
+        )
+    if p["restarts_at_a_checkpoint"]:
+        lines.append(f"{p['restarts_at_a_checkpoint']} times back to a checkpoint: done again counts again")
+    if p["opening_left_out"]:
+        lines.append("tokens from before this run's jobs are left out")
+    if p["hours_without_formula"]:
+        lines.append(f"{p['hours_without_formula']} h left out: neither parameters nor FLOP per token said")
+    broken = [part for line in lines for part in wrapped(line, paint.width - _NAME, "", "")]
+    verdict = paint(p["agreement"], _COLOURS[p["agreement"]])
+    said = f"{verdict} within {p['margin_percent']} %" if p["agreement"] != "cannot tell" else verdict
+    return [
+        f"  {'declared':{_NAME - 2}}{broken[0]}",
+        *(" " * _NAME + part for part in broken[1:]),
+        f"{'':{_NAME}}{said}",
+    ]
