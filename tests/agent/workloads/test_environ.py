@@ -95,10 +95,16 @@ def test_what_a_site_adds_is_read_and_nothing_else() -> None:
         ("4712", "4711", "", False),
         ("4712", "4711", "9" * 10_000, False),
         ("4712", "x", "2", False),
-        ("s0123456789ABC", "4711", "2", False),
+        ("no number", "4711", "2", False),
     ],
 )
 def test_a_het_jobs_components_all_name_the_first(job: str, said: str, size: str, own: bool) -> None:
     workload = Workload(WorkloadKind.SLURM, job=job)
     got = corroborated(workload, {"SLURM_JOB_ID": said, "SLURM_HET_SIZE": size, "FLOPMETER_RUN": "gpt"})
     assert got.run == ("gpt" if own else "")
+
+
+def test_a_job_by_its_sluid_is_contradicted_by_no_number() -> None:
+    """From Slurm 26.05 on its cgroup bears the SLUID, and its environment the number still."""
+    by_sluid = Workload(WorkloadKind.SLURM, "s5K1KKYAYG5D00", "0")
+    assert corroborated(by_sluid, {"SLURM_JOB_ID": "4711", "FLOPMETER_RUN": "llama"}).run == "llama"

@@ -13,6 +13,7 @@ from flopmeter.contract.usage import Workload, WorkloadKind
 from flopmeter.contract.w_table import DTYPE_RATE
 
 from .labels import tidy_label
+from .slurm_cgroup import SLUID
 
 #: Names that tell what a run is (reference/deploy.md 1.4).
 RUN_VARIABLES = frozenset({
@@ -90,8 +91,11 @@ def corroborated(workload: Workload, environ: Mapping[str, str]) -> Workload:
 def of_slurm_job(job: str, environ: Mapping[str, str]) -> bool:
     """Whether an environment can be that of a process of `job`, by its Slurm variables; without any it can.
 
-    In a het job every component's names the first one, and the ids follow one another (tests/slurm/README.md).
+    In a het job every component's names the first one, and the ids follow one another (tests/slurm/README.md). A job
+    that its cgroup names by its SLUID (Slurm 26.05) cannot be compared: nothing contradicts.
     """
+    if SLUID.match(job):
+        return True
     said, size = environ.get("SLURM_JOB_ID", job), environ.get("SLURM_HET_SIZE", "")
     if said == job:
         return True
