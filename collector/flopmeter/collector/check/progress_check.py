@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from flopmeter.collector.figures import Model
-from flopmeter.collector.law.events import METHOD_DISAGREES
+from flopmeter.collector.law.events import METHOD_DISAGREES, NewEvent
 from flopmeter.collector.law.progress import CLAIM_COLUMNS, PROGRESS_PREFIX, ClaimKey, stored_claim
 from flopmeter.collector.law.progress_measured import COMPARED_HOURS, beside, disagreement, progress_event
 from flopmeter.collector.law.progress_watch import MARGIN
@@ -18,6 +18,7 @@ from flopmeter.contract.w_table import WTable
 
 from .event_check import StoredEvent
 from .rederive import Difference, Rederivation, compare
+from .standings import Standings
 
 
 class ProgressCheck:
@@ -29,8 +30,9 @@ class ProgressCheck:
         noted: Iterable[Noted],
         models: Mapping[int, Model],
         table: WTable,
+        standings: Standings,
     ) -> None:
-        self._models, self._table = models, table
+        self._models, self._table, self._standings = models, table, standings
         self._margins = sorted((n.from_position, n.value) for n in noted if n.name == MARGIN)
         self._waiting: dict[int, list[StoredEvent]] = {}
         for e in events:
@@ -52,31 +54,17 @@ class ProgressCheck:
         stored = json.loads(e.data)
         if stored.get("w_table") != self._table.id:
             return  # priced with another table: not to be derived here
-        span = _span(e, stored)
-        mine = books.workloads_of(e.subject)
-        rows = {k: r for k, r in books.claim_hours.items() if k.workload_no in mine and k.hour in span}
-        hours = [
-            (key, books.spans[key.group.workload_no].dtype, sums)
-            for key, sums in books.hourly.items()
-            if key.group.workload_no in mine and key.hour in span
-        ]
-        found = beside(rows, hours, self._models, self._table)
         margin = next((value for since, value in reversed(self._margins) if since <= e.position), 0)
-        side = disagreement(found, margin)
-        if side is None:
+        # By what was said at that commit: of one without a record it may have been new.
+        entries = [self._standings.applied_at(e.position), *self._standings.new_at(e.position + 1)]
+        span = _span(e, stored)
+        could = [self._derived(e, span, margin, books, n) for n in entries]
+        made = [event for event in could if event is not None]
+        if not made:
             raise Difference(
                 "events", e.name, "data", "claims that the counters rule out", "claims that they allow"
             )
-        expected = progress_event(
-            e.subject,
-            side,
-            found,
-            margin,
-            self._table.id,
-            span=span,
-            at_unix_ns=e.time_unix_ns,
-            position=e.position,
-        )
+        expected = next((event for event in made if event.data_json == e.data), made[0])
         compare(
             "events",
             e.name,
@@ -85,6 +73,32 @@ class ProgressCheck:
                 ("since_position", e.position, e.since_position),
                 ("data", expected.data_json, e.data),
             ],
+        )
+
+    def _derived(
+        self, e: StoredEvent, span: range, margin: int, books: Rederivation, entries: int
+    ) -> NewEvent | None:
+        mine = set(self._standings.workloads(e.subject, entries))
+        rows = {k: r for k, r in books.claim_hours.items() if k.workload_no in mine and k.hour in span}
+        hours = [
+            (key, books.spans[no].dtype, books.hourly[key])
+            for no in mine
+            for key in books.hours.get(no, ())
+            if key.hour in span
+        ]
+        found = beside(rows, hours, self._models, self._table)
+        side = disagreement(found, margin)
+        if side is None:
+            return None
+        return progress_event(
+            e.subject,
+            side,
+            found,
+            margin,
+            self._table.id,
+            span=span,
+            at_unix_ns=e.time_unix_ns,
+            position=e.position,
         )
 
 
