@@ -4,11 +4,12 @@ import os
 from collections.abc import Mapping
 
 import pytest
-from metering import JOB_A, JOB_B, SECOND, device
+from metering import JOB_A, JOB_B, SECOND, Gpu, device, meter
 
 from flopmeter.agent.reading import Process, Reading
 from flopmeter.agent.workloads.allocations import Allocations
 from flopmeter.agent.workloads.attribution import NO_HOST_PIDS, UNSEEN_NS, Attributor, Holding
+from flopmeter.agent.workloads.known import MAX_KNOWN
 from flopmeter.agent.workloads.processes import ProcFinder
 from flopmeter.contract.ids import check_label
 from flopmeter.contract.usage import IDLE, UNATTRIBUTED, Workload, WorkloadKind
@@ -259,6 +260,37 @@ def test_an_answer_that_stays_costs_no_look(pids: tuple[int, ...]) -> None:
     scheduler.give({"GPU-0": (ALLOCATED_A,)}, at_ns=2)  # another answer that says the same
     assert attributor.attribute(reading(*pids)) is first
     assert len(finder.asked) == len(pids)
+
+
+def test_a_workload_that_turns_out_to_have_another_name_did_not_change_hands() -> None:
+    scheduler = Scheduler()
+    attributor = Attributor(
+        Finder({1: Workload(WorkloadKind.SLURM, job="s5K1KKYAYG5D0", step="0"), 2: JOB_A}), [scheduler]
+    )
+    first = attributor.attribute(reading(1))
+    scheduler.more["s5K1KKYAYG5D0"] = {"job": "1"}  # Slurm's unique id of job 1
+    assert attributor.attribute(reading(2)).workload == first.workload
+    assert first.workload is not None
+    told = attributor.describe(first.workload)
+    assert (told.job, told.run, told.dtype) == ("1", "a", "bf16")
+    finder = Finder({1: JOB_B, 2: JOB_A})
+    other = Attributor(finder, [scheduler])
+    assert other.attribute(reading(1)).workload != other.attribute(reading(2)).workload
+
+
+def test_a_year_of_short_jobs_does_not_grow_it() -> None:
+    jobs = {
+        pid: Workload(WorkloadKind.SLURM, job=str(pid), step="0", run=f"r{pid}") for pid in range(1, 3_000)
+    }
+    attributor = Attributor(Finder(dict(jobs)))
+    agent, gpu = meter(attributor=attributor, window=10 * SECOND), Gpu()
+    named = set()
+    for pid in jobs:
+        gpu.run(SECOND, {249: 900})
+        found = gpu.reading(pid * SECOND, workload=None, processes=(Process(pid, pid),))
+        named |= {w.run for s in agent.observe(found) for w in s.batch.workloads}
+    assert len(attributor._known) <= MAX_KNOWN + 20
+    assert named >= {f"r{pid}" for pid in range(1, 2_980)}  # and none was forgotten before it was sealed
 
 
 def test_this_very_process() -> None:

@@ -120,6 +120,10 @@ def test_processes_that_count_their_own_are_added_up() -> None:
     found = claims.of([A0])
     assert found is not None
     assert (found.tokens, found.ranks) == (5, 0)
+    claims.hear(1, datagram(tokens=7, ranks=1), 5, 5)  # and back again
+    found = claims.of([A0])
+    assert found is not None
+    assert (found.tokens, found.ranks) == (7, 1)
 
 
 def test_a_sender_that_cannot_be_told_is_counted() -> None:

@@ -5,7 +5,7 @@ by rules.py: the processes that hold the device, each found by its cgroup, and w
 The meter gets a key (known.py); all that is known of a workload is put to it when the window is sealed.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from flopmeter.agent.metering.shares import Part, weigh
@@ -14,7 +14,7 @@ from flopmeter.contract.usage import IDLE, UNATTRIBUTED, Device, Workload
 
 from .allocations import AllocationSource
 from .claims import Claim, Claims, Place
-from .known import Known
+from .known import Known, together
 from .labels import tidy
 from .processes import WorkloadFinder
 from .rules import Holders, holders_of, name
@@ -163,38 +163,38 @@ class Attributor:
     # ---- looking -------------------------------------------------------------------------------
 
     def _given(self, entity: str) -> Holders:
+        found = self._allocated(entity)
+        return found[0] if found else ()
+
+    def _allocated(self, entity: str) -> tuple[Holders, int] | None:
+        """To whom, and at what time that was true."""
         for source in self._sources:
             latest = source.latest()
             if latest is None:
                 continue
             given = latest.by_entity.get(entity) or latest.by_entity.get(self._parents.get(entity, ""))
             if given:
-                return given
-        return ()
-
-    def _since_ns(self, entity: str) -> int:
-        """When the present holders by allocation were first seen to be it: no later than the newest answer."""
-        at = [
-            latest.at_boot_ns for s in self._sources if (latest := s.latest()) and entity in latest.by_entity
-        ]
-        return min(at, default=0)
+                return given, latest.at_boot_ns
+        return None
 
     def _look(self, reading: Reading, given: Holders, last: _Last | None) -> _Last:
         """Ask for the processes anew, and put them and the allocation together."""
         entity, now, processes = reading.entity, reading.t_boot_ns, reading.processes or ()
         tidied = tuple(map(tidy, given))
         found = [self._find(p) for p in processes]
+        self._tell_sources(entity, found)
+        held = {key for keys in last.whose for key in keys} if last is not None else set()
         whose: list[Holders] = []
         for workload in found:
             holders, odd = holders_of(workload, tidied)
-            keys = tuple(map(self._known.learn, holders)) or (UNATTRIBUTED,)
+            keys = tuple([self._key(holder, held) for holder in holders]) or (UNATTRIBUTED,)
             whose.append(keys)
             if workload is not None and len(keys) == 1:
                 self._places.setdefault(keys[0], set()).add((workload.kind, workload.job, workload.step))
             if odd:
                 self._remark(entity, odd)
         if not processes:
-            whose = [tuple(map(self._known.learn, tidied))]
+            whose = [tuple([self._key(holder, held) for holder in tidied])]
         same = last is not None and _same(last.processes, processes)
         since = last.since_ns if last is not None and same else now
         again = 0
@@ -203,14 +203,29 @@ class Attributor:
             if now - since >= UNSEEN_NS and not any(found):
                 self._remark("", NO_HOST_PIDS)
         before = last.processes if last is not None else processes
-        began = _began_ns(before, processes) if processes else self._since_ns(entity)
+        began = _began_ns(before, processes) if processes else (self._allocated(entity) or ((), 0))[1]
         holding = _holding(whose, began)
         if not processes and reading.processes is not None:
             holding = holding._replace(waiting=True)
-        self._tell_sources(entity, found)
         kept = _Last(processes, given, holding, tuple(whose), since, again)
         self._last[entity] = kept
         return kept
+
+    def _key(self, workload: Workload, held: Collection[Workload]) -> Workload:
+        """What to meter it by. A source may learn that it is one of those that `held` the entity under another name.
+
+        So it is with a pod: its cgroup has a UID, the kubelet's first list only a name. It did not change hands.
+        """
+        key = self._known.learn(workload)
+        if self._sources and key not in held:
+            told = self.describe(key)
+            for old in held:
+                before = self.describe(old)
+                same = (before.kind, before.job, before.step) == (told.kind, told.job, told.step)
+                if same and together(before, told) is not None:
+                    self._known.add(old, workload)
+                    return old
+        return key
 
     def _places_of(self, key: Workload) -> Iterable[Place]:
         return self._places.get(key) or ((key.kind, key.job, key.step),)

@@ -47,6 +47,12 @@ class Known:
         self._described[key] = found
         return key
 
+    def add(self, key: Workload, found: Workload) -> None:
+        """`found` is the workload with that key, under another name."""
+        both = together(self._described.get(key, key), found)
+        if both is not None:
+            self._described[key] = both
+
     def describe(self, key: Workload) -> Workload:
         """All that is known of the workload with that key; `key` itself if nothing is."""
         return self._described.get(key, key)
