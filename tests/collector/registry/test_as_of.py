@@ -24,6 +24,7 @@ from flopmeter.collector.registry.entries import (
     Statement,
     Tag,
 )
+from flopmeter.collector.registry.reporting import run_report
 from flopmeter.collector.registry.say import say
 from flopmeter.collector.report.queries import asked, reading
 from flopmeter.contract.usage import IDLE, Workload, WorkloadKind
@@ -123,6 +124,26 @@ def test_every_moment_of_a_history_is_answered_as_it_was_then(lab):
     for moment, document in kept.items():
         assert printed_as_of(lab.path, moment) == document, moment
     assert printed_as_of(lab.path, lab.desk.now) == printed(lab.path, lab.desk.now)
+
+
+def test_no_answer_reads_a_table_as_it_stands_today(lab):
+    """Whatever a report will ask of the store one day: it must be laid over, or have no time (models' numbers)."""
+    lab.record(0, busy(0), busy(1, 1))
+    lab.commit()
+    lab.say(Declare("a", owner="x"))
+    read: set[str] = set()
+
+    def watch(action, table, _column, schema, within):
+        if action == sqlite3.SQLITE_READ and schema == "main" and within is None:
+            read.add(table)
+        return sqlite3.SQLITE_OK
+
+    with reading_as_of(lab.path, lab.desk.now) as then:
+        then.reader._db.set_authorizer(watch)
+        _documents(then.reader, lab.desk.now)
+        run_report(then.reader, "a", asked(lab.desk.now, shipped()))
+        then.reader._db.set_authorizer(None)
+    assert read <= {"models"}
 
 
 def test_nothing_is_changed_by_asking(lab):

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from flopmeter.collector.check.rederive import RECORD_COLUMNS, Difference, Rederivation
 from flopmeter.collector.check.stored import stored_books
 from flopmeter.collector.errors import StoreError
+from flopmeter.collector.law.progress import stored_claim
 from flopmeter.collector.report.queries import Reader, reading
 
 Progress = Callable[[int, int], None]
@@ -82,6 +83,7 @@ def _lay_over(reader: Reader, books: Rederivation, last: int, unix_ns: int) -> N
         ((a.agent_no, a.position, a.head.usual_window_ns) for a in books.agents.values() if a.position),
     )
     _fill(reader, "claims", (claim.row for claim in books.claims.rows))
+    _fill(reader, "progress", (stored_claim(key, claim) for key, claim in books.claim_hours.items()))
     reader.rows("CREATE TEMP TABLE workloads AS SELECT * FROM main.workloads WHERE 0")
     for number, span in books.spans.items():
         reader.rows(
