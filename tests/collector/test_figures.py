@@ -119,12 +119,17 @@ def test_incremental_and_whole_agree_bounds_are_ordered_and_totals_only_grow(row
     assert sum(p.operations.point for n, p in report.by_pipe.items() if not p.integer) == report.flop.point
 
 
-def test_a_copy_does_not_share_sums():
-    first = Tally()
-    first.add(key(), "", sums(hmma_cycles=1))
-    second = first.copy()
-    second.add(key(), "", sums(hmma_cycles=1))
-    assert first.figures(MODELS, TABLE)[0].point * 2 == second.figures(MODELS, TABLE)[0].point
+def test_a_tally_with_another_included_is_that_of_both_and_shares_no_sums_with_it():
+    first, second = Tally(), Tally()
+    for into, dtype in ((first, ""), (second, ""), (second, "bf16")):
+        into.add(key(), dtype, sums(hmma_cycles=1))
+    alone = first.figures(MODELS, TABLE)[0].point
+    both = Tally()
+    both.include(first)
+    both.include(second)
+    assert both.figures(MODELS, TABLE)[0].point == alone + second.figures(MODELS, TABLE)[0].point
+    both.add(key(), "", sums(hmma_cycles=1))
+    assert first.figures(MODELS, TABLE)[0].point == alone
 
 
 def test_an_unknown_device_is_neither_guessed_nor_safely_below():

@@ -7,6 +7,7 @@ same after a year as after a minute, and rounding happens once per merged group,
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import add
 from typing import NamedTuple
 
 from flopmeter.contract.evidence_class import EvidenceClass
@@ -68,11 +69,11 @@ class Tally:
             for i, number in enumerate(numbers):
                 sums[i] += number
 
-    def copy(self) -> "Tally":
-        """An independent copy, for a writer that may have to roll back."""
-        other = Tally()
-        other._sums = {key: list(sums) for key, sums in self._sums.items()}
-        return other
+    def include(self, other: "Tally") -> None:
+        """Add all of another one."""
+        for key, numbers in other._sums.items():  # noqa: SLF001
+            sums = self._sums.get(key)
+            self._sums[key] = list(numbers) if sums is None else list(map(add, sums, numbers))
 
     def priced(self, models: Mapping[int, Model], table: WTable) -> list[Priced]:
         return [_price(key, sums, models[key.model_no], table) for key, sums in sorted(self._sums.items())]

@@ -19,7 +19,7 @@ from .ingest.admission import Admission, read_admit_file
 from .ingest.intake import Intake
 from .ingest.server import MAX_STREAMS, REVIEW_S, IngestServer
 from .ingest.writer import Writer
-from .law.regimes import with_site
+from .law.regimes import MODIFICATION, with_site
 from .law.sink import EventLog, check_event_log
 from .metrics import Counters
 from .settings import CollectorSettings, split_address
@@ -66,7 +66,7 @@ class Collector:
         s = self.settings
         admission = Admission(read_admit_file(s.admit) if s.admit else {}, s.admit_new)
         try:
-            regimes = with_site(s.regimes)
+            regimes = (*with_site(s.regimes), *with_site(s.regimes, MODIFICATION))
         except RegimeError as e:  # a setting that cannot be used; `regimes check` answers yes or no instead
             raise SettingsError(f"--regimes: {e}", e.hint) from e
         estimates = _estimates(s.estimates) if s.estimates else ()
@@ -83,6 +83,8 @@ class Collector:
                 regimes,
                 sinks=sinks,
                 estimates=estimates,
+                unattributed_minutes=s.unattributed_minutes,
+                progress_margin_percent=s.progress_margin_percent,
                 rules=rules,
                 unix_ns=self._unix_ns,
             )

@@ -19,6 +19,7 @@ from flopmeter.collector.law.events import (
     to_cloudevent,
 )
 from flopmeter.collector.law.regimes import shipped
+from flopmeter.collector.law.standing import plain
 from flopmeter.contract.flop import ZERO, Figure
 
 NOW = int(datetime(2026, 11, 21, tzinfo=UTC).timestamp()) * 10**9
@@ -27,15 +28,9 @@ AGENT = bytes(range(16))
 
 
 def raise_for(figure, raised=frozenset(), *, at=NOW, regimes=None, ops=ZERO, run="r"):
+    by = shipped() if regimes is None else regimes
     return threshold_events(
-        run,
-        figure,
-        shipped() if regimes is None else regimes,
-        raised,
-        at_unix_ns=at,
-        since_position=7,
-        position=9,
-        integer_ops=ops,
+        plain(run, figure, ops, by), by, raised, at_unix_ns=at, since_position=7, position=9
     )
 
 

@@ -9,7 +9,9 @@ from desk import DAY_NS, Desk
 
 from flopmeter.collector.check.fsck import check_store, result_text
 from flopmeter.collector.ingest.decide import TAKEN
+from flopmeter.collector.law.profiles import profile_of
 from flopmeter.collector.law.regimes import shipped
+from flopmeter.collector.law.standing import text_of
 
 OLD = next(r for r in shipped() if r.comparison == ">=" and r.ends is None)
 #: Crossed by a window of busy(); in force long before.
@@ -96,10 +98,17 @@ def test_after_a_failed_commit_all_is_judged_again_and_nothing_raised_twice(path
 
 def test_another_text_of_a_regime_ends_the_first(path):
     run_once(path, [LOW])
-    with Desk(path, [replace(LOW, digest="33" * 32)]) as desk:
+    other = replace(LOW, digest="33" * 32)
+    with Desk(path, [other]) as desk:
         look(desk)
         rows = desk.rows("SELECT digest, from_position, until_position FROM judged ORDER BY digest")
-        assert rows == [("11" * 32, 1, 1), ("33" * 32, 2, None)]
+        assert rows == [(text_of(LOW), 1, 1), (text_of(other), 2, None)]
+
+
+def test_another_text_of_a_counting_profile_is_another_text_of_its_regimes():
+    assert text_of(replace(LOW, counting="executed")) == LOW.digest
+    broad, narrow = (text_of(replace(LOW, counting=name)) for name in ("eu-broad", "eu-narrow"))
+    assert broad == f"{LOW.digest}+{profile_of('eu-broad').digest}" != narrow
 
 
 def test_fsck_misses_the_event_of_a_stopped_run_and_one_that_came_late(path):

@@ -3,9 +3,9 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from flopmeter.collector.figures import Model, Tally
+from flopmeter.collector.figures import Model
 from flopmeter.collector.ingest.silence import is_silent, silent_after_ns
 from flopmeter.collector.law.cross_check import CHECK_PREFIX, Flag, check_event
 from flopmeter.collector.law.events import (
@@ -15,30 +15,33 @@ from flopmeter.collector.law.events import (
     METHOD_DISAGREES,
     THRESHOLD_CROSSED,
     THRESHOLD_UNDETERMINED,
+    USAGE_UNATTRIBUTED,
+    NewEvent,
     event_id,
     silent_event,
-    threshold_events,
-    threshold_key,
-    threshold_state,
     time_text,
 )
+from flopmeter.collector.law.profiles import profile_of
+from flopmeter.collector.law.progress import PROGRESS_PREFIX
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.law.rules import in_force
-from flopmeter.contract.flop import ZERO
+from flopmeter.collector.law.standing import run_events, text_of
 from flopmeter.contract.w_table import WTable
 
 from .rederive import AgentBooks, Difference, compare
+from .standings import Standings
 
 _HOUR_NS = 3_600_000_000_000
 
 _THRESHOLD_TYPES = (THRESHOLD_UNDETERMINED, THRESHOLD_CROSSED)
 _PREFIX: Mapping[str, str | tuple[str, ...]] = {
-    THRESHOLD_UNDETERMINED: "threshold:",
-    THRESHOLD_CROSSED: "threshold:",
+    THRESHOLD_UNDETERMINED: ("threshold:", "modification:"),
+    THRESHOLD_CROSSED: ("threshold:", "modification:"),
     COVERAGE_LOST: "loss:",
     EVIDENCE_FORK: "fork:",
     AGENT_SILENT: "silent:",
-    METHOD_DISAGREES: ("method:", CHECK_PREFIX),
+    METHOD_DISAGREES: ("method:", CHECK_PREFIX, PROGRESS_PREFIX),
+    USAGE_UNATTRIBUTED: "unattributed:",
 }
 #: What a threshold event says that follows from the books alone, whatever the regime file's wording was.
 _FROM_BOOKS = ("run", "regime", "verdict", "estimate", "flop", "integer_ops")
@@ -85,8 +88,10 @@ class EventCheck:
         *,
         judged: Iterable[JudgedRow],
         heads: Mapping[str, AgentBooks],
+        standings: Standings,
     ) -> None:
-        """`heads`, by agent id in hex, are the derived ones: they move between the calls of `at`."""
+        """`heads`, by agent id in hex, and `standings` are derived: they move between the calls of `at`."""
+        self._standings = standings
         self._regimes = {r.id: r for r in regimes}
         self._models, self._table = models, table
         self.events = tuple(events)
@@ -103,6 +108,7 @@ class EventCheck:
                 if row.until_position is None:
                     self._judged_now.add((row.regime, row.digest))
         self.unknown_regimes: set[str] = set()
+        self.other_profiles: set[str] = set()  # that events were counted by, in another text than today's
         for number, e in enumerate(self.events, 1):
             self._check_row(number, e)
             if e.type in _THRESHOLD_TYPES:
@@ -128,14 +134,14 @@ class EventCheck:
     @property
     def not_judged(self) -> list[str]:
         """Regimes that this store's collector does not judge by, as they are here: their events are not owed."""
-        return sorted(r.id for r in self._regimes.values() if (r.id, r.digest) not in self._judged_now)
+        return sorted(r.id for r in self._regimes.values() if (r.id, text_of(r)) not in self._judged_now)
 
-    def at(self, position: int, tallies: Mapping[str, Tally], received_unix_ns: int) -> None:
+    def at(self, position: int, received_unix_ns: int) -> None:
         """The books stand at `position`, whose record came at that time. Raises Difference."""
         for e in self._before.pop(position, ()):
-            self._false_before(e, tallies, received_unix_ns)
+            self._false_before(e, received_unix_ns)
         for e in self._at.pop(position, ()):
-            self._true_at(e, tallies)
+            self._true_at(e)
         for e in self._silences.pop(position, ()):
             self._silent_at(e)
 
@@ -162,29 +168,53 @@ class EventCheck:
             said = f"over {limit_s:.0f} s after {since}, and no stop on purpose"
             raise Difference("events", e.name, "time_unix_ns", said, time_text(e.time_unix_ns))
 
-    def _figures(self, run: str, tallies: Mapping[str, Tally]) -> Any:
-        tally = tallies.get(run)
-        return (ZERO, ZERO) if tally is None else tally.figures(self._models, self._table)
-
     def _regime(self, e: StoredEvent) -> Regime | None:
+        """The regime of an event; None, and noted, if it is not known here, or its profile was another text then."""
         regime_id = e.key.split(":")[1]
         regime = self._regimes.get(regime_id)
         if regime is None:
             self.unknown_regimes.add(regime_id)
+            return None
+        profile = profile_of(regime.counting)
+        counted_by = json.loads(e.data).get("countable")
+        digest = counted_by.get("profile_digest") if isinstance(counted_by, dict) else None
+        if digest is not None and profile is not None and digest != profile.digest:
+            self.other_profiles.add(str(counted_by.get("profile")))
+            return None
         return regime
 
-    def _false_before(self, e: StoredEvent, tallies: Mapping[str, Tally], received_unix_ns: int) -> None:
+    def _entries(self, e: StoredEvent) -> int:
+        """Up to which entry the event says that it was judged. Raises Difference if none of its commit's."""
+        said = json.loads(e.data).get("entries", "0")
+        here = self._standings.applied_at(e.position)
+        # A commit of no record judges by what was said since, at the position that the commit before left.
+        allowed = [here, *self._standings.new_at(e.position + 1)]
+        if said not in map(str, allowed):
+            raise Difference("events", e.name, "data.entries", " or ".join(map(str, allowed)), said)
+        return int(said)
+
+    def _keys(self, run: str, entries: int, regime: Regime, at_unix_ns: int) -> dict[str, NewEvent]:
+        stands = self._standings.of(run, entries, [regime])
+        if stands is None:
+            return {}
+        derived = run_events(
+            stands, [regime], frozenset(), at_unix_ns=at_unix_ns, since_position=0, position=0
+        )
+        return {event.key: event for event in derived}
+
+    def _false_before(self, e: StoredEvent, received_unix_ns: int) -> None:
         regime = self._regime(e)
         if regime is None:
             return
-        flop, ops = self._figures(e.subject, tallies)
-        state = threshold_state(flop, regime, ops)
-        if state is None or threshold_key(regime.id, e.subject, *state) != e.key:
+        entries = self._entries(e)
+        at = {e.since_position, e.since_position + 1}
+        if any(entries in self._standings.new_at(position) for position in at):
+            entries = self._standings.before(entries)  # what was said last is what may have made it true
+        if e.key not in self._keys(e.subject, entries, regime, received_unix_ns):
             return
-        # Late by right: the regime was not in force when that record came, or this text of it (or this
-        # W table) was new to the collector at this event. From then on every commit judged by it.
-        new_at = self._judged_from.get((regime.id, regime.digest), set())
-        if not in_force(regime, received_unix_ns) or new_at & {e.since_position, e.since_position + 1}:
+        # Late by right: this text of the regime (or this W table) was new to the collector at this event. From then
+        # on every commit judged by it.
+        if self._judged_from.get((regime.id, text_of(regime)), set()) & at:
             return
         raise Difference(
             "events",
@@ -194,38 +224,30 @@ class EventCheck:
             e.since_position,
         )
 
-    def _true_at(self, e: StoredEvent, tallies: Mapping[str, Tally]) -> None:
+    def _true_at(self, e: StoredEvent) -> None:
         regime = self._regime(e)
         if regime is None:
             return
-        flop, ops = self._figures(e.subject, tallies)
-        derived = threshold_events(
-            e.subject,
-            flop,
-            [regime],
-            frozenset(),
-            at_unix_ns=e.time_unix_ns,
-            since_position=e.since_position,
-            position=e.position,
-            integer_ops=ops,
-        )
-        expected = derived[0] if derived else None
-        if expected is None or expected.key != e.key:
+        entries = self._entries(e)
+        derived = self._keys(e.subject, entries, regime, e.time_unix_ns)
+        expected = derived.get(e.key)
+        if expected is None:
+            tally = self._standings.executed(e.subject, entries)
+            flop = tally.figures(self._models, self._table)[0]
             said = f"lower {flop.lower}, point {flop.point}, upper {flop.upper} at position {e.position}"
-            raise Difference(
-                "events", e.name, "key", expected.key if expected else f"no event: {said}", e.key
-            )
+            raise Difference("events", e.name, "key", next(iter(derived), f"no event: {said}"), e.key)
         compare("events", e.name, [("type", expected.type, e.type)])
         stored = json.loads(e.data)
-        if stored.get("regime_digest") == regime.digest and stored.get("w_table") == self._table.id:
+        same = stored.get("regime_digest") == regime.digest and stored.get("w_table") == self._table.id
+        if same and "entries" in stored:
             compare("events", e.name, [("data", expected.data_json, e.data)])
         for field in _FROM_BOOKS:
-            compare("events", e.name, [(f"data.{field}", expected.data[field], stored.get(field))])
+            if field in expected.data:
+                compare("events", e.name, [(f"data.{field}", expected.data[field], stored.get(field))])
 
     def finish(
         self,
         position: int,
-        tallies: Mapping[str, Tally],
         received_unix_ns: int,
         loss_keys: Mapping[str, str],
         fork_keys: Mapping[str, str],
@@ -235,7 +257,7 @@ class EventCheck:
             for e in sorted((e for events in waiting.values() for e in events), key=lambda e: e.event_no):
                 raise Difference("events", e.name, "position", f"at most {position}", e.position)
         keys = {e.key for e in self.events}
-        self._none_missing(keys, tallies, received_unix_ns)
+        self._none_missing(keys, received_unix_ns)
         for kind, wanted, rows in (
             (COVERAGE_LOST, loss_keys, "losses"),
             (EVIDENCE_FORK, fork_keys, "conflicts"),
@@ -249,26 +271,27 @@ class EventCheck:
                 if e.type == kind and e.key not in wanted:
                     raise Difference(rows, e.name, "row", "the row that this event is about", "none")
 
-    def _none_missing(self, keys: set[str], tallies: Mapping[str, Tally], received_unix_ns: int) -> None:
+    def _none_missing(self, keys: set[str], received_unix_ns: int) -> None:
         """What holds at the end, of any run, under a regime in force when the last record came, was raised."""
         owed = [
             r
             for r in self._regimes.values()
             # Its commit may have been a little later, and by then a regime may have lapsed.
-            if (r.id, r.digest) in self._judged_now
+            if (r.id, text_of(r)) in self._judged_now
             and in_force(r, received_unix_ns)
             and in_force(r, received_unix_ns + _HOUR_NS)
         ]
-        for run in sorted(tallies):
-            flop, ops = self._figures(run, tallies)
-            for regime in owed:
-                state = threshold_state(flop, regime, ops)
-                if state is None:
-                    continue
-                key = threshold_key(regime.id, run, *state)
-                if key not in keys:
-                    said = f"an event: lower {flop.lower}, point {flop.point}, upper {flop.upper}"
-                    raise Difference("events", f"key {key}", "row", said, "none")
+        entries = max((a.entry_no for a in self._standings.applied), default=0)
+        for run in self._standings.runs(entries):
+            stands = self._standings.of(run, entries, owed)
+            if stands is None:
+                continue
+            for event in run_events(
+                stands, owed, keys, at_unix_ns=received_unix_ns, since_position=0, position=0
+            ):
+                flop = stands.executed.flop
+                said = f"an event: lower {flop.lower}, point {flop.point}, upper {flop.upper}"
+                raise Difference("events", f"key {event.key}", "row", said, "none")
 
 
 def check_flags(events: Iterable[StoredEvent], owed: Mapping[str, tuple[Flag, int]]) -> None:

@@ -13,11 +13,14 @@ from typing import Any
 from flopmeter.collector.books import SUM_FIELDS, GroupKey, HourKey
 from flopmeter.collector.ingest.intake import verified
 from flopmeter.collector.law.events import twice_key
+from flopmeter.collector.law.progress import CLAIM_COLUMNS
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.registry.chain import check_chain
 from flopmeter.collector.registry.checks import Known, KnownJob
-from flopmeter.collector.registry.entries import External, JobKey
+from flopmeter.collector.registry.codec import to_entry
+from flopmeter.collector.registry.entries import Entry, External, JobKey
 from flopmeter.collector.report.queries import Reader, reading
+from flopmeter.collector.store.base import Noted
 from flopmeter.collector.store.entries import SELECT, entry_rows
 from flopmeter.contract.errors import ContractError
 from flopmeter.contract.record import parse_record, record_hash
@@ -25,6 +28,7 @@ from flopmeter.contract.w_table import current
 
 from .event_check import EventCheck, JudgedRow, StoredEvent, check_flags
 from .method_check import MethodCheck
+from .progress_check import ProgressCheck, check_claims
 from .rederive import (
     RECORD_COLUMNS,
     AgentBooks,
@@ -34,7 +38,9 @@ from .rederive import (
     compare,
     models_by_no,
 )
+from .standings import Applied, Standings
 from .stored import stored_books
+from .unattributed_check import UnattributedCheck, nodes_of
 
 _SUMS = ", ".join(SUM_FIELDS)
 _KEY = ", ".join(GroupKey._fields)
@@ -106,6 +112,8 @@ def _check(
     stored = stored_books(reader)
     books, names, by_no = stored.books, stored.names, stored.books.agents
     counts["agents"] = len(by_no)
+    models = models_by_no(names.models)
+    standings = Standings(books, _said(reader), _applied(reader), models, current())
     events = EventCheck(
         (
             StoredEvent(*r)
@@ -114,20 +122,26 @@ def _check(
             )
         ),
         regimes,
-        models_by_no(names.models),
+        models,
         current(),
         judged=(
             JudgedRow(*r)
             for r in db("SELECT regime, digest, w_table, from_position, until_position FROM judged")
         ),
         heads={a.agent_id.hex(): a for a in by_no.values()},
+        standings=standings,
     )
     counts["events"] = len(events.events)
-    methods = MethodCheck(events.events, models_by_no(names.models), current())
+    methods = MethodCheck(events.events, models, current(), standings)
+    noted = [Noted(*r) for r in db("SELECT name, value, from_position, from_unix_ns FROM noted")]
+    checks = (
+        UnattributedCheck(events.events, nodes_of(names.workloads), noted, models, current()),
+        ProgressCheck(events.events, noted, models, current(), standings),
+    )
     forks = _conflicts(reader, by_no)
 
     whole = reader.rows("SELECT count(*) FROM records").fetchone()[0]
-    events.at(0, books.tallies, 0)
+    events.at(0, 0)
     for row in db(f"SELECT {RECORD_COLUMNS} FROM records ORDER BY position"):  # noqa: S608
         books.take(row)
         if (row[2], row[3], bytes(row[6])) in forks:
@@ -138,8 +152,10 @@ def _check(
                 "another than the record's",
                 bytes(row[6]),
             )
-        events.at(books.position, books.tallies, books.received_unix_ns)
+        events.at(books.position, books.received_unix_ns)
         methods.at(books)
+        for check in checks:
+            check.at(books)
         counts["records"] += 1
         if progress is not None and (counts["records"] % PROGRESS_EVERY == 0 or counts["records"] == whole):
             progress(counts["records"], whole)
@@ -172,8 +188,11 @@ def _check(
         ): f"{by_no[one].name} and {by_no[two].name}"
         for entity, one, two in sorted(books.claims.pairs)
     }
-    events.finish(books.position, books.tallies, books.received_unix_ns, stored.loss_keys, fork_keys)
+    events.finish(books.position, books.received_unix_ns, stored.loss_keys, fork_keys)
     methods.finish(books.position)
+    for check in checks:
+        check.finish(books)
+    check_claims(reader.rows(f"SELECT {CLAIM_COLUMNS} FROM progress"), books)  # noqa: S608
     check_flags(events.events, books.flags)
     for event_no, sink in db(
         "SELECT event_no, sink FROM outbox WHERE event_no NOT IN (SELECT event_no FROM events)"
@@ -183,6 +202,13 @@ def _check(
         notes.append(
             f"runs are not judged by {', '.join(events.not_judged)} (or not by this text of it, or not with this W "
             "table): the collector has not been started with it; its events were not looked for"
+        )
+    later = counts["entries"] - max((a.entry_no for a in standings.applied), default=0)
+    if later:
+        notes.append(f"the last {later} entries were not yet judged by: no collector has committed since")
+    if events.other_profiles:
+        notes.append(
+            f"events counted by another text of {', '.join(sorted(events.other_profiles))} were not derived again"
         )
     if methods.other_tables:
         notes.append(
@@ -194,6 +220,19 @@ def _check(
             f"events of regimes not known here were not derived: {', '.join(sorted(events.unknown_regimes))}; "
             "name their directory with --regimes"
         )
+
+
+def _said(reader: Reader) -> list[Entry]:
+    """What people said, as it was chained."""
+    rows = entry_rows(reader.rows(SELECT, (0,)))
+    fault = check_chain(rows)
+    if fault is not None:
+        raise Difference("entries", f"entry_no {fault.entry_no}", fault.column, fault.expected, fault.got)
+    return [to_entry(row) for row in rows]
+
+
+def _applied(reader: Reader) -> list[Applied]:
+    return [Applied(*r) for r in reader.rows("SELECT entry_no, from_position FROM applied ORDER BY entry_no")]
 
 
 def _entries(reader: Reader, books: Rederivation) -> int:

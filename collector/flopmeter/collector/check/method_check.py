@@ -11,11 +11,13 @@ from flopmeter.collector.estimate.event import method_event
 from flopmeter.collector.figures import Model, Tally
 from flopmeter.collector.law.cross_check import CHECK_PREFIX
 from flopmeter.collector.law.events import METHOD_DISAGREES, time_text
-from flopmeter.contract.flop import ZERO, Figure
+from flopmeter.collector.law.progress import PROGRESS_PREFIX
+from flopmeter.contract.flop import Figure
 from flopmeter.contract.w_table import WTable
 
 from .event_check import StoredEvent
 from .rederive import Difference, Rederivation, compare
+from .standings import Standings
 
 
 class MethodCheck:
@@ -24,11 +26,18 @@ class MethodCheck:
     What was declared and never disagreed is in no event, so that a missing event cannot be seen here.
     """
 
-    def __init__(self, events: Iterable[StoredEvent], models: Mapping[int, Model], table: WTable) -> None:
+    def __init__(
+        self,
+        events: Iterable[StoredEvent],
+        models: Mapping[int, Model],
+        table: WTable,
+        standings: Standings,
+    ) -> None:
+        self._standings = standings
         self._models, self._table = models, table
         self._waiting: dict[int, list[StoredEvent]] = {}
         for e in events:
-            if e.type == METHOD_DISAGREES and not e.key.startswith(CHECK_PREFIX):
+            if e.type == METHOD_DISAGREES and not e.key.startswith((CHECK_PREFIX, PROGRESS_PREFIX)):
                 self._waiting.setdefault(e.position, []).append(e)
         #: W tables of events that cannot be priced again with today's.
         self.other_tables: set[str] = set()
@@ -55,8 +64,14 @@ class MethodCheck:
             raise Difference(
                 "events", e.name, "data.estimate", "an estimate as it was declared", str(error)
             ) from error
-        measured = self._measured(d, books)
-        expected = method_event(d, measured, self._table.id, at_unix_ns=e.time_unix_ns, position=e.position)
+        # By what was said at that commit: of one without a record it may have been new.
+        entries = [self._standings.applied_at(e.position), *self._standings.new_at(e.position + 1)]
+        could = [self._measured(d, books, n) for n in entries]
+        made = [
+            method_event(d, m, self._table.id, at_unix_ns=e.time_unix_ns, position=e.position) for m in could
+        ]
+        which = next((i for i, event in enumerate(made) if event.data_json == e.data), 0)
+        measured, expected = could[which], made[which]
         compare(
             "events",
             e.name,
@@ -72,13 +87,12 @@ class MethodCheck:
             due = f"not before {time_text(d.due_unix_ns)}, when the estimate is due"
             raise Difference("events", e.name, "time_unix_ns", due, time_text(e.time_unix_ns))
 
-    def _measured(self, d: Declared, books: Rederivation) -> Figure:
+    def _measured(self, d: Declared, books: Rederivation, entries: int) -> Figure:
         if d.before_hour is None:
-            tally = books.tallies.get(d.run)
-            return ZERO if tally is None else tally.figures(self._models, self._table)[0]
+            return self._standings.executed(d.run, entries).figures(self._models, self._table)[0]
         cut = Tally()
-        for (hour, key), sums in books.hourly.items():
-            span = books.spans[key.workload_no]
-            if span.run == d.run and hour < d.before_hour:
-                cut.add(key, span.dtype, sums)
+        for no in self._standings.workloads(d.run, entries):
+            for key in books.hours.get(no, ()):
+                if key.hour < d.before_hour:
+                    cut.add(key.group, books.spans[no].dtype, books.hourly[key])
         return cut.figures(self._models, self._table)[0]

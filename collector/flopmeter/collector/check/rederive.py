@@ -5,13 +5,13 @@ one (`encode.decode_batch`), not the one on ingest's hot path, so that a mistake
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from flopmeter.collector.books import GroupKey, HourKey, Sums, add_rows
 from flopmeter.collector.encode import decode_batch, decode_inventory
-from flopmeter.collector.figures import Model, Tally
+from flopmeter.collector.figures import Model
 from flopmeter.collector.ingest import claims
 from flopmeter.collector.ingest import decide as ingest
 from flopmeter.collector.ingest.anchors import AnchorCheck
@@ -22,11 +22,13 @@ from flopmeter.collector.ingest.identity_jobs import JobRows, Moved, Row, Seen, 
 from flopmeter.collector.ingest.identity_rules import before_lists, identities_text
 from flopmeter.collector.ingest.intake import verified
 from flopmeter.collector.law.cross_check import Flag, flags
+from flopmeter.collector.law.progress import ClaimHour, ClaimKey, add_claims, by_workload
+from flopmeter.collector.law.unattributed import counts, day_of
 from flopmeter.contract.errors import ContractError
 from flopmeter.contract.identity import Identities
 from flopmeter.contract.ids import agent_id as id_of_key
 from flopmeter.contract.record import Record, parse_record, record_hash
-from flopmeter.contract.usage import UNATTRIBUTED, Batch, Inventory, NoticeKind, Workload
+from flopmeter.contract.usage import UNATTRIBUTED, Batch, Inventory, NoticeKind, Workload, WorkloadKind
 
 _SECOND_NS = 1_000_000_000
 RECORD_COLUMNS = "position, window_start_s, agent_no, seq, window_end_unix_ns, received_unix_ns, hash, record"
@@ -135,7 +137,14 @@ class Rederivation:
         self.hourly: dict[HourKey, Sums] = {}
         self.spans: dict[int, Span] = {}
         self.groups: dict[int, set[GroupKey]] = {}  # of `totals`, by workload
+        self.hours: dict[int, set[HourKey]] = {}  # of `hourly`, by workload
         self.runs: dict[str, set[int]] = {}  # workloads by the run that the rules give them
+        self.busy_unowned: dict[
+            tuple[int, int], int
+        ] = {}  # (unattributed workload, day) -> position that added last
+        self._unowned: set[int] = set()  # unattributed workloads
+        self.claim_hours: dict[ClaimKey, ClaimHour] = {}
+        self._claimers: dict[tuple[int, int], ClaimKey] = {}  # (workload, agent) -> its latest hour
         self._jobs_of: dict[tuple[str, int, str], list[int]] = {}
         self._rules = list(rules)
         self._list: RuleList | None = None  # before any was noted there was none, and nothing was inherited
@@ -248,9 +257,11 @@ class Rederivation:
         add_rows(self.totals, groups.items())
         hour = ingest.hour_of(batch.window_end_unix_ns)
         for group_key, sums in groups.items():
-            into = self.hourly.get(HourKey(hour, group_key))
+            hour_key = HourKey(hour, group_key)
+            into = self.hourly.get(hour_key)
             if into is None:
-                self.hourly[HourKey(hour, group_key)] = list(sums)
+                self.hourly[hour_key] = list(sums)
+                self.hours.setdefault(group_key.workload_no, set()).add(hour_key)
             else:
                 for i, number in enumerate(sums):
                     into[i] += number
@@ -258,12 +269,26 @@ class Rederivation:
             span.first_unix_ns = min(span.first_unix_ns, batch.window_start_unix_ns)
             span.last_unix_ns = max(span.last_unix_ns, batch.window_end_unix_ns)
             self.groups.setdefault(group_key.workload_no, set()).add(group_key)
+            if group_key.workload_no in self._unowned and counts(group_key):
+                self.busy_unowned[group_key.workload_no, day_of(hour)] = self.position
+        self._claims(agent, batch, workload_nos, hour)
         entities = [d.entity for d in inventory.devices]
         for flag in flags(batch.notices, agent.agent_id, inventory.node, entities, batch.window_end_unix_ns):
             self.flags.setdefault(flag.key, (flag, self.position))
         fault = self.anchors.take(agent.agent_no, record.boot_id, batch, inventory)
         if fault is not None:
             raise Difference("records", key, *fault)
+
+    def _claims(self, agent: AgentBooks, batch: Batch, workload_nos: Sequence[int], hour: int) -> None:
+        """Claims of training code, as the collector keeps them; in no total."""
+        window = (batch.window_start_unix_ns, batch.window_end_unix_ns)
+        for number, mine in {workload_nos[i]: c for i, c in by_workload(batch.progress).items()}.items():
+            before = self._claimers.get((number, agent.agent_no))
+            last = None if before is None else self.claim_hours[before]
+            key = ClaimKey(number, agent.agent_no, hour if before is None else max(hour, before.hour))
+            row = add_claims(last, last if key == before else None, mine, window)
+            if row is not None:
+                self.claim_hours[key], self._claimers[number, agent.agent_no] = row, key
 
     def _left_out(self, agent: AgentBooks, told: claims.Told) -> Mapping[int, int]:
         """Entities of which another agent had told the same time. Always the slow way: nothing is `quiet`."""
@@ -278,6 +303,8 @@ class Rederivation:
         number = self._names.workloads.get(identity)
         if number is None:
             raise Difference("workloads", repr(identity), "workload_no", f"what {key} names", "none")
+        if w.kind is WorkloadKind.UNATTRIBUTED:
+            self._unowned.add(number)
         if number not in self.spans:
             self._name(number, w, inventory, job, (batch.window_start_unix_ns, batch.window_end_unix_ns))
         return number
@@ -315,34 +342,6 @@ class Rederivation:
                     Row(no, s.run, s.rule), Seen(instance_of(s.identities, rules), s.restart, s.begun_unix_ns)
                 )
         return rows
-
-    @property
-    def tallies(self) -> "Tallies":
-        """Each run's sums as they stand, added up when asked for."""
-        return Tallies(self)
-
-
-class Tallies(Mapping[str, Tally]):
-    """By run, those of which there is any usage."""
-
-    def __init__(self, books: Rederivation) -> None:
-        self._books = books
-
-    def __getitem__(self, run: str) -> Tally:
-        numbers = self._books.runs.get(run) if run else None
-        if not numbers:
-            raise KeyError(run)
-        tally = Tally()
-        for no in sorted(numbers):
-            for key in self._books.groups.get(no, ()):
-                tally.add(key, self._books.spans[no].dtype, self._books.totals[key])
-        return tally
-
-    def __iter__(self) -> Iterator[str]:
-        return (run for run, numbers in self._books.runs.items() if run and numbers)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
 
 
 def models_by_no(models: Mapping[tuple[str, str], int]) -> dict[int, Model]:

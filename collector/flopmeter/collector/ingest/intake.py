@@ -11,6 +11,7 @@ from nacl.exceptions import CryptoError
 from flopmeter.collector.books import GroupKey, Sums, add_rows
 from flopmeter.collector.errors import StoreError
 from flopmeter.collector.law.cross_check import flags
+from flopmeter.collector.law.progress import by_workload
 from flopmeter.collector.store.base import Catalogue, StoredAgent
 from flopmeter.contract.errors import ContractError
 from flopmeter.contract.ids import agent_id as id_of_key
@@ -71,6 +72,7 @@ class Intake:
         self._next_agent_no = 1
         self._watch = SilenceWatch()
         self._reviewed_day = -1
+        self._heard = 0
         self.reset()
 
     def reset(self) -> None:
@@ -82,6 +84,7 @@ class Intake:
         self.group = Group()
         self._watch.restart()
         self._reviewed_day = -1
+        self._heard = 0  # the last entry that a review saw
         self._conflicts.clear()
         self.names = Names(self._catalogue, self._rules)
         self._next_agent_no = self._catalogue.next_numbers().agent_no
@@ -135,7 +138,8 @@ class Intake:
     # --- what time alone brings ---
 
     def review(self, now_unix_ns: int, *, listening: bool = True) -> bool:
-        """Put into `group` who has fallen silent, and once a day that all runs are to be judged.
+        """Put into `group` who has fallen silent, once a day that all runs are to be judged, and that somebody said
+        something of runs (its commit is when that is applied, if none was before).
 
         Call it now and then; True if there is something to commit. `listening` False: since the last call the
         collector could not hear its agents all the time, so that nobody is silent by that.
@@ -143,6 +147,10 @@ class Intake:
         if not listening:
             self._watch.restart()
         self.group.silences += self._watch.new(self._agents.values(), now_unix_ns)
+        said = self._catalogue.entries(self._heard)
+        if said:
+            self._heard = said[-1].entry_no
+            self.group.review = True
         today = now_unix_ns // _DAY_NS
         if today != self._reviewed_day:
             self._reviewed_day = today
@@ -305,6 +313,9 @@ class Intake:
             node, index = known.inventory.node, len(self.group.records) - 1
             found = flags(told, agent.agent_id, node, known.entities, view.window_end_unix_ns)
             self.group.flagged.append((index, found))
+        if claimed := view.progress:
+            claims_of = {numbers[i]: mine for i, mine in by_workload(claimed).items()}
+            self.group.progress.append((len(self.group.records) - 1, claims_of))
         self.group.record_bytes += len(raw)
         agent.uncommitted[record.seq] = digest
         return TAKEN

@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flopmeter.collector.books import NO_SUMS, GroupKey, HourKey, Sums
+from flopmeter.collector.estimate.margin import MARGIN_PERCENT
 from flopmeter.collector.law.cross_check import check_event
 from flopmeter.collector.law.events import NewEvent, fork_event, loss_event, silent_event, twice_event
 from flopmeter.collector.law.judge import Judge, Moment
+from flopmeter.collector.law.progress_watch import ProgressWatch
 from flopmeter.collector.law.regimes import Regime
+from flopmeter.collector.law.unattributed_watch import UNATTRIBUTED_MINUTES, UnattributedWatch
 from flopmeter.collector.law.whose import Whose
 from flopmeter.collector.store.base import Books, Held, Transaction
 from flopmeter.contract.w_table import current
@@ -59,6 +62,8 @@ class Writer:
         sinks: Sequence[str] = (),
         estimates: "Sequence[Declared]" = (),
         rules: RuleList | None = None,
+        unattributed_minutes: int = UNATTRIBUTED_MINUTES,
+        progress_margin_percent: int = MARGIN_PERCENT,
         unix_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         """`rules`: those by which the intake before it gives workloads their runs; None: the shipped ones."""
@@ -67,6 +72,8 @@ class Writer:
         self._whose = Whose(books)
         self._judge = Judge(books, self._whose, regimes, current())
         self._methods = _second_method(books, estimates, self._whose) if estimates else None
+        self._unowned = UnattributedWatch(books, self._whose, unattributed_minutes, current())
+        self._progress = ProgressWatch(books, self._whose, progress_margin_percent, current())
         self._sinks = tuple(sinks)
         self._unix_ns = unix_ns
         self.reset()
@@ -76,9 +83,12 @@ class Writer:
         self._cache = _Cache()
         self._position = self._books.next_position()
         self._event_no = self._books.next_event_no()
+        self._applied = self._books.applied()
         self._rules_noted = self._books.identity_rules() == self._rules.digest
         self._whose.reset()
         self._judge.reset()
+        self._unowned.reset()
+        self._progress.reset()
         if self._methods is not None:
             self._methods.reset()
 
@@ -90,10 +100,16 @@ class Writer:
         _names(group, tx)
         self._whose.add({w.workload_no: _held(w) for w in group.workloads}, group.moved)
         self._judge.add_names(group.models, group.moved)
+        before = self._whose.look()
+        if before is not self._whose.registry:
+            self._judge.said(before)
 
         first_position = self._position
         if not self._rules_noted:
             tx.identity_rules = [(first_position, now, self._rules.digest, self._rules.text)]
+        entries = len(self._whose.registry.entries)
+        if entries != self._applied:
+            tx.applied = [(entries, first_position, now)]
         position = self._records(group.records, tx)
         delta = _delta(group.records)
         totals, hourly = self._sums(delta, tx)
@@ -101,6 +117,9 @@ class Writer:
         at = Moment(now, first_position, position - 1)
         events = self._judge.book(delta, at)
         events += self._judge.review(at, tx)
+        tx.noted = [*self._unowned.note(at), *self._progress.note(at)]
+        events += self._unowned.judge(delta, group.models, at)
+        events += self._progress.judge(group, self._progress.add(group, tx), delta, at)
         if self._methods is not None:
             events += self._methods.judge(group, delta, at_unix_ns=now, position=position - 1)
         events += self._asides(group, tx, now, position - 1)
@@ -112,7 +131,7 @@ class Writer:
 
         self._cache.totals.update(totals)
         self._cache.hourly.update(hourly)
-        self._position, self._rules_noted = position, True
+        self._position, self._applied, self._rules_noted = position, entries, True
         self._event_no += len(events)
         cache = self._cache
         if len(cache.totals) + len(cache.hourly) > MAX_CACHED_SUMS:

@@ -10,14 +10,18 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flopmeter.collector.report.accuracy import LIMIT_PERCENT, accuracy_json
 from flopmeter.contract.flop import ZERO, Figure
 from flopmeter.contract.w_table import current
 
-from .regimes import Regime
+from .countable import Countable
+from .regimes import RUN, Regime
 from .rules import Verdict, counted, in_force, meets, verdict
+
+if TYPE_CHECKING:
+    from .standing import Standing
 
 THRESHOLD_UNDETERMINED = "threshold.undetermined"
 THRESHOLD_CROSSED = "threshold.crossed"
@@ -25,6 +29,7 @@ COVERAGE_LOST = "coverage.lost"
 AGENT_SILENT = "agent.silent"
 EVIDENCE_FORK = "evidence.fork"
 METHOD_DISAGREES = "method.disagrees"
+USAGE_UNATTRIBUTED = "usage.unattributed"
 TYPES = (
     THRESHOLD_UNDETERMINED,
     THRESHOLD_CROSSED,
@@ -32,7 +37,9 @@ TYPES = (
     AGENT_SILENT,
     EVIDENCE_FORK,
     METHOD_DISAGREES,
+    USAGE_UNATTRIBUTED,
 )
+MAX_ANCESTORS_SHOWN = 50
 #: How the keys of those begin that are about two agents on one entity.
 TWICE_PREFIX = "fork:entity:"
 SOURCE = "urn:flopmeter:collector"
@@ -68,32 +75,34 @@ def event_id(key: str) -> str:
 
 
 def threshold_events(
-    run: str,
-    figure: Figure,
+    stands: "Standing",
     regimes: Iterable[Regime],
     raised: AbstractSet[str],
     *,
     at_unix_ns: int,
     since_position: int,
     position: int,
-    integer_ops: Figure = ZERO,
 ) -> list[NewEvent]:
-    """What `run` must raise now that its executed total is `figure`, less what `raised` (keys) has already.
+    """What a run must raise where it stands now, less what `raised` (keys) has already.
 
     `at_unix_ns` dates the event and decides which regimes are in force; one that is not raises nothing.
     Idle and unattributed time (run "") is no training run and raises nothing.
     """
     found: list[NewEvent] = []
+    run = stands.run
     if not run:
         return found
     for regime in regimes:
-        state = threshold_state(figure, regime, integer_ops)
+        if regime.scope != RUN:
+            continue
+        total = stands.of(regime)
+        state = threshold_state(total.flop, regime, total.integer_ops)
         if state is None or not in_force(regime, at_unix_ns):
             continue
         answer, estimate = state
         key = threshold_key(regime.id, run, answer, estimate)
         if key not in raised:
-            data = _threshold_data(run, regime, state, figure, integer_ops, at_unix_ns=at_unix_ns)
+            data = _threshold_data(stands, regime, state, at_unix_ns=at_unix_ns)
             kind = THRESHOLD_CROSSED if answer is Verdict.CROSSED else THRESHOLD_UNDETERMINED
             found.append(NewEvent(key, kind, run, at_unix_ns, since_position, position, data))
     return found
@@ -118,21 +127,16 @@ def threshold_key(regime_id: str, run: str, answer: Verdict, estimate: Verdict) 
 
 
 def _threshold_data(
-    run: str,
-    regime: Regime,
-    state: tuple[Verdict, Verdict],
-    figure: Figure,
-    integer_ops: Figure,
-    *,
-    at_unix_ns: int,
+    stands: "Standing", regime: Regime, state: tuple[Verdict, Verdict], *, at_unix_ns: int
 ) -> dict[str, Any]:
     answer, estimate = state
-    basis = counted(regime, figure, integer_ops)
+    run, total = stands.run, stands.of(regime)
+    basis = counted(regime, total.flop, total.integer_ops)
     due = None
     if regime.deadline_days is not None and answer is Verdict.CROSSED:
         due = time_text(at_unix_ns + timedelta(days=regime.deadline_days) // timedelta(microseconds=1) * 1000)
     return {
-        "message": _message(run, regime, answer, estimate),
+        "message": _message(stands, regime, answer, estimate),
         "run": run,
         "regime": regime.id,
         "citation": regime.citation,
@@ -145,8 +149,10 @@ def _threshold_data(
         "counting_note": regime.counting_note,
         "counted": figure_json(basis),
         "accuracy": {"limit_percent": LIMIT_PERCENT, **accuracy_json(basis)},
-        "flop": figure_json(figure),
-        "integer_ops": figure_json(integer_ops),
+        "flop": figure_json(stands.executed.flop),
+        "integer_ops": figure_json(stands.executed.integer_ops),
+        "countable": None if total.countable is None else countable_json(total.countable),
+        "entries": str(stands.entries),
         "act": regime.act,
         "when_met": regime.when_met,
         "recipient": regime.recipient,
@@ -161,7 +167,7 @@ def _threshold_data(
     }
 
 
-def _message(run: str, regime: Regime, answer: Verdict, estimate: Verdict) -> str:
+def _message(stands: "Standing", regime: Regime, answer: Verdict, estimate: Verdict) -> str:
     line = threshold_text(regime.threshold_flop)
     past = f"at or above {line}" if regime.comparison == ">=" else f"above {line}"
     if answer is Verdict.CROSSED:
@@ -170,7 +176,41 @@ def _message(run: str, regime: Regime, answer: Verdict, estimate: Verdict) -> st
         said = f"has probably executed {past} FLOP ({regime.title}): the estimate is past the line, the lower bound is not."
     else:
         said = f"may have executed {past} FLOP ({regime.title}): the upper bound is past the line, the estimate is not."
-    return f"Run {run} {said} {NOT_RISK}"
+    found = stands.of(regime).countable
+    names = [] if found is None else sorted({p.of for p in found.parts if p.of and p.counted})
+    stood_on = f", with what it stands on ({_few(names)})," if names else ""
+    left = " What that law leaves out is not in it." if found is not None and found.left_out else ""
+    return f"Run {stands.run}{stood_on} {said}{left} {NOT_RISK}"
+
+
+def countable_json(found: Countable) -> dict[str, Any]:
+    """A total by a counting profile, and where it comes from: what stood in it, and what the text leaves open."""
+    ancestors: dict[str, dict[str, Any]] = {}
+    for p in found.parts:
+        if p.of:
+            flop = figure_json(p.flop)
+            known = ancestors.setdefault(
+                p.of, {"run": p.of, "path": list(p.path), "counted": False, "flop": figure_json(ZERO)}
+            )
+            if p.counted:
+                known["counted"] = True
+                known["flop"] = {name: str(int(known["flop"][name]) + int(flop[name])) for name in flop}
+    return {
+        "profile": found.profile.id,
+        "profile_version": found.profile.version,
+        "profile_digest": found.profile.digest,
+        "flop": figure_json(found.flop),
+        "integer_ops": figure_json(found.integer_ops),
+        "ancestors": list(ancestors.values())[:MAX_ANCESTORS_SHOWN],
+        "ancestors_counted": sum(1 for a in ancestors.values() if a["counted"]),
+        "excluded": sorted({p.activity for p in found.left_out}),
+        "silent": sorted({p.activity for p in found.silent}),
+        "entries": sorted({number for p in found.parts for number in p.entries}),
+    }
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def threshold_text(threshold: int) -> str:

@@ -1,37 +1,50 @@
-"""What runs must raise: their figures against the regimes, kept up as usage is booked.
+"""What runs must raise: their figures against the regimes, kept up as usage is booked and as people say what it was.
 
-A run is judged when usage is added to it, and every run once a day and after a start (`review`): a regime that
-comes into force, or is added, or a corrected W table, meets runs that have long stopped.
+A run is judged when usage is added to it or to what it stands on, when an entry of the registry touches it, and every
+run once a day and after a start (`review`): a regime that comes into force, or is added, or a corrected W table, meets
+runs that have long stopped.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from flopmeter.collector.books import GroupKey, HourKey, Sums
 from flopmeter.collector.figures import Model, Tally
 from flopmeter.collector.ingest.identity_jobs import Moved
+from flopmeter.collector.registry.counting import Counting
+from flopmeter.collector.registry.entries import Assign, Entry, JobKey, Retract
+from flopmeter.collector.registry.lineage import Lineage
+from flopmeter.collector.registry.shares import Told, shares, told
+from flopmeter.collector.registry.state import Registry, names_of
 from flopmeter.collector.store.base import Books, Judged, Transaction
 from flopmeter.contract.flop import Figure
 from flopmeter.contract.w_table import WTable
 
-from .events import NewEvent, threshold_events
-from .regimes import Regime
+from .countable import Share
+from .events import NewEvent
+from .modification import known, line_of
+from .regimes import MODIFICATION, RUN, Regime
+from .standing import Standing, run_events, standing, text_of
 from .whose import Whose
 
-#: Runs and workloads kept in memory; past this they are read from the store again.
+#: Runs kept in memory; past this they are read from the store again.
 MAX_CACHED_RUNS = 100_000
 _DAY_NS = 86_400_000_000_000
 _NEVER = 1 << 200  # cycles: past every line, nothing is left to meet
+_ANY_HOUR = 0
 
 
 @dataclass(slots=True)
 class _Run:
     """One run's sums merged for pricing, and what it has raised."""
 
-    tally: Tally
+    tallies: dict[Told, Tally]  # by what was said of the work
+    said: dict[tuple[JobKey, int], Told]  # job, hour -> that; filled as it is asked for
+    by_hour: bool  # whether that depends on the hour
     cycles: int  # all cycles of all groups, added up: bounds how far any figure can have moved
     raised: set[str]
-    #: Until `cycles` reaches this, no figure can meet a line that it did not meet when last priced …
+    #: Until the run's cycles and its ancestors' reach this, no figure can meet a line that it did not meet when last
+    #: priced …
     quiet_until: int = 0
     quiet_day: int = -1  # … on this UTC day: regimes come into force and lapse at midnight
 
@@ -45,20 +58,41 @@ class Moment:
     position: int
 
 
+class _Live(Counting):
+    """Countable totals of the runs as they stand in memory, what the group adds included. For one commit."""
+
+    def __init__(
+        self, judge: "Judge", registry: Registry, models: Mapping[int, Model], table: WTable
+    ) -> None:
+        super().__init__(registry, lambda _run: (), models, table)
+        self._judge = judge
+        self._priced: dict[str, list[Share]] = {}
+
+    def shares(self, run: str) -> list[Share]:
+        found = self._priced.get(run)
+        if found is None:
+            external = run in self.registry.externals
+            found = super().shares(run) if external else self._judge.shares(run)
+            self._priced[run] = found
+        return found
+
+
 class Judge:
     """Owned by the writer; a cache of the store like all of it, dropped by `reset` after any failure."""
 
     def __init__(self, books: Books, whose: Whose, regimes: Sequence[Regime], table: WTable) -> None:
+        """`whose` is reset before the judge is."""
         self._books = books
         self._whose = whose
         self._regimes = tuple(regimes)
+        self._modifications = [r for r in self._regimes if r.scope == MODIFICATION]
         self._table = table
         # FLOP and integer operations per counted cycle, at the very most: what one cycle adds to a figure is
         # at most four unread pipes and its own, at the best rate, widened by under 2.2, for FLOP and for
         # integer operations. 40 best rates are more than that (tests/collector/test_writer.py).
         best = max((rate for arch in table.archs for rate in arch.rates.values()), default=1)
         self._most_per_cycle = best * 40
-        self._lines = sorted({r.threshold_flop for r in self._regimes})
+        self._lines = sorted({r.threshold_flop for r in self._regimes if r.scope == RUN})
         self.reset()
 
     def reset(self) -> None:
@@ -66,39 +100,96 @@ class Judge:
         self._runs: dict[str, _Run] = {}
         self._models = {no: Model(*model) for no, model in self._books.models().items()}
         self._reviewed_day = -1
+        self._due: set[str] = set()
+        self._take_registry()
+
+    def _take_registry(self) -> None:
+        self._registry = self._whose.registry
+        self._lineage = Lineage.of(self._registry)
+        self._above: dict[str, frozenset[str]] = {}
+        self._below: dict[str, frozenset[str]] = {}
+        self._linked = bool(self._registry.links) or any(
+            d.base_models for r in self._registry.declared_runs if (d := self._registry.declared(r))
+        )
 
     def add_names(self, models: Iterable[tuple[int, str, str]], moved: Sequence[Moved]) -> None:
         """What the group brings: models, and runs that change because workloads go from one to the other."""
         for model_no, name, capability in models:
             self._models[model_no] = Model(name, capability)
         for m in moved:
-            self._runs.pop(m.was, None)
-            self._runs.pop(m.run, None)
+            self._change({m.was, m.run})
+
+    def said(self, before: Registry) -> None:
+        """People said something since `before`: what that touches is read again, and judged with this commit."""
+        touched = set(_touched(before, self._whose))
+        standing_on = self._lineage.descendants(touched)
+        self._take_registry()
+        self._change(touched | standing_on | self._lineage.descendants(touched))
+
+    def _change(self, runs: Iterable[str]) -> None:
+        for run in runs:
+            if run:
+                self._runs.pop(run, None)
+                self._due.add(run)
 
     def book(self, delta: dict[HourKey, Sums], at: Moment) -> list[NewEvent]:
-        """Add `delta` to the runs it touches; what each must raise now."""
+        """Add `delta` to the runs it touches; what each of them, and what stands on it, must raise now."""
         if not self._regimes:
+            self._due = set()
             return []
-        touched: dict[str, list[tuple[GroupKey, str, Sums]]] = {}
+        touched = self._add(delta)
+        today = at.unix_ns // _DAY_NS
+        live: _Live | None = None
+        events: list[NewEvent] = []
+        for name in self._to_judge(touched):
+            state = self._state(name)
+            if (
+                name in self._due
+                or self._family_cycles(name, state) >= state.quiet_until
+                or today != state.quiet_day
+            ):
+                live = live or self._live()
+                events += self._judge(name, state, live, at)
+        self._due = set()
+        return events
+
+    def _add(self, delta: dict[HourKey, Sums]) -> list[str]:
+        """The runs that `delta` was added to."""
+        touched: dict[str, list[tuple[int, GroupKey, Sums]]] = {}
         whose = self._whose
         whose.know(key.group.workload_no for key in delta)
-        for (_hour, group_key), numbers in delta.items():
+        for (hour, group_key), numbers in delta.items():
             run = whose.run_of(group_key.workload_no)
             if run:
-                dtype = whose.held(group_key.workload_no).dtype
-                touched.setdefault(run, []).append((group_key, dtype, numbers))
-        today = at.unix_ns // _DAY_NS
-        events: list[NewEvent] = []
+                touched.setdefault(run, []).append((hour, group_key, numbers))
         for name, rows in touched.items():
-            state = self._runs.get(name)
-            if state is None:
-                state = self._runs[name] = self._read(name)
-            for group_key, dtype, numbers in rows:
-                state.tally.add(group_key, dtype, numbers)
-                state.cycles += sum(numbers[1:11])
-            if state.cycles >= state.quiet_until or today != state.quiet_day:
-                events += self._judge(name, state, at)
-        return events
+            state = self._state(name)
+            for hour, group_key, numbers in rows:
+                self._put(name, state, hour, group_key, numbers)
+        return list(touched)
+
+    def _put(self, name: str, state: _Run, hour: int, key: GroupKey, numbers: Sums) -> None:
+        w = self._whose.held(key.workload_no)
+        place = (JobKey(w.scope, w.kind, w.job), hour if state.by_hour else _ANY_HOUR)
+        what = state.said.get(place)
+        if what is None:
+            what = state.said[place] = told(self._registry, name, *place)
+        tally = state.tallies.get(what)
+        if tally is None:
+            tally = state.tallies[what] = Tally()
+        tally.add(key, w.dtype, numbers)
+        state.cycles += sum(numbers[1:11])
+
+    def _to_judge(self, touched: Iterable[str]) -> list[str]:
+        names = dict.fromkeys(touched)
+        if self._linked:
+            for name in list(names):
+                below = self._below.get(name)
+                if below is None:
+                    below = self._below[name] = self._lineage.descendants([name])
+                names.update(dict.fromkeys(sorted(below)))
+        names.update(dict.fromkeys(sorted(self._due)))
+        return list(names)
 
     def review(self, at: Moment, tx: Transaction) -> list[NewEvent]:
         """Once a UTC day and once after `reset`: every run, and a note in `tx` of what is judged by from now on.
@@ -113,21 +204,22 @@ class Judge:
         self._reviewed_day = today
         events: list[NewEvent] = []
         if self._regimes:
+            live = self._live()
             for name in sorted(self._whose.runs()):
                 # A run that this group touched is in memory, with what the group adds; others are not kept.
                 state = self._runs.get(name) or self._read(name)
-                if state.quiet_day != today or state.cycles >= state.quiet_until:
-                    events += self._judge(name, state, at)
+                if state.quiet_day != today or self._family_cycles(name, state) >= state.quiet_until:
+                    events += self._judge(name, state, live, at)
         return events
 
     def _note(self, at: Moment, tx: Transaction) -> None:
-        wanted = {(r.id, r.digest, self._table.id) for r in self._regimes}
-        standing = {(j.regime, j.digest, j.w_table): j for j in self._books.judged()}
+        wanted = {(r.id, text_of(r), self._table.id) for r in self._regimes}
+        noted = {(j.regime, j.digest, j.w_table): j for j in self._books.judged()}
         tx.judged_until = [
-            (at.since_position - 1, *key, j.from_position) for key, j in standing.items() if key not in wanted
+            (at.since_position - 1, *key, j.from_position) for key, j in noted.items() if key not in wanted
         ]
         tx.judged = [
-            Judged(*key, at.since_position, at.unix_ns) for key in sorted(wanted) if key not in standing
+            Judged(*key, at.since_position, at.unix_ns) for key in sorted(wanted) if key not in noted
         ]
 
     def trim(self) -> None:
@@ -135,33 +227,113 @@ class Judge:
         if len(self._runs) > MAX_CACHED_RUNS:
             self._runs = {}
 
-    def _judge(self, name: str, state: _Run, at: Moment) -> list[NewEvent]:
-        flop, integer_ops = state.tally.figures(self._models, self._table)
-        found = threshold_events(
-            name,
-            flop,
+    # --- one run ---
+
+    def shares(self, name: str) -> list[Share]:
+        """What a run did, cut by what was said of it, as it stands with this group."""
+        state = self._runs.get(name) or self._read(name)
+        return shares(state.tallies, self._models, self._table)
+
+    def _live(self) -> _Live:
+        return _Live(self, self._registry, self._models, self._table)
+
+    def _judge(self, name: str, state: _Run, live: _Live, at: Moment) -> list[NewEvent]:
+        state.quiet_day = at.unix_ns // _DAY_NS
+        if not state.tallies:  # declared, or emptied by an assignment: what stands in no books raises nothing
+            state.quiet_until = 1
+            return []
+        stands = standing(live, name, self._executed(name, state, live), self._regimes)
+        found = run_events(
+            stands,
             self._regimes,
             state.raised,
             at_unix_ns=at.unix_ns,
             since_position=min(at.since_position, at.position),
             position=at.position,
-            integer_ops=integer_ops,
         )
         state.raised.update(event.key for event in found)
-        state.quiet_until = state.cycles + self._quiet_cycles(flop, flop + integer_ops)
-        state.quiet_day = at.unix_ns // _DAY_NS
+        room = self._quiet_cycles(stands)
+        state.quiet_until = self._family_cycles(name, state) + room
         return found
 
-    def _quiet_cycles(self, *figures: Figure) -> int:
-        """How many more cycles no bound of `figures` can need to get to the next line above it."""
-        numbers = [n for f in figures for n in (f.lower, f.point, f.upper)]
-        rooms = [line - n for n in numbers for line in self._lines if line >= n]
+    def _executed(self, name: str, state: _Run, live: _Live) -> tuple[Figure, Figure]:
+        if len(state.tallies) == 1:
+            (share,) = live.shares(name)
+            return share.flop, share.integer_ops
+        whole = Tally()
+        for tally in state.tallies.values():
+            whole.include(tally)
+        return whole.figures(self._models, self._table)
+
+    def _quiet_cycles(self, stands: Standing) -> int:
+        """How many more cycles of the run and its ancestors no bound can need to get to the next line above it."""
+        rooms = [
+            line - n
+            for total in (stands.executed, *stands.by_counting.values())
+            for n in _bounds(total.flop, total.flop + total.integer_ops)
+            for line in self._lines
+            if line >= n
+        ]
+        for regime in self._modifications:
+            for made in stands.modifications[regime.counting]:
+                if not known(made.original_flop):
+                    return 1  # until something is known of the original, each cycle may be its first
+                line = line_of(regime, made.original_flop)
+                bounds = _bounds(made.flop, made.flop + made.integer_ops)
+                rooms += [int(at - n) for n in bounds for at in line or () if at >= n]
         return min(rooms) // self._most_per_cycle if rooms else _NEVER
+
+    def _family_cycles(self, name: str, state: _Run) -> int:
+        """The run's cycles and those of all that it stands on, each once: what bounds its growth, whatever counts."""
+        if not self._linked:
+            return state.cycles
+        above = self._above.get(name)
+        if above is None:
+            above = self._above[name] = frozenset(self._ancestors(name))
+        return state.cycles + sum(self._state(ancestor).cycles for ancestor in above)
+
+    def _ancestors(self, name: str) -> Iterator[str]:
+        queue, seen = [name], {name}
+        for at in queue:
+            for link in self._lineage.parents(at):
+                if link.parent not in seen:
+                    seen.add(link.parent)
+                    queue.append(link.parent)
+                    yield link.parent
+
+    def _state(self, name: str) -> _Run:
+        state = self._runs.get(name)
+        if state is None:
+            state = self._runs[name] = self._read(name)
+        return state
 
     def _read(self, name: str) -> _Run:
         """The run's state before this group, from the store."""
-        state = _Run(Tally(), 0, self._books.event_keys(name))
-        for key, sums in self._books.workload_totals(self._whose.workloads_of(name)):
-            state.tally.add(key, self._whose.held(key.workload_no).dtype, sums)
-            state.cycles += sum(sums[1:11])
+        state = _Run({}, {}, self._registry.has_spans(name), 0, self._books.event_keys(name))
+        numbers = self._whose.workloads_of(name)
+        if state.by_hour:
+            for (hour, key), sums in self._books.workload_hours(numbers):
+                self._put(name, state, hour, key, sums)
+        else:
+            for key, sums in self._books.workload_totals(numbers):
+                self._put(name, state, _ANY_HOUR, key, sums)
         return state
+
+
+def _bounds(*figures: Figure) -> list[int]:
+    return [n for f in figures for n in (f.lower, f.point, f.upper)]
+
+
+def _touched(before: Registry, whose: Whose) -> Iterator[str]:
+    """Runs (and external models) of which something else is said than `before`."""
+    now = whose.registry
+    for entry in now.entries[len(before.entries) :]:
+        about: Entry | None = entry
+        if isinstance(entry.statement, Retract):
+            about = now.entry(entry.statement.number)
+        if about is None:
+            continue
+        yield from names_of(about.statement)[:1]
+        if isinstance(about.statement, Assign):
+            for registry in (before, now):
+                yield from whose.runs_of_job(about.statement.job, registry)

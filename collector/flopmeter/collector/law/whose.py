@@ -5,6 +5,7 @@ A cache of the store, and ahead of it by what the group that is being committed 
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from flopmeter.collector.errors import RegistryError, StoreError
 from flopmeter.collector.ingest.identity_jobs import Moved
 from flopmeter.collector.registry.codec import to_entry
 from flopmeter.collector.registry.entries import Assign, JobKey
@@ -20,12 +21,13 @@ class Whose:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all. Raises StoreError."""
+        """Forget all, and read what people said. Raises StoreError."""
         self.registry = Registry()
         self._assigned: dict[str, set[JobKey]] = {}
         self._workloads: dict[int, Held] = {}
         self._runs: dict[int, str] = {}
         self._moved: dict[str, set[int]] = {}  # run -> what the rules give it with this group
+        self.look()
 
     def add(self, workloads: Mapping[int, Held], moved: Sequence[Moved]) -> None:
         """What the group brings: new workloads, and those that go to other runs with it."""
@@ -40,15 +42,18 @@ class Whose:
             self._moved.setdefault(m.run, set()).add(m.workload_no)
 
     def look(self) -> Registry:
-        """The registry as it is now; the one before is returned, the same object if nothing was said since."""
+        """Take in what was said since; the registry before is returned, the same object if nothing was."""
         before = self.registry
         rows = self._books.entries(len(before.entries))
         if rows:
-            self.registry = Registry.of((*before.entries, *map(to_entry, rows)))
+            try:
+                self.registry = Registry.of((*before.entries, *map(to_entry, rows)))
+            except RegistryError as e:
+                raise StoreError(f"the run registry cannot be read: {e}", e.hint) from e
             self._assigned, self._runs = {}, {}
-            for e in self.registry.in_force:
-                if isinstance(e.statement, Assign):
-                    self._assigned.setdefault(e.statement.run, set()).add(e.statement.job)
+            for entry in self.registry.in_force:
+                if isinstance(entry.statement, Assign):
+                    self._assigned.setdefault(entry.statement.run, set()).add(entry.statement.job)
         return before
 
     def know(self, workload_nos: Iterable[int]) -> None:
@@ -84,6 +89,13 @@ class Whose:
         self.know(brought)
         found |= {no for no in brought if self._workloads[no][2:5] == (job.scope, job.kind, job.job)}
         return sorted(found)
+
+    def runs_of_job(self, job: JobKey, registry: Registry) -> set[str]:
+        """The runs that one job's workloads have by `registry`."""
+        numbers = self.workloads_of_job(job)
+        self.know(numbers)
+        held = [self._workloads[no] for no in numbers]
+        return {registry.run_of(job, w.step, w.run) for w in held if w.run}
 
     def runs(self) -> set[str]:
         """Every run that anything belongs to; some that nothing does any more."""

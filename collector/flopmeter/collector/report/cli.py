@@ -14,6 +14,7 @@ from flopmeter.collector.store_path import DEFAULT_STORE, store_file
 if TYPE_CHECKING:
     from flopmeter.collector.law.regimes import Regime
 
+    from .expected import ExpectedNode
     from .layout import Paint
     from .queries import Reader
 
@@ -36,6 +37,16 @@ regimes_option = click.option(
     envvar=["FLOPMETER_REGIMES", "FLOPMETER_COLLECTOR_REGIMES"],
     show_envvar=True,
     help="A directory with a site's own regime files, beside the shipped ones.",
+)
+
+
+expect_option = click.option(
+    "--expect",
+    type=click.Path(path_type=Path),
+    default=None,
+    envvar="FLOPMETER_EXPECT",
+    show_envvar=True,
+    help="TOML file of the nodes that must exist (docs/coverage.md).",
 )
 
 
@@ -74,33 +85,48 @@ as_of_option = click.option(
 
 @runs.command("list")
 @as_of_option
+@expect_option
 @store_option
 @regimes_option
 @json_option
-def runs_list(as_of: str | None, store: Path, regimes_dir: Path | None, as_json: bool) -> None:
+def runs_list(
+    as_of: str | None, expect: Path | None, store: Path, regimes_dir: Path | None, as_json: bool
+) -> None:
     """Every run with its FLOP, bounds and nearest threshold; the largest first."""
     from . import queries
+    from .fleet_cli import expected_of
     from .runs_view import runs_view
 
+    nodes = expected_of(expect)
     with books(store, as_of) as (reader, unix_ns):
-        documents = reader.runs(queries.asked(unix_ns, regimes_of(regimes_dir)))
+        question = queries.asked(unix_ns, every_regime(regimes_dir), nodes)
+        documents, unattributed = reader.runs(question), reader.unowned(question)["unattributed"]
     if as_json:
-        emit_json({"runs": documents})
+        emit_json({"runs": documents, "unattributed": unattributed})
     else:
-        click.echo(runs_view(documents, paint()))
+        click.echo(runs_view(documents, paint(), unattributed))
 
 
 @runs.command("show")
 @click.argument("run")
 @as_of_option
+@expect_option
 @store_option
 @regimes_option
 @json_option
-def runs_show(run: str, as_of: str | None, store: Path, regimes_dir: Path | None, as_json: bool) -> None:
+def runs_show(  # noqa: PLR0917 - click passes them by name
+    run: str,
+    as_of: str | None,
+    expect: Path | None,
+    store: Path,
+    regimes_dir: Path | None,
+    as_json: bool,
+) -> None:
     """One run: figures against every threshold, how well they are known, and why not better."""
+    from .fleet_cli import expected_of
     from .runs_view import run_view
 
-    document = _run(run, store, regimes_dir, as_of)
+    document = _run(run, store, regimes_dir, as_of, expected_of(expect))
     if as_json:
         emit_json(document)
     else:
@@ -159,7 +185,7 @@ def _watched(run: str | None, store: Path, regimes_dir: Path | None) -> list[dic
     if run is not None:
         return [_run(run, store, regimes_dir)]
     with queries.reading(store) as reader:
-        return reader.runs(queries.asked(time.time_ns(), regimes_of(regimes_dir)))
+        return reader.runs(queries.asked(time.time_ns(), every_regime(regimes_dir)))
 
 
 @contextmanager
@@ -177,7 +203,13 @@ def books(store: Path, as_of: str | None) -> "Iterator[tuple[Reader, int]]":
             yield found
 
 
-def _run(run: str, store: Path, regimes_dir: Path | None, as_of: str | None = None) -> dict[str, Any]:
+def _run(
+    run: str,
+    store: Path,
+    regimes_dir: Path | None,
+    as_of: str | None = None,
+    nodes: "tuple[ExpectedNode, ...]" = (),
+) -> dict[str, Any]:
     import difflib
 
     from flopmeter.collector.errors import StoreError
@@ -185,7 +217,7 @@ def _run(run: str, store: Path, regimes_dir: Path | None, as_of: str | None = No
     from . import queries
 
     with books(store, as_of) as (reader, unix_ns):
-        found = reader.runs(queries.asked(unix_ns, regimes_of(regimes_dir)), run, series=True)
+        found = reader.runs(queries.asked(unix_ns, every_regime(regimes_dir), nodes), run, series=True)
         if not found or not run:
             near = difflib.get_close_matches(run, reader.run_names(), n=3, cutoff=0.4)
             raise StoreError(
@@ -240,7 +272,7 @@ def regimes_list(regimes_dir: Path | None, as_json: bool) -> None:
     """Every regime known here, by threshold; at the end those for whoever modifies a model."""
     from .regimes_view import regime_document, regimes_view
 
-    documents = [regime_document(r, time.time_ns()) for r in _every_regime(regimes_dir)]
+    documents = [regime_document(r, time.time_ns()) for r in every_regime(regimes_dir)]
     if as_json:
         emit_json({"regimes": documents})
     else:
@@ -257,7 +289,7 @@ def regimes_show(regime_id: str, regimes_dir: Path | None, as_json: bool) -> Non
 
     from .regimes_view import regime_document, regime_view
 
-    known = {r.id: r for r in _every_regime(regimes_dir)}
+    known = {r.id: r for r in every_regime(regimes_dir)}
     if regime_id not in known:
         raise CollectorError(
             f"regime {regime_id!r}: expected one of {', '.join(known)}", "a site's own need --regimes DIR"
@@ -292,27 +324,6 @@ def regimes_check(file: Path, as_json: bool) -> None:
         click.echo(folded(said, paint().width))
 
 
-@click.group()
-def fleet() -> None:
-    """Nodes and GPUs, and what is missing."""
-
-
-@fleet.command("list")
-@store_option
-@json_option
-def fleet_list(store: Path, as_json: bool) -> None:
-    """Every node: what is metered, how well, since when not, and what was lost."""
-    from . import queries
-    from .fleet_view import fleet_view
-
-    with queries.reading(store) as reader:
-        document = reader.fleet(queries.asked(time.time_ns()))
-    if as_json:
-        emit_json(document)
-    else:
-        click.echo(fleet_view(document, paint()))
-
-
 @click.command()
 @store_option
 @regimes_option
@@ -339,7 +350,7 @@ def fsck(store: Path, regimes_dir: Path | None, as_json: bool) -> None:
 
     on_terminal = sys.stderr.isatty()
     result = check_store(
-        store_file(store), regimes_of(regimes_dir), progress=progress if on_terminal else None
+        store_file(store), every_regime(regimes_dir), progress=progress if on_terminal else None
     )
     if on_terminal:
         click.echo("\r\x1b[K", err=True, nl=False)
@@ -357,7 +368,7 @@ def regimes_of(directory: Path | None) -> "tuple[Regime, ...]":
     return with_site(directory)
 
 
-def _every_regime(directory: Path | None) -> "tuple[Regime, ...]":
+def every_regime(directory: Path | None) -> "tuple[Regime, ...]":
     from flopmeter.collector.law.regimes import SCOPES, with_site
 
     return tuple(r for scope in SCOPES for r in with_site(directory, scope))

@@ -4,16 +4,24 @@ FLOP and cycles are decimal strings; times are device-seconds; a fraction is rou
 shows a line as reached that is not.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from flopmeter.collector.books import GroupKey, Sums
 from flopmeter.collector.figures import Model, Tally
+from flopmeter.collector.ingest.identity_rules import identities_of
+from flopmeter.collector.law.countable import UNTAGGED, Share, parts_json
 from flopmeter.collector.law.events import NOT_RISK, figure_json, threshold_key, threshold_state, time_text
-from flopmeter.collector.law.regimes import Regime
-from flopmeter.collector.law.rules import counted, in_force, verdict
+from flopmeter.collector.law.modification import line_of, modification_key, modification_state
+from flopmeter.collector.law.regimes import MODIFICATION, RUN, Regime
+from flopmeter.collector.law.rules import Verdict, counted, in_force, verdict
+from flopmeter.collector.law.standing import Counted, Standing, standing
+from flopmeter.collector.registry.counting import Counting
+from flopmeter.collector.registry.entries import Declare
 from flopmeter.contract.flop import Figure
+from flopmeter.contract.flop import total as total_of
 from flopmeter.contract.usage import WorkloadKind
 from flopmeter.contract.w_table import WTable
 
@@ -22,6 +30,7 @@ from .run_figures import Part, RunFigures, run_figures
 from .unreported import RUNNING_WITHIN_NS, JobKey, Owed, Unreported, unreported
 
 MAX_JOBS_SHOWN = 100
+MAX_VALUES_SHOWN = 20
 _SECOND_NS = 1_000_000_000
 _FRACTION_DIGITS = 10**9
 
@@ -40,6 +49,8 @@ class WorkloadRow(NamedTuple):
     run_rule: str
     first_unix_ns: int
     last_unix_ns: int
+    identities: str  # as the store keeps them
+    assigned_by: int  # the entry that put it here; 0: the rules did
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +75,28 @@ def run_document(
     models: Mapping[int, Model],
     table: WTable,
     regimes: Iterable[Regime],
+    counting: Counting,
     *,
     now_unix_ns: int,
     raised: frozenset[str] = frozenset(),
     owed: Mapping[JobKey, list[Owed]] | None = None,
     hourly: Iterable[tuple[int, str, GroupKey, Sums]] | None = None,
 ) -> dict[str, Any]:
-    """One run's whole report. `hourly` adds its curve under "hourly"."""
+    """One run's whole report, under regimes of either scope. `hourly` adds its curve under "hourly"."""
     missing = unreported(_held(rows, owed or {}), rows.last_unix_ns, now_unix_ns, models)
     dtypes = {w.workload_no: w.dtype for w in rows.workloads}
     figures = run_figures(rows.groups, models, dtypes, table, missing)
     regimes = tuple(regimes)
+    stands = standing(counting, rows.run, (figures.booked_flop, figures.booked_integer_ops), regimes)
+    of_runs = [r for r in regimes if r.scope == RUN]
     document: dict[str, Any] = {
         "run": rows.run,
         "status": _status(rows, missing, now_unix_ns),
-        "rule": rows.workloads[0].run_rule,
+        "rule": _rules(rows.workloads)[0],
+        "rules": _rules(rows.workloads),
+        "assigned_by": sorted({w.assigned_by for w in rows.workloads if w.assigned_by}),
+        "identities": _identities(rows.workloads),
+        "declared": _declared(counting.registry.declared(rows.run)),
         "first_seen": time_text(rows.first_unix_ns),
         "last_seen": time_text(rows.last_unix_ns),
         "jobs": _jobs(rows.workloads),
@@ -92,15 +110,8 @@ def run_document(
         },
         "accuracy": _accuracy(figures),
         "nominal_sparse_flop": str(figures.nominal_sparse_flop),
-        "countable": {
-            r.id: {
-                "flop": figure_json(counted(r, figures.flop, figures.integer_ops)),
-                "unit": r.unit,
-                "counting": r.counting,
-                "note": r.counting_note,
-            }
-            for r in regimes
-        },
+        "purposes": [_purpose(share) for share in counting.shares(rows.run)],
+        "countable": {r.id: _countable(r, stands.of(r), figures) for r in of_runs},
         "by_pipe": {
             name: {
                 "sm_cycles": str(p.cycles),
@@ -121,8 +132,14 @@ def run_document(
         "energy_joules": figures.energy_mj / 1000,
         "energy_unmeasured_device_seconds": figures.energy_unmeasured_ns / _SECOND_NS,
         "apportioned_device_seconds": figures.apportioned_ns / _SECOND_NS,
-        "thresholds": [_threshold(rows.run, r, figures, now_unix_ns, raised) for r in regimes],
-        "lineage": [],
+        "thresholds": [
+            _threshold(rows.run, r, stands.of(r), figures, now_unix_ns=now_unix_ns, raised=raised)
+            for r in of_runs
+        ],
+        "modifications": [
+            m for r in regimes for m in _modified(r, stands, now_unix_ns, raised) if r.scope == MODIFICATION
+        ],
+        "lineage": _lineage(counting, stands, of_runs),
         "reasons": [str(r) for r in figures.reasons],
         "width": [{"cause": r.cause, "flop": str(r.flop), "text": r.text} for r in figures.reasons],
         "no_w_table": list(figures.no_w_table),
@@ -218,12 +235,146 @@ def _coverage(figures: RunFigures) -> dict[str, Any]:
     }
 
 
+def _rules(workloads: Iterable[WorkloadRow]) -> list[str]:
+    """Which rules put the run's workloads here, the one of most of them first."""
+    counts = Counter("assigned" if w.assigned_by else w.run_rule for w in workloads)
+    return sorted(counts, key=lambda rule: (-counts[rule], rule))
+
+
+def _identities(workloads: Iterable[WorkloadRow]) -> dict[str, list[str]]:
+    """All that was seen of who the run's workloads are: each name's values, the first ones where there are many."""
+    found: dict[str, set[str]] = {}
+    for text in {w.identities for w in workloads}:
+        for name, value in identities_of(text).items():
+            found.setdefault(name, set()).add(value)
+    return {name: sorted(found[name])[:MAX_VALUES_SHOWN] for name in sorted(found)}
+
+
+def _declared(said: Declare | None) -> dict[str, Any] | None:
+    if said is None:
+        return None
+    end = said.expected_end_unix_ns
+    return {
+        "owner": said.owner,
+        "budget_flop": None if said.budget_flop is None else str(said.budget_flop),
+        "hardware": said.hardware,
+        "expected_end": None if end is None else time_text(end),
+        "dtype": said.dtype,
+        "purpose": None if said.purpose is None else said.purpose.value,
+        "base_models": list(said.base_models),
+    }
+
+
+def _purpose(share: Share) -> dict[str, Any]:
+    """Work that one thing was said of; together the run's, but for what bounds are rounded by."""
+    again = share.recomputation
+    return {
+        "purpose": UNTAGGED if share.purpose is None else share.purpose.value,
+        "recomputation": None if again is None else f"{again.numerator}/{again.denominator}",
+        "entries": list(share.entries),
+        "flop": figure_json(share.flop),
+        "integer_ops": figure_json(share.integer_ops),
+    }
+
+
+def _with_unreported(total: Counted, figures: RunFigures) -> tuple[Figure, Figure]:
+    """What silent agents may have done of the run is of no known purpose, and counts up to its bound."""
+    ops = figures.integer_ops.upper - figures.booked_integer_ops.upper
+    return total.flop + figures.unreported_flop, total.integer_ops + Figure(0, 0, ops)
+
+
+def _countable(regime: Regime, total: Counted, figures: RunFigures) -> dict[str, Any]:
+    """What the regime counts of the run and of what it stands on, and what it leaves out or says nothing of."""
+    found = total.countable
+    document: dict[str, Any] = {
+        "flop": figure_json(counted(regime, *_with_unreported(total, figures))),
+        "unit": regime.unit,
+        "counting": regime.counting,
+        "note": regime.counting_note,
+        "profile": None,
+        "excluded": [],
+        "silent": [],
+        "ancestors": [],
+    }
+    if found is not None:
+        profile = found.profile
+        document["profile"] = {"id": profile.id, "version": profile.version, "digest": profile.digest}
+        document["excluded"] = parts_json(found.left_out)
+        document["silent"] = parts_json(found.silent)
+        document["ancestors"] = parts_json(p for p in found.parts if p.of and p.counted)
+    return document
+
+
+def _lineage(counting: Counting, stands: Standing, regimes: Iterable[Regime]) -> list[dict[str, Any]]:
+    """All that the run stands on, the nearest first: how, how much it took itself, and which regime counts any of it."""
+    paths: dict[str, tuple[str, ...]] = {stands.run: ()}
+    queue = [stands.run]
+    for name in queue:
+        for link in counting.lineage.parents(name):
+            if link.parent not in paths:
+                paths[link.parent] = (*paths[name], f"{link.relation.value} {link.parent}")
+                queue.append(link.parent)
+    by: dict[str, set[str]] = {}
+    for r in regimes:
+        found = stands.of(r).countable
+        for p in found.parts if found is not None else ():
+            if p.of and p.counted:
+                by.setdefault(p.of, set()).add(r.id)
+    externals = counting.registry.externals
+    return [
+        {
+            "name": name,
+            "path": list(paths[name]),
+            "external": name in externals,
+            "source": externals[name].source if name in externals else None,
+            # null: neither the books nor anybody's word have a figure of it
+            "flop": figure_json(total_of(s.flop for s in shares))
+            if (shares := counting.shares(name))
+            else None,
+            "counted_by": sorted(by.get(name, ())),
+        }
+        for name in queue[1:]
+    ]
+
+
+def _modified(
+    regime: Regime, stands: Standing, now_unix_ns: int, raised: frozenset[str]
+) -> Iterable[dict[str, Any]]:
+    """The run against a share of what it fine-tunes, as one regime draws the line."""
+    for made in stands.modifications.get(regime.counting, ()):
+        line = line_of(regime, made.original_flop)
+        if line is None:
+            continue
+        basis = counted(regime, made.flop, made.integer_ops)
+        state = modification_state(basis, line, regime)
+        yield {
+            "regime": regime.id,
+            "title": regime.title,
+            "in_force": in_force(regime, now_unix_ns),
+            "original": made.original,
+            "original_flop": None if made.original_flop is None else figure_json(made.original_flop),
+            "share": str(regime.share),
+            "line": {"lower": str(line.lower), "point": str(line.point), "upper": str(line.upper)},
+            "comparison": regime.comparison,
+            "counted": figure_json(basis),
+            "verdict": Verdict.BELOW.value if state is None else state[0].value,
+            "event_raised": state is not None
+            and modification_key(regime.id, made.run, made.original, *state) in raised,
+        }
+
+
 def _threshold(
-    run: str, regime: Regime, figures: RunFigures, now_unix_ns: int, raised: frozenset[str]
+    run: str,
+    regime: Regime,
+    total: Counted,
+    figures: RunFigures,
+    *,
+    now_unix_ns: int,
+    raised: frozenset[str],
 ) -> dict[str, Any]:
-    basis = counted(regime, figures.flop, figures.integer_ops)
-    state = threshold_state(figures.booked_flop, regime, figures.booked_integer_ops)
-    booked = counted(regime, figures.booked_flop, figures.booked_integer_ops)
+    basis = counted(regime, *_with_unreported(total, figures))
+    state = threshold_state(total.flop, regime, total.integer_ops)
+    booked = counted(regime, total.flop, total.integer_ops)
     return {
         "regime": regime.id,
         "title": regime.title,

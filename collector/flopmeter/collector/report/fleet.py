@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from flopmeter.collector.books import GroupKey, Sums
 from flopmeter.collector.law.events import time_text
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.usage import (
@@ -71,19 +70,12 @@ class AgentState:
 
 
 def fleet_document(
-    agents: Iterable[AgentState],
-    unowned: Iterable[tuple[int, GroupKey, Sums]],
-    all_time_ns: int,
-    *,
-    now_unix_ns: int,
+    agents: Iterable[AgentState], unowned: dict[str, Any], all_time_ns: int, *, now_unix_ns: int
 ) -> dict[str, Any]:
-    """`fleet list --json`: totals of the fleet, then one object per node, by name."""
-    idle_ns = unattributed_ns = 0
-    for kind, _key, sums in unowned:
-        if kind == WorkloadKind.IDLE:
-            idle_ns += sums[0]
-        else:
-            unattributed_ns += sums[0]
+    """`fleet list --json`: totals of the fleet, then one object per node, by name. `unowned`: unowned.py's."""
+    idle_s = unowned["idle"]["device_seconds"]
+    unattributed_s = unowned["unattributed"]["device_seconds"]
+    all_s = all_time_ns / _SECOND_NS
     agents = list(agents)
     libraries = library_disagreements(agents)
     odd = {
@@ -100,10 +92,12 @@ def fleet_document(
         "entities": sum(n["entities"] for n in nodes),
         "uncovered_devices": sum(len(n["uncovered"]) for n in nodes),
         "library_disagreements": libraries,
-        "device_seconds": all_time_ns / _SECOND_NS,
-        "idle_device_seconds": idle_ns / _SECOND_NS,
-        "unattributed_device_seconds": unattributed_ns / _SECOND_NS,
-        "unattributed_share": unattributed_ns / all_time_ns if all_time_ns else 0.0,
+        "device_seconds": all_s,
+        "idle_device_seconds": idle_s,
+        "unattributed_device_seconds": unattributed_s,
+        "unattributed_share": unattributed_s / all_s if all_s else 0.0,
+        "idle": unowned["idle"],
+        "unattributed": unowned["unattributed"],
         "nodes": nodes,
     }
 

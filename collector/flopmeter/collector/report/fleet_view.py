@@ -4,11 +4,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from flopmeter.cli.output import seconds_text
+from flopmeter.cli.output import flop_text, seconds_text
 
 from .layout import STATUS, Paint, Row, hours, table, wrapped
 
 MAX_NODES_NAMED = 4
+MAX_MISSING_SHOWN = 40
 
 
 _MODES = {
@@ -65,10 +66,67 @@ def fleet_view(fleet: Mapping[str, Any], paint: Paint) -> str:
         f"{hours(fleet['idle_device_seconds'])} idle, {share:.1f} % unattributed"
     )
     page = [paint(line, bold=True) for line in wrapped(summary, paint.width, "", "")]
+    page += _coverage(fleet["coverage"], paint)
     page.append(table(head, rows, paint, spare=(5, 3), cut=(8, 0)))  # lag, model; trouble, node
-    for note in (*_libraries(fleet), *_uncovered(fleet), *_modes(fleet), *_faults(fleet)):
+    page += missing_view(fleet["not_reporting"], paint)
+    for note in (
+        *_unattributed(fleet),
+        *_libraries(fleet),
+        *_uncovered(fleet),
+        *_modes(fleet),
+        *_faults(fleet),
+    ):
         page += ["", *wrapped(note, paint.width, "  ", "")]
     return "\n".join(page)
+
+
+def _coverage(c: Mapping[str, Any], paint: Paint) -> list[str]:
+    """Expected against observed, and what the gap is made of."""
+    expected, gap = c["expected_device_seconds"], c["gap_device_seconds"]
+    if not expected:
+        return []
+    observed = math.floor((1 - gap / expected) * 1000) / 10
+    said = f"coverage: {observed:.1f} % of {hours(expected)} expected"
+    gaps = ", ".join(f"{name} {hours(s)}" for name, s in c["gaps"].items())
+    return wrapped(said + (f"; gaps: {gaps}" if gaps else ""), paint.width, "", "")
+
+
+def missing_view(found: Sequence[Mapping[str, Any]], paint: Paint) -> list[str]:
+    """GPUs that exist and do not report, one line for each node and cause, the longest missing first."""
+    if not found:
+        return []
+    lines = ["", paint("Known to exist and not reporting", bold=True)]
+    ranked = sorted(found, key=lambda m: (m["since"] is None, m["since"] or "", m["node"]))
+    rows: list[Row] = [
+        (
+            (f"  {m['node']}", {"bold": True}),
+            ("?" if m["gpus"] is None else str(m["gpus"]), {}),
+            (m["cause"], {"fg": "red"}),
+            ((m["since"] or "")[:16].replace("T", " ") or "not known", {}),
+            (m["what"], {"dim": True}),
+        )
+        for m in ranked[:MAX_MISSING_SHOWN]
+    ]
+    head = ("  node", "GPUs", "cause", "since (UTC)", "what")
+    lines += table(head, rows, paint, cut=(4, 0)).splitlines()
+    if len(ranked) > MAX_MISSING_SHOWN:
+        lines.append(f"  and {len(ranked) - MAX_MISSING_SHOWN} more; --json has all")
+    return lines
+
+
+def _unattributed(fleet: Mapping[str, Any]) -> Iterable[str]:
+    found = fleet["unattributed"]
+    if found["device_seconds"]:
+        yield unattributed_text(found)
+
+
+def unattributed_text(found: Mapping[str, Any]) -> str:
+    """What nobody owned, with its FLOP: said wherever totals of runs are."""
+    point, lower, upper = (flop_text(int(found["flop"][k])) for k in ("point", "lower", "upper"))
+    return (
+        f"Unattributed, in no run: {hours(found['device_seconds'])}, {point} FLOP, between {lower} and {upper}. Busy GPUs "
+        "that no job owned, or time of which nobody knows the owner."
+    )
 
 
 def _libraries(fleet: Mapping[str, Any]) -> Iterable[str]:

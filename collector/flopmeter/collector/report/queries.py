@@ -4,36 +4,57 @@ Each answer is read in one transaction, so it is one state of the books and neve
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flopmeter.collector.books import SUM_FIELDS, GroupKey, Sums
-from flopmeter.collector.errors import StoreError
+from flopmeter.collector.errors import RegistryError, StoreError
 from flopmeter.collector.figures import Model
+from flopmeter.collector.ingest.decide import scope_of
+from flopmeter.collector.ingest.identity_rules import identities_text
 from flopmeter.collector.law.events import AGENT_SILENT, silent_key, to_cloudevent
-from flopmeter.collector.law.regimes import Regime, shipped
+from flopmeter.collector.law.regimes import MODIFICATION, RUN, Regime, shipped
+from flopmeter.collector.registry.codec import to_entry
+from flopmeter.collector.registry.counting import Counting
+from flopmeter.collector.registry.entries import JobKey as Job
+from flopmeter.collector.registry.shares import Row
+from flopmeter.collector.registry.state import Registry
+from flopmeter.collector.store.entries import SELECT as SELECT_ENTRIES
+from flopmeter.collector.store.entries import entry_rows
 from flopmeter.collector.store.migrate import check
 from flopmeter.collector.store.sqlite import BUSY_TIMEOUT_S, open_for_reading
 from flopmeter.collector.store.told import hint_for
 from flopmeter.collector.store_path import store_file
 from flopmeter.contract.errors import ContractError
 from flopmeter.contract.record import parse_record
-from flopmeter.contract.usage import Batch, Inventory
+from flopmeter.contract.usage import Batch, Inventory, Workload
 from flopmeter.contract.w_table import WTable, current
 
-from .coverage import coverage_document, not_reporting
+from .coverage import NotReporting, coverage_document, not_reporting
 from .coverage_queries import booked, known_since, not_heard, taken_over
 from .documents import RunRows, WorkloadRow, run_document
 from .expected import ExpectedNode
 from .fleet import SILENT_AFTER_NS, AgentState, fleet_document
+from .inventory import inventory_document
+from .progress_queries import claimers, run_progress
+from .unowned import unowned_document
 from .unreported import JobKey, Owed, owed
 
 # S608: SQL is put together from column names and numbers of this program only; values are bound.
 _SUMS = ", ".join(SUM_FIELDS)
 _KEY = ", ".join(GroupKey._fields)
+_WORKLOADS = (
+    f"SELECT run, {', '.join(WorkloadRow._fields[:-1])} FROM workloads WHERE run != '' ORDER BY workload_no"  # noqa: S608
+)
+_FEW = 1_000  # workloads that a statement names one by one
+
+
+class _Work(NamedTuple):
+    run: str
+    workload: WorkloadRow
 
 
 @contextmanager
@@ -97,12 +118,18 @@ class Asked:
     regimes: tuple[Regime, ...]
     table: WTable
     expected: tuple[ExpectedNode, ...] = ()  # the operator's list of nodes
+    modifications: tuple[Regime, ...] = ()  # regimes of that scope
 
 
 def asked(
     now_unix_ns: int, regimes: tuple[Regime, ...] | None = None, expected: tuple[ExpectedNode, ...] = ()
 ) -> Asked:
-    return Asked(now_unix_ns, shipped() if regimes is None else regimes, current(), expected)
+    """`regimes` of either scope; None: the shipped ones."""
+    every = (*shipped(), *shipped(MODIFICATION)) if regimes is None else regimes
+    of_runs = tuple(r for r in every if r.scope == RUN)
+    return Asked(
+        now_unix_ns, of_runs, current(), expected, tuple(r for r in every if r.scope == MODIFICATION)
+    )
 
 
 def document(store_path: Path, now_unix_ns: int, regimes: tuple[Regime, ...] | None = None) -> dict[str, Any]:
@@ -133,7 +160,9 @@ class Reader:
         """Run documents, the largest first; `only` one run, `series` with its hourly curve."""
         models = self.models()
         missing = self._owed(question)
-        rows = self._run_rows(only)
+        registry, works = self.registry(), self._works()
+        rows = self._run_rows(only, works)
+        counting = Counting(registry, self._rows_of(registry, works), models, question.table)
         events: dict[str, list[str]] = {}
         for subject, key in self._db.execute("SELECT subject, key FROM events"):
             events.setdefault(subject, []).append(key)
@@ -142,7 +171,8 @@ class Reader:
                 r,
                 models,
                 question.table,
-                question.regimes,
+                (*question.regimes, *question.modifications),
+                counting,
                 now_unix_ns=question.now_unix_ns,
                 raised=frozenset(events.get(r.run, ())),
                 owed=missing,
@@ -150,35 +180,83 @@ class Reader:
             )
             for r in rows
         ]
+        claimed = claimers(self)
+        for r, d in zip(rows, documents, strict=True):
+            d["progress"] = run_progress(self, r.workloads, claimed, models, question.table)
         documents.sort(key=lambda d: (-int(d["executed"]["flop"]["point"]), d["run"]))
         return documents
 
     def run_names(self) -> list[str]:
-        sql = "SELECT DISTINCT run FROM workloads WHERE run != '' ORDER BY run"
-        return [name for (name,) in self._db.execute(sql)]
+        """Every run that anything belongs to, by what people assigned."""
+        return sorted({w.run for w in self._works()})
 
     def models(self) -> dict[int, Model]:
         rows = self._db.execute("SELECT model_no, name, compute_capability FROM models")
         return {no: Model(name, capability) for no, name, capability in rows}
 
-    def _run_rows(self, only: str | None) -> list[RunRows]:
-        where, values = ("run = ?", (only,)) if only is not None else ("run != ''", ())
+    def registry(self) -> Registry:
+        """What people have said of runs. Its chain is fsck's to check."""
+        try:
+            return Registry.of(map(to_entry, entry_rows(self.rows(SELECT_ENTRIES, (0,)))))
+        except RegistryError as e:
+            raise StoreError(f"{self._path}: {e}", e.hint) from e
+
+    def run_of(self, workload: Workload, inventory: Inventory) -> str:
+        """The run of a workload as a batch states it; "" for nobody's, and for one that is not in the books yet."""
+        scope = scope_of(workload, inventory)
+        w, text = workload, identities_text(workload.identities)
+        found = self.rows(
+            "SELECT run FROM workloads WHERE scope = ? AND kind = ? AND job = ? AND step = ? AND run_label = ? "
+            "AND user = ? AND dtype = ? AND restart = ? AND identities = ?",
+            (scope, int(w.kind), w.job, w.step, w.run, w.user, w.dtype, w.restart, text),
+        ).fetchone()
+        if found is None or not found[0]:
+            return ""
+        return self.registry().run_of(Job(scope, int(w.kind), w.job), w.step, found[0])
+
+    def _works(self) -> list["_Work"]:
+        """Every workload that is somebody's, with the run that it belongs to."""
+        registry = self.registry()
+        found = []
+        for row in self.rows(_WORKLOADS):
+            chosen, *rest = row
+            w = WorkloadRow._make((*rest, 0))
+            job = Job(w.scope, w.kind, w.job)
+            run = registry.run_of(job, w.step, chosen)
+            by = registry.assigned_by(job, w.step) if run != chosen else None
+            found.append(_Work(run, w if by is None else w._replace(assigned_by=by.number)))
+        return found
+
+    def _run_rows(self, only: str | None, works: list["_Work"]) -> list[RunRows]:
         runs: dict[str, RunRows] = {}
-        columns = (
-            "workload_no, scope, kind, job, step, user, dtype, restart, run_rule, first_unix_ns, last_unix_ns"
-        )
-        for row in self._db.execute(
-            f"SELECT run, {columns} FROM workloads WHERE {where} ORDER BY workload_no",  # noqa: S608
-            values,
-        ):
-            of_run = runs.setdefault(row[0], RunRows(row[0], [], {}))
-            of_run.workloads.append(WorkloadRow(*row[1:]))
-        for row in self._db.execute(
-            f"SELECT run, {_KEY}, {_SUMS} FROM totals JOIN workloads USING (workload_no) WHERE {where}",  # noqa: S608
-            values,
-        ):
-            runs[row[0]].groups[GroupKey(*row[1:7])] = [int(text) for text in row[7:]]
+        run_of: dict[int, str] = {}
+        for run, w in works:
+            if only is None or run == only:
+                runs.setdefault(run, RunRows(run, [], {})).workloads.append(w)
+                run_of[w.workload_no] = run
+        numbers = f" WHERE workload_no IN ({', '.join(map(str, run_of))})" if len(run_of) < _FEW else ""
+        for row in self.rows(f"SELECT {_KEY}, {_SUMS} FROM totals{numbers}"):  # noqa: S608
+            mine = run_of.get(row[0])
+            if mine is not None:
+                runs[mine].groups[GroupKey(*row[:6])] = [int(text) for text in row[6:]]
         return list(runs.values())
+
+    def _rows_of(self, registry: Registry, works: list["_Work"]) -> Callable[[str], Iterator[Row]]:
+        """A run's sums as registry.counting asks for them: by hour where the run has tagged spans."""
+        by_run: dict[str, list[WorkloadRow]] = {}
+        for run, w in works:
+            by_run.setdefault(run, []).append(w)
+
+        def rows(run: str) -> Iterator[Row]:
+            by_hour = registry.has_spans(run)
+            table, hour = ("hourly", "hour") if by_hour else ("totals", "0")
+            sql = f"SELECT {hour}, {_KEY}, {_SUMS} FROM {table} WHERE workload_no = ?"  # noqa: S608
+            for w in by_run.get(run, ()):
+                for r in self.rows(sql, (w.workload_no,)):
+                    job = Job(w.scope, w.kind, w.job)
+                    yield Row(job, r[0], w.dtype, GroupKey._make(r[1:7]), [int(text) for text in r[7:]])
+
+        return rows
 
     def unowned_totals(self) -> Iterator[tuple[int, GroupKey, Sums]]:
         """(workload kind, key, sums) of idle and unattributed time."""
@@ -188,12 +266,14 @@ class Reader:
 
     def hourly(self, run: str) -> list[tuple[int, str, GroupKey, Sums]]:
         """(hour since 1970, declared dtype, key, sums) of one run, by hour."""
-        rows = self._db.execute(
-            f"SELECT hour, dtype, {_KEY}, {_SUMS} FROM hourly JOIN workloads USING (workload_no) "  # noqa: S608
-            "WHERE run = ? ORDER BY hour",
-            (run,),
-        )
-        return [(r[0], r[1], GroupKey(*r[2:8]), [int(text) for text in r[8:]]) for r in rows]
+        sql = f"SELECT hour, {_KEY}, {_SUMS} FROM hourly WHERE workload_no = ?"  # noqa: S608
+        found = [
+            (r[0], w.dtype, GroupKey._make(r[1:7]), [int(text) for text in r[7:]])
+            for name, w in self._works()
+            if name == run
+            for r in self.rows(sql, (w.workload_no,))
+        ]
+        return sorted(found, key=lambda row: row[0])
 
     def events(self, *, after_no: int = 0) -> list[dict[str, Any]]:
         """Every event as CloudEvents, in the order they were raised."""
@@ -201,16 +281,27 @@ class Reader:
         return [to_cloudevent(dict(row)) for row in rows]
 
     def fleet(self, question: Asked) -> dict[str, Any]:
-        agents, now = self.agents(), question.now_unix_ns
-        late = not_heard(agents, now)
-        missing = not_reporting(
-            agents, question.expected, known_since(self, agents), taken_over(self, late), now_unix_ns=now
-        )
-        in_books = booked(self)
-        return fleet_document(agents, self.unowned_totals(), in_books.whole_ns, now_unix_ns=now) | {
+        agents, in_books = self.agents(), booked(self)
+        missing = self._missing(agents, question)
+        now = question.now_unix_ns
+        return fleet_document(agents, self.unowned(question), in_books.whole_ns, now_unix_ns=now) | {
             "coverage": coverage_document(in_books, missing),
             "not_reporting": [m.document() for m in missing],
         }
+
+    def inventory(self, question: Asked) -> dict[str, Any]:
+        """What the fleet is made of."""
+        agents = self.agents()
+        return inventory_document(agents, self._missing(agents, question), question.table)
+
+    def _missing(self, agents: list[AgentState], question: Asked) -> list[NotReporting]:
+        now = question.now_unix_ns
+        over = taken_over(self, not_heard(agents, now))
+        return not_reporting(agents, question.expected, known_since(self, agents), over, now_unix_ns=now)
+
+    def unowned(self, question: Asked) -> dict[str, Any]:
+        """Idle and unattributed time of the whole fleet, with its FLOP bounds."""
+        return unowned_document(self.unowned_totals(), self.models(), question.table)
 
     def _owed(self, question: Asked) -> dict[JobKey, list[Owed]]:
         """Per job: what agents that are not heard any more last saw it hold."""

@@ -11,8 +11,10 @@ from typing import Any
 
 from flopmeter.cli.output import flop_text, seconds_text
 
+from .fleet_view import unattributed_text
 from .layout import STATUS, Paint, Row, hours, table, wrapped
 from .parts_view import accuracy_view, nominal_view, parts_view
+from .progress_view import progress_view
 from .regimes_view import power
 
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -39,6 +41,7 @@ def run_view(document: Mapping[str, Any], paint: Paint) -> str:
     ]
     lines += accuracy_view(document, paint)
     lines += nominal_view(document)
+    lines += progress_view(document["progress"], paint)
     if document.get("hourly"):
         lines += _hourly(document["hourly"], paint)
     lines += ["", *thresholds_view(document, paint), ""]
@@ -204,10 +207,16 @@ def _small_print(document: Mapping[str, Any], width: int) -> list[str]:
     )
 
 
-def runs_view(documents: Sequence[Mapping[str, Any]], paint: Paint) -> str:
-    """`runs list`: one line a run, the largest first."""
+def runs_view(
+    documents: Sequence[Mapping[str, Any]], paint: Paint, unattributed: Mapping[str, Any] | None = None
+) -> str:
+    """`runs list`: one line a run, the largest first; then what is in none."""
+    notes = []
+    if unattributed is not None and unattributed["device_seconds"]:
+        notes = ["", *wrapped(unattributed_text(unattributed), paint.width, "", "")]
     if not documents:
-        return "no runs yet: a run appears with the first batch of a job (flopmeter agent run)"
+        none = "no runs yet: a run appears with the first batch of a job (flopmeter agent run)"
+        return "\n".join((none, *notes))
     head = ("run", "", "FLOP", "lower", "upper", "nearest line", "observed", "last seen (UTC)")
     rows: list[Row] = []
     for d in documents:
@@ -227,7 +236,8 @@ def runs_view(documents: Sequence[Mapping[str, Any]], paint: Paint) -> str:
                 (_minute(d["last_seen"]), {"dim": True}),
             )
         )
-    return table(head, rows, paint, spare=(7, 6))  # last seen, observed
+    page = table(head, rows, paint, spare=(7, 6))  # last seen, observed
+    return "\n".join((page, *notes))
 
 
 def _nearest(document: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 from flopmeter.collector.books import GroupKey, HourKey, Sums
 from flopmeter.collector.ingest.claims import Claim
+from flopmeter.collector.law.progress import ClaimHour, ClaimKey
 from flopmeter.collector.registry.codec import EntryRow
 
 
@@ -70,6 +71,15 @@ class Judged(NamedTuple):
     from_unix_ns: int
 
 
+class Noted(NamedTuple):
+    """The value of a setting that events rest on, from a position on."""
+
+    name: str
+    value: int
+    from_position: int
+    from_unix_ns: int
+
+
 @dataclass(slots=True)
 class Transaction:
     """Rows to write together, each in the column order of the driver's statement of that name."""
@@ -81,6 +91,7 @@ class Transaction:
     workloads: list[tuple[Any, ...]] = field(default_factory=list)
     moved: list[tuple[Any, ...]] = field(default_factory=list)
     identity_rules: list[tuple[Any, ...]] = field(default_factory=list)
+    applied: list[tuple[Any, ...]] = field(default_factory=list)
     records: list[tuple[Any, ...]] = field(default_factory=list)
     heads: list[tuple[Any, ...]] = field(default_factory=list)
     judged: list[tuple[Any, ...]] = field(default_factory=list)
@@ -91,6 +102,8 @@ class Transaction:
     spans: list[tuple[Any, ...]] = field(default_factory=list)
     totals: list[tuple[Any, ...]] = field(default_factory=list)
     hourly: list[tuple[Any, ...]] = field(default_factory=list)
+    progress: list[tuple[Any, ...]] = field(default_factory=list)
+    noted: list[Noted] = field(default_factory=list)
     losses: list[tuple[Any, ...]] = field(default_factory=list)
     conflicts: list[tuple[Any, ...]] = field(default_factory=list)
     events: list[tuple[Any, ...]] = field(default_factory=list)
@@ -162,7 +175,21 @@ class Books(Protocol):
 
     def workload_totals(self, workload_nos: Iterable[int]) -> Iterator[tuple[GroupKey, Sums]]: ...
 
-    def workload_hours(self, workload_nos: Iterable[int]) -> Iterator[tuple[HourKey, Sums]]: ...
+    def workload_hours(
+        self, workload_nos: Iterable[int], from_hour: int = 0
+    ) -> Iterator[tuple[HourKey, Sums]]: ...
+
+    def last_claim(self, workload_no: int, agent_no: int) -> tuple[ClaimKey, ClaimHour] | None:
+        """A claimer's latest hour."""
+        ...
+
+    def claim_hours(
+        self, workload_nos: Iterable[int], from_hour: int = 0
+    ) -> Iterator[tuple[ClaimKey, ClaimHour]]: ...
+
+    def noted(self, name: str) -> int | None:
+        """The value of a setting as it was noted last."""
+        ...
 
     def runs(self) -> list[str]:
         """Every run that the rules gave anything to."""
@@ -174,6 +201,10 @@ class Books(Protocol):
 
     def identity_rules(self) -> str:
         """Digest of the rule list that was noted last; "" = none."""
+        ...
+
+    def applied(self) -> int:
+        """Number of the last entry that runs were judged by; 0 = none."""
         ...
 
     def judged(self) -> list[Judged]:

@@ -146,4 +146,28 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         END;
         """,
     ),
+    (
+        "0005-applied",
+        """
+        -- Up to which entry runs were judged by what was said, from which position on; entry_no 0: by none.
+        CREATE TABLE applied (
+            entry_no INTEGER PRIMARY KEY, from_position INTEGER NOT NULL, from_unix_ns INTEGER NOT NULL);
+        """,
+    ),
+    (
+        "0006-progress",
+        """
+        -- What training code claims (law/progress.py): per claimer and hour its latest claim, and what the hour's
+        -- tokens are worth. Held against the counters; in no total. Numbers that may pass 63 bits are text.
+        CREATE TABLE progress (
+            workload_no INTEGER NOT NULL, agent_no INTEGER NOT NULL, hour INTEGER NOT NULL, ranks INTEGER NOT NULL,
+            tokens TEXT NOT NULL, parameters TEXT NOT NULL, flop_per_token TEXT NOT NULL, flop TEXT NOT NULL,
+            opening_flop TEXT NOT NULL, falls INTEGER NOT NULL, first_unix_ns INTEGER NOT NULL,
+            last_unix_ns INTEGER NOT NULL, PRIMARY KEY (workload_no, agent_no, hour)) WITHOUT ROWID;
+        -- Settings that events rest on, as they were from a position on.
+        CREATE TABLE noted (
+            name TEXT NOT NULL, value INTEGER NOT NULL, from_position INTEGER NOT NULL, from_unix_ns INTEGER NOT NULL,
+            PRIMARY KEY (name, from_position)) WITHOUT ROWID;
+        """,
+    ),
 )

@@ -11,10 +11,11 @@ from flopmeter.collector.books import SUM_FIELDS, GroupKey, HourKey, Sums
 from flopmeter.collector.errors import StoreError
 from flopmeter.collector.ingest.claims import Claim, Until
 from flopmeter.collector.law.events import TWICE_PREFIX
+from flopmeter.collector.law.progress import CLAIM_COLUMNS, ClaimHour, ClaimKey, claim_of
 from flopmeter.collector.registry.codec import EntryRow
 
 from . import entries
-from .base import Held, JobRow, Judged, NextNumbers, StoredAgent, Transaction
+from .base import Held, JobRow, Judged, NextNumbers, Noted, StoredAgent, Transaction
 from .migrate import check, migrate
 from .place import Place
 from .told import told
@@ -74,6 +75,8 @@ WRITES: tuple[tuple[str, str], ...] = (
     ("spans", f"UPDATE workloads SET {_SPAN} WHERE workload_no = ?"),  # noqa: S608
     ("totals", _insert("totals", f"{_KEY}, {_SUMS}", "INSERT OR REPLACE")),
     ("hourly", _insert("hourly", f"hour, {_KEY}, {_SUMS}", "INSERT OR REPLACE")),
+    ("progress", _insert("progress", CLAIM_COLUMNS, "INSERT OR REPLACE")),
+    ("noted", _insert("noted", ", ".join(Noted._fields), "INSERT OR REPLACE")),
     ("losses", _insert("losses", "agent_no, from_seq, to_seq, noticed_unix_ns, reason")),
     ("conflicts", _insert("conflicts", "agent_no, seq, hash, record, received_unix_ns", "INSERT OR IGNORE")),
     ("events", _insert("events", _EVENT)),
@@ -82,6 +85,7 @@ WRITES: tuple[tuple[str, str], ...] = (
         "judged_until",
         "UPDATE judged SET until_position = ? WHERE regime = ? AND digest = ? AND w_table = ? AND from_position = ?",
     ),
+    ("applied", _insert("applied", "entry_no, from_position, from_unix_ns")),
     ("judged", _insert("judged", ", ".join(Judged._fields))),
 )
 _AGENTS = f"""
@@ -92,7 +96,7 @@ _TOTALS = f"SELECT {_SUMS} FROM totals WHERE {_KEY_IS}"  # noqa: S608
 _HOURLY = f"SELECT {_SUMS} FROM hourly WHERE hour = ? AND {_KEY_IS}"  # noqa: S608
 _HELD = f"SELECT {', '.join(Held._fields)} FROM workloads WHERE workload_no = ?"  # noqa: S608
 _WORKLOAD_TOTALS = f"SELECT {_KEY}, {_SUMS} FROM totals WHERE workload_no = ?"  # noqa: S608
-_WORKLOAD_HOURS = f"SELECT hour, {_KEY}, {_SUMS} FROM hourly WHERE workload_no = ?"  # noqa: S608
+_WORKLOAD_HOURS = f"SELECT hour, {_KEY}, {_SUMS} FROM hourly WHERE workload_no = ? AND hour >= ?"  # noqa: S608
 
 
 class SqliteStore:
@@ -314,10 +318,32 @@ class SqliteBooks:
             for row in self._all(_WORKLOAD_TOTALS, (number,)):
                 yield GroupKey._make(row[:6]), [int(text) for text in row[6:]]
 
-    def workload_hours(self, workload_nos: Iterable[int]) -> Iterator[tuple[HourKey, Sums]]:
+    def workload_hours(
+        self, workload_nos: Iterable[int], from_hour: int = 0
+    ) -> Iterator[tuple[HourKey, Sums]]:
         for number in workload_nos:
-            for row in self._all(_WORKLOAD_HOURS, (number,)):
+            for row in self._all(_WORKLOAD_HOURS, (number, from_hour)):
                 yield HourKey(row[0], GroupKey._make(row[1:7])), [int(text) for text in row[7:]]
+
+    def last_claim(self, workload_no: int, agent_no: int) -> tuple[ClaimKey, ClaimHour] | None:
+        rows = self._all(
+            f"SELECT {CLAIM_COLUMNS} FROM progress WHERE workload_no = ? AND agent_no = ? ORDER BY hour DESC LIMIT 1",  # noqa: S608
+            (workload_no, agent_no),
+        )
+        return claim_of(rows[0]) if rows else None
+
+    def claim_hours(
+        self, workload_nos: Iterable[int], from_hour: int = 0
+    ) -> Iterator[tuple[ClaimKey, ClaimHour]]:
+        sql = f"SELECT {CLAIM_COLUMNS} FROM progress WHERE workload_no = ? AND hour >= ?"  # noqa: S608
+        for number in workload_nos:
+            yield from map(claim_of, self._all(sql, (number, from_hour)))
+
+    def noted(self, name: str) -> int | None:
+        rows = self._all(
+            "SELECT value FROM noted WHERE name = ? ORDER BY from_position DESC LIMIT 1", (name,)
+        )
+        return int(rows[0][0]) if rows else None
 
     def runs(self) -> list[str]:
         return [
@@ -330,6 +356,9 @@ class SqliteBooks:
     def identity_rules(self) -> str:
         rows = self._all("SELECT digest FROM identity_rules ORDER BY from_position DESC LIMIT 1")
         return str(rows[0][0]) if rows else ""
+
+    def applied(self) -> int:
+        return int(self._all("SELECT coalesce(max(entry_no), 0) FROM applied")[0][0])
 
     def judged(self) -> list[Judged]:
         columns = ", ".join(Judged._fields)

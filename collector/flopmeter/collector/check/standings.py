@@ -1,0 +1,135 @@
+"""Where runs stood, derived again: the books as rederived so far, under the entries that were then in force. Pure."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from flopmeter.collector.books import GroupKey, HourKey
+from flopmeter.collector.figures import Model, Tally
+from flopmeter.collector.law.regimes import Regime
+from flopmeter.collector.law.standing import Standing, standing
+from flopmeter.collector.registry.counting import Counting
+from flopmeter.collector.registry.entries import Entry, JobKey
+from flopmeter.collector.registry.shares import Row
+from flopmeter.collector.registry.state import Registry
+from flopmeter.contract.w_table import WTable
+
+from .rederive import Difference, Rederivation
+
+_ANY_HOUR = 0
+
+
+class Applied(NamedTuple):
+    """A row of the applied table: up to which entry runs were judged, from which position on."""
+
+    entry_no: int
+    from_position: int
+
+
+class Standings:
+    """Asks the books while they grow; what it adds up it keeps until they have."""
+
+    def __init__(
+        self,
+        books: Rederivation,
+        entries: Sequence[Entry],
+        applied: Iterable[Applied],
+        models: Mapping[int, Model],
+        table: WTable,
+    ) -> None:
+        """`entries` in order, `applied` too. Raises Difference if one is applied before it can have been said."""
+        self._books, self._entries = books, tuple(entries)
+        self._models, self._table = models, table
+        self.applied = tuple(applied)
+        before = Applied(0, 0)
+        for row in self.applied:
+            key = f"entry_no {row.entry_no}"
+            if not before.entry_no < row.entry_no <= len(self._entries):
+                raise Difference(
+                    "applied", key, "entry_no", f"{before.entry_no + 1} … {len(self._entries)}", row.entry_no
+                )
+            said = self._entries[row.entry_no - 1].position
+            if row.from_position < max(before.from_position, said):
+                raise Difference(
+                    "applied",
+                    key,
+                    "from_position",
+                    f"not before {max(before.from_position, said)}",
+                    row.from_position,
+                )
+            before = row
+        self._registries: dict[int, Registry] = {}
+        self._at: tuple[int, int] = (-1, -1)
+        self._counting: Counting
+        self._workloads: dict[str, list[int]] = {}
+
+    def applied_at(self, position: int) -> int:
+        """Up to which entry runs were judged in the commit that brought that record; 0: none."""
+        return max((a.entry_no for a in self.applied if a.from_position <= position), default=0)
+
+    def new_at(self, position: int) -> list[int]:
+        """Entries up to which runs were judged from exactly there on."""
+        return [a.entry_no for a in self.applied if a.from_position == position]
+
+    def before(self, entry_no: int) -> int:
+        """Up to which entry runs were judged before that."""
+        return max((a.entry_no for a in self.applied if a.entry_no < entry_no), default=0)
+
+    def registry(self, entry_no: int) -> Registry:
+        """What was said up to that entry."""
+        found = self._registries.get(entry_no)
+        if found is None:
+            found = self._registries[entry_no] = Registry.of(self._entries[:entry_no])
+        return found
+
+    def runs(self, entry_no: int) -> list[str]:
+        """Every run that the books hold something of, under those entries."""
+        self._look(entry_no)
+        return sorted(self._workloads)
+
+    def workloads(self, run: str, entry_no: int) -> list[int]:
+        """The run's workloads, by number."""
+        self._look(entry_no)
+        return self._workloads.get(run, [])
+
+    def executed(self, run: str, entry_no: int) -> Tally:
+        """All that the run did."""
+        tally = Tally()
+        for no in self.workloads(run, entry_no):
+            for key in self._books.groups.get(no, ()):
+                tally.add(key, self._books.spans[no].dtype, self._books.totals[key])
+        return tally
+
+    def of(self, run: str, entry_no: int, regimes: Iterable[Regime]) -> Standing | None:
+        """Where the run stands, under the entries up to that one; None if the books have nothing of it."""
+        self._look(entry_no)
+        if not self._workloads.get(run):
+            return None
+        executed = self.executed(run, entry_no).figures(self._models, self._table)
+        return standing(self._counting, run, executed, regimes)
+
+    def _look(self, entry_no: int) -> None:
+        if self._at == (self._books.position, entry_no):
+            return
+        self._at = (self._books.position, entry_no)
+        registry = self.registry(entry_no)
+        self._workloads = {}
+        for no, span in sorted(self._books.spans.items()):
+            run = registry.run_of(JobKey(*span.job), span.step, span.run) if span.run else ""
+            if run:
+                self._workloads.setdefault(run, []).append(no)
+
+        def rows(run: str) -> Iterator[Row]:
+            by_hour = registry.has_spans(run)
+            for no in self._workloads.get(run, ()):
+                span = self._books.spans[no]
+                for hour, key in self._sums_of(no) if by_hour else ((_ANY_HOUR, k) for k in self._keys(no)):
+                    sums = self._books.hourly[HourKey(hour, key)] if by_hour else self._books.totals[key]
+                    yield Row(JobKey(*span.job), hour, span.dtype, key, sums)
+
+        self._counting = Counting(registry, rows, self._models, self._table)
+
+    def _keys(self, workload_no: int) -> Iterable[GroupKey]:
+        return self._books.groups.get(workload_no, ())
+
+    def _sums_of(self, workload_no: int) -> Iterable[HourKey]:
+        return self._books.hours.get(workload_no, ())

@@ -1,0 +1,116 @@
+"""Where a run stands under each way of counting: what it executed, what counts of it, what it modifies. Pure.
+
+The writer's judge, fsck and the reports all ask here, each with its own way to the sums (registry/counting.py).
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from flopmeter.collector.registry.counting import Counting
+from flopmeter.contract.flop import Figure, total
+
+from .countable import Countable
+from .events import NewEvent, threshold_events
+from .modification import Modification, modification_events
+from .profiles import profile_of
+from .regimes import MODIFICATION, RUN, Regime
+
+
+class Counted(NamedTuple):
+    """A total in one way of counting, before the regime's unit is chosen (rules.counted)."""
+
+    flop: Figure
+    integer_ops: Figure
+    countable: Countable | None  # None: all that was executed, by the run alone
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One run, at one state of the books and of the registry."""
+
+    run: str
+    executed: Counted
+    by_counting: Mapping[str, Counted]  # by Regime.counting
+    modifications: Mapping[str, tuple[Modification, ...]]  # what it fine-tunes, by Regime.counting
+    entries: int = 0  # of the registry, that this rests on
+
+    def of(self, regime: Regime) -> Counted:
+        """What `regime` counts."""
+        return self.by_counting[regime.counting]
+
+
+def run_events(
+    stands: Standing,
+    regimes: Iterable[Regime],
+    raised: AbstractSet[str],
+    *,
+    at_unix_ns: int,
+    since_position: int,
+    position: int,
+) -> list[NewEvent]:
+    """What the run must raise where it stands, under regimes of either scope, less what `raised` (keys) has already."""
+    regimes = tuple(regimes)
+    rests = {"at_unix_ns": at_unix_ns, "since_position": since_position, "position": position}
+    found = threshold_events(stands, [r for r in regimes if r.scope == RUN], raised, **rests)
+    for regime in regimes:
+        if regime.scope == MODIFICATION:
+            for made in stands.modifications[regime.counting]:
+                found += modification_events(made, [regime], raised, **rests)
+    return found
+
+
+def text_of(regime: Regime) -> str:
+    """Which text a regime is judged by: its own, and that of the profile by which it counts (both SHA-256, hex)."""
+    profile = profile_of(regime.counting)
+    return regime.digest if profile is None else f"{regime.digest}+{profile.digest}"
+
+
+def plain(run: str, flop: Figure, integer_ops: Figure, regimes: Iterable[Regime]) -> Standing:
+    """Of a run of which nobody said anything, counted as executed whatever the regimes count."""
+    whole = Counted(flop, integer_ops, None)
+    countings = {r.counting for r in regimes}
+    return Standing(run, whole, dict.fromkeys(countings, whole), dict.fromkeys(countings, ()))
+
+
+def standing(
+    counting: Counting, run: str, executed: tuple[Figure, Figure], regimes: Iterable[Regime]
+) -> Standing:
+    """`executed`: FLOP and integer operations of all of the run's work, priced whole."""
+    whole = Counted(*executed, None)
+    by_counting: dict[str, Counted] = {}
+    modifications: dict[str, tuple[Modification, ...]] = {}
+    for regime in regimes:
+        name = regime.counting
+        if name not in by_counting:
+            by_counting[name] = _counted(counting, run, name) if profile_of(name) is not None else whole
+        if regime.scope == MODIFICATION and name not in modifications:
+            modifications[name] = _modifications(counting, run, name)
+    return Standing(run, whole, by_counting, modifications, len(counting.registry.entries))
+
+
+def _counted(counting: Counting, run: str, name: str, without: Collection[str] = ()) -> Counted:
+    profile = profile_of(name)
+    if profile is None:
+        shares = counting.shares(run)
+        return Counted(total(s.flop for s in shares), total(s.integer_ops for s in shares), None)
+    found = counting.countable(run, profile, without=without)
+    return Counted(found.flop, found.integer_ops, found)
+
+
+def _modifications(counting: Counting, run: str, name: str) -> tuple[Modification, ...]:
+    originals = counting.lineage.originals(run)
+    if not originals:
+        return ()
+    made = _counted(counting, run, name, originals)
+    return tuple(
+        Modification(
+            run,
+            original,
+            made.flop,
+            made.integer_ops,
+            _counted(counting, original, name).flop if counting.shares(original) else None,
+        )
+        for original in originals
+    )
