@@ -17,6 +17,7 @@ from flopmeter.contract.usage import Workload, WorkloadKind
 LABELLED = Workload(WorkloadKind.SLURM, job="4711", step="0", run="llm-7", dtype="bf16")
 LOST = Workload(WorkloadKind.SLURM, job="4712", step="0", dtype="bf16")
 BEGUN = 1_795_132_800_000_000_000  # 2026-11-20T00:00Z
+NOW = BEGUN + (14 * 3600 + 300) * 10**9
 
 
 @pytest.fixture
@@ -40,6 +41,7 @@ def runs(monkeypatch, capsys, store):
     monkeypatch.setenv("FLOPMETER_STORE", str(store))
     monkeypatch.delenv("FLOPMETER_REGIMES", raising=False)
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("time.time_ns", lambda: NOW)  # else silent GPUs would owe more with every question
 
     def run(*words: str):
         monkeypatch.setattr(sys, "argv", ["flopmeter", "runs", *words])
@@ -237,6 +239,81 @@ def test_what_may_not_be_said_is_refused_with_what_to_do_and_nothing_stays(runs,
         assert "Traceback" not in err
         assert "\x1b" not in err
     assert history(runs) == []
+
+
+EVIDENCE = ("--evidence", "https://x/7")
+
+
+def changes(runs, *words):
+    code, out, err = runs(*words, "--dry-run", "--json")
+    assert (code, err) == (0, "")
+    document = json.loads(out)
+    assert document["dry_run"] is True
+    return {(c["run"], c["total"]): c for c in document["changes"]}
+
+
+def shown(runs, run):
+    """The totals of `runs show`, as a dry run names them."""
+    code, out, _ = runs("show", run, "--json")
+    if code == 3:
+        return {}
+    document = json.loads(out)
+    return {"executed": document["executed"]["flop"]} | {
+        name: c["flop"] for name, c in document["countable"].items()
+    }
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("assign", "llm-7", "--job", "4712", *WHY),
+        ("tag", "llm-7", "--purpose", "evaluation", *EVIDENCE, *WHY),
+        ("tag", "llm-7", "--purpose", "evaluation", "--until", "2026-11-20T14:00", *EVIDENCE, *WHY),
+        ("tag", "llm-7", "--purpose", "recomputation", "--fraction", "1/3", *EVIDENCE, *WHY),
+        ("tag", "llm-7", "--purpose", "rl", *WHY),
+        ("link", "llm-7", "fine-tunes", "slurm:c1/4712", *WHY),
+        ("declare", "llm-7", "--owner", "nlp"),
+        ("external", "m", "--flop", "1e24", "--source", "s"),
+    ],
+    ids=lambda words: " ".join(words)[:50],
+)
+def test_a_dry_run_says_what_then_happens_and_says_nothing(runs, words):
+    """Every total of every run, before and after, as `runs show` has them; what did not change is not in it."""
+    names = ("llm-7", "slurm:c1/4712")
+    before = {run: shown(runs, run) for run in names}
+    foreseen = changes(runs, *words)
+    assert history(runs) == []
+    assert {run: shown(runs, run) for run in names} == before
+    assert runs(*words)[0] == 0
+    after = {run: shown(runs, run) for run in names}
+    happened = {
+        (run, total): {"run": run, "total": total, "before": was, "after": now}
+        for run in names
+        for total in {**before[run], **after[run]}
+        if (was := before[run].get(total)) != (now := after[run].get(total))
+    }
+    assert foreseen == happened
+
+
+def test_a_dry_run_for_people(runs):
+    code, out, err = runs("tag", "llm-7", "--purpose", "evaluation", *EVIDENCE, *WHY, "--dry-run")
+    assert (code, err) == (0, "")
+    assert "dry run, nothing was said; it would be entry 1:" in out
+    assert "No executed total would change." in out
+    assert re.search(r"llm-7, eu-systemic-risk\n    before \S+e\S+  \S+  \S+\n    after  0  0  0", out)
+    assert "us-ca-sb53" not in out  # silent: it counts on
+    assert "No total would change." in runs("tag", "llm-7", "--purpose", "rl", *WHY, "--dry-run")[1]
+    moved = runs("assign", "llm-7", "--job", "4712", *WHY, "--dry-run")[1]
+    assert re.search(r"slurm:c1/4712, executed\n    before \S+  \S+  \S+\n    after  no such run", moved)
+
+
+def test_a_quarter_recomputed_takes_exactly_a_quarter(runs):
+    """reference/regulations.md section 13, item 4."""
+    found = changes(runs, "tag", "llm-7", "--purpose", "recomputation", "--fraction", "1/4", *EVIDENCE, *WHY)
+    broad = found["llm-7", "eu-systemic-risk"]
+    assert int(broad["after"]["point"]) * 4 == int(broad["before"]["point"]) * 3
+    assert ("llm-7", "executed") not in found
+    assert ("llm-7", "us-ca-sb53") not in found
 
 
 def test_times_are_moved_inward_and_that_is_said(runs):
