@@ -16,11 +16,13 @@ from flopmeter.collector.report.accuracy import LIMIT_PERCENT, accuracy_json
 from flopmeter.contract.flop import Figure
 from flopmeter.contract.w_table import current
 
+from .countable import Countable
 from .events import (
     NOT_RISK,
     THRESHOLD_CROSSED,
     THRESHOLD_UNDETERMINED,
     NewEvent,
+    countable_json,
     figure_json,
     threshold_text,
     time_text,
@@ -45,6 +47,8 @@ class Modification(NamedTuple):
     flop: Figure  # of the run and what it stands on but its originals (lineage.ancestors without lineage.originals)
     integer_ops: Figure
     original_flop: Figure | None  # of the original and its ancestors; None: unknown
+    countable: Countable | None = None  # what `flop` is made of; None: all that was executed
+    entries: int = 0  # of the registry, that this rests on
 
 
 def known(original: Figure | None) -> bool:
@@ -141,6 +145,8 @@ def _data(
         "counting": regime.counting,
         "counting_note": regime.counting_note,
         "counted": figure_json(basis),
+        "countable": None if made.countable is None else countable_json(made.countable),
+        "entries": str(made.entries),
         "accuracy": {"limit_percent": LIMIT_PERCENT, **accuracy_json(basis)},
         "act": regime.act,
         "when_met": regime.when_met,

@@ -111,6 +111,8 @@ def _modifications(counting: Counting, run: str, name: str) -> tuple[Modificatio
             made.flop,
             made.integer_ops,
             _counted(counting, original, name).flop if counting.shares(original) else None,
+            made.countable,
+            len(counting.registry.entries),
         )
         for original in originals
     )
