@@ -122,8 +122,9 @@ def test_a_pod_that_comes_back_is_another_pod() -> None:
     assert names.describe(pod(U1)).run == "old"  # its last window is sealed later
     names.listed(holds(GPU_0=A))
     (holder,) = names.holders()[G0]
-    assert (holder.job, holder.run) == ("ml/a", "")
-    assert names.describe(pod("ml/a", "main")).job == "ml/a"  # who is there now, not who was
+    assert (holder.job, holder.run) == ("ml/a#1", "")  # a key of its own, and shipped by its name
+    assert names.describe(holder).job == "ml/a"
+    assert names.describe(pod("ml/a", "main")).job == U1  # the first one's key
     assert names.describe(pod(U1)).run == "old"
     names.met(G0, U2)
     assert keys(names) == {G0: [U2]}
@@ -137,8 +138,8 @@ def test_a_cgroups_uid_is_never_taken_for_the_next_pod_of_that_name() -> None:
     names.listed({})
     names.listed(holds(GPU_0=A))
     names.met(G0, U2)
-    assert names.describe(old).job == U1
-    assert names.describe(pod("ml/a", "main")).job == U2
+    (new,) = names.holders()[G0]
+    assert (names.describe(old).job, names.describe(new).job) == (U1, U2)
     unknown = pod("ml/a", "main", identities=(Identity("k8s.pod_uid", U3),))
     assert names.describe(unknown) == replace(unknown, job=U3)
 

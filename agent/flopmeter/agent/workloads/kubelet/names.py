@@ -3,8 +3,9 @@
 What is shipped names a pod by its UID where that is known, as names are used again: a StatefulSet's pod made anew is
 another pod. The UID of (namespace, name) comes, best first, from the API server; from the cgroup of the only workload
 whose processes run on a GPU that the list gives to that pod alone; else it stays unknown, and namespace/name names it.
-Until then, in what `holders` says, every pod is namespace/name: the meter's key must not change when a UID is learned,
-or one pod would seem to hand its GPU over to another. `describe` puts the UID to it when the window is sealed.
+Until then, in what `holders` says, every pod is namespace/name, and a later one of that name namespace/name#1: the
+meter's key must not change when a UID is learned, or one pod would seem to hand its GPU over to another; nor be that of
+another pod. `describe` puts UID or name to it when the window is sealed.
 
 A UID from a cgroup is believed until the pod leaves the list, or until it is met on a GPU that the list does not give
 to that pod: a process may hold GPUs that nobody gave to its pod. Where lists are missing the pod may have left between
@@ -33,8 +34,9 @@ class _Pod:
     """What is known of one pod that holds a GPU."""
 
     name: PodName
-    containers: tuple[str, ...]  # that hold one
-    entities: frozenset[str]
+    life: int = 0  # how many of that name were listed before it
+    containers: tuple[str, ...] = ()  # that hold one
+    entities: frozenset[str] = frozenset()
     bound: str = ""  # UID by cgroups
     sure: bool = True  # `bound` was met since the last missing list
     meta: PodMeta | None = None
@@ -45,7 +47,11 @@ class _Pod:
 
     @property
     def key(self) -> str:
-        return fit("/".join(self.name))
+        return fit("/".join(self.name) + (f"#{self.life}" if self.life else ""))
+
+    @property
+    def job(self) -> str:
+        return self.uid or fit("/".join(self.name))
 
 
 class Names:
@@ -78,7 +84,10 @@ class Names:
         while len(self._departed) > MAX_DEPARTED:
             del self._departed[next(iter(self._departed))]
         for name, names in containers.items():
-            pod = self._pods.setdefault(name, _Pod(name, (), frozenset()))
+            pod = self._pods.get(name)
+            if pod is None:
+                before = self._departed.get(name)
+                pod = self._pods[name] = _Pod(name, before.life + 1 if before else 0)
             pod.containers, pod.entities = tuple(sorted(names)), frozenset(entities[name])
             pod.sure = pod.sure and not missing
         self._index()
@@ -150,7 +159,7 @@ class Names:
         whole = _workload(pod, step)
         return replace(
             workload,
-            job=pod.uid or pod.key,
+            job=pod.job,
             step=step,
             run=whole.run or workload.run,
             identities=tidy_identities([*whole.identities, *workload.identities]),
