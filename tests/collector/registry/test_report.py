@@ -142,6 +142,17 @@ def test_what_is_left_out_is_named_with_whose_word_it_is(store):
     assert "evaluation" in {p["activity"] for p in silent}
 
 
+def test_hours_that_are_left_out_are_those_that_were_tagged(store):
+    told(store, Tag("llm-7", Purpose.EVALUATION, until_hour=BEGUN // HOUR_NS + 14, evidence=("https://x/7",)))
+    document = report(store)
+    (left,) = document["countable"]["eu-systemic-risk"]["left_out"]
+    found = {p["purpose"]: p for p in document["purposes"]}
+    assert left["flop"] == found["evaluation"]["flop"]
+    assert 0 < int(left["flop"]["point"]) < int(document["executed"]["flop"]["point"])
+    excluded = document["countable"]["eu-systemic-risk"]["flop"]["point"]
+    assert int(excluded) + int(left["flop"]["point"]) == int(document["executed"]["flop"]["point"])
+
+
 def test_the_plan_is_held_against_what_was_measured(store):
     told(store, *ALL)
     document = report(store)
