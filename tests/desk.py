@@ -8,6 +8,7 @@ from builders import UNIX_NS, Chain
 
 from flopmeter.collector.books import GroupKey, Sums
 from flopmeter.collector.estimate.declared import Declared
+from flopmeter.collector.estimate.margin import MARGIN_PERCENT
 from flopmeter.collector.ingest.admission import Admission
 from flopmeter.collector.ingest.decide import Outcome, Refused
 from flopmeter.collector.ingest.group import Agent
@@ -15,6 +16,7 @@ from flopmeter.collector.ingest.identity import RuleList
 from flopmeter.collector.ingest.intake import Intake
 from flopmeter.collector.ingest.writer import Committed, Writer
 from flopmeter.collector.law.regimes import Regime
+from flopmeter.collector.law.unattributed_watch import UNATTRIBUTED_MINUTES
 from flopmeter.collector.store.sqlite import SqliteStore
 
 DAY_NS = 86_400_000_000_000
@@ -32,6 +34,8 @@ class Desk:
         sinks: tuple[str, ...] = (),
         estimates: tuple[Declared, ...] = (),
         rules: RuleList | None = None,
+        unattributed_minutes: int = UNATTRIBUTED_MINUTES,
+        progress_margin_percent: int = MARGIN_PERCENT,
         connect: Callable[..., Any] | None = None,
     ) -> None:
         self.now = UNIX_NS + DAY_NS
@@ -42,6 +46,8 @@ class Desk:
             sinks=sinks,
             estimates=estimates,
             rules=rules,
+            unattributed_minutes=unattributed_minutes,
+            progress_margin_percent=progress_margin_percent,
             unix_ns=lambda: self.now,
         )
         self.intake = Intake(self.store.catalogue, admission or Admission(admit_new=True), rules)

@@ -47,7 +47,9 @@ def store(tmp_path_factory):
             pod = Workload(WorkloadKind.POD, job="3f0c1d0a-6d4e-4a55-9c5e-0d6a9a6b7c8d", user="alice")
             for _ in range(windows):
                 rows = [*(busy(i) for i in range(5)), gap(5, 1), busy(6, 2), busy(7, 3)]
-                desk.offer(agent, chain.next(rows, (training, pod, IDLE, UNATTRIBUTED)))
+                batch = chain.batch(rows, (training, pod, IDLE, UNATTRIBUTED))
+                batch.progress.add(t_boot_ns=1, t_unix_ns=1, tokens=10**12 * chain.seq, parameters=10**11)
+                desk.offer(agent, chain.next(payload=batch.SerializeToString()))
         desk.agent(Chain("gpu-node-that-lost-records"), oldest_seq=4)
         desk.commit()
     return path
@@ -60,6 +62,7 @@ COMMANDS = (
     ("regimes", "list"),
     *(("regimes", "show", r.id) for scope in SCOPES for r in shipped(scope)),
     ("fleet", "list"),
+    ("fleet", "inventory"),
     ("collector", "fsck"),
     ("estimate", "hardware", "--units", "512", "--hours", "300", "--sku", "H100 SXM", "--utilisation", "0.4"),
     ("estimate", "hardware", "--units", "8e9", "--hours", "8e9", "--sku", "H100 SXM", "--utilisation", "0.9"),

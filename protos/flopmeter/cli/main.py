@@ -18,7 +18,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "runs": ("flopmeter.collector.report.cli", "runs", "Training runs and their totals."),
     "regimes": ("flopmeter.collector.report.cli", "regimes", "Legal thresholds, as data."),
     "events": ("flopmeter.collector.report.cli", "events", "What an operator must know or do."),
-    "fleet": ("flopmeter.collector.report.cli", "fleet", "Nodes and GPUs, and what is missing."),
+    "fleet": ("flopmeter.collector.report.fleet_cli", "fleet", "Nodes and GPUs, and what is missing."),
     "estimate": (
         "flopmeter.collector.estimate.cli",
         "estimate",

@@ -173,12 +173,15 @@ def test_every_part_of_a_run_still_adds_up(path):
     assert any(w["cause"] == "unreported" and "n2" in w["text"] for w in run["width"])
 
 
-def test_silence_can_make_a_line_undetermined_and_raises_no_event(path):
+@pytest.mark.parametrize("counting", ["eu-narrow", "us-state", "executed"])
+def test_silence_can_make_a_line_undetermined_and_raises_no_event(path, counting):
     a, b = Chain("n1"), Chain("n2")
     with desk_with(path, (a, 20), (b, 4)) as desk:
         desk.now = UNIX_NS + 20 * MINUTE_NS
     low = upper(run_at(path, 4)) + 1  # past the records' upper bound
-    regimes = tuple(replace(r, threshold_flop=low) if r.id == "eu-gpai" else r for r in shipped())
+    regimes = tuple(
+        replace(r, threshold_flop=low, counting=counting) if r.id == "eu-gpai" else r for r in shipped()
+    )
     with queries.reading(path) as reader:
         (run,) = reader.runs(queries.asked(UNIX_NS + 20 * MINUTE_NS, regimes))
         assert not [e for e in reader.events() if e["type"].startswith("threshold.")]
@@ -263,6 +266,20 @@ def test_an_entity_that_changed_hands_may_be_anybodys_that_held_it(path):
         desk.commit()
     assert run_at(path, 20)["unreported"]["device_seconds"] == 16 * 60.0
     assert run_at(path, 20, "r2")["unreported"]["device_seconds"] == 16 * 60.0
+
+
+def test_a_run_that_had_the_job_before_is_not_charged_for_its_later_steps(path):
+    """One job id, one run a step: the second had the GPU when the agent fell silent."""
+    steps = [replace(TRAINING, step=str(n), run=f"step-{n}") for n in range(2)]
+    b = Chain("n2", gpus=1)
+    with desk_with(path, (Chain("n1"), 20)) as desk:
+        agent = desk.agent(b)
+        for workload in steps:
+            for _ in range(2):
+                desk.offer(agent, b.next([busy(0)], (workload,)))
+        desk.commit()
+    assert run_at(path, 20, "step-0")["unreported"]["device_seconds"] == 0
+    assert run_at(path, 20, "step-1")["unreported"]["device_seconds"] == 16 * 60.0
 
 
 def test_an_agent_that_stopped_is_charged_as_far_as_the_run_was_seen_elsewhere(path):

@@ -50,9 +50,6 @@ class ClaimHour:
     first_unix_ns: int  # start of the first window with a claim, end of the last one
     last_unix_ns: int
 
-    def copy(self) -> "ClaimHour":
-        return ClaimHour(*(getattr(self, name) for name in self.__slots__))
-
 
 #: The columns of a stored claim, and the two ways between it and the types above.
 CLAIM_COLUMNS = (

@@ -69,7 +69,9 @@ class ProgressWatch:
                     )  # a clock that was set back: the claims go on where they are
                 key = ClaimKey(workload_no, r.agent_no, hour)
                 same = known is not None and known[0] == key
-                current = known[1].copy() if same and known is not None else None
+                current = (
+                    known[1] if same and known is not None else None
+                )  # a failed commit drops it: `reset`
                 row = add_claims(known[1] if known is not None else None, current, mine, window)
                 if row is not None:
                     self._latest[workload_no, r.agent_no] = key, row

@@ -26,7 +26,7 @@ from flopmeter.collector.ingest.decide import scope_of
 from flopmeter.collector.law.events import time_text
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.limits import MAX_SM_CLOCK_MHZ
-from flopmeter.contract.usage import Batch, Device, Inventory, Workload, WorkloadKind
+from flopmeter.contract.usage import Batch, Device, Inventory, WorkloadKind
 
 from .fleet import AgentState
 
@@ -115,8 +115,8 @@ def owed(
 def _held(batch: Batch, inventory: Inventory) -> set[tuple[JobKey, int]]:
     held = set()
     for row in batch.usage:
-        workload: Workload = batch.workloads[row.workload_index]
-        if workload.kind not in _UNOWNED:
+        workload = batch.workloads[row.workload_index]
+        if workload.kind not in _UNOWNED:  # theirs is no run
             held.add(((scope_of(workload, inventory), int(workload.kind), workload.job), row.entity_index))
     return held
 
