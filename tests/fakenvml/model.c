@@ -206,11 +206,11 @@ static Gpu *find_gpu(const char *key, uint64_t at) {
 }
 
 /* "pid[:sm%[:bytes]],…" */
-static void set_procs(Unit *u, const char *text) {
-    for (u->procs = 0; *text; u->procs++) {
+static void set_procs(Proc *procs, int *count, int most, const char *text) {
+    for (*count = 0; *text; ++*count) {
         char *end;
-        if (u->procs == MAX_PROCS) bad("too many processes", text);
-        Proc *p = &u->proc[u->procs];
+        if (*count == most) bad("too many processes", text);
+        Proc *p = &procs[*count];
         *p = (Proc){.pid = (unsigned)strtoul(text, &end, 10)};
         if (*end == ':') p->sm = (unsigned)strtoul(end + 1, &end, 10);
         if (*end == ':') p->memory = strtoull(end + 1, &end, 10);
@@ -226,7 +226,8 @@ static int set_unit(Unit *u, const char *key, const char *text, uint64_t at) {
     else if (!strncmp(key, "value.", 6)) set(&u->value, key + 6, text, 0);
     else if (!strncmp(key, "add.", 4)) set(&u->add, key + 4, text, 1);
     else if (!strcmp(key, "sms")) u->sms = atoi(text);
-    else if (!strcmp(key, "procs")) set_procs(u, text);
+    else if (!strcmp(key, "procs")) set_procs(u->proc, &u->procs, MAX_PROCS, text);
+    else if (!strcmp(key, "gone")) set_procs(u->gone, &u->goners, MAX_GONE, text);
     else if (!strcmp(key, "memory_used")) u->memory_used = strtoull(text, NULL, 10);
     else if (!strcmp(key, "ci")) u->ci = atoi(text);
     else if (!strcmp(key, "start")) u->start = (unsigned)atoi(text);

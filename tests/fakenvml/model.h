@@ -4,7 +4,7 @@
 #define FAKENVML_MODEL_H
 #include <stdint.h>
 
-enum { MAX_GPUS = 128, MAX_GIS = 16, MAX_CIS = 8, MAX_STEPS = 16, MAX_SET = 24, MAX_PROCS = 300 };
+enum { MAX_GPUS = 128, MAX_GIS = 16, MAX_CIS = 8, MAX_STEPS = 16, MAX_SET = 24, MAX_PROCS = 300, MAX_GONE = 8 };
 /* Pipes: fractions of the elapsed cycles. TENSOR is the sum of the four behind it unless it is given. */
 enum { SM, TENSOR, HMMA, IMMA, DMMA, DFMA, INT, FP64, FP32, FP16, DRAM, PIPES };
 /* Amounts by time: MiB/s, and mW. */
@@ -30,8 +30,8 @@ typedef struct {
     Steps pipe[PIPES];
     unsigned __int128 elapsed, active[PIPES]; /* per SM: 1e-6 cycles; 1e-12 cycles */
     Settings err, value, add;
-    Proc proc[MAX_PROCS];
-    int procs;
+    Proc proc[MAX_PROCS], gone[MAX_GONE]; /* gone: in samples, in no list */
+    int procs, goners;
 } Unit;
 
 typedef struct {

@@ -304,11 +304,15 @@ int nvmlDeviceGetProcessUtilization(Dev *d, Util *out, unsigned *n, unsigned lon
     if (cut(d->gpu)) return NOT_SUPPORTED;
     uint64_t now = now_ns(), every = 1000000000 / 6, at = (now - now % every + unix_ns() - now) / 1000;
     Unit *u = &d->gpu->whole;
-    unsigned have = d->gpu->proc_samples && at > last ? (unsigned)u->procs : 0, room = out ? *n : 0;
+    unsigned listed = (unsigned)u->procs, have = d->gpu->proc_samples && at > last ? listed + (unsigned)u->goners : 0;
+    unsigned room = out ? *n : 0;
     if (!have) return NOT_FOUND;
     *n = have;
     if (room < have) return SIZE;
-    for (unsigned i = 0; i < have; i++) out[i] = (Util){u->proc[i].pid, at, u->proc[i].sm, 0, 0, 0};
+    for (unsigned i = 0; i < have; i++) {
+        Proc *p = i < listed ? &u->proc[i] : &u->gone[i - listed];
+        out[i] = (Util){p->pid, at, p->sm, 0, 0, 0};
+    }
     return OK;
 }
 

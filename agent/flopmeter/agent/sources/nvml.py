@@ -11,6 +11,7 @@ The driver is never called under a lock: a call that hangs costs what asked for 
 import logging
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from flopmeter.agent.errors import SourceError
@@ -24,7 +25,7 @@ from . import nvml_devices as devices
 from . import pci
 from .base import COUNTERS_RESTARTED
 from .library import loaded_library
-from .node import boot_id, node_name
+from .node import boot_id, node_name, start_ticks
 from .nvml_calls import NvmlError
 from .nvml_clocks import POLL_S, Poller
 from .nvml_devices import Entity, Refused
@@ -38,6 +39,9 @@ MIG_CHECK_NS = 10_000_000_000
 #: are collected for so long, and so many readings.
 CALIBRATION_NS = 120_000_000_000
 CALIBRATION_READINGS = 10
+#: Samples of processes, where one is listed: asked for this often, and after one that came and went, each time.
+STRANGERS_NS = 5_000_000_000
+WATCH_NS = 60_000_000_000
 #: How long `facts` waits for reads under way to leave the driver before it starts NVML anew.
 _LEAVE_S = 0.5
 _NO_FLOATS: Mapping[int, float] = {}
@@ -380,11 +384,41 @@ class NvmlSource:
             return ()
         if len(pids) == 1:
             e.forget_processes(pids)
-            return (e.process(pids[0], now_ns, None),)
+            own = e.process(pids[0], now_ns, None)
+            if now_ns < e.strangers_due_ns or e.instance or e.shares_never or not own.start_ticks:
+                e.lately.add(own.pid)
+                return (own,)
+            return self._with_strangers(e, own, now_ns)
         several = sorted(set(pids))
+        e.lately.update(several)
         e.forget_processes(several)
         shares = self._shares(e) if len(several) > 1 and not e.instance else {}
         return tuple(e.process(pid, now_ns, shares.get(pid)) for pid in several)
+
+    def _with_strangers(self, e: Entity, own: Process, now_ns: int) -> tuple[Process, ...]:
+        """The one process that is listed, and those that came and went since processes' samples were last asked for.
+
+        Who starts and ends between two readings is in no list, and what it did would be the listed one's alone. A sample
+        of a process that was never listed and is not there any more shows it. Where one was, more may come: for a
+        while samples are asked for at each reading.
+        """
+        first = not e.process_seen_us  # the oldest samples are of before our time
+        shares = self._shares(e)
+        e.process_seen_us = e.process_seen_us or self._clock.unix_ns() // 1_000
+        lately, e.lately = e.lately, {own.pid}
+        strangers = [
+            Process(pid, 0, share)
+            for pid, share in sorted(shares.items())
+            if share > 0 and pid and pid != own.pid and pid not in lately and not start_ticks(pid)
+        ]
+        if strangers and not first:
+            e.watched_until_ns = now_ns + WATCH_NS
+            found = (replace(own, sm_util_pct=shares.get(own.pid)), *strangers)
+        else:
+            found = (own,)
+        if now_ns >= e.watched_until_ns:
+            e.strangers_due_ns = now_ns + STRANGERS_NS
+        return found
 
     def _shares(self, e: Entity) -> dict[int, float]:
         """Newest smUtil sample per process. No samples = NOT_FOUND: nobody is known to be idle by it."""

@@ -76,6 +76,11 @@ class Entity:
     memory_due_ns: int = 0
     opened_ns: int = 0
     process_seen_us: int = 0
+    lately: set[int] = field(
+        default_factory=set
+    )  # PIDs that were listed since samples of processes were asked for
+    strangers_due_ns: int = 0
+    watched_until_ns: int = 0
     shares_never: bool = False
     readings: int = 0
     polled: bool = False  # clocks are to be collected between readings
