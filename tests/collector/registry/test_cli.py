@@ -121,6 +121,20 @@ def test_a_runs_own_history(runs):
     assert runs("entries", "c")[1] == "no entries: nobody has said anything of run c\n"
 
 
+def test_pages_fit_whatever_the_names_are(runs):
+    long = "team-foundation-models/" + "x" * 200
+    for words in (
+        ("declare", long, "--owner", long, "--hardware", long),
+        ("tag", long, "--purpose", "evaluation", "--evidence", "https://" + "y" * 500, "--why", "z" * 500),
+        ("entries",),
+        ("entries", long),
+    ):
+        code, out, _ = runs(*words)
+        assert code == 0
+        assert [line for line in out.splitlines() if len(line) > 80] == []
+        assert "x" * 200 in "".join(out.split())
+
+
 def test_an_empty_history_says_how_to_begin(runs):
     code, out, _ = runs("entries")
     assert (code, "runs declare RUN" in out) == (0, True)

@@ -4,7 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flopmeter.cli.output import flop_text
-from flopmeter.collector.report.layout import Paint, hours, wrapped
+from flopmeter.collector.report.layout import Paint, hours
+
+from .words import paragraph
 
 _SPANS_SHOWN = 3
 _JOBS_SHOWN = 12
@@ -37,7 +39,7 @@ class _Page:
         self.lines += ["", self._paint(text, bold=True)]
 
     def _text(self, text: str, indent: int = 2, *, dim: bool = False) -> None:
-        for line in _folded(text, self._paint.width, indent):
+        for line in paragraph(text, self._paint.width, indent, indent + 2):
             self.lines.append(self._paint(line, dim=True) if dim else line)
 
     def head(self, d: Mapping[str, Any]) -> None:
@@ -231,9 +233,3 @@ def _minute(time: str) -> str:
 
 def _hour(text: str) -> str:
     return text.replace("T", " ").removesuffix("Z")
-
-
-def _folded(text: str, width: int, indent: int) -> list[str]:
-    """One paragraph set in by `indent`, its further lines by two more."""
-    first, *rest = wrapped(text, width, " " * (indent + 2), "")
-    return [" " * indent + first.strip(), *rest]

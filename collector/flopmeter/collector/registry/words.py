@@ -1,11 +1,12 @@
 """Entries for people and for programs: a sentence each, a JSON object each. Pure."""
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flopmeter.cli.output import flop_text
 from flopmeter.collector.law.events import time_text
-from flopmeter.collector.report.layout import Paint, wrapped
+from flopmeter.collector.report.layout import Paint
 
 from .codec import statement_json
 from .entries import (
@@ -75,16 +76,30 @@ def entry_document(entry: Entry, registry: Registry) -> dict[str, Any]:
     }
 
 
+def paragraph(text: str, width: int, indent: int, more: int | None = None) -> list[str]:
+    """Lines no wider than `width`, set in by `indent`, later ones by `more`; a name that is too long is cut through."""
+    further = indent if more is None else more
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=" " * indent,
+        subsequent_indent=" " * further,
+        break_on_hyphens=False,
+    )
+
+
 def entry_lines(entry: Entry, registry: Registry, paint: Paint) -> list[str]:
     """One entry on a page: what, then who, when and why, and whether it still holds."""
     by = registry.retracted.get(entry.number)
     gone = f" (taken back by entry {by})" if by is not None else ""
-    first, *rest = wrapped(sentence(entry.statement) + gone, paint.width, " " * 6, "")
-    lines = [f"{entry.number:4}  {paint(first.strip(), bold=by is None, dim=by is not None)}", *rest]
-    lines += wrapped(f"{_minute(entry.unix_ns)} UTC, {entry.who}: {entry.why}", paint.width, " " * 6, "")
+    lines = [
+        paint(line, bold=by is None, dim=by is not None)
+        for line in paragraph(f"{entry.number:4}  {sentence(entry.statement)}{gone}", paint.width, 0, 6)
+    ]
+    lines += paragraph(f"{_minute(entry.unix_ns)} UTC, {entry.who}: {entry.why}", paint.width, 6)
     if isinstance(entry.statement, Tag):
         for reference in entry.statement.evidence:
-            lines += wrapped(f"evidence: {reference}", paint.width, " " * 6, "")
+            lines += paragraph(f"evidence: {reference}", paint.width, 6)
     return lines
 
 
@@ -104,12 +119,12 @@ def suggestions_view(documents: Sequence[Mapping[str, Any]], paint: Paint) -> st
     for d in documents:
         answer = f" ({d['answer']})" if d["answer"] else ""
         lines.append(f"{d['id']}  {paint(d['confidence'], bold=True)}{answer}")
-        lines += wrapped(f"{d['kind']}: {', '.join(d['runs'])}", paint.width, "    ", "")
+        lines += paragraph(f"{d['kind']}: {', '.join(d['runs'])}", paint.width, 4)
         for reason in d["reasons"]:
-            lines += wrapped(f"{reason['seen']}; but {reason['not_proof']}", paint.width, "      ", "")
-        lines += wrapped(f"if so: {d['command']}", paint.width, "    ", "")
-    lines += ["", *wrapped(documents[0]["not_proof"], paint.width, "", "")]
-    lines += wrapped("Answer with flopmeter runs accept ID or flopmeter runs reject ID.", paint.width, "", "")
+            lines += paragraph(f"{reason['seen']}; but {reason['not_proof']}", paint.width, 6)
+        lines += paragraph(f"if so: {d['command']}", paint.width, 4)
+    lines += ["", *paragraph(documents[0]["not_proof"], paint.width, 0)]
+    lines += paragraph("Answer with flopmeter runs accept ID or flopmeter runs reject ID.", paint.width, 0)
     return "\n".join(lines)
 
 
