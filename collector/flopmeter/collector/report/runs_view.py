@@ -11,6 +11,7 @@ from typing import Any
 
 from flopmeter.cli.output import flop_text, seconds_text
 
+from .counting_view import compared, counting_view
 from .fleet_view import unattributed_text
 from .layout import STATUS, Paint, Row, hours, table, wrapped
 from .parts_view import accuracy_view, nominal_view, parts_view
@@ -45,6 +46,7 @@ def run_view(document: Mapping[str, Any], paint: Paint) -> str:
     if document.get("hourly"):
         lines += _hourly(document["hourly"], paint)
     lines += ["", *thresholds_view(document, paint), ""]
+    lines += counting_view(document, paint)
     lines += _coverage(document, paint)
     if document["by_evidence_class"]:
         lines += ["", *parts_view(document, paint)]
@@ -198,9 +200,7 @@ def _coverage(document: Mapping[str, Any], paint: Paint) -> list[str]:
 
 def _small_print(document: Mapping[str, Any], width: int) -> list[str]:
     return wrapped(
-        "Compared is the executed total: every operation the hardware did, recomputation included. What each law "
-        f"counts may be less, or span several runs (flopmeter regimes show ID). {document['note']} "
-        f"FLOP from SM-cycles by table {document['w_table']}.",
+        f"{compared(document)} {document['note']} FLOP from SM-cycles by table {document['w_table']}.",
         width,
         "  ",
         "",
