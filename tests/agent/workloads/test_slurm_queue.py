@@ -42,6 +42,18 @@ def test_of_a_job_that_does_not_run_the_life_is_not_known() -> None:
     assert all(facts.restart == -1 for facts in captured("squeue-ended").values())
 
 
+def test_a_real_queue_of_24_11() -> None:
+    assert captured("24.11/squeue") == {
+        "1": JobFacts("1", 0, 1795341928, "mytrain", "root", partition="ci", cluster="ci")
+    }
+    requeued = captured("24.11/squeue-requeued")
+    assert (requeued["1"].restart, requeued["1"].submit_unix_s) == (-1, 0)  # it waits
+    tasks = {job: (requeued[job].array_job, requeued[job].array_task) for job in ("2", "3")}
+    assert tasks == {"2": ("2", "4"), "3": ("2", "3")}
+    second = captured("24.11/squeue-restarted")["1"]
+    assert (second.restart, second.submit_unix_s) == (1, 1795341931)
+
+
 def new(**changes: object) -> dict[str, object]:
     """A record of data_parser v0.0.41 (Slurm 24.11), and what stands around its keys."""
 

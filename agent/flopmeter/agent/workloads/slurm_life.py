@@ -2,7 +2,7 @@
 
 Slurm counts job ids up to MaxJobId (67,043,328 unless set) and begins again; a cluster whose state was lost begins
 again at once. A requeue keeps the id, raises the restart count by one, and **moves the submit time** to the moment of
-the requeue (Slurm's own source since 22.05; seen on a real 22.05, tests/slurm/README.md). So neither the id alone nor
+the requeue (Slurm's own source since 22.05; seen on 22.05 and 24.11, tests/slurm/README.md). So neither the id alone nor
 (id, submit time) names a job: docs/slurm.md says what does.
 """
 

@@ -1,8 +1,8 @@
 """What `squeue --json` prints -> facts of jobs. Pure, and lenient where Slurm's versions differ.
 
-Seen: openapi v0.0.38 of 22.05 (tests/slurm/captures), where a number is a number or null; data_parser v0.0.40 and
-later (24.05 on), where most are {"set": true, "infinite": false, "number": 1} and a state is a list. A value that
-cannot be is not known; a text that is no such document is refused with a reason.
+Seen (tests/slurm/captures): openapi v0.0.38 of 22.05, where a number is a number or null; data_parser v0.0.42 of
+24.11, where most are {"set": true, "infinite": false, "number": 1} and a state is a list. A value that cannot be is
+not known; a text that is no such document is refused with a reason.
 """
 
 import json
