@@ -314,11 +314,13 @@ def test_a_dry_run_for_people(runs):
     assert (code, err) == (0, "")
     assert "dry run, nothing was said; it would be entry 1:" in out
     assert "No executed total would change." in out
-    assert re.search(r"llm-7, eu-systemic-risk\n    before \S+e\S+  \S+  \S+\n    after  0  0  0", out)
+    assert re.search(
+        r"llm-7: eu-gpai, eu-systemic-risk, korea\n    before \S+e\S+  \S+  \S+\n    after  0  0  0", out
+    )
     assert "us-ca-sb53" not in out  # silent: it counts on
     assert "No total would change." in runs("tag", "llm-7", "--purpose", "rl", *WHY, "--dry-run")[1]
     moved = runs("assign", "llm-7", "--job", "4712", *WHY, "--dry-run")[1]
-    assert re.search(r"slurm:c1/4712, executed\n    before \S+  \S+  \S+\n    after  no such run", moved)
+    assert re.search(r"slurm:c1/4712: executed, [^:]*\n    before \S+  \S+  \S+\n    after  no such run", moved)
 
 
 def test_a_quarter_recomputed_takes_exactly_a_quarter(runs):

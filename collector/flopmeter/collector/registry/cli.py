@@ -361,7 +361,7 @@ def _say(
 
 
 def _said(entry: "Entry", registry: Any, changes: list[dict[str, Any]] | None) -> str:
-    from .words import entry_lines
+    from .words import entry_lines, paragraph
 
     page = paint()
     if changes is None:
@@ -375,12 +375,21 @@ def _said(entry: "Entry", registry: Any, changes: list[dict[str, Any]] | None) -
         lines.append("No total would change.")
     else:
         lines.append("Totals that would change (FLOP: lower, point, upper):")
-        for c in changes:
-            lines.append(f"  {c['run']}, {c['total']}")
-            lines += [f"    {name:6} {_figure(c[name])}" for name in ("before", "after")]
+        for run, totals, change in _alike(changes):
+            lines += paragraph(f"{run}: {', '.join(totals)}", page.width, 2, 4)
+            lines += [f"    {name:6} {_figure(change[name])}" for name in ("before", "after")]
         if not any(c["total"] == "executed" for c in changes):
             lines.append("No executed total would change.")
     return "\n".join(lines)
+
+
+def _alike(changes: list[dict[str, Any]]) -> list[tuple[str, list[str], dict[str, Any]]]:
+    """(run, totals, change): totals of a run that change alike stand together."""
+    found: dict[str, tuple[str, list[str], dict[str, Any]]] = {}
+    for c in changes:
+        alike = found.setdefault(f"{c['run']} {c['before']} {c['after']}", (c["run"], [], c))
+        alike[1].append(c["total"])
+    return list(found.values())
 
 
 def _figure(figure: dict[str, str] | None) -> str:
