@@ -312,6 +312,22 @@ def test_time_whose_detail_was_given_up_is_the_sharers_if_nobody_else_was_there(
     assert own([*sealed, bridge], "sm_elapsed_cycles") == 28 * 1_700_000_000 * SMS
 
 
+def test_time_whose_detail_was_given_up_is_a_workloads_though_more_was_learned_of_it() -> None:
+    gpu, readings = life()
+    attributor = Attributor(Finder())
+    agent = meter(attributor=attributor)
+    sealed = [s for r in readings for s in agent.observe(r)]
+    last = agent.flush()
+    assert last is not None
+    agent = meter(attributor=attributor, journal=last.journal)
+    agent.bridge(GapReason.SPOOL_FULL, {"GPU-0": {replace(JOB_A, run=""), JOB_B}})  # as it was described then
+    gpu.run(20 * SECOND, BUSY)
+    sealed += [last, *agent.observe(shared(128 * SECOND, gpu))]
+    bridge = agent.flush(final=True)
+    assert bridge is not None
+    assert {w for w, _ in rows([bridge])} == {JOB_A, JOB_B}
+
+
 def test_before_the_scale_is_known_parts_are_held_back_apart() -> None:
     for average in (True, False):
         _, readings = life(average=average)

@@ -13,6 +13,7 @@ from flopmeter.agent.reading import Happening, HappeningKind, NodeFacts, Reading
 from flopmeter.agent.shipping.encode import encode_inventory, inventory_digest
 from flopmeter.agent.shipping.journal import Journal, JournalError, dump_journal, load_journal, new_journal
 from flopmeter.agent.workloads.attribution import Attributor
+from flopmeter.agent.workloads.known import alike
 from flopmeter.agent.workloads.labels import tidy_label
 from flopmeter.agent.workloads.processes import WorkloadFinder
 from flopmeter.contract.limits import ANCHOR_PERIOD_NS, DEFAULT_TICK_NS, DEFAULT_WINDOW_NS, MAX_ENTITIES
@@ -219,7 +220,9 @@ class Meter:
             if track is None:
                 continue
             known = {IDLE, UNATTRIBUTED} if track.workload is None else {track.workload, *track.sharers}
-            if not {self._in.describe(w) for w in known}.issuperset(held):
+            known = {self._in.describe(w) for w in known}
+            # What was learned of a workload meanwhile makes it no other one.
+            if not all(any(alike(one, self._in.describe(w)) for one in known) for w in held):
                 track.workload, track.sharers = UNATTRIBUTED, ()
 
     def note(self, kind: NoticeKind, detail: str = "", *, entity: str = "", name: str = "") -> None:

@@ -14,7 +14,7 @@ from flopmeter.contract.usage import IDLE, UNATTRIBUTED, Device, Workload
 
 from .allocations import AllocationSource
 from .claims import Claim, Claims, Place
-from .known import Known, together
+from .known import Known, alike
 from .labels import tidy
 from .processes import WorkloadFinder
 from .rules import Holders, holders_of, name
@@ -220,9 +220,7 @@ class Attributor:
         if self._sources and key not in held:
             told = self.describe(key)
             for old in held:
-                before = self.describe(old)
-                same = (before.kind, before.job, before.step) == (told.kind, told.job, told.step)
-                if same and together(before, told) is not None:
+                if alike(self.describe(old), told):
                     self._known.add(old, workload)
                     return old
         return key

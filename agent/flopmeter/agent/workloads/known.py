@@ -69,6 +69,11 @@ class Known:
         return True
 
 
+def alike(a: Workload, b: Workload) -> bool:
+    """Whether two descriptions, of earlier and of later, may be of one workload."""
+    return (a.kind, a.job, a.step) == (b.kind, b.job, b.step) and together(a, b) is not None
+
+
 def together(a: Workload, b: Workload) -> Workload | None:
     """What both say of one workload, or None where they contradict each other."""
     for one, other in ((a.run, b.run), (a.dtype, b.dtype), (a.user, b.user)):
