@@ -1,10 +1,18 @@
 """cgroup paths: every shape that Slurm writes, and none that a user could have made."""
 
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flopmeter.agent.workloads.processes import ProcFinder
 from flopmeter.agent.workloads.slurm_cgroup import SLUID, SlurmStep, slurm_of_cgroup, slurm_of_path
+from flopmeter.contract.usage import WorkloadKind
 
 SID = "s5K1KKYAYG5D00"  # as Slurm's documentation shows one
 
@@ -155,3 +163,54 @@ def test_a_long_path_costs_little() -> None:
     for piece in ("/..", "/slurm_", "/step_", " (deleted)", "/task_0", "_slurmstepd.scope/"):
         slurm_of_path(piece * 20_000)
         slurm_of_path("/slurm/uid_0/job_1" + piece * 20_000)
+
+
+# ---- as a kernel writes them ----------------------------------------------------------------------------
+
+V2 = next(
+    (p for p in (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup")) if (p / "cgroup.procs").exists()),
+    None,
+)
+
+
+@contextmanager
+def process_in(path: str) -> Iterator[int]:
+    """A process in that cgroup of the v2 hierarchy, made for it and removed after it."""
+    assert V2 is not None
+    below = [V2 / Path(*Path(path).parts[:n]) for n in range(1, len(Path(path).parts) + 1)]
+    child = subprocess.Popen(["sleep", "600"])
+    try:
+        for each in below:
+            each.mkdir(exist_ok=True)
+        (below[-1] / "cgroup.procs").write_text(str(child.pid))
+        yield child.pid
+    finally:
+        child.kill()
+        child.wait()
+        for each in reversed(below):
+            with suppress(OSError):  # another's stands in it
+                each.rmdir()
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or V2 is None, reason="only root can make cgroups, and v2 must be mounted"
+)
+@pytest.mark.parametrize(
+    ("path", "job", "step"),
+    [
+        (
+            f"system.slice/slurmstepd.scope/job_{1_000_000 + os.getpid()}/step_0/user/task_0",
+            str(1_000_000 + os.getpid()),
+            "0",
+        ),
+        (f"system.slice/t{os.getpid()}_slurmstepd.scope/{SID}/step_extern/user/task_special", SID, "extern"),
+        (f"t{os.getpid()}/system.slice/slurmstepd.scope/job_5/step_0/user/task_0", None, None),
+    ],
+)
+def test_a_process_in_a_real_cgroup(path: str, job: str | None, step: str | None) -> None:
+    with process_in(path) as pid:
+        found = ProcFinder().find(pid, 0)
+    assert found is not None
+    assert (found.kind is WorkloadKind.SLURM) == (job is not None)
+    if job is not None:
+        assert (found.job, found.step) == (job, step)
