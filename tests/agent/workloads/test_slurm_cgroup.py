@@ -196,21 +196,18 @@ def process_in(path: str) -> Iterator[int]:
     os.geteuid() != 0 or V2 is None, reason="only root can make cgroups, and v2 must be mounted"
 )
 @pytest.mark.parametrize(
-    ("path", "job", "step"),
+    ("path", "expected"),
     [
-        (
-            f"system.slice/slurmstepd.scope/job_{1_000_000 + os.getpid()}/step_0/user/task_0",
-            str(1_000_000 + os.getpid()),
-            "0",
-        ),
-        (f"system.slice/t{os.getpid()}_slurmstepd.scope/{SID}/step_extern/user/task_special", SID, "extern"),
-        (f"t{os.getpid()}/system.slice/slurmstepd.scope/job_5/step_0/user/task_0", None, None),
+        ("system.slice/slurmstepd.scope/job_{pid}/step_0/user/task_0", ("{pid}", "0")),
+        ("system.slice/t{pid}_slurmstepd.scope/" + SID + "/step_extern/user/task_special", (SID, "extern")),
+        ("t{pid}/system.slice/slurmstepd.scope/job_5/step_0/user/task_0", None),
     ],
 )
-def test_a_process_in_a_real_cgroup(path: str, job: str | None, step: str | None) -> None:
-    with process_in(path) as pid:
+def test_a_process_in_a_real_cgroup(path: str, expected: tuple[str, str] | None) -> None:
+    own = str(os.getpid())  # of the tests that run beside this one
+    with process_in(path.format(pid=own)) as pid:
         found = ProcFinder().find(pid, 0)
     assert found is not None
-    assert (found.kind is WorkloadKind.SLURM) == (job is not None)
-    if job is not None:
-        assert (found.job, found.step) == (job, step)
+    assert (found.kind is WorkloadKind.SLURM) == (expected is not None)
+    if expected is not None:
+        assert (found.job, found.step) == (expected[0].format(pid=own), expected[1])
