@@ -4,6 +4,7 @@ Each job's SM-cycles in the books are those of the script, and every device is i
 """
 
 import subprocess
+from contextlib import ExitStack
 
 import pytest
 from fakenvml.driver import COMPILER, NO_COMPILER
@@ -31,14 +32,14 @@ def test_three_jobs_at_once_and_somebody_outside_slurm(site: Site) -> None:
     lives = jobs.wait(3)
     third = next(life.job for life in lives if life.job not in (first, second))
     outside = next(n for n in range(node.gpus) if (n,) not in [life.gpus for life in lives])
-    with subprocess.Popen(["sleep", "600"], start_new_session=True) as stray:
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as stray, ExitStack() as at_last:
+        at_last.callback(stray.kill)
         node.hold_by(stray.pid, outside)
         node.wait_held(outside, "process")
         want = {"process": node.work(outside, 3, 30)}
         done = site.work({life: (1 + life.gpus[0] % 3, 20 + 10 * life.gpus[0]) for life in lives})
         want |= {str(life.job): n for life, n in done.items()}
         node.let_go(stray.pid)
-        stray.kill()
     site.finish(lives)
     slurm.wait_until(first, "COMPLETED")
     slurm.wait_until(second, "COMPLETED")
