@@ -1,5 +1,8 @@
 """The allow-list: what of a job's environment may be looked at, and what it may say."""
 
+import hashlib
+import re
+
 import pytest
 
 from flopmeter.agent.workloads.environ import (
@@ -32,11 +35,26 @@ def test_all_that_was_seen_is_attached_under_its_name() -> None:
     got = corroborated(JOB, environ)
     assert got.run == "v-flopmeter_run"
     assert got.dtype == "fp8"
+    environ["FLOPMETER_CHECKPOINT"] = hashlib.sha256(b"v-flopmeter_checkpoint").hexdigest()[:32]
     assert dict(got.identities) == {f"env:{name}": value.strip() for name, value in environ.items()}
     assert all(each.by_user for each in check_identities(got.identities))
     assert (
         len(ALLOWED_VARIABLES) + MAX_MORE_VARIABLES > MAX_IDENTITIES
     )  # labels.tidy_identities has work to do
+
+
+def test_of_a_checkpoint_only_a_hash_leaves_the_node() -> None:
+    """Of the whole path: two that begin alike, and are longer than a label may be, stay two."""
+    paths = ["/lustre/llm-7/step-90000", " /lustre/llm-7/step-90000 ", "/x" * 200 + "/1", "/x" * 200 + "/2"]
+    said = [
+        dict(corroborated(JOB, {"FLOPMETER_CHECKPOINT": p}).identities)["env:FLOPMETER_CHECKPOINT"]
+        for p in paths
+    ]
+    assert said[0] == said[1] == "4eeb4a57bb18a724904aab62b1f952a0"
+    assert len(set(said)) == 3
+    assert all(re.fullmatch("[0-9a-f]{32}", text) for text in said)
+    nothing = corroborated(JOB, {"FLOPMETER_CHECKPOINT": "none"})  # else all without one would share one
+    assert nothing.identities == ()
 
 
 @pytest.mark.parametrize("value", ["none", "None", "NULL", "", " ", "0", "default"])

@@ -12,6 +12,7 @@ from desk import Desk
 from flopmeter.cli.main import main
 from flopmeter.collector.check.fsck import check_store
 from flopmeter.collector.law.regimes import shipped
+from flopmeter.contract.identity import Identity
 from flopmeter.contract.usage import Workload, WorkloadKind
 
 BEGUN = 1_795_132_800_000_000_000  # 2026-11-20T00:00Z
@@ -59,6 +60,25 @@ def runs(monkeypatch, capsys, store, tmp_path):
         return code, out.out, out.err
 
     return run
+
+
+def test_a_checkpoint_that_two_runs_declare_is_a_reason_whoever_they_are(runs, store):
+    """What agents ship of FLOPMETER_CHECKPOINT: the same hash at another owner's job."""
+    chain = Chain("n9")
+    chain.unix_ns = BEGUN + 7 * 86_400 * 10**9
+    declared = (Identity("env:FLOPMETER_CHECKPOINT", "5e" * 16),)
+    with Desk(store, shipped()) as desk:
+        desk.now = chain.unix_ns + 100 * WINDOW_NS
+        agent = desk.agent(chain)
+        for run, user in (("abc", "carol"), ("xyz", "dave")):
+            job = Workload(
+                WorkloadKind.SLURM, job=f"job {run}", run=run, user=user, dtype="bf16", identities=declared
+            )
+            desk.offer(agent, chain.next([busy(0)], (job,)))
+        desk.commit()
+    (found,) = [s for s in asked(runs) if set(s["runs"]) == {"abc", "xyz"}]
+    assert "checkpoint" in {r["signal"] for r in found["reasons"]}
+    assert "5e5e" not in json.dumps(found)
 
 
 def asked(runs, *words):

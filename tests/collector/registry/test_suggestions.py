@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flopmeter.collector.law.regimes import shipped
+from flopmeter.collector.law.regimes import MODIFICATION, shipped
 from flopmeter.collector.registry.entries import Link, Relation
 from flopmeter.collector.registry.lineage import Lineage
 from flopmeter.collector.registry.suggestions import (
@@ -131,6 +131,9 @@ def test_other_owners_running_runs_and_small_ones_are_let_be():
     assert ask(stop, facts("b", 1000, 10, 9 * 10**24, owner="bob")) == ()
     assert ask(stop, facts("b", 1000, 10, 9 * 10**24, running=True)) == ()
     assert ask(replace(stop, owner=""), facts("b", 1000, 10, 9 * 10**24, owner="")) == ()
+    assert (
+        suggestions([facts("llm-1", 0, 10), facts("llm-2", 11, 1)], shipped(MODIFICATION), Lineage([])) == ()
+    )  # no line here
     small = [facts(f"sweep-{i}", 11 * i, 10, 10**18) for i in range(50)]
     assert ask(*small) == ()  # a sweep: numbered, one after the other, and nothing to any line
 

@@ -4,6 +4,7 @@ The environment is the user's own. It corroborates: it may add a run label, a dt
 the cgroup or the scheduler named, and it never makes one.
 """
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -20,6 +21,7 @@ RUN_VARIABLES = frozenset({
     "FLOPMETER_RUN",
     "FLOPMETER_DTYPE",
     "FLOPMETER_PURPOSE",
+    "FLOPMETER_CHECKPOINT",
     "WANDB_RUN_ID",
     "WANDB_RUN_GROUP",
     "MLFLOW_RUN_ID",
@@ -42,6 +44,9 @@ NUMBER_VARIABLES = frozenset({
 })  # fmt: skip
 #: The only variables of a job's environment that are ever looked at, unless the site names more.
 ALLOWED_VARIABLES = RUN_VARIABLES | NUMBER_VARIABLES
+#: Shipped as the first half of the SHA-256 of what they say: that two runs go on from one place is worth knowing, the
+#: place is nobody's business.
+HASHED_VARIABLES = frozenset({"FLOPMETER_CHECKPOINT"})
 #: What launchers write where nobody gave a name: torchrun's `none` is the same for every job of the world.
 PLACEHOLDERS = frozenset({"", "0", "none", "null", "default"})
 
@@ -106,4 +111,8 @@ def of_slurm_job(job: str, environ: Mapping[str, str]) -> bool:
 
 def _told(name: str, value: str) -> str:
     text = tidy_label(value)
-    return "" if name not in NUMBER_VARIABLES and text.lower() in PLACEHOLDERS else text
+    if name not in NUMBER_VARIABLES and text.lower() in PLACEHOLDERS:
+        return ""
+    if name in HASHED_VARIABLES:
+        return hashlib.sha256(value.strip().encode(errors="surrogateescape")).hexdigest()[:32]
+    return text

@@ -10,6 +10,9 @@ from .run_books import RunBooks
 from .state import Registry
 from .suggestions import RunFacts, Suggestion, suggestions
 
+#: Where a job says from which path it goes on, hashed by its agent (agent/workloads/environ.py).
+CHECKPOINT = "env:FLOPMETER_CHECKPOINT"
+
 
 def current_suggestions(reader: Reader, registry: Registry, question: Asked) -> tuple[Suggestion, ...]:
     """What there is to ask about the runs in the store. Raises StoreError."""
@@ -32,6 +35,7 @@ def _facts(document: dict[str, Any], books: RunBooks, registry: Registry) -> Run
         running=document["status"] == "running",
         models=frozenset(document["by_model"]),
         sites=frozenset(m.job.scope for m in members),
+        checkpoints=frozenset(document["identities"].get(CHECKPOINT, ())),
         counted={name: int(c["flop"]["point"]) for name, c in document["countable"].items()},
     )
 

@@ -15,7 +15,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import NamedTuple
 
-from flopmeter.collector.law.regimes import Regime
+from flopmeter.collector.law.regimes import RUN, Regime
 from flopmeter.collector.law.rules import meets
 
 from .lineage import Lineage
@@ -96,7 +96,7 @@ def suggestions(
 ) -> tuple[Suggestion, ...]:
     """What to ask about these runs, the surest first. Where one stands on the other already nothing is left to ask."""
     runs = sorted(facts, key=lambda f: (f.first_unix_ns, f.run))
-    lines = tuple(regimes)
+    lines = tuple(r for r in regimes if r.scope == RUN)
     above = {f.run: lineage.above(f.run) for f in runs}
     found: list[Suggestion] = []
     for a, b in _candidates(runs):
