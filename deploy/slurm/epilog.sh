@@ -11,6 +11,7 @@ umask 022
 trap 'exit 0' TERM INT HUP PIPE
 
 MAPPING_DIR=/run/flopmeter/job-mapping
+LOCK_WAIT=0.5
 
 say() {
     echo "flopmeter-epilog: job ${SLURM_JOB_ID:-?}: $1" >&2
@@ -46,7 +47,7 @@ main() {
         return
     fi
     {
-        flock -w 0.5 9 2>/dev/null
+        flock -w "$LOCK_WAIT" 9 2>/dev/null
         for file in "$MAPPING_DIR"/GPU-* "$MAPPING_DIR"/MIG-* "$MAPPING_DIR"/[0-9]*; do
             if [ -f "$file" ] && grep -qx "$SLURM_JOB_ID" "$file"; then
                 let_go "$file"

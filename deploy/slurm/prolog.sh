@@ -7,7 +7,7 @@
 #   $MAPPING_DIR/.flopmeter/<job id>      what else slurmd says of the job: user, account, restart count, …
 #
 # A prolog that fails drains its node: this one ends in 0 whatever happens, and says what went wrong to syslog. It waits
-# for nothing longer than 0.7 s. Slurm gives a prolog no PATH, and nothing of the job's own environment.
+# for nothing longer than 0.5 s. Slurm gives a prolog no PATH, and nothing of the job's own environment.
 
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 LC_ALL=C
@@ -22,6 +22,7 @@ GPU_ORDER=       # pci (AutoDetect=nvml) or minor (File=/dev/nvidia[0-7]); "" = 
 SHARED=          # yes: one GPU may have several jobs; "" = as slurm.conf says (shard, mps, suspension)
 INDEX_FILES=yes  # no: by UUID only
 DRIVER=/proc/driver/nvidia
+LOCK_WAIT=0.5 # s; then it goes on without: on a GPU that is not shared nothing can be lost
 
 say() {
     echo "flopmeter-prolog: job ${SLURM_JOB_ID:-?}: $1" >&2
@@ -67,7 +68,7 @@ with_uuids() {
         *'?'*) ;;
         *) printf '%s\n' "$1" && return 0 ;;
     esac
-    asked=$(timeout -k 0.1 0.7 nvidia-smi --query-gpu=pci.bus_id,uuid --format=csv,noheader 2>/dev/null) || return 1
+    asked=$(timeout -k 0.1 0.4 nvidia-smi --query-gpu=pci.bus_id,uuid --format=csv,noheader 2>/dev/null) || return 1
     printf '%s\n' "$asked" | tr -d ',' | awk -v bus="$1" '
         { known[tolower(substr($1, length($1) - 11))] = $2 }
         END {
@@ -200,7 +201,7 @@ main() {
     uuids=$(of_this_job)
     facts | put "$MAPPING_DIR/.flopmeter" "$SLURM_JOB_ID"
     {
-        flock -w 0.5 9 2>/dev/null
+        flock -w "$LOCK_WAIT" 9 2>/dev/null
         for uuid in $uuids; do
             hold "$uuid"
             index=$(printf '%s\n' "$BUS" | awk -v uuid="$uuid" '$3 == uuid { print NR - 1 }')
