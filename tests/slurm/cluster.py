@@ -264,7 +264,7 @@ class Cluster:
                 stderr=f,
                 cwd=self.folder,
             )
-        self._up.append(process)
+        self._sruns.append(process)
         return process
 
     def requeue(self, job: int) -> None:
