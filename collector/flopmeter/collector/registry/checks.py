@@ -173,7 +173,7 @@ def _against_entries(registry: Registry, entry: Entry, known: Known | None) -> N
                     "nothing to do; `flopmeter runs entries` shows by whom",
                 )
             _stands_on(registry, run, (parent,))
-        case Declare(run=run, base_models=base):
+        case Declare(run=run, base_models=base) if base:
             _stands_on(registry, run, base)
         case Retract(number=number):
             _retract(registry, number, entry, known)

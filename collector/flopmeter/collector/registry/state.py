@@ -62,8 +62,18 @@ class Registry:
         return Registry.of(e for e in self.entries if e.unix_ns <= unix_ns)
 
     def plus(self, entry: Entry) -> "Registry":
-        """With one more entry."""
-        return Registry.of((*self.entries, entry))
+        """With the next entry. What was worked out from statements of other kinds is kept: a lab may assign jobs by
+        the thousand, and fsck asks after each.
+        """
+        if isinstance(entry.statement, Retract) or (self.entries and entry.number <= self.entries[-1].number):
+            return Registry.of((*self.entries, entry))
+        grown = Registry((*self.entries, entry), self.retracted)
+        if "in_force" in self.__dict__:
+            grown.__dict__["in_force"] = (*self.in_force, entry)
+        for name, kind in _MADE_OF.items():
+            if name in self.__dict__ and not isinstance(entry.statement, kind):
+                grown.__dict__[name] = self.__dict__[name]
+        return grown
 
     @cached_property
     def in_force(self) -> tuple[Entry, ...]:
@@ -199,6 +209,19 @@ class Registry:
         for e in self.in_force:
             if isinstance(e.statement, kind):
                 yield e, e.statement
+
+
+#: What Registry works out once -> the statements that it is made of.
+_MADE_OF: Mapping[str, type] = {
+    "_assigned": Assign,
+    "_tags": Tag,
+    "_declared": Declare,
+    "_declared_purpose": Declare,
+    "links": Link,
+    "externals": External,
+    "decisions": Decision,
+    "rules": Rules,
+}
 
 
 def merged(old: Declare, new: Declare) -> Declare:
