@@ -8,6 +8,7 @@ from builders import WINDOW_NS, Chain, busy, gap
 from desk import Desk
 
 from flopmeter.cli.main import main
+from flopmeter.collector.books import GroupKey
 from flopmeter.collector.law.regimes import shipped
 from flopmeter.collector.registry.entries import (
     Assign,
@@ -20,13 +21,14 @@ from flopmeter.collector.registry.entries import (
     Retract,
     Tag,
 )
+from flopmeter.collector.registry.kind import Looks, guess_json
 from flopmeter.collector.registry.report_view import report_view
 from flopmeter.collector.registry.reporting import run_report
 from flopmeter.collector.registry.say import say
 from flopmeter.collector.report.layout import Paint
 from flopmeter.collector.report.queries import asked, reading
 from flopmeter.contract.flop import Figure
-from flopmeter.contract.usage import Workload, WorkloadKind
+from flopmeter.contract.usage import ALL_MEASURED, Workload, WorkloadKind
 
 BEGUN = 1_795_132_800_000_000_000  # 2026-11-20T00:00Z
 HOUR_NS = 3_600_000_000_000
@@ -203,7 +205,26 @@ def test_a_run_of_which_nobody_said_anything_has_one_too(store):
     assert document["plan"] is None
     (only,) = document["purposes"]
     assert only["purpose"] == "untagged"
+    assert (only["looks_like"]["guess"], only["looks_like"]["confidence"]) == ("unknown", None)
+    text = " ".join(report_view(document, Paint(colour=False, width=80)).split())
+    assert "from outside: cannot be told (0 whole hours with tensor counters" in text
     assert document["corrections"] == document["entries"] == []
+
+
+def test_a_purpose_is_held_against_what_its_own_hours_look_like(store):
+    """Said to be evaluation, and steady for a day like a training."""
+    document = report(store)
+    (only,) = document["purposes"]
+    looks = Looks()
+    for hour in range(30):
+        sums = [8 * 3_600 * 10**9, 10**18, 9 * 10**17, 4 * 10**17, *(0,) * 7, 18 * 10**9]
+        looks.add(hour, GroupKey(1, 1, 1, int(ALL_MEASURED), 0, 0), sums)
+    only["looks_like"] = guess_json(looks.guess(), Purpose.EVALUATION)
+    text = " ".join(report_view(document, Paint(colour=False, width=80)).split())
+    assert (
+        "it looks like training, not like what it was declared (high confidence; a guess, counted nowhere)"
+        in text
+    )
 
 
 def test_open_questions_and_what_is_not_shown_are_said(store):
@@ -269,6 +290,23 @@ def test_the_command_prints_a_page_or_a_document(runs, store):
     code, out, _ = runs("report", "llm-7", "--json")
     assert code == 0
     assert json.loads(out)["run"] == "llm-7"
+
+
+def test_runs_show_points_from_a_run_that_has_not_begun_to_its_report(runs, store):
+    told(store, *ALL)
+    code, out, err = runs("show", "llm-7-chat")
+    assert (code, out) == (3, "")
+    assert "found only what people said of it" in err
+    assert "flopmeter runs report llm-7-chat" in err
+
+
+def test_as_a_modification_it_is_held_against_its_original(runs, store):
+    told(store, *ALL)
+    document = report(store)
+    (found,) = [m for m in document["modifications"] if m["regime"] == "eu-modifier"]
+    assert (found["original"], found["verdict"]) == ("llama", "crossed")
+    _, out, _ = runs("report", "llm-7")
+    assert "eu-modifier, of llama: crossed." in out
 
 
 def test_an_unknown_run_is_named(runs):

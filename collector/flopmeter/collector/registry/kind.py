@@ -22,6 +22,7 @@ from .suggestions import Confidence
 
 _HOUR_NS = 3_600_000_000_000
 _PPM = 1_000_000
+_TENSOR = Measured.HMMA | Measured.TENSOR_OTHER
 #: Whole hours before anything is said: fewer show neither steadiness nor its lack.
 LEAST_HOURS = 4
 #: Whole hours before a guess can be sure: one day, since load follows it.
@@ -83,9 +84,32 @@ class _Hour:
     powered_ns: int = 0  # time whose energy was read
 
 
+class Looks:
+    """Hours of work as they come, added up, and what they look like."""
+
+    def __init__(self) -> None:
+        self._hours: dict[int, _Hour] = {}
+        self.hours: set[int] = set()  # since 1970, in which there was any
+
+    def add(self, number: int, key: GroupKey, sums: Iterable[int]) -> None:
+        """Sums (books.SUM_FIELDS order) of one group in one hour."""
+        self.hours.add(number)
+        _add(self._hours, number, key, sums)
+
+    def guess(self) -> Guess:
+        """What they look like together."""
+        return _guess(dict(self._hours))
+
+
 def guess(hourly: Iterable[tuple[int, GroupKey, Iterable[int]]]) -> Guess:
-    """From (hour since 1970, group, sums in books.SUM_FIELDS order) of one run."""
-    hours = _added_up(hourly)
+    """Of (hour since 1970, group, sums in books.SUM_FIELDS order), all at once."""
+    looks = Looks()
+    for number, key, sums in hourly:
+        looks.add(number, key, sums)
+    return looks.guess()
+
+
+def _guess(hours: dict[int, _Hour]) -> Guess:
     for cut_off in (*sorted(hours)[:1], *sorted(hours)[1:][-1:]):  # by the run's own begin and end
         del hours[cut_off]
     inner = list(hours.values())
@@ -124,26 +148,22 @@ def _decided(signals: tuple[Signal, ...], whole_hours: int) -> Guess:
     return Guess(kind, sure, signals, why_not)
 
 
-def _added_up(hourly: Iterable[tuple[int, GroupKey, Iterable[int]]]) -> dict[int, _Hour]:
-    found: dict[int, _Hour] = {}
-    tensor_bits = Measured.HMMA | Measured.TENSOR_OTHER
-    for number, key, sums in hourly:
-        measured = Measured(key.measured)
-        if Measured.OTHERS in measured:
-            continue
-        duration, elapsed, active, hmma, imma, dmma, other, _, _, _, _, energy = sums
-        hour = found.setdefault(number, _Hour())
-        if Measured.ENERGY in measured:
-            hour.energy_mj += energy
-            hour.powered_ns += duration
-        if EvidenceClass(key.evidence_class) in UPPER_ONLY or not measured & tensor_bits:
-            hour.gap_ns += duration
-            continue
-        hour.duration_ns += duration
-        hour.elapsed += elapsed
-        hour.active += active if Measured.SM_ACTIVE in measured else 0
-        hour.tensor += hmma + imma + dmma + other
-    return found
+def _add(hours: dict[int, _Hour], number: int, key: GroupKey, sums: Iterable[int]) -> None:
+    measured = Measured(key.measured)
+    if Measured.OTHERS in measured:
+        return
+    duration, elapsed, active, hmma, imma, dmma, other, _, _, _, _, energy = sums
+    hour = hours.setdefault(number, _Hour())
+    if Measured.ENERGY in measured:
+        hour.energy_mj += energy
+        hour.powered_ns += duration
+    if EvidenceClass(key.evidence_class) in UPPER_ONLY or not measured & _TENSOR:
+        hour.gap_ns += duration
+        return
+    hour.duration_ns += duration
+    hour.elapsed += elapsed
+    hour.active += active if Measured.SM_ACTIVE in measured else 0
+    hour.tensor += hmma + imma + dmma + other
 
 
 def _signals(hours: dict[int, _Hour], known: list[_Hour]) -> Iterable[Signal]:

@@ -19,7 +19,7 @@ from flopmeter.contract.w_table import WTable
 
 from .counting import Counting
 from .entries import Declare, Entry, Retract
-from .kind import guess
+from .kind import Looks, guess_json
 from .known import job_text
 from .run_books import Member, RunBooks
 from .shares import Told, told
@@ -75,9 +75,9 @@ def report_document(asked: Asked) -> dict[str, Any]:
         "coverage": None if metered is None else metered["coverage"],
         "jobs": _jobs(asked),
         "purposes": _purposes(asked),
-        "kind_guess": _kind_guess(asked),
         "lineage": _lineage(asked),
         "countable": {r.id: _countable(asked, r) for r in asked.regimes},
+        "modifications": [] if metered is None else metered["modifications"],
         "entries": [entry_document(e, registry) for e in about],
         "corrections": [entry_document(e, registry) for e in about if _corrects(registry, e)],
         "open_questions": _open_questions(asked.regimes),
@@ -153,13 +153,13 @@ def _jobs(asked: Asked) -> list[dict[str, Any]]:
 
 
 def _purposes(asked: Asked) -> list[dict[str, Any]]:
-    """What the run's time was for, as far as anybody said: the largest first."""
+    """What the run's time was for, as far as anybody said, and what it looks like: the largest first."""
     tallies: dict[Told, Tally] = {}
-    hours: dict[Told, set[int]] = {}
+    hourly: dict[Told, Looks] = {}
     for row in asked.books.hours(asked.run):
         what = told(asked.registry, asked.run, row.job, row.hour)
         tallies.setdefault(what, Tally()).add(row.key, row.dtype, row.sums)
-        hours.setdefault(what, set()).add(row.hour)
+        hourly.setdefault(what, Looks()).add(row.hour, row.key, row.sums)
     found: list[dict[str, Any]] = []
     for what, tally in tallies.items():
         priced = tally.priced(asked.models, asked.table)
@@ -168,31 +168,14 @@ def _purposes(asked: Asked) -> list[dict[str, Any]]:
                 "purpose": UNTAGGED if what.purpose is None else what.purpose.value,
                 "recomputation": None if what.recomputation is None else _fraction(what.recomputation),
                 "entries": list(what.entries),
-                "spans": _spans(hours[what]),
+                "spans": _spans(hourly[what].hours),
                 "device_seconds": sum(p.sums[0] for p in priced) / _SECOND_NS,
                 "flop": figure_json(total(p.flop for p in priced)),
+                "looks_like": guess_json(hourly[what].guess(), what.purpose),
             }
         )
     found.sort(key=lambda p: (-int(p["flop"]["point"]), p["purpose"]))
     return found
-
-
-def _kind_guess(asked: Asked) -> dict[str, Any]:
-    """Training or inference, by how it looks from outside; to hold beside what was declared."""
-    found = guess((row.hour, row.key, row.sums) for row in asked.books.hours(asked.run))
-    return {
-        "kind": found.kind.value,
-        "confidence": None if found.confidence is None else found.confidence.value,
-        "signals": [
-            {
-                "name": s.name,
-                "seen": s.seen,
-                "speaks_for": None if s.speaks_for is None else s.speaks_for.value,
-            }
-            for s in found.signals
-        ],
-        "why_not_surer": found.why_not,
-    }
 
 
 def _fraction(part: Fraction) -> str:

@@ -1,6 +1,7 @@
 """`runs report RUN` for people: one page, in the order in which somebody asks. Pure: a document in, text out."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 from flopmeter.cli.output import flop_text
@@ -21,9 +22,10 @@ def report_view(d: Mapping[str, Any], paint: Paint) -> str:
     page.declared(d)
     page.measured(d)
     page.jobs(d["jobs"])
-    page.purposes(d["purposes"], d["kind_guess"])
+    page.purposes(d["purposes"])
     page.lineage(d["lineage"])
     page.countable(d["countable"])
+    page.modifications(d["modifications"])
     page.corrections(d["corrections"])
     page.open_questions(d)
     page.unsaid(d)
@@ -108,7 +110,7 @@ class _Page:
         if len(jobs) > _JOBS_SHOWN:
             self._text(f"and {len(jobs) - _JOBS_SHOWN} more (--json has all)", dim=True)
 
-    def purposes(self, purposes: Sequence[Mapping[str, Any]], guess: Mapping[str, Any]) -> None:
+    def purposes(self, purposes: Sequence[Mapping[str, Any]]) -> None:
         if not purposes:
             return
         self._title("What it was for")
@@ -121,16 +123,20 @@ class _Page:
             shown = [f"{_hour(a)} to {_hour(b)}" for a, b in p["spans"][:_SPANS_SHOWN]]
             rest = len(p["spans"]) - len(shown)
             self._text(", ".join(shown) + (f" and {rest} more spans" if rest else ""), 6, dim=True)
+            self._looks_like(p["looks_like"])
 
+    def _looks_like(self, guess: Mapping[str, Any]) -> None:
         if guess["confidence"] is None:
-            self._text(f"from outside: cannot be told ({guess['why_not_surer']})", dim=True)
-        else:
-            seen = "; ".join(f"{s['name']} {s['seen']}" for s in guess["signals"])
-            self._text(
-                f"from outside it looks like {guess['kind']} ({guess['confidence']} confidence; a guess, counted "
-                f"nowhere): {seen}",
-                dim=True,
-            )
+            self._text(f"from outside: cannot be told ({guess['why_not']})", 6, dim=True)
+            return
+        seen = "; ".join(f"{s['name']} {s['seen']}" for s in guess["signals"])
+        against = ", not like what it was declared" if guess["disagrees"] else ""
+        self._text(
+            f"from outside it looks like {guess['guess']}{against} ({guess['confidence']} confidence; a guess, counted "
+            f"nowhere): {seen}",
+            6,
+            dim=not guess["disagrees"],
+        )
 
     def lineage(self, lineage: Mapping[str, Any]) -> None:
         if not lineage["parents"] and not lineage["stood_on_by"]:
@@ -159,6 +165,17 @@ class _Page:
                 self._text(f"left out: {_part(part)}", 4)
             for part in first["silent"]:
                 self._text(f"the text is silent, counted: {_part(part)}", 4)
+
+    def modifications(self, found: Sequence[Mapping[str, Any]]) -> None:
+        if not found:
+            return
+        self._title("As a modification of another's model")
+        for m in found:
+            binds = "" if m["in_force"] else "; not in force"
+            self._text(
+                f"{m['regime']}, of {m['original']}: {m['verdict']}{binds}. Counted {_figure(m['counted'])}, against a "
+                f"line of {flop_text(int(Fraction(m['line']['point'])))}"
+            )
 
     def corrections(self, corrections: Sequence[Mapping[str, Any]]) -> None:
         self._title("Corrections")
