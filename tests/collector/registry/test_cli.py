@@ -272,9 +272,11 @@ def shown(runs, run):
     if code == 3:
         return {}
     document = json.loads(out)
-    return {"executed": document["executed"]["flop"]} | {
-        name: c["flop"] for name, c in document["countable"].items()
-    }
+    return (
+        {"executed": document["executed"]["flop"]}
+        | {name: c["flop"] for name, c in document["countable"].items()}
+        | {f"{m['regime']} (of {m['original']})": m["counted"] for m in document["modifications"]}
+    )
 
 
 @pytest.mark.parametrize(
@@ -320,7 +322,9 @@ def test_a_dry_run_for_people(runs):
     assert "us-ca-sb53" not in out  # silent: it counts on
     assert "No total would change." in runs("tag", "llm-7", "--purpose", "rl", *WHY, "--dry-run")[1]
     moved = runs("assign", "llm-7", "--job", "4712", *WHY, "--dry-run")[1]
-    assert re.search(r"slurm:c1/4712: executed, [^:]*\n    before \S+  \S+  \S+\n    after  no such run", moved)
+    assert re.search(
+        r"slurm:c1/4712: executed, [^:]*\n    before \S+  \S+  \S+\n    after  no such run", moved
+    )
 
 
 def test_a_quarter_recomputed_takes_exactly_a_quarter(runs):

@@ -61,7 +61,7 @@ def told(path, *statements, who="ada@lab"):
 
 def report(path, run="llm-7", now=NOW):
     with reading(path) as reader:
-        return run_report(reader, run, asked(now, shipped()))
+        return run_report(reader, run, asked(now))
 
 
 def shown(path, run="llm-7"):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from flopmeter.cli.output import emit_json, flop_text, json_option
-from flopmeter.collector.report.cli import paint, regimes_of, regimes_option, store_option
+from flopmeter.collector.report.cli import every_regime, paint, regimes_option, store_option
 from flopmeter.collector.store_path import store_file
 
 if TYPE_CHECKING:
@@ -309,7 +309,7 @@ def _decide(suggestion: str, *, accepted: bool, **common: Any) -> None:
     with reading(common["store"]) as reader:
         registry = read_registry(reader)
         found = current_suggestions(
-            reader, registry, asked(time.time_ns(), regimes_of(common["regimes_dir"]))
+            reader, registry, asked(time.time_ns(), every_regime(common["regimes_dir"]))
         )
     ids = [s.id for s in found if s.id.startswith(suggestion)] if suggestion else []
     if len(ids) != 1 and suggestion not in registry.decisions:
@@ -346,7 +346,7 @@ def _say(
             registry = read_registry(reader)
             books = read_known(reader, registry)
         entry = draft(registry, books, Said(make(books), who, why), time.time_ns())
-        changes = effect(file, entry, asked(time.time_ns(), regimes_of(regimes_dir)))
+        changes = effect(file, entry, asked(time.time_ns(), every_regime(regimes_dir)))
     else:
         entry = say(file, make, who, why, time.time_ns)
         with reading(file) as reader:

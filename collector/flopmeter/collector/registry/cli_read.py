@@ -12,8 +12,8 @@ from flopmeter.cli.output import emit_json, json_option
 from flopmeter.collector.report.cli import (
     as_of_option,
     books,
+    every_regime,
     paint,
-    regimes_of,
     regimes_option,
     store_option,
 )
@@ -64,7 +64,7 @@ def report(run: str, as_of: str | None, store: Path, regimes_dir: Path | None, a
     from .reporting import run_report
 
     with books(store, as_of) as (reader, unix_ns):
-        document = run_report(reader, run, asked(unix_ns, regimes_of(regimes_dir)))
+        document = run_report(reader, run, asked(unix_ns, every_regime(regimes_dir)))
     if as_json:
         emit_json(document)
     else:
@@ -89,7 +89,7 @@ def suggestions(every: bool, store: Path, regimes_dir: Path | None, as_json: boo
 
     with reading(store) as reader:
         registry = read_registry(reader)
-        found = current_suggestions(reader, registry, asked(time.time_ns(), regimes_of(regimes_dir)))
+        found = current_suggestions(reader, registry, asked(time.time_ns(), every_regime(regimes_dir)))
     documents = [suggestion_document(s, registry) for s in found]
     if not every:
         documents = [d for d in documents if d["answer"] is None]

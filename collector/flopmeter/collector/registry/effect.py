@@ -14,7 +14,7 @@ Documents = Mapping[str, Mapping[str, Any]]
 
 
 def effect(path: Path, entry: Entry, question: Asked) -> list[dict[str, Any]]:
-    """Totals that `entry` would change: run, what ("executed" or a regime), FLOP before and after (None: no run).
+    """Totals that `entry` would change: run, what ("executed", or a regime), FLOP before and after (None: no run).
 
     The entry is laid over the store's in a temporary table of this reader alone; nothing is written, and a collector
     that runs is not held up.
@@ -42,4 +42,5 @@ def _totals(document: Mapping[str, Any] | None) -> dict[str, Any]:
     return {
         "executed": document["executed"]["flop"],
         **{name: c["flop"] for name, c in document["countable"].items()},
+        **{f"{m['regime']} (of {m['original']})": m["counted"] for m in document["modifications"]},
     }

@@ -219,6 +219,11 @@ def _run(
     with books(store, as_of) as (reader, unix_ns):
         found = reader.runs(queries.asked(unix_ns, every_regime(regimes_dir), nodes), run, series=True)
         if not found or not run:
+            if reader.registry().about(run):
+                raise StoreError(
+                    f"run {run!r}: expected a run of which something was metered, found only what people said of it",
+                    f"`flopmeter runs report {run}` shows that",
+                )
             near = difflib.get_close_matches(run, reader.run_names(), n=3, cutoff=0.4)
             raise StoreError(
                 f"run {run!r}: expected a run in {store_file(store)}, found none of that name"
