@@ -132,6 +132,12 @@ def test_us_state_regimes_say_coverage_and_claim_no_duty_to_report_compute():
         assert r.recipient.startswith("none for the compute figure")
 
 
+def test_the_eu_regimes_say_that_a_modifier_may_not_be_the_provider():
+    """Their total is the model's: with a base of 10^25 a small fine-tune is past the line at once."""
+    for r in shipped():
+        assert any("eu-modifier says who" in c for c in r.conditions) is r.id.startswith("eu-")
+
+
 def test_only_the_eu_deadline_is_two_weeks():
     assert {r.id: r.deadline_days for r in shipped() if r.deadline_days} == {"eu-systemic-risk": 14}
 

@@ -145,8 +145,3 @@ def _ruling(tables: Keys, name: str) -> Ruling:
     )
     keys.none_left()
     return ruling
-
-
-def excluding(purpose: Purpose) -> tuple[str, ...]:
-    """The shipped profiles that leave this purpose out: a tag with it is an exclusion, and needs evidence."""
-    return tuple(sorted(p.id for p in shipped().values() if not p.of(purpose).counted))
