@@ -1,6 +1,6 @@
 """From the books to a Picture: one read of the store, as any other reader would do it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,7 +49,7 @@ def take(store: Path, now_unix_ns: int, *, mode: str, live: bool, progress_ppm: 
         models=tuple(sorted({d.name for d in devices})),
         classes=classes,
         runs=tuple(_run(d, rates.get(d["run"], 0), now_unix_ns) for d in documents),
-        events=tuple(_event(e) for e in events[-EVENTS_SHOWN:][::-1]),
+        events=latest_events(events),
         nodes=tuple(_node(a, names, s == "silent") for a, s in zip(agents, statuses, strict=True)),
         spark_label=f"{SPARK_DAYS} DAYS",
     )
@@ -101,12 +101,22 @@ def _daily(hourly: Sequence[dict[str, Any]], now_unix_ns: int) -> tuple[int, ...
     return tuple(days)
 
 
-def _event(event: dict[str, Any]) -> EventLine:
+def latest_events(events: Sequence[Mapping[str, Any]]) -> tuple[EventLine, ...]:
+    """The newest first; what comes again every day of one thing is one line, that of its newest, with how often."""
+    again: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for event in reversed(events):
+        alone = event["type"] in _CRITICAL or event["type"].startswith("threshold.")
+        once = event["id"] if alone else event["subject"]
+        again.setdefault((event["type"], once), []).append(event)
+    return tuple(_event(same[0], len(same)) for same in list(again.values())[:EVENTS_SHOWN])
+
+
+def _event(event: Mapping[str, Any], times: int) -> EventLine:
     at = datetime.fromisoformat(event["time"])
     return EventLine(
         unix_ns=int(at.timestamp() * 1000) * 1_000_000,
         severity=Severity.CRITICAL if event["type"] in _CRITICAL else Severity.WARNING,
-        type=event["type"],
+        type=event["type"] + (f" ×{times}" if times > 1 else ""),
         text=event["data"]["message"],
     )
 
