@@ -9,6 +9,7 @@ from flopmeter.agent.metering.shares import APPORTIONED
 from flopmeter.agent.metering.window import (
     MAX_WINDOW_NAME_CHARS,
     MAX_WINDOW_NOTICES,
+    MAX_WINDOW_PROGRESS,
     MAX_WINDOW_ROWS,
     OTHERS,
     Window,
@@ -24,6 +25,7 @@ from flopmeter.contract.usage import (
     GapReason,
     Measured,
     NoticeKind,
+    Progress,
     Workload,
     WorkloadKind,
 )
@@ -107,7 +109,13 @@ def test_however_many_workloads_the_record_stays_below_its_limit_and_nothing_is_
     assert len(usage) <= min(MAX_WINDOW_ROWS + 16, MAX_ROWS)
     notices = window.notices(index)
     assert len(notices) == MAX_WINDOW_NOTICES
-    batch = Batch("0.1.0", bytes(32), 1, 2, 1, 2, workloads, usage, window.anchors(index), notices)
+    most = Progress(4_095, *[(1 << 63) - 1] * 5, (1 << 32) - 1)
+    progress = (most,) * MAX_WINDOW_PROGRESS
+    batch = Batch("0.1.0", bytes(32), 1, 2, 1, 2, workloads, usage, window.anchors(index), notices, progress)
+    assert (
+        len(encode_batch(replace(batch, usage=()))) - len(encode_batch(replace(batch, usage=(), progress=())))
+        <= 64 * 256
+    )
     assert len(encode_batch(batch)) < MAX_RECORD_BYTES
 
 
@@ -218,3 +226,20 @@ def test_what_is_known_of_workloads_fits_a_record_names_first() -> None:
     assert window.left_out == 61
     batch = Batch("0.1.0", bytes(32), 1, 2, 1, 2, workloads, usage)
     assert len(encode_batch(batch)) < 4 * MAX_WINDOW_NAME_CHARS + 64 * 130 + 4_096
+
+
+def test_a_record_stays_below_its_limit_with_every_workload_fully_described() -> None:
+    window = Window()
+    seen = tuple(Identity(f"env:V{i:02}", "v") for i in range(32))
+    rows = Interval(EvidenceClass.A1, (1 << 10) - 1, 100_000, (1 << 62,) * 12)
+    for i in range(MAX_WINDOW_ROWS):
+        window.add(f"GPU-{i % 512}", Workload(WorkloadKind.SLURM, job=str(i)), rows)
+    index = {f"GPU-{i}": i for i in range(512)}
+    workloads, usage = window.usage(index, lambda w: replace(w, identities=seen))
+    assert len(workloads) > 1_000
+    assert window.left_out > 0
+    spent = sum(len(encode_batch(Batch("", b"", 1, 2, 1, 2, (w,)))) for w in workloads)
+    bare = sum(len(encode_batch(Batch("", b"", 1, 2, 1, 2, (Workload(w.kind),)))) for w in workloads)
+    assert spent - bare <= 4 * MAX_WINDOW_NAME_CHARS + 3 * len(workloads)
+    assert len(usage) == MAX_WINDOW_ROWS
+    assert len(encode_batch(Batch("0.1.0", bytes(32), 1, 2, 1, 2, workloads, usage))) < MAX_RECORD_BYTES

@@ -251,6 +251,16 @@ def test_processes_that_are_never_in_proc_are_said_once_for_the_node() -> None:
     assert attributor.remarks == [("", NO_HOST_PIDS)]
 
 
+@pytest.mark.parametrize("finder", [None, Finder({1: JOB_A})])
+def test_one_that_is_never_found_among_others_that_are_is_no_sign_of_that(finder: Finder | None) -> None:
+    """Nor is it where nobody looks, as in a recording."""
+    attributor = Attributor(finder)
+    attributor.attribute(reading(1, entity="GPU-1"))
+    for second in range(100):
+        attributor.attribute(reading(4_000_000, t_boot_ns=second * SECOND))
+    assert attributor.remarks == []
+
+
 @pytest.mark.parametrize("pids", [(), (1,)])
 def test_an_answer_that_stays_costs_no_look(pids: tuple[int, ...]) -> None:
     """The common tick: the same processes, the same allocation."""

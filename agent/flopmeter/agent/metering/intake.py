@@ -12,7 +12,7 @@ from flopmeter.agent.shipping.journal import Journal
 from flopmeter.agent.sources.base import COUNTERS_RESTARTED
 from flopmeter.agent.workloads.attribution import Attributor, Holding
 from flopmeter.contract.checks import Check
-from flopmeter.contract.limits import MAX_ENTITIES, MAX_PROGRESS
+from flopmeter.contract.limits import MAX_ENTITIES
 from flopmeter.contract.usage import UNATTRIBUTED, Device, GapReason, NoticeKind, Progress, Workload
 from flopmeter.contract.w_table import WTable
 
@@ -34,6 +34,7 @@ from .interval import (
 from .ratios import STOOD_STILL, busy
 from .track import Track
 from .whose import held_at_last, now_held, parts_of, same_holders
+from .window import MAX_WINDOW_PROGRESS
 
 #: A gap over a reboot is taken from the wall clock, which may be wrong; no more than this is booked.
 MAX_REBOOT_GAP_NS = 31 * 86_400_000_000_000
@@ -83,7 +84,7 @@ class Intake(Epochs):
         return tuple(
             [
                 Progress(place, c.t_boot_ns, c.t_unix_ns, c.tokens, c.parameters, c.flop_per_token, c.ranks)
-                for place, c in news[:MAX_PROGRESS]
+                for place, c in news[:MAX_WINDOW_PROGRESS]
             ]
         )
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from flopmeter.contract.evidence_class import EvidenceClass
-from flopmeter.contract.limits import MAX_NOTICES, MAX_TEXT_CHARS
+from flopmeter.contract.limits import MAX_NOTICES, MAX_PROGRESS, MAX_TEXT_CHARS
 from flopmeter.contract.pipes import residual
 from flopmeter.contract.usage import (
     UNATTRIBUTED,
@@ -21,18 +21,20 @@ from .interval import ENERGY, ENERGY_SLACK_NS, HMMA, MAX_DEVICE_WATTS, NJ_PER_MJ
 
 #: A record must stay below limits.MAX_RECORD_BYTES whatever jobs call themselves and however many come:
 #: 4,096 rows of at most 130 bytes, 128 KiB of names (at most 4 bytes a character), 128 notices of at most
-#: 1 KiB, 2 anchors of at most 200 bytes for each of 512 entities.
+#: 1 KiB, 2 anchors of at most 200 bytes for each of 512 entities, 256 claims of at most 64.
 MAX_WINDOW_ROWS = 4_096
 MAX_WINDOW_NAME_CHARS = 32_768
 #: Each identity's own: at most 12 bytes of the wire beside its name and value.
 IDENTITY_CHARS = 3
 MAX_WINDOW_NOTICES = 128
+MAX_WINDOW_PROGRESS = 256
 MAX_DETAIL_CHARS = 256
 OTHERS = int(Measured.OTHERS)
 _MAX_NUMBER = (1 << 63) - 1
 #: Notices whose text begins with what they are about and a colon: each subject is told of.
 _BY_SUBJECT = frozenset({NoticeKind.CROSS_CHECK, NoticeKind.CALIBRATION})
 assert MAX_WINDOW_NOTICES <= MAX_NOTICES
+assert MAX_WINDOW_PROGRESS <= MAX_PROGRESS
 assert MAX_DETAIL_CHARS <= MAX_TEXT_CHARS
 
 RowKey = tuple[str, int, int, int, int, int]  # entity, workload, class, measured, spread, reason

@@ -91,6 +91,7 @@ class Attributor:
         self._claims = claims
         self._places: dict[Workload, set[Place]] = {}  # key -> what the cgroups of its processes name
         self._stated, self._tidied = IDLE, Holding(IDLE)
+        self._sees = False  # some process was found: this is the PID namespace that the driver speaks of
         self._told: set[tuple[str, str]] = set()
         self.remarks: list[
             tuple[str, str]
@@ -200,7 +201,7 @@ class Attributor:
         again = 0
         if None in found:
             again = now + min(max(now - since, 1), MAX_ASK_AGAIN_NS)
-            if now - since >= UNSEEN_NS and not any(found):
+            if self._finder is not None and not self._sees and not any(found) and now - since >= UNSEEN_NS:
                 self._remark("", NO_HOST_PIDS)
         before = last.processes if last is not None else processes
         began = _began_ns(before, processes) if processes else (self._allocated(entity) or ((), 0))[1]
@@ -232,6 +233,7 @@ class Attributor:
         if self._finder is None:
             return None
         workload = self._finder.find(process.pid, process.start_ticks)
+        self._sees = self._sees or workload is not None
         return None if workload is None else tidy(workload)
 
     def _tell_sources(self, entity: str, found: Sequence[Workload | None]) -> None:
