@@ -136,3 +136,13 @@ def test_what_it_did_is_not_the_listed_ones_alone(node: Machine) -> None:
     assert 5 <= by[UNATTRIBUTED, True] + by[JOB, True] <= 10
     assert sum(u.duration_ns for u in own_rows) == 29 * SECOND
     assert NoticeKind.SHARED_DEVICE in {n.kind for n in batch.notices}
+
+
+def test_the_first_sample_of_all_may_be_a_strangers(node: Machine) -> None:
+    """The listed process rests, so that there is no sample of anybody when they are first asked for."""
+    node.say("gpu g0 proc_samples=0")
+    source = node.source()
+    ticks(node, source, 7)
+    node.say(f"gpu g0 proc_samples=1 gone={GONE}:40")
+    assert any(len(there) > 1 for there in ticks(node, source, int(STRANGERS_NS / SECOND)))
+    source.close()
