@@ -8,7 +8,7 @@ processes each pod's work is booked to its name; and what was said of one pod is
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -52,6 +52,7 @@ class Node:
         default_factory=lambda: [[], []]
     )  # of each GPU: who is listed with it, last is newest
     ever: list[Pod] = field(default_factory=list)
+    deleted: set[tuple[str, str]] = field(default_factory=set)  # in this second
     away: bool = False
     told: bool = False
     sealed: list[Sealed] = field(default_factory=list)
@@ -105,14 +106,17 @@ class Node:
         for pods in self.on:
             if any(pod.name == name and pod.phase != "ended" for pod in pods):
                 return
-        old = [pod for pods in self.on for pod in pods if pod.name == name]
-        for pods in self.on:
-            pods[:] = [pod for pod in pods if pod.name != name]
-        if old and not self.sees_processes:
+        self.delete(lambda pod: pod.name == name)
+        if name in self.deleted and not self.sees_processes:
             return  # seconds pass before its successor is there; faster than a list only its cgroup would tell
         pod = Pod(name, f"{len(self.ever):08x}-aaaa-4bbb-8ccc-000000000000")
         self.ever.append(pod)
         self.on[gpu].append(pod)
+
+    def delete(self, which: Callable[[Pod], bool]) -> None:
+        for pods in self.on:
+            self.deleted |= {pod.name for pod in pods if which(pod)}
+            pods[:] = [pod for pod in pods if not which(pod)]
 
     def do(self, gpu: int, what: str) -> None:
         newest = self.on[gpu][-1] if self.on[gpu] else None
@@ -123,11 +127,13 @@ class Node:
         elif what == "end" and newest is not None:
             newest.phase = "ended"
         elif what == "delete":
-            self.on[gpu][:] = [pod for pod in self.on[gpu] if pod.phase != "ended"]
+            mine = self.on[gpu]
+            self.delete(lambda pod: pod.phase == "ended" and pod in mine)
 
     def tick(self, *shares: dict[int, int]) -> None:
         """A second: who works, works through it and stands there at its end."""
         self.clock.advance(SECOND)
+        self.deleted.clear()
         there: list[list[Process]] = []
         for gpu, pods, share in zip(self.gpus, self.on, shares, strict=True):
             works = [pod for pod in pods if pod.phase == "works"]
@@ -263,3 +269,38 @@ def test_each_pods_work_is_its_own_by_the_list_alone(schedule: list, asks_api: b
         node.ever
     ):  # what was booked under a UID was that pod's work; some of it may lie under the name alone
         assert by_uid[pod.uid] <= pod.worked * SMS
+
+
+def test_replicas_are_shared_marked_and_apportioned_by_use() -> None:
+    """Two pods on one time-sliced GPU: the device is exact, the split follows SM utilisation and has no lower bound."""
+    node = Node(sees_processes=True, asks_api=False)
+    node.ever = [
+        Pod(("ml", "a"), f"{1:08x}-aaaa-4bbb-8ccc-000000000000"),
+        Pod(("ml", "b"), f"{2:08x}-aaaa-4bbb-8ccc-000000000000"),
+    ]
+    node.list_pods = lambda: listing(*(gpu_pod(*p.name, f"GPU-0::{n}") for n, p in enumerate(node.ever)))  # type: ignore[method-assign]
+    for _ in range(10):
+        node.clock.advance(SECOND)
+        node.source.poll()
+        for gpu, share in zip(node.gpus, (BUSY, {}), strict=True):
+            gpu.run(SECOND, share | {250: share.get(252, 0)})
+        node.read([(Process(1, 7, 75.0), Process(2, 7, 25.0)), ()])
+    node.end()
+    conserved(node)
+    shared = {
+        w.job: u
+        for w, u in rows(node.sealed, "GPU-0")
+        if w.kind is WorkloadKind.POD and u.duration_ns and u.hmma_cycles
+    }
+    assert set(shared) == {pod.uid for pod in node.ever}
+    assert all(Measured.APPORTIONED in u.measured for u in shared.values())
+    cycles = [
+        sum(
+            u.hmma_cycles
+            for w, u in rows(node.sealed, "GPU-0")
+            if w.job == pod.uid and Measured.OTHERS not in u.measured
+        )
+        for pod in node.ever
+    ]
+    assert sum(cycles) == (node.gpus[0].counters[252] - 10**15) * SMS
+    assert cycles[0] == 3 * cycles[1]

@@ -53,6 +53,22 @@ def test_a_kubelet_that_restarts_is_asked_again_at_once(kubelet: FakeKubelet, cl
         assert client.list_pods() == b""
 
 
+def test_a_kubelet_that_comes_up_slowly_is_asked_at_once(tmp_path: Path) -> None:
+    """Its socket is there before it listens. gRPC's own wait after refused connections, seconds by then, is not ours."""
+    path = tmp_path / "kubelet.sock"
+    client = KubeletClient(str(path), deadline_s=10.0)
+    with socket.socket(socket.AF_UNIX) as early:
+        early.bind(str(path))
+        for _ in range(5):
+            with pytest.raises(KubernetesError, match="UNAVAILABLE"):
+                client.list_pods()
+    path.unlink()
+    kubelet = FakeKubelet(tmp_path)
+    assert client.list_pods() == b""
+    client.close()
+    kubelet.stop()
+
+
 def test_a_socket_that_nobody_listens_on(tmp_path: Path) -> None:
     path = tmp_path / "dead.sock"
     with socket.socket(socket.AF_UNIX) as dead:

@@ -122,8 +122,8 @@ def test_a_pod_that_comes_back_is_another_pod() -> None:
     assert names.describe(pod(U1)).run == "old"  # its last window is sealed later
     names.listed(holds(GPU_0=A))
     (holder,) = names.holders()[G0]
-    assert (holder.job, holder.run) == ("ml/a#1", "")  # a key of its own, and shipped by its name
-    assert names.describe(holder).job == "ml/a"
+    assert (holder.job, holder.run) == ("ml/a#1", "")
+    assert names.describe(holder).job == "ml/a#1"
     assert names.describe(pod("ml/a", "main")).job == U1  # the first one's key
     assert names.describe(pod(U1)).run == "old"
     names.met(G0, U2)

@@ -53,16 +53,10 @@ class KubeletClient:
                     # Go's servers refuse the path that grpc would send as :authority.
                     ("grpc.default_authority", "localhost"),
                     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-                    (
-                        "grpc.use_local_subchannel_pool",
-                        1,
-                    ),  # else the wait after a failure outlives the channel
                     ("grpc.enable_retries", 0),
                     ("grpc.enable_http_proxy", 0),
-                    (
-                        "grpc.http2.bdp_probe",
-                        0,
-                    ),  # a ping with each answer, to size windows: an eighth of the cost
+                    # A ping with each answer, to size windows: an eighth of the cost.
+                    ("grpc.http2.bdp_probe", 0),
                 ],
             )
         try:

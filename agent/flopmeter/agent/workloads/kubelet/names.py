@@ -5,7 +5,7 @@ another pod. The UID of (namespace, name) comes, best first, from the API server
 whose processes run on a GPU that the list gives to that pod alone; else it stays unknown, and namespace/name names it.
 Until then, in what `holders` says, every pod is namespace/name, and a later one of that name namespace/name#1: the
 meter's key must not change when a UID is learned, or one pod would seem to hand its GPU over to another; nor be that of
-another pod. `describe` puts UID or name to it when the window is sealed.
+another pod. `describe` puts the UID to it when the window is sealed.
 
 A UID from a cgroup is believed until the pod leaves the list, or until it is met on a GPU that the list does not give
 to that pod: a process may hold GPUs that nobody gave to its pod. Where lists are missing the pod may have left between
@@ -51,7 +51,7 @@ class _Pod:
 
     @property
     def job(self) -> str:
-        return self.uid or fit("/".join(self.name))
+        return self.uid or self.key
 
 
 class Names:
@@ -149,9 +149,8 @@ class Names:
         """A pod's workload with the pod's UID, names, labels and run; any other as it is."""
         if workload.kind is not WorkloadKind.POD:
             return workload
-        uid = dict(workload.identities).get(
-            UID, ""
-        )  # of a process's cgroup: then no other pod of that name is meant
+        # Of a process's cgroup: then no other pod of that name is meant.
+        uid = dict(workload.identities).get(UID, "")
         pod = self._by_key.get(uid or workload.job)
         if pod is None:
             return replace(workload, job=uid) if uid and workload.job != uid else workload

@@ -96,9 +96,8 @@ class Labels:
         """Ask for what is due; what comes goes to `told`. Returns how long to wait, in seconds."""
         try:
             for pod in self._due():
-                self._due_ns[pod] = self._in_ns(
-                    AGAIN_S
-                )  # whatever comes: one pod does not keep the others waiting
+                # First, whatever comes: one pod does not keep the others waiting.
+                self._due_ns[pod] = self._in_ns(AGAIN_S)
                 meta = self._api.pod(pod)
                 if meta is not None:
                     self._tell(meta, told)
