@@ -87,7 +87,7 @@ def _print_replay(done: "Replayed", file: Path, state: Path | None) -> None:
     from flopmeter.collector.report.runs_view import events_view, run_view
 
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    paint = Paint(colour=colour, width=shutil.get_terminal_size((100, 24)).columns)
+    paint = Paint(colour=colour, width=shutil.get_terminal_size((80, 24)).columns)
     runs: list[dict[str, Any]] = done.document["runs"]
     for run in runs:
         click.echo(run_view(run, paint))

@@ -49,4 +49,4 @@ class Screen:
 
 def final(picture: Picture, stream: TextIO) -> Sequence[str]:
     """The picture as it stays on the screen, or in a file."""
-    return draw(picture, shutil.get_terminal_size((100, 24)).columns, colour=wants_colour(stream))
+    return draw(picture, shutil.get_terminal_size((80, 24)).columns, colour=wants_colour(stream))
