@@ -114,6 +114,8 @@ ERRORS = [
     (["--admit", "absent"], 2, "--admit absent: cannot read"),
     (["--config", "absent.toml"], 2, "--config absent.toml: cannot read"),
     (["--regimes", "absent"], 2, "regimes: cannot read"),
+    (["--identity-rules", "absent"], 2, "--identity-rules absent: cannot read"),
+    (["--identity-rules", "/dev/null"], 2, "--identity-rules /dev/null: key schema: expected"),
     (["--store", "/proc/b.db"], 3, "cannot open"),
     (["--event-log", "/proc/self/events.jsonl"], 3, "expected a file that events can be added to"),
     (["--event-log", "/proc"], 3, "Hint: name a file in a directory that exists"),

@@ -8,8 +8,6 @@ from typing import Any
 
 from flopmeter.collector.figures import Model, Tally
 from flopmeter.collector.ingest.decide import usage_rows
-from flopmeter.collector.ingest.identity import choose
-from flopmeter.collector.ingest.identity_rules import shipped
 from flopmeter.collector.law.events import EVIDENCE_FORK, THRESHOLD_CROSSED, threshold_text
 from flopmeter.collector.report.fleet import AgentState
 from flopmeter.collector.report.queries import Asked, Reader, asked, reading
@@ -34,9 +32,16 @@ def take(store: Path, now_unix_ns: int, *, mode: str, live: bool, progress_ppm: 
         documents = reader.runs(question, series=True)
         events = reader.events()
         classes = _classes(reader, documents)
+        registry = reader.registry()
+        holders = [
+            [reader.run_of(w, a.inventory, registry) for w in a.batch.workloads]
+            if a.batch is not None and a.inventory is not None
+            else []
+            for a in agents
+        ]
     names = [d["run"] for d in documents]
     statuses = [a.status(now_unix_ns) for a in agents]
-    rates = _rates(agents, question)
+    rates = _rates(zip(agents, holders, strict=True), question)
     devices = [d for a in agents if a.inventory for d in a.inventory.devices]
     return Picture(
         unix_ns=now_unix_ns,
@@ -50,7 +55,9 @@ def take(store: Path, now_unix_ns: int, *, mode: str, live: bool, progress_ppm: 
         classes=classes,
         runs=tuple(_run(d, rates.get(d["run"], 0), now_unix_ns) for d in documents),
         events=latest_events(events),
-        nodes=tuple(_node(a, names, s == "silent") for a, s in zip(agents, statuses, strict=True)),
+        nodes=tuple(
+            _node(a, held, names, s == "silent") for a, held, s in zip(agents, holders, statuses, strict=True)
+        ),
         spark_label=f"{SPARK_DAYS} DAYS",
     )
 
@@ -139,10 +146,10 @@ def _classes(reader: Reader, documents: Iterable[dict[str, Any]]) -> tuple[tuple
     )
 
 
-def _rates(agents: Iterable[AgentState], question: Asked) -> dict[str, int]:
-    """FLOP per second of each run, from the latest window of every agent."""
+def _rates(agents: Iterable[tuple[AgentState, Sequence[str]]], question: Asked) -> dict[str, int]:
+    """FLOP per second of each run, from the latest window of every agent; with each, whose its workloads are."""
     rates: dict[str, int] = {}
-    for agent in agents:
+    for agent, holders in agents:
         batch, inventory = agent.batch, agent.inventory
         if batch is None or inventory is None:
             continue
@@ -154,7 +161,7 @@ def _rates(agents: Iterable[AgentState], question: Asked) -> dict[str, int]:
         rows = usage_rows(batch, range(len(batch.workloads)), range(len(inventory.devices)))
         for key, numbers in rows:
             workload = batch.workloads[key.workload_no]
-            run, _ = choose(workload, inventory, shipped())
+            run = holders[key.workload_no]
             if run:
                 tallies.setdefault(run, Tally()).add(key, workload.dtype, numbers)
         for run, tally in tallies.items():
@@ -163,7 +170,7 @@ def _rates(agents: Iterable[AgentState], question: Asked) -> dict[str, int]:
     return rates
 
 
-def _node(agent: AgentState, runs: Sequence[str], silent: bool) -> NodeCell:
+def _node(agent: AgentState, holders: Sequence[str], runs: Sequence[str], silent: bool) -> NodeCell:
     """Who held each GPU for most of the latest window."""
     batch, inventory = agent.batch, agent.inventory
     if batch is None or inventory is None:
@@ -175,7 +182,7 @@ def _node(agent: AgentState, runs: Sequence[str], silent: bool) -> NodeCell:
         if workload.kind is WorkloadKind.UNATTRIBUTED:
             held = UNATTRIBUTED
         elif workload.kind is not WorkloadKind.IDLE:
-            run, _ = choose(workload, inventory, shipped())
+            run = holders[usage.workload_index]
             held = runs.index(run) if run in runs else UNATTRIBUTED
         if usage.duration_ns > longest.get(usage.entity_index, (0, IDLE))[0]:
             longest[usage.entity_index] = (usage.duration_ns, held)

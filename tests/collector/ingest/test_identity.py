@@ -294,3 +294,13 @@ def test_a_stores_text_that_is_no_list_is_refused(text):
 def test_the_shipped_list_is_kept_whole_in_its_text():
     assert of_text(shipped().text) == shipped()
     assert len(shipped().digest) == 64
+
+
+def test_the_lists_example_in_the_docs_is_one(tmp_path):
+    page = (Path(__file__).parents[3] / "docs" / "runs.md").read_text()
+    (text,) = [part.split("```")[0] for part in page.split("```toml\n")[1:] if "identity-rules" in part]
+    rules = with_site(site(tmp_path, text))
+    w = workload(slurm__account="nlp", slurm__name="llama-v3")
+    assert choose(w, NODE, rules) == ("nlp/llama-v3", "team")
+    named = {name for line in page.splitlines() if line.startswith("| `") for name in line.split("`")[1::2]}
+    assert {r.name for r in shipped().rules} <= named

@@ -201,7 +201,7 @@ class Reader:
         except RegistryError as e:
             raise StoreError(f"{self._path}: {e}", e.hint) from e
 
-    def run_of(self, workload: Workload, inventory: Inventory) -> str:
+    def run_of(self, workload: Workload, inventory: Inventory, registry: Registry) -> str:
         """The run of a workload as a batch states it; "" for nobody's, and for one that is not in the books yet."""
         scope = scope_of(workload, inventory)
         w, text = workload, identities_text(workload.identities)
@@ -212,7 +212,7 @@ class Reader:
         ).fetchone()
         if found is None or not found[0]:
             return ""
-        return self.registry().run_of(Job(scope, int(w.kind), w.job), w.step, found[0])
+        return registry.run_of(Job(scope, int(w.kind), w.job), w.step, found[0])
 
     def _works(self) -> list["_Work"]:
         """Every workload that is somebody's, with the run that it belongs to."""
