@@ -405,6 +405,15 @@ def test_json_of_an_entry_has_what_a_script_needs(runs):
     assert re.match(r"\d{4}-\d\d-\d\dT", entry["time"])
 
 
+def test_a_time_that_has_not_come_is_no_time_to_ask_for(runs):
+    for words in (("list",), ("show", "llm-7"), ("report", "llm-7")):
+        code, out, err = runs(*words, "--as-of", "2026-11-20T14:05:01Z")
+        assert (code, out) == (2, "")
+        assert "expected a time that has come, got 2026-11-20T14:05:01" in err
+        assert runs(*words, "--as-of", "soon")[0] == 2
+    assert runs("list", "--as-of", "2026-11-20T14:05:00Z")[0] == 0
+
+
 def test_no_store_is_named_with_what_to_do(runs, monkeypatch, tmp_path):
     monkeypatch.setenv("FLOPMETER_STORE", str(tmp_path / "none.sqlite"))
     for words in (

@@ -62,17 +62,15 @@ def test_as_of_a_time_is_the_registry_of_the_entries_then(made: list[Entry], the
     assert answers(Registry.of(made).at(then)) == answers(Registry.of([e for e in made if e.unix_ns <= then]))
 
 
-@given(histories(), st.booleans())
-def test_one_more_entry_is_the_registry_of_all(made: list[Entry], asked: bool) -> None:
+@given(histories(max_size=8))
+def test_one_more_entry_is_the_registry_of_all(made: list[Entry]) -> None:
     """Also where everything had been asked before, and what was worked out then is kept."""
     registry = Registry()
-    for e in made:
-        if asked:
-            answers(registry)
+    for number, e in enumerate(made, 1):
         registry = registry.plus(e)
-    assert answers(registry) == answers(Registry.of(made))
-    assert registry.entries == tuple(made)
-    assert registry.in_force == Registry.of(made).in_force
+        whole = Registry.of(made[:number])
+        assert answers(registry) == answers(whole)
+        assert (registry.entries, registry.in_force) == (whole.entries, whole.in_force)
 
 
 def test_the_empty_registry_leaves_everything_to_the_rules_and_counts_all() -> None:
