@@ -10,6 +10,7 @@ from flopmeter.agent.workloads.attribution import Attributor
 from flopmeter.agent.workloads.kubelet.holders import Hold
 from flopmeter.agent.workloads.kubelet.metadata import PodMeta
 from flopmeter.agent.workloads.kubelet.names import Names
+from flopmeter.contract.identity import Identity
 from flopmeter.contract.usage import IDLE, Measured, Workload, WorkloadKind
 
 UID = "1f0c3a52-5b3e-4a57-9b4e-0c9c1d2e3f40"
@@ -19,6 +20,9 @@ POD = ("ns", "a")
 
 class Finder:
     def find(self, pid: int, start_ticks: int) -> Workload | None:
+        if pid == 6:  # names a run of its own in its environment
+            seen = (Identity("env:FLOPMETER_RUN", "mine"),)
+            return Workload(WorkloadKind.POD, job=UID, run="mine", identities=seen)
         return Workload(WorkloadKind.POD, job=UID) if pid == 7 else None
 
 
@@ -108,6 +112,17 @@ def test_a_pod_is_one_workload_whatever_is_learned_when(story: str, told_apart: 
     assert mine == worked or (not told_apart and story == "listed after it started")
     assert own(sealed, "hmma_cycles") == worked
     assert duration(sealed) == 16 * SECOND
+    taken(sealed)
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_a_label_that_comes_late_goes_before_a_variable_from_the_first_cycle_on(story: str) -> None:
+    events = STORIES[story]
+    sealed = lived(events, dict.fromkeys(range(3, 8), (6,)))
+    (job,) = {w for w, u in rows(sealed) if w.kind is WorkloadKind.POD}
+    assert job.run == ("llama-70b" if "labelled" in events.values() else "mine")
+    assert dict(job.identities)["env:FLOPMETER_RUN"] == "mine"
+    assert not [u for _, u in rows(sealed) if u.measured & (Measured.APPORTIONED | Measured.OTHERS)]
     taken(sealed)
 
 

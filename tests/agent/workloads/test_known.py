@@ -1,5 +1,7 @@
 """What is learned of workloads: keys that stay, descriptions that grow, contradictions kept apart."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,6 +35,25 @@ def test_what_contradicts_is_another_workload(other: Workload) -> None:
     assert (known.describe(key), known.describe(second)) == (first, other)
     assert known.learn(other) == second
     assert known.learn(first) == key
+
+
+def test_what_the_scheduler_says_may_change_and_the_later_word_counts() -> None:
+    known = Known()
+
+    def seen(name: str, value: str, **more: object) -> Workload:
+        return replace(step(), identities=(Identity(name, value),), **more)  # type: ignore[arg-type]
+
+    key = known.learn(seen("label:team", "a", user="ann"))
+    for later in (
+        seen("label:team", "b", restart=1),
+        seen("slurm.name", "x", user="bob"),
+        seen("slurm.name", "y"),
+    ):
+        assert known.learn(later) == key
+    found = known.describe(key)
+    assert dict(found.identities) == {"label:team": "b", "slurm.name": "y"}
+    assert (found.user, found.restart) == ("bob", 1)
+    assert known.learn(seen("host.uid", "0")) == known.learn(seen("host.uid", "1000")) == key
 
 
 def test_forgets_only_what_holds_nothing_and_only_when_there_is_much() -> None:

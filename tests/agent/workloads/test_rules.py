@@ -74,6 +74,19 @@ def test_both_sides_add_what_they_know() -> None:
     assert [n for n, _ in joined.identities] == ["env:WANDB_RUN_ID", "slurm.name"]
 
 
+def test_a_label_goes_before_a_variable_and_both_are_kept() -> None:
+    seen = (Identity("env:FLOPMETER_RUN", "mine"), Identity("k8s.pod_uid", UID))
+    label = (Identity("k8s.pod", "a"), Identity("label:flopmeter.dev/run", "labelled"))
+    given = Workload(WorkloadKind.POD, job="ns/a", step="main", run="labelled", identities=label)
+    for found in (
+        Workload(WorkloadKind.POD, job=UID, run="mine", identities=seen),
+        Workload(WorkloadKind.PROCESS, job="container-3b", run="mine", identities=seen),
+    ):
+        ((joined,), _) = holders_of(found, (given,))
+        assert (joined.job, joined.step, joined.run) == ("ns/a", "main", "labelled")
+        assert {"env:FLOPMETER_RUN", "k8s.pod", "label:flopmeter.dev/run"} <= dict(joined.identities).keys()
+
+
 def test_a_container_of_a_job_adds_its_claims_to_the_job_and_nothing_else() -> None:
     seen = (
         Identity("env:SLURM_JOB_ID", "1"),

@@ -75,18 +75,22 @@ def alike(a: Workload, b: Workload) -> bool:
 
 
 def together(a: Workload, b: Workload) -> Workload | None:
-    """What both say of one workload, or None where they contradict each other."""
-    for one, other in ((a.run, b.run), (a.dtype, b.dtype), (a.user, b.user)):
+    """What both say of one workload, `b` the later; None where they contradict each other.
+
+    Two trainings in one job do: by run, dtype, or a variable of their environment. What the scheduler or the kernel says
+    may change in a job's life (a label, a requeue), and the later word counts.
+    """
+    for one, other in ((a.run, b.run), (a.dtype, b.dtype)):
         if one and other and one != other:
             return None
     seen = dict(a.identities)
-    if any(seen.get(name, value) != value for name, value in b.identities):
+    if any(name.startswith("env:") and seen.get(name, value) != value for name, value in b.identities):
         return None
     return replace(
         a,
         run=a.run or b.run,
         dtype=a.dtype or b.dtype,
-        user=a.user or b.user,
+        user=b.user or a.user,
         restart=max(a.restart, b.restart),
-        identities=identities([*a.identities, *b.identities]),
+        identities=identities([*b.identities, *a.identities]),
     )

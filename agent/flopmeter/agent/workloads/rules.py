@@ -76,7 +76,8 @@ def _names(given: Sequence[Workload]) -> str:
 
 def _joined(found: Workload, given: Workload) -> Workload:
     """One job, seen from both sides: named as the scheduler names it, with the step that the cgroup knows."""
-    bare = replace(found, job=given.job, step=found.step or given.step)
+    run = given.run or found.run  # the scheduler's label before the user's variable
+    bare = replace(found, job=given.job, step=found.step or given.step, run=run)
     if found.job != given.job:
         bare = replace(bare, identities=identities([*bare.identities, (ALIASES[found.kind], found.job)]))
     return together(replace(given, step=bare.step), bare) or bare
@@ -88,4 +89,7 @@ def _with_claims(given: Workload, bare: Workload) -> Workload:
     said = {name.removeprefix("env:"): value for name, value in claims}
     if given.kind is WorkloadKind.SLURM and not of_slurm_job(given.job, said):
         return given
-    return together(given, replace(given, run=bare.run, dtype=bare.dtype, identities=claims)) or given
+    return (
+        together(given, replace(given, run=given.run or bare.run, dtype=bare.dtype, identities=claims))
+        or given
+    )
