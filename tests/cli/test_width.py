@@ -58,6 +58,9 @@ def store(tmp_path_factory):
 COMMANDS = (
     ("runs", "list"),
     ("runs", "show", LONG_NAME),
+    ("runs", "report", LONG_NAME),
+    ("runs", "entries"),
+    ("runs", "suggestions"),
     ("events", "list"),
     ("regimes", "list"),
     *(("regimes", "show", r.id) for scope in SCOPES for r in shipped(scope)),

@@ -225,7 +225,7 @@ def link(run: str, relation: Any, parent: str, **common: Any) -> None:
     ancestor follows from it; no ancestor is ever added twice, and a circle is refused.
 
     \b
-      flopmeter runs link llm-7-chat fine-tunes llm-7 --why "starts at its step 90000"
+      flopmeter runs link llm-7-chat fine-tunes llm-7 --why "from step 90000"
       flopmeter runs external llama-3.1-8b --flop 7.22e23 --source "model card"
       flopmeter runs link ours fine-tunes llama-3.1-8b --why "public weights"
     """  # noqa: D301 - click wants the backspace character itself
@@ -249,7 +249,8 @@ def external(
     Said again it replaces what was said before; all of it is kept.
 
     \b
-      flopmeter runs external llama-3.1-405b --flop 3.8e25 --source "The Llama 3 herd, 3.2"
+      flopmeter runs external llama-3.1-405b --flop 3.8e25 \\
+        --source "The Llama 3 Herd of Models, section 3.2"
     """  # noqa: D301 - click wants the backspace character itself
     from flopmeter.collector.estimate.numbers import whole
     from flopmeter.contract.flop import Figure
