@@ -115,7 +115,9 @@ class Cluster:
             undo.callback(self._end_daemons)
             undo.callback(self._end_steps)  # slurmd waits for them
             if self._up:
-                undo.callback(self._command, "scancel", "--signal=KILL", "--full", "--user=root", check=False)
+                undo.callback(
+                    self._command, "scancel", "--signal=KILL", "--full", "--partition=ci", check=False
+                )
 
     def _end_daemons(self) -> None:
         ending = [*self._sruns, *reversed(self._up)]
@@ -276,8 +278,8 @@ class Cluster:
     def clear(self) -> None:
         """No job of a test that failed is in the next one's way."""
         if any(job["job_state"] not in ("COMPLETED", "CANCELLED", "FAILED") for job in self.queue()):
-            self._command("scancel", "--signal=KILL", "--full", "--user=root")
-            self._command("scancel", "--user=root")
+            self._command("scancel", "--signal=KILL", "--full", "--partition=ci")
+            self._command("scancel", "--partition=ci")
             wait_for("every node is idle", self._all_idle, 60)
 
     def node_states(self) -> dict[str, str]:

@@ -26,7 +26,7 @@ def test_three_jobs_at_once_and_somebody_outside_slurm(site: Site) -> None:
     slurm, jobs, node = site.slurm, site.jobs, site.node()
     on = f"--nodelist={node.name}"
     first = slurm.sbatch(str(jobs.train), on, "--gres=gpu:1", "-J", "first")
-    other = ("--uid=nobody", "--output=/dev/null", "--chdir=/")
+    other = ("--uid=nobody", "--gid=nogroup", "--output=/dev/null", "--chdir=/")
     second = slurm.sbatch(str(jobs.train), on, "--gres=gpu:1", "-J", "second", *other)
     step = slurm.srun(on, "--gres=gpu:1", "-J", "third", str(jobs.train))
     lives = jobs.wait(3)
