@@ -13,6 +13,8 @@ from desk import Desk
 
 from flopmeter.cli.main import main
 from flopmeter.collector.law.regimes import SCOPES, shipped
+from flopmeter.collector.registry.entries import Declare
+from flopmeter.collector.registry.say import say
 from flopmeter.contract.usage import IDLE, UNATTRIBUTED, Workload, WorkloadKind
 from flopmeter.wire.v1 import batch_pb2
 
@@ -52,6 +54,8 @@ def store(tmp_path_factory):
                 desk.offer(agent, chain.next(payload=batch.SerializeToString()))
         desk.agent(Chain("gpu-node-that-lost-records"), oldest_seq=4)
         desk.commit()
+    plan = Declare(LONG_NAME, owner=LONG_NAME, hardware=LONG_NAME, budget_flop=10**25)
+    say(path, lambda _: plan, LONG_NAME, f"as planned: {LONG_NAME}", time.time_ns)
     return path
 
 
@@ -60,7 +64,6 @@ COMMANDS = (
     ("runs", "show", LONG_NAME),
     ("runs", "report", LONG_NAME),
     ("runs", "entries"),
-    ("runs", "suggestions"),
     ("events", "list"),
     ("regimes", "list"),
     *(("regimes", "show", r.id) for scope in SCOPES for r in shipped(scope)),

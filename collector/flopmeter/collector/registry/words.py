@@ -107,7 +107,7 @@ def entries_view(entries: Iterable[Entry], registry: Registry, paint: Paint) -> 
     """`runs entries`: the history, oldest first."""
     lines = [line for entry in entries for line in entry_lines(entry, registry, paint)]
     if not lines:
-        return "no entries: nobody has said anything of a run (flopmeter runs declare RUN --owner NAME)"
+        return "no entries: nobody has said anything of a run yet (flopmeter runs declare)"
     return "\n".join(lines)
 
 
