@@ -299,17 +299,26 @@ def test_an_agent_that_stopped_is_charged_as_far_as_the_run_was_seen_elsewhere(p
     assert run_at(path, 60, "r2")["unreported"]["device_seconds"] == 0
 
 
-def test_a_recording_that_was_replayed_is_over(path):
+@pytest.mark.parametrize(
+    ("source", "came_after_days", "over"),
+    [("trace", 0, True), ("dcgm", 2, True), ("dcgm", 0.5, False), ("nvml", 2, False), ("sim", 2, False)],
+)
+def test_a_recording_that_was_replayed_is_over(path, source, came_after_days, over):
     chain = Chain("n1")
     message = batch_pb2.Inventory.FromString(chain.inventory)
-    message.source = "trace"
+    message.source = source
     chain.inventory = message.SerializeToString()
     chain.digest = hashlib.sha256(chain.inventory).digest()
-    with desk_with(path, (chain, 4)):
-        pass
-    assert run_at(path, 600)["unreported"]["device_seconds"] == 0
+    with Desk(path, shipped()) as desk:
+        desk.now = UNIX_NS + 4 * MINUTE_NS + int(came_after_days * DAY_NS)
+        agent = desk.agent(chain)
+        for _ in range(4):
+            desk.offer(agent, chain.next())
+        desk.commit()
+    assert run_at(path, 600)["unreported"]["device_seconds"] == (0 if over else 2 * 596 * 60.0)
     with queries.reading(path) as reader:
-        assert reader.fleet(queries.asked(UNIX_NS + 600 * MINUTE_NS, ()))["not_reporting"] == []
+        found = reader.fleet(queries.asked(UNIX_NS + 600 * MINUTE_NS, ()))["not_reporting"]
+    assert bool(found) is not over
 
 
 def test_a_gpu_that_another_agent_took_over_is_not_charged_twice(path):

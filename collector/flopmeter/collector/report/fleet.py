@@ -25,6 +25,9 @@ SILENT_AFTER_NS = 300_000_000_000
 _SILENT_WINDOWS = 3
 #: What inventories call the source of a recording that is played again (flopmeter replay).
 _RECORDING = "trace"
+#: A recording of an exporter keeps the exporter's name: it is known by coming so long after it happened.
+_RECORDED_OF_EXPORTER = "dcgm"
+_RECORDED_AGO_NS = 86_400_000_000_000
 _SECOND_NS = 1_000_000_000
 
 
@@ -57,7 +60,10 @@ class AgentState:
     @property
     def over(self) -> bool:
         """Whether nothing more is to come: stopped on purpose, or a recording of another day that was played."""
-        return self.stopped or (self.inventory is not None and self.inventory.source == _RECORDING)
+        source = self.inventory.source if self.inventory is not None else ""
+        late_ns = self.received_unix_ns - self.window_end_unix_ns
+        played = source == _RECORDING or (source == _RECORDED_OF_EXPORTER and late_ns > _RECORDED_AGO_NS)
+        return self.stopped or played
 
     def status(self, now_unix_ns: int) -> str:
         """live, stopped, silent, or never (admitted, no record yet)."""
