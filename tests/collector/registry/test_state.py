@@ -199,3 +199,9 @@ def test_a_runs_history_keeps_what_was_taken_back() -> None:
     assert [e.number for e in Registry.of(made).about("r3")] == [4]
     assert Registry.of(made).entry(4) == entry(4, Tag("r3", Purpose.RL))
     assert Registry.of(made).entry(9) is None
+
+
+def test_where_an_assigned_job_went_is_in_the_history_of_the_run_that_it_left() -> None:
+    made = entries(Assign(JOB, "r1"), Assign(OTHER, "r3"), Assign(JOB, ""), Assign(JOB, "r2"), Retract(3))
+    assert [e.number for e in Registry.of(made).about("r1")] == [1, 3, 4, 5]
+    assert [e.number for e in Registry.of(made).about("r3")] == [2]

@@ -197,8 +197,12 @@ class Registry:
         return next((s.text for _, s in reversed(list(self._all(Rules)))), None)
 
     def about(self, run: str) -> tuple[Entry, ...]:
-        """Every entry that names the run, retracted ones and their retractions too: its history."""
+        """The run's history: every entry that names it, retracted ones and their retractions too, and where jobs that
+        were once assigned to it went.
+        """
         own = {e.number for e in self.entries if run in names_of(e.statement)}
+        jobs = {e.statement.job for e in self.entries if e.number in own and isinstance(e.statement, Assign)}
+        own |= {e.number for e in self.entries if isinstance(e.statement, Assign) and e.statement.job in jobs}
         return tuple(
             e
             for e in self.entries
