@@ -88,3 +88,15 @@ def test_nothing_that_was_said_is_lost_and_no_two_keys_are_described_alike(found
     different = set(keys)
     assert len({known.describe(key) for key in different}) == len(different)
     assert [known.learn(each) for each in found] == keys
+
+
+def test_two_pods_of_one_name_are_two_workloads() -> None:
+    """A StatefulSet's pod made anew: what the scheduler says may change in a job's life, a pod's UID does not."""
+    known = Known()
+    one, two = (
+        Workload(WorkloadKind.POD, job="ns/a", step="main", identities=(Identity("k8s.pod_uid", uid),))
+        for uid in ("1", "2")
+    )
+    first, second = known.learn(one), known.learn(two)
+    assert first != second
+    assert (known.describe(first), known.describe(second)) == (one, two)

@@ -14,6 +14,8 @@ from flopmeter.contract.usage import Workload
 
 #: Workloads remembered before those that hold nothing any more are forgotten.
 MAX_KNOWN = 1_024
+#: A pod has one in its life; another of the same namespace and name is another pod.
+POD_UID = "k8s.pod_uid"
 
 
 class Known:
@@ -77,15 +79,16 @@ def alike(a: Workload, b: Workload) -> bool:
 def together(a: Workload, b: Workload) -> Workload | None:
     """What both say of one workload, `b` the later; None where they contradict each other.
 
-    Two trainings in one job do: by run, dtype, or a variable of their environment. What the scheduler or the kernel says
-    may change in a job's life (a label, a requeue), and the later word counts.
+    Two trainings in one job do: by run, dtype, or a variable of their environment; and so do two pods of one name. What
+    else the scheduler or the kernel says may change in a job's life (a label, a requeue), and the later word counts.
     """
     for one, other in ((a.run, b.run), (a.dtype, b.dtype)):
         if one and other and one != other:
             return None
     seen = dict(a.identities)
-    if any(name.startswith("env:") and seen.get(name, value) != value for name, value in b.identities):
-        return None
+    for name, value in b.identities:
+        if (name.startswith("env:") or name == POD_UID) and seen.get(name, value) != value:
+            return None
     return replace(
         a,
         run=a.run or b.run,
