@@ -289,6 +289,21 @@ def test_a_third_of_the_original(tmp_path, window):
     lab.desk.close()
 
 
+def test_an_original_whose_compute_becomes_known_draws_a_line_under_what_modified_it(tmp_path):
+    """The original's first window is a few times its lower bound at most: three of the modification are past a third."""
+    lab = Lab(tmp_path / "b.db", [r for r in shipped(MODIFICATION) if r.id == "eu-modifier"])
+    lab.say(Declare("b", owner="ada"))
+    lab.book(A, windows=3)
+    lab.say(Link("a", Relation.FINE_TUNES, "b"))
+    assert lab.look() == []
+    assert lab.book(A) == []
+    (above,) = lab.runs()["a"]["lineage"]
+    assert (above["name"], above["flop"]) == ("b", None)
+    assert lab.book(B) == [("a", "eu-modifier", "crossed")]
+    lab.good()
+    lab.desk.close()
+
+
 @pytest.mark.parametrize("how", ["reopened", "after a failed commit"])
 def test_what_was_said_while_nobody_listened_is_heard_at_the_next_start(lab, how):
     lab.book(A, windows=2)
