@@ -105,6 +105,9 @@ def test_the_page_names_what_does_not_report(path):
     assert "Known to exist and not reporting" in text
     assert text.count("silent") == 2
     assert "10^20 op/s" in text
+    head = next(line for line in text.splitlines() if line.startswith("  model"))
+    assert "bf16 op/s" in head
+    assert "fp4" not in head, "none of them has it"
     assert inventory_view({"clusters": [], "not_reporting": [], "w_table": "x"}, PAGE).startswith(
         "no GPUs yet"
     )

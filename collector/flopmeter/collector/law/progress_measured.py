@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flopmeter.collector.books import HourKey, Sums
-from flopmeter.collector.figures import Model, Tally, is_others
+from flopmeter.collector.figures import Model, Tally
 from flopmeter.contract.flop import Figure
 from flopmeter.contract.w_table import WTable
 
@@ -52,8 +52,7 @@ def beside(
     for (hour, key), dtype, sums in kept:
         if hour in wanted:
             tally.add(key, dtype, sums)
-            if not is_others(key.measured):
-                model_ns[key.model_no] = model_ns.get(key.model_no, 0) + sums[0]
+            model_ns[key.model_no] = model_ns.get(key.model_no, 0) + sums[0]
     return Beside(claims, tally.figures(models, table)[0], model_ns)
 
 

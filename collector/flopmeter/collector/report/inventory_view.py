@@ -32,24 +32,21 @@ def inventory_view(document: Mapping[str, Any], paint: Paint) -> str:
 
 
 def _models(c: Mapping[str, Any], paint: Paint) -> list[str]:
-    head = ("  model", "GPUs", *(f"{p} op/s" for p in PRECISIONS))
+    known = [p for p in PRECISIONS if p in c["peak_op_per_s"]]
+    head = ("  model", "GPUs", *(f"{p} op/s" for p in known))
     rows: list[Row] = [
         (
             (f"  {m['model']}", {"bold": True}),
             (str(m["gpus"]), {}),
-            *(
-                (flop_text(int(m["peak_op_per_s"][p])) if p in m["peak_op_per_s"] else "-", {})
-                for p in PRECISIONS
-            ),
+            *((flop_text(int(m["peak_op_per_s"][p])) if p in m["peak_op_per_s"] else "-", {}) for p in known),
         )
         for m in c["models"]
     ]
     if len(rows) > 1:
-        sums = [c["peak_op_per_s"].get(p) for p in PRECISIONS]
-        rows.append(
-            (("  all", {}), (str(c["gpus"]), {}), *((flop_text(int(s)) if s else "-", {}) for s in sums))
-        )
-    return table(head, rows, paint, spare=(2, 3, 4)).splitlines()  # fp64, fp32, tf32
+        sums = [flop_text(int(c["peak_op_per_s"][p])) for p in known]
+        rows.append((("  all", {}), (str(c["gpus"]), {}), *((text, {}) for text in sums)))
+    spare = [2 + known.index(p) for p in ("fp64", "fp32", "tf32") if p in known]
+    return table(head, rows, paint, spare=spare).splitlines()
 
 
 def _notes(c: Mapping[str, Any], paint: Paint) -> list[str]:
