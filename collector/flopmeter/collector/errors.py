@@ -39,7 +39,7 @@ class RegistryError(CollectorError):
     exit_code = 2
 
 
-class EntryRefused(RegistryError):
+class EntryRefused(RegistryError):  # noqa: N818
     """A well-formed entry that must not be made now: what it names is unknown, or another entry stands against it."""
 
     exit_code = 1
