@@ -4,7 +4,7 @@ import pytest
 from metering import JOB_A, JOB_B, SECOND, SMS, device
 
 from flopmeter.agent.metering.entity import describe
-from flopmeter.agent.metering.interval import HMMA, SM_ACTIVE, Interval
+from flopmeter.agent.metering.interval import ENERGY, HMMA, SM_ACTIVE, Interval
 from flopmeter.agent.metering.track import Track, dump_track, load_track
 from flopmeter.agent.metering.whose import now_held, parts_of, same_holders
 from flopmeter.agent.workloads.attribution import Holding
@@ -86,6 +86,17 @@ def test_a_bridge_is_the_holders_only_if_both_ends_agree(before: Holding, now: H
     assert same_holders(kept, now) is same
     parts = parts_of(kept, now, interval(), 0, bridged=True)
     assert (parts == ((UNATTRIBUTED, 1),)) is (not same or now == UNKNOWN)
+
+
+def test_a_gpu_that_is_cut_into_instances_is_not_busy_itself() -> None:
+    """Its SMs are metered there; its own rows are energy, and no work that lacks an owner."""
+    cut = frozenset({device().entity})
+    for unknown in (Holding(None), UNKNOWN):
+        for parents, wanted in ((cut, IDLE), (frozenset(), UNATTRIBUTED)):
+            found = Track(describe(device(), current(), source="sim", parents=parents))
+            now_held(found, unknown)
+            got = Interval(EvidenceClass.C, ENERGY, 0, (SECOND, *(0,) * 10, 5))
+            assert parts_of(found, unknown, got, 0, bridged=False) == ((wanted, 1),)
 
 
 def test_by_time_where_one_gave_way_to_another() -> None:

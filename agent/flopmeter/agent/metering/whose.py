@@ -24,7 +24,7 @@ def parts_of(
     if holding.parts:
         return holding.parts
     if now is None:
-        return alone(UNATTRIBUTED if _busy(got) else IDLE)
+        return alone(UNATTRIBUTED if _busy(track, got) else IDLE)
     return alone(now)
 
 
@@ -41,7 +41,7 @@ def _by_instants(track: Track, holding: Holding, got: Interval, since_ns: int) -
         if not _worked(got):
             return ()
         return tuple([(w, 1) for w in left]) or (() if holding.waiting else alone(UNATTRIBUTED))
-    if now is None and not _busy(got):
+    if now is None and not _busy(track, got):
         return ()
     new = holding.parts or alone(now or UNATTRIBUTED)
     if all(any(w == other for other, _ in new) for w in left):
@@ -68,9 +68,9 @@ def now_held(track: Track, holding: Holding) -> None:
     track.workload, track.sharers, track.waiting = holding.workload, holding.sharers, holding.waiting
 
 
-def _busy(got: Interval) -> bool:
-    """Whether the SMs may have worked: they did, or nobody read whether they did."""
-    return not got.measured & SM_ACTIVE or got.numbers[2] > 0
+def _busy(track: Track, got: Interval) -> bool:
+    """Whether the SMs may have worked: they did, or nobody read whether they did. A GPU cut into instances has none."""
+    return not track.entity.energy_only and (not got.measured & SM_ACTIVE or got.numbers[2] > 0)
 
 
 def _worked(got: Interval) -> bool:
