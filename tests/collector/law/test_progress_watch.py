@@ -10,6 +10,8 @@ from desk import Desk
 from flopmeter.collector.check.fsck import check_store, result_text
 from flopmeter.collector.ingest.decide import TAKEN, Refused, hour_of
 from flopmeter.collector.law.progress import CLAIM_COLUMNS
+from flopmeter.collector.registry.entries import Assign, Declare, JobKey
+from flopmeter.collector.registry.say import say
 from flopmeter.contract.limits import MAX_PROGRESS
 from flopmeter.contract.usage import Workload, WorkloadKind
 
@@ -269,6 +271,25 @@ def test_the_other_jobs_of_the_run_are_counted_beside_the_claim(path):
                 desk.offer(agent, step(chain, tokens, TRAINING if i == 0 else SAME_RUN))
             events += desk.commit().events
         assert events == []
+    good(path)
+
+
+def test_a_job_that_somebody_assigns_brings_its_claims_along(path):
+    """Two jobs of a run, one of which claims five times what it did: the disagreement is of the run that it goes to."""
+    one, two = on_the_hour("n1"), on_the_hour("n2")
+    with Desk(path) as desk:
+        agents, events = (desk.agent(one), desk.agent(two)), []
+        for n in range(1, 31):
+            desk.offer(agents[0], step(one, 5 * n * STEP_TOKENS))
+            desk.offer(agents[1], step(two, None, SAME_RUN))
+            if n == 9:  # before the first comparison
+                moved = Assign(JobKey("c1", int(WorkloadKind.SLURM), "4711"), "other")
+                say(path, lambda _: Declare("other", owner="ada"), "ada@lab", "it is", lambda: desk.now)
+                say(path, lambda _, moved=moved: moved, "ada@lab", "it is", lambda: desk.now)
+            events += desk.commit().events
+        (event,) = events
+        assert (event.subject, event.data["side"]) == ("other", "less")
+        assert int(event.data["measured"]["point"]) == 5 * STEP_FLOP, "its own job's counters, and no other's"
     good(path)
 
 
