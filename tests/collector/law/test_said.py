@@ -24,7 +24,9 @@ from flopmeter.collector.registry.entries import (
     Tag,
 )
 from flopmeter.collector.registry.say import say
+from flopmeter.collector.report.layout import Paint
 from flopmeter.collector.report.queries import asked, reading
+from flopmeter.collector.report.runs_view import run_view
 from flopmeter.contract.flop import Figure
 from flopmeter.contract.usage import IDLE, Workload, WorkloadKind
 
@@ -299,6 +301,9 @@ def test_an_original_whose_compute_becomes_known_draws_a_line_under_what_modifie
     assert lab.book(A) == []
     (above,) = lab.runs()["a"]["lineage"]
     assert (above["name"], above["flop"]) == ("b", None)
+    assert "fine-tunes b: what it took is not known, counted by no regime" in run_view(
+        lab.runs()["a"], Paint(colour=False, width=99)
+    )
     assert lab.book(B) == [("a", "eu-modifier", "crossed")]
     lab.good()
     lab.desk.close()

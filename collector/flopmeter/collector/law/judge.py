@@ -207,9 +207,12 @@ class Judge:
             live = self._live()
             for name in sorted(self._whose.runs()):
                 # A run that this group touched is in memory, with what the group adds; others are not kept.
-                state = self._runs.get(name) or self._read(name)
+                kept = name in self._runs
+                state = self._state(name)
                 if state.quiet_day != today or self._family_cycles(name, state) >= state.quiet_until:
                     events += self._judge(name, state, live, at)
+                if not kept:
+                    del self._runs[name]
         return events
 
     def _note(self, at: Moment, tx: Transaction) -> None:
@@ -231,7 +234,7 @@ class Judge:
 
     def shares(self, name: str) -> list[Share]:
         """What a run did, cut by what was said of it, as it stands with this group."""
-        state = self._runs.get(name) or self._read(name)
+        state = self._state(name)
         return shares(state.tallies, self._models, self._table)
 
     def _live(self) -> _Live:

@@ -33,7 +33,8 @@ def _ancestor(a: Mapping[str, Any]) -> str:
     by = a["counted_by"]
     counted = f"counted by {_few(by)}" if by else "counted by no regime"
     outside = f", declared by {a['source']}" if a["external"] else ""
-    return f"{', '.join(a['path'])}: {flop_text(int(a['flop']['point']))} FLOP{outside}, {counted}"
+    took = "what it took is not known" if a["flop"] is None else f"{flop_text(int(a['flop']['point']))} FLOP"
+    return f"{', '.join(a['path'])}: {took}{outside}, {counted}"
 
 
 def _parts(document: Mapping[str, Any], kind: str) -> Iterable[str]:
