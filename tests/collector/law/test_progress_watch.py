@@ -293,6 +293,22 @@ def test_a_job_that_somebody_assigns_brings_its_claims_along(path):
     good(path)
 
 
+def test_late_records_of_other_runs_in_the_same_commit_are_not_this_runs(path):
+    mine, other = on_the_hour("n1"), on_the_hour("n2")
+    elsewhere = Workload(WorkloadKind.SLURM, job="77", run="r9", dtype="bf16")
+    with Desk(path) as desk:
+        agents, events = (desk.agent(mine), desk.agent(other)), []
+        for n in range(1, 13):
+            desk.offer(agents[0], step(mine, 5 * n * STEP_TOKENS))
+            if n == 12:  # which is the claim that the first hour is compared at
+                for _ in range(5):
+                    desk.offer(agents[1], step(other, None, elsewhere))
+            events += desk.commit().events
+        (event,) = events
+        assert int(event.data["measured"]["point"]) == 5 * STEP_FLOP
+    good(path)
+
+
 # --- fsck ---
 
 

@@ -48,21 +48,27 @@ def known_since(reader: "Reader", agents: Iterable[AgentState]) -> dict[tuple[st
     """(agent id, PCI address of an uncovered card) -> when the first inventory that lists it so was received."""
     from flopmeter.collector.encode import decode_inventory
 
+    now = {
+        bytes.fromhex(a.agent_id): {card.pci_address for card in a.inventory.uncovered}
+        for a in agents
+        if a.inventory is not None and a.inventory.uncovered
+    }
     found: dict[tuple[str, str], int] = {}
-    sql = "SELECT i.bytes, i.received_unix_ns FROM inventories i JOIN agents a USING (agent_no) WHERE a.agent_id = ?"
-    for agent in agents:
-        if agent.inventory is None or not agent.inventory.uncovered:
+    if not now:
+        return found
+    sql = "SELECT a.agent_id, i.bytes, i.received_unix_ns FROM inventories i JOIN agents a USING (agent_no)"
+    for agent_id, raw, received in reader.rows(sql):  # once over all, not once an agent: there is no index
+        wanted = now.get(agent_id)
+        if wanted is None:
             continue
-        now = {card.pci_address for card in agent.inventory.uncovered}
-        for raw, received in reader.rows(sql, (bytes.fromhex(agent.agent_id),)):
-            try:
-                cards = decode_inventory(raw).uncovered
-            except ContractError:  # an older one that this version cannot read: fsck says so
-                continue
-            for card in cards:
-                if card.pci_address in now:
-                    key = (agent.agent_id, card.pci_address)
-                    found[key] = min(received, found.get(key, received))
+        try:
+            cards = decode_inventory(raw).uncovered
+        except ContractError:  # an older one that this version cannot read: fsck says so
+            continue
+        for card in cards:
+            if card.pci_address in wanted:
+                key = (agent_id.hex(), card.pci_address)
+                found[key] = min(received, found.get(key, received))
     return found
 
 
