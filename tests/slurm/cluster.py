@@ -8,6 +8,7 @@ Nodes and cluster bear names that no other Slurm here has, every port is free, a
 written but the nodes' own cgroups, which go when the cluster goes. reference/deploy.md 2.4 is where it comes from.
 """
 
+import itertools
 import json
 import os
 import shutil
@@ -31,6 +32,7 @@ FREEZER = Path("/sys/fs/cgroup/freezer")
 #: A requeued job waits until the credential of its last life has run out (slurm.conf(5), AuthInfo: cred_expire;
 #: 120 s unless set, under 5 refused), so this is what one requeue costs a test.
 CREDENTIAL_S = 5
+_NUMBERS = itertools.count()  # of this process's clusters: a node's name is its cgroup's
 NVIDIA_MAJOR = 195  # of the kernel's character devices; without the driver nobody answers there
 
 
@@ -70,7 +72,7 @@ class Cluster:
         """
         self.folder = folder
         self.cgroups = cgroups
-        self.name = f"fm{os.getpid()}"
+        self.name = f"fm{os.getpid()}c{next(_NUMBERS)}"
         self.nodes = {short: f"{self.name}{short}" for short in gpus}
         self.gpus = dict(gpus)
         self._programs = {"Prolog": prolog, "Epilog": epilog}

@@ -40,13 +40,30 @@ def cluster_with_prolog(folder: Path, gpus: Mapping[str, int], *, cgroups: bool 
 
 
 def write_conf(slurm: Cluster, gpus: Mapping[str, int], directory: str = "") -> None:
-    """Several slurmd on one host: the UUIDs in gres.conf's order, and a directory each, below `directory` if given."""
+    """Several slurmd on one host: a directory each, below `directory` if given, and which GPUs each has.
+
+    Node a is told their UUIDs in gres.conf's order; the others find them where the driver shows a node's GPUs.
+    """
     said = [f"MAPPING_DIR={directory or mapping(slurm.folder, '$SLURMD_NODENAME')}"]
+    first = 0
     for short, count in gpus.items():
         name = slurm.nodes[short]
-        uuids = " ".join(uuid_of(name, gpu) for gpu in range(count))
-        said.append(f'[ "$SLURMD_NODENAME" != {name} ] || GPUS="{uuids}"')
+        if short == "a":
+            told = f'GPUS="{" ".join(uuid_of(name, gpu) for gpu in range(count))}"'
+        else:
+            driver = slurm.folder / "driver" / name
+            told = f"DRIVER={driver}"
+            for gpu in range(count):
+                shown = driver / f"gpus/0000:{0x10 + gpu:02x}:00.0/information"
+                shown.parent.mkdir(parents=True, exist_ok=True)
+                shown.write_text(_INFORMATION.format(uuid=uuid_of(name, gpu), minor=first + gpu))
+        said.append(f'[ "$SLURMD_NODENAME" != {name} ] || {told}')
+        first += count
     conf(slurm.folder).write_text("\n".join(said) + "\n")
+
+
+#: Of /proc/driver/nvidia/gpus/*/information, what the prolog looks at (tests/deploy/test_slurm_scripts.py has it whole).
+_INFORMATION = "GPU UUID: \t {uuid}\nDevice Minor: \t {minor}\nGPU Excluded:\t No\n"
 
 
 class Site:

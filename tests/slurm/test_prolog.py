@@ -1,5 +1,6 @@
 """deploy/slurm's prolog and epilog, run by a real slurmd."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from fakenvml.driver import COMPILER, NO_COMPILER
 from processes import wait_for
 from slurm.books import held, hmma_by_job
 from slurm.cluster import Cluster, missing
-from slurm.metered import SECOND
+from slurm.metered import SECOND, uuid_of
 from slurm.site import GPUS, Site, cluster_with_prolog, mapping, write_conf
 
 pytestmark = [
@@ -18,9 +19,25 @@ pytestmark = [
 ]
 
 
-def said(directory: Path) -> dict[str, str]:
-    """File -> content, of those that name a GPU by its UUID."""
-    return {f.name: f.read_text() for f in directory.glob("GPU-*")}
+def said(directory: Path, name: str = "GPU-*") -> dict[str, str]:
+    """File -> content, of those that name a GPU by its UUID; by index: `[0-9]*`."""
+    found = {}
+    for file in directory.glob(name):
+        with suppress(FileNotFoundError):  # the epilog was quicker
+            found[file.name] = file.read_text()
+    return found
+
+
+def test_where_the_driver_shows_the_gpus(slurm: Cluster, tmp_path: Path) -> None:
+    """One job on all of node b, whose prolog finds the UUIDs itself, and writes dcgm-exporter's names, too."""
+    name = slurm.nodes["b"]
+    directory = mapping(slurm.folder, name)
+    job = slurm.sbatch("sleep 600", f"--nodelist={name}", "--gres=gpu:2", f"--output={tmp_path}/out")
+    want = {uuid_of(name, gpu): f"{job}\n" for gpu in range(2)}
+    wait_for("the prolog wrote it down", lambda: said(directory) == want)
+    wait_for("and by index", lambda: said(directory, "[0-9]*") == {"0": f"{job}\n", "1": f"{job}\n"})
+    slurm.cancel(job)
+    wait_for("the epilog took it away", lambda: said(directory) == said(directory, "[0-9]*") == {})
 
 
 def test_files_name_the_job_of_each_gpu_while_it_has_it(site: Site) -> None:
