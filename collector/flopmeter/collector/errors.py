@@ -15,6 +15,10 @@ class StoreError(CollectorError):
     """The store cannot be opened, read or committed to."""
 
 
+class StoreChangedError(StoreError):
+    """The store was written to while it was read as one that nobody has open: what was read may be half of each."""
+
+
 class RegimeError(CollectorError):
     """A regime file is not one; the message names file and key."""
 

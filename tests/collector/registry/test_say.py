@@ -13,6 +13,7 @@ from flopmeter.collector.errors import EntryRefused, RegistryError, StoreError
 from flopmeter.collector.ingest.decide import TAKEN
 from flopmeter.collector.registry import say as module
 from flopmeter.collector.registry.checks import Known
+from flopmeter.collector.registry.codec import to_entry
 from flopmeter.collector.registry.entries import Assign, Declare, Entry, JobKey, Link, Purpose, Relation, Tag
 from flopmeter.collector.registry.known import JobRow, find_job, known
 from flopmeter.collector.registry.say import Said, draft, read_known, read_registry, say
@@ -104,6 +105,29 @@ def test_two_people_at_once_both_get_their_word_in(path):
     entries = registry(path).entries
     assert [e.number for e in entries] == [1, 2]
     assert {e.statement.owner for e in entries} == {"ada", "bob"}
+
+
+def test_a_store_that_is_opened_for_writing_while_it_is_read_is_read_again(path):
+    """Nobody has it open, so that it is read without a lock: a word of somebody else's in between must not end ours."""
+    others = iter(range(3))
+
+    def quick(reader, registry):
+        for number in others:
+            with SqliteEntries(path) as log:
+                said_by = Said(Declare("r1", owner=f"x{number}"), "bob", "said")
+                log.append_entry(module._next(_registry(log), Known(), said_by, lambda: NOW))
+            break
+        return read_known(reader, registry)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "read_known", quick)
+        entry = said(path, Declare("r1", owner="ada"))
+    assert entry.number == 4
+    assert [e.who for e in registry(path).entries] == ["bob", "bob", "bob", "ada@lab"]
+
+
+def _registry(log) -> Registry:
+    return Registry.of(map(to_entry, log.entries()))
 
 
 def test_what_was_checked_before_is_checked_again_when_somebody_else_was_quicker(path):

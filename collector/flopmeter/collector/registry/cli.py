@@ -337,6 +337,7 @@ def _say(
 
     from .effect import effect
     from .say import Said, draft, read_known, read_registry, say
+    from .state import Registry
     from .words import entry_document
 
     who = _login() if who is None else who
@@ -349,9 +350,7 @@ def _say(
         entry = draft(registry, books, Said(make(books), who, why), time.time_ns())
         changes = effect(file, entry, asked(time.time_ns(), every_regime(regimes_dir)))
     else:
-        entry = say(file, make, who, why, time.time_ns)
-        with reading(file) as reader:
-            registry = read_registry(reader)
+        entry, registry = say(file, make, who, why, time.time_ns), Registry()  # nothing has taken it back
     for note in notes:
         click.echo(f"Note: {note}", err=True)
     if as_json:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from flopmeter.collector.errors import EntryRefused, StoreError
+from flopmeter.collector.errors import EntryRefused, StoreChangedError, StoreError
 from flopmeter.collector.report.queries import Reader, reading
 from flopmeter.collector.store.base import LastEntry
 from flopmeter.collector.store.entries import SELECT, SqliteEntries, entry_rows
@@ -50,9 +50,12 @@ def read_known(reader: Reader, registry: Registry) -> Known:
 def say(path: Path, make: Make, who: str, why: str, unix_ns: Callable[[], int]) -> Entry:
     """Append what `make` returns to the store at `path`. Raises RegistryError or StoreError; then nothing was said."""
     for _ in range(TRIES):
-        with reading(path) as reader:
-            registry = read_registry(reader)
-            books = read_known(reader, registry)
+        try:
+            with reading(path) as reader:
+                registry = read_registry(reader)
+                books = read_known(reader, registry)
+        except StoreChangedError:  # somebody else's command, or a collector that starts
+            continue
         statement = make(books)
         with SqliteEntries(path) as log:
             try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flopmeter.collector.books import SUM_FIELDS, GroupKey, Sums
-from flopmeter.collector.errors import RegistryError, StoreError
+from flopmeter.collector.errors import RegistryError, StoreChangedError, StoreError
 from flopmeter.collector.figures import Model
 from flopmeter.collector.ingest.decide import scope_of
 from flopmeter.collector.ingest.identity_rules import identities_text
@@ -78,7 +78,9 @@ def reading(path: Path) -> Iterator["Reader"]:
     finally:
         connection.close()
     if still and (_stamp(file) != before or _wal(file).exists()):
-        raise StoreError(f"{file}: a collector started on it while it was read", "ask again")
+        raise StoreChangedError(
+            f"{file}: a collector or a command started on it while it was read", "ask again"
+        )
 
 
 def _wal(file: Path) -> Path:
