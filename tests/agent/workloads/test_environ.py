@@ -26,6 +26,9 @@ def test_only_what_is_allowed_is_kept() -> None:
         b"FLOPMETER_RUN\0=odd\0XWANDB_RUN_ID=no\0wandb_run_id=no\0SLURM_JOB_ID=second\0HF_TOKEN=WANDB_RUN_GROUP=x\0"
     )
     assert allowed_of(raw) == {"WANDB_RUN_ID": "3kq9", "SLURM_JOB_ID": "4711"}
+    assert allowed_of(raw[: raw.index(b"9")]) == {"WANDB_RUN_ID": "3kq"}  # cut off
+    assert allowed_of(b"WANDB_RUN_ID=\0") == {"WANDB_RUN_ID": ""}
+    assert allowed_of(b"") == {}
     assert not any(word in name for name in ALLOWED_VARIABLES for word in ("KEY", "TOKEN", "SECRET", "PASS"))
 
 

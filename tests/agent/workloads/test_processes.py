@@ -57,6 +57,24 @@ def test_no_secret_of_an_environment_gets_out(tmp_path: Path) -> None:
         assert "hunter2" not in repr(found)
 
 
+def test_a_sender_whose_start_is_not_known_is_read_once_too(tmp_path: Path) -> None:
+    """Who declares is known by number alone; its environment may be a megabyte, and is not read each time."""
+    reads: list[str] = []
+
+    class Counting(ProcFinder):
+        def _read(self, where: int | str, name: str, limit: int) -> bytes:
+            reads.append(name)
+            return super()._read(where, name, limit)
+
+    proc(tmp_path, 12, SLURM, env=ENV)
+    finder = Counting(str(tmp_path))
+    first = finder.find(12, 0)
+    assert finder.find(12, 0) is first
+    assert reads.count("environ") == 1
+    (tmp_path / "12" / "stat").write_text("12 (other) S 1 500 " + "0 " * 16 + "78 0")
+    assert finder.find(12, 0) is not first  # another process of that number
+
+
 def test_more_variables_by_the_sites_will(tmp_path: Path) -> None:
     proc(tmp_path, 12, SLURM, env=b"TEAM=a\0SECRET=x\0")
     found = ProcFinder(str(tmp_path), frozenset({"TEAM"})).find(12, 77)

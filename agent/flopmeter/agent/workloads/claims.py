@@ -21,6 +21,8 @@ from .processes import WorkloadFinder
 MAX_DATAGRAM_BYTES = 4_096
 #: Datagrams taken at one tick. The kernel keeps some more (net.unix.max_dgram_qlen); then senders hear that it is full.
 MAX_A_TICK = 32
+#: Senders looked up at one tick: a storm of new ones is put off by being left out, and comes again.
+MAX_LOOKS_A_TICK = 16
 #: A process is looked up once in so long, however much it sends.
 LOOK_AGAIN_NS = 2_000_000_000
 MAX_PLACES = 1_024
@@ -117,10 +119,12 @@ class Claims:
         self._datagrams = datagrams
         self._spoken: dict[Place, _Spoken] = {}
         self._looked: dict[int, tuple[int, Place | None]] = {}  # process id -> when, and what it belongs to
+        self._looks = 0
         self.taken = self.refused = self.unknown = 0
 
     def listen(self, t_boot_ns: int, t_unix_ns: int) -> None:
         """Take what waits. Called once a tick, from the thread that meters."""
+        self._looks = 0
         if self._datagrams is not None:
             for pid, datagram in self._datagrams.take(MAX_A_TICK):
                 self.hear(pid, datagram, t_boot_ns, t_unix_ns)
@@ -158,6 +162,9 @@ class Claims:
     def _place(self, pid: int, now_ns: int) -> Place | None:
         looked = self._looked.get(pid)
         if looked is None or not 0 <= now_ns - looked[0] < LOOK_AGAIN_NS:
+            self._looks += 1
+            if self._looks > MAX_LOOKS_A_TICK:
+                return None
             found = self._finder.find(pid, 0) if pid > 0 else None
             if len(self._looked) >= MAX_PLACES:
                 self._looked.clear()

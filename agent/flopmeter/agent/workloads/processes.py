@@ -46,6 +46,8 @@ class ProcFinder:
         started, group = _stat(self._read(pid, "stat", _STAT_BYTES))
         if not started or (start_ticks and started != start_ticks):
             return None
+        if (found := self._known.get((pid, started))) is not None:
+            return found
         where = place(self._read(pid, "cgroup", MAX_CGROUP_BYTES).decode(errors="replace"))
         environ = allowed_of(self._read(pid, "environ", MAX_ENVIRON_BYTES), self._allowed)
         if _stat(self._read(pid, "stat", _STAT_BYTES))[0] != started:
