@@ -12,7 +12,7 @@ from flopmeter.agent.workloads.attribution import NO_HOST_PIDS, UNSEEN_NS, Attri
 from flopmeter.agent.workloads.known import MAX_KNOWN
 from flopmeter.agent.workloads.processes import ProcFinder
 from flopmeter.contract.ids import check_label
-from flopmeter.contract.usage import IDLE, UNATTRIBUTED, Workload, WorkloadKind
+from flopmeter.contract.usage import IDLE, UNATTRIBUTED, NoticeKind, Workload, WorkloadKind
 
 A, B = Workload(WorkloadKind.SLURM, job="1", step="0"), Workload(WorkloadKind.SLURM, job="2", step="0")
 ALLOCATED_A, ALLOCATED_B = Workload(WorkloadKind.SLURM, job="1"), Workload(WorkloadKind.SLURM, job="2")
@@ -307,3 +307,17 @@ def test_this_very_process() -> None:
     own = Process(os.getpid())
     attributor = Attributor(ProcFinder())
     assert attributor.attribute(reading(processes=(own,))).workload is not None
+
+
+def test_what_is_odd_is_told_in_one_notice() -> None:
+    attributor = Attributor(Finder({1: JOB_A}), [Scheduler(GPU_0=(ALLOCATED_B,))])
+    agent, gpu = meter(attributor=attributor, window=10 * SECOND), Gpu()
+    sealed = []
+    for second in range(100, 150):
+        gpu.run(SECOND, {249: 900})
+        sealed += agent.observe(gpu.reading(second * SECOND, workload=None, processes=(Process(1, 1),)))
+    told = [n for s in sealed for n in s.batch.notices if n.kind is NoticeKind.ATTRIBUTION]
+    assert [(n.entity_index, n.detail) for n in told] == [
+        (0, "a process of slurm:1.0 on a GPU that was given to slurm:2")
+    ]
+    assert {w.job for s in sealed for w in s.batch.workloads} == {"1"}
