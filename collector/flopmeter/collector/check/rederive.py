@@ -145,7 +145,7 @@ class Rederivation:
         self._unowned: set[int] = set()  # unattributed workloads
         self.claim_hours: dict[ClaimKey, ClaimHour] = {}
         self._claimers: dict[tuple[int, int], ClaimKey] = {}  # (workload, agent) -> its latest hour
-        self._jobs_of: dict[tuple[str, int, str], list[int]] = {}
+        self.jobs: dict[tuple[str, int, str], list[int]] = {}  # workloads by scope, kind, job
         self._rules = list(rules)
         self._list: RuleList | None = None  # before any was noted there was none, and nothing was inherited
         self._jobs: dict[tuple[str, int, str], JobRows] = {}
@@ -326,7 +326,7 @@ class Rederivation:
         span = Span(row.run, row.rule, w.dtype, *window, window[0], job, w.step, w.restart, w.identities)
         self.spans[number] = span
         self.runs.setdefault(row.run, set()).add(number)
-        self._jobs_of.setdefault(job, []).append(number)
+        self.jobs.setdefault(job, []).append(number)
         for m in moved:
             self.runs[self.spans[m.workload_no].run].discard(m.workload_no)
             self.runs[m.run].add(m.workload_no)
@@ -336,7 +336,7 @@ class Rederivation:
         rows = self._jobs.get(job)
         if rows is None:
             rows = self._jobs[job] = JobRows(rules.rank)
-            for no in sorted(self._jobs_of.get(job, ())):
+            for no in sorted(self.jobs.get(job, ())):
                 s = self.spans[no]
                 rows.know(
                     Row(no, s.run, s.rule), Seen(instance_of(s.identities, rules), s.restart, s.begun_unix_ns)

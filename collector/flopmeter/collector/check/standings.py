@@ -8,7 +8,7 @@ from flopmeter.collector.figures import Model, Tally
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.law.standing import Standing, standing
 from flopmeter.collector.registry.counting import Counting
-from flopmeter.collector.registry.entries import Entry, JobKey
+from flopmeter.collector.registry.entries import Assign, Entry, JobKey
 from flopmeter.collector.registry.shares import Row
 from flopmeter.collector.registry.state import Registry
 from flopmeter.contract.w_table import WTable
@@ -58,9 +58,11 @@ class Standings:
                 )
             before = row
         self._registries: dict[int, Registry] = {}
+        self._assigned: dict[
+            int, dict[str, set[JobKey]]
+        ] = {}  # entry -> run -> jobs that people gave it by then
         self._at: tuple[int, int] = (-1, -1)
         self._counting: Counting
-        self._workloads: dict[str, list[int]] = {}
 
     def applied_at(self, position: int) -> int:
         """Up to which entry runs were judged in the commit that brought that record; 0: none."""
@@ -83,13 +85,14 @@ class Standings:
 
     def runs(self, entry_no: int) -> list[str]:
         """Every run that the books hold something of, under those entries."""
-        self._look(entry_no)
-        return sorted(self._workloads)
+        return sorted({self._run_of(no, entry_no) for no in self._books.spans} - {""})
 
     def workloads(self, run: str, entry_no: int) -> list[int]:
         """The run's workloads, by number."""
-        self._look(entry_no)
-        return self._workloads.get(run, [])
+        found = set(self._books.runs.get(run, ()))
+        for job in self._jobs(entry_no).get(run, ()):
+            found.update(self._books.jobs.get((job.scope, job.kind, job.job), ()))
+        return sorted(no for no in found if self._run_of(no, entry_no) == run)
 
     def executed(self, run: str, entry_no: int) -> Tally:
         """All that the run did."""
@@ -101,9 +104,9 @@ class Standings:
 
     def of(self, run: str, entry_no: int, regimes: Iterable[Regime]) -> Standing | None:
         """Where the run stands, under the entries up to that one; None if the books have nothing of it."""
-        self._look(entry_no)
-        if not self._workloads.get(run):
+        if not run or not self.workloads(run, entry_no):
             return None
+        self._look(entry_no)
         executed = self.executed(run, entry_no).figures(self._models, self._table)
         return standing(self._counting, run, executed, regimes)
 
@@ -112,21 +115,29 @@ class Standings:
             return
         self._at = (self._books.position, entry_no)
         registry = self.registry(entry_no)
-        self._workloads = {}
-        for no, span in sorted(self._books.spans.items()):
-            run = registry.run_of(JobKey(*span.job), span.step, span.run) if span.run else ""
-            if run:
-                self._workloads.setdefault(run, []).append(no)
 
         def rows(run: str) -> Iterator[Row]:
             by_hour = registry.has_spans(run)
-            for no in self._workloads.get(run, ()):
+            for no in self.workloads(run, entry_no):
                 span = self._books.spans[no]
                 for hour, key in self._sums_of(no) if by_hour else ((_ANY_HOUR, k) for k in self._keys(no)):
                     sums = self._books.hourly[HourKey(hour, key)] if by_hour else self._books.totals[key]
                     yield Row(JobKey(*span.job), hour, span.dtype, key, sums)
 
         self._counting = Counting(registry, rows, self._models, self._table)
+
+    def _run_of(self, workload_no: int, entry_no: int) -> str:
+        span = self._books.spans[workload_no]
+        return self.registry(entry_no).run_of(JobKey(*span.job), span.step, span.run) if span.run else ""
+
+    def _jobs(self, entry_no: int) -> dict[str, set[JobKey]]:
+        found = self._assigned.get(entry_no)
+        if found is None:
+            found = self._assigned[entry_no] = {}
+            for e in self.registry(entry_no).in_force:
+                if isinstance(e.statement, Assign):
+                    found.setdefault(e.statement.run, set()).add(e.statement.job)
+        return found
 
     def _keys(self, workload_no: int) -> Iterable[GroupKey]:
         return self._books.groups.get(workload_no, ())
