@@ -107,7 +107,7 @@ def test_a_column_that_was_left_out_is_named(monkeypatch, capsys, store):
     out = capsys.readouterr().out
     assert "last seen" not in out.splitlines()[0]
     assert (
-        "left out at this width: last seen (UTC), observed, whole texts of run; --json has all"
+        "left out at this width: last seen (UTC), observed, status, whole texts of run; --json has all"
         in " ".join(out.split())
     )
 

@@ -51,7 +51,7 @@ def table(
         if _over(widths, paint.width) > 0 and i in widths:
             used.remove(i)
             del widths[i]
-            left_out.append(head[i])
+            left_out.append(head[i] or "status")  # the one column without a head
     for i in cut:
         if i in widths and (over := _over(widths, paint.width)) > 0:
             shorter = min(widths[i], max(len(head[i]), _SHORTEST, widths[i] - over))

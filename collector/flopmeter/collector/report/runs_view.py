@@ -236,7 +236,7 @@ def runs_view(
                 (_minute(d["last_seen"]), {"dim": True}),
             )
         )
-    page = table(head, rows, paint, spare=(7, 6))  # last seen, observed
+    page = table(head, rows, paint, spare=(7, 6, 1))  # last seen, observed, status
     return "\n".join((page, *notes))
 
 
