@@ -9,7 +9,7 @@ from builders import WINDOW_NS, Chain, busy
 from desk import Desk
 
 from flopmeter.collector.check.fsck import check_store, result_text
-from flopmeter.collector.ingest.decide import TAKEN
+from flopmeter.collector.ingest.decide import TAKEN, RefusalCode, Refused
 from flopmeter.collector.ingest.identity_rules import of_text, shipped
 from flopmeter.collector.law.regimes import shipped as shipped_regimes
 from flopmeter.collector.report.queries import asked, reading
@@ -152,6 +152,35 @@ def test_the_same_workload_with_more_seen_of_it_is_another_row_and_the_same_agai
         for seen in ({}, {"name": "a"}, {"name": "a"}, {}):
             book(desk, chain, slurm(**seen))
         assert [r[0] for r in desk.rows("SELECT identities FROM workloads")] == ["", '{"slurm.name":"a"}']
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ([("slurm.name", "x" * 10_000)], "at most 256 characters"),
+        ([("slurm.name", "a\x1b[2J")], "printable text"),
+        ([("slurm.name", "")], "expected a value"),
+        ([("b", "1"), ("a", "1")], "ordered by name"),
+        ([("a", "1"), ("a", "2")], "each name once"),
+        ([("NAME", "1")], "expected a name such as"),
+        ([(f"n{i:02}", "1") for i in range(33)], "at most 32"),
+    ],
+)
+def test_identities_that_are_none_are_refused_and_leave_no_trace(path, found, said):
+    chain = Chain()
+    with Desk(path) as desk:
+        agent = desk.agent(chain)
+        message = chain.batch([busy(0), busy(1)], [slurm()])
+        for name, value in found:
+            message.workloads[0].identities.add(name=name, value=value)
+        refused = desk.offer(agent, chain.seal(message.SerializeToString()))
+        assert isinstance(refused, Refused)
+        assert refused.code == RefusalCode.MALFORMED
+        assert said in refused.message
+        assert desk.offer(agent, chain.next(workloads=(slurm(name="good"),))) is TAKEN
+        desk.commit()
+        assert desk.rows("SELECT workload_no, identities FROM workloads") == [(1, '{"slurm.name":"good"}')]
+    good(path)
 
 
 RULES = of_text(
