@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
+import pytest
 from fake_kubelet import gpu_pod, listing
 from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
@@ -271,9 +272,13 @@ def test_each_pods_work_is_its_own_by_the_list_alone(schedule: list, asks_api: b
         assert by_uid[pod.uid] <= pod.worked * SMS
 
 
-def test_replicas_are_shared_marked_and_apportioned_by_use() -> None:
-    """Two pods on one time-sliced GPU: the device is exact, the split follows SM utilisation and has no lower bound."""
-    node = Node(sees_processes=True, asks_api=False)
+@pytest.mark.parametrize("asks_api", [False, True])
+def test_replicas_are_shared_marked_and_apportioned_by_use(asks_api: bool) -> None:
+    """Two pods on one time-sliced GPU: the device is exact, the split follows SM utilisation and has no lower bound.
+
+    Which UID is which name only the API server can tell; without it neither is guessed.
+    """
+    node = Node(sees_processes=True, asks_api=asks_api)
     node.ever = [
         Pod(("ml", "a"), f"{1:08x}-aaaa-4bbb-8ccc-000000000000"),
         Pod(("ml", "b"), f"{2:08x}-aaaa-4bbb-8ccc-000000000000"),
@@ -282,6 +287,9 @@ def test_replicas_are_shared_marked_and_apportioned_by_use() -> None:
     for _ in range(10):
         node.clock.advance(SECOND)
         node.source.poll()
+        if asks_api:
+            node.on[0] = node.ever
+            node.source.ask()
         for gpu, share in zip(node.gpus, (BUSY, {}), strict=True):
             gpu.run(SECOND, share | {250: share.get(252, 0)})
         node.read([(Process(1, 7, 75.0), Process(2, 7, 25.0)), ()])
@@ -304,3 +312,7 @@ def test_replicas_are_shared_marked_and_apportioned_by_use() -> None:
     ]
     assert sum(cycles) == (node.gpus[0].counters[252] - 10**15) * SMS
     assert cycles[0] == 3 * cycles[1]
+    told = {
+        (w.job, dict(w.identities).get("k8s.pod", "")) for w, u in rows(node.sealed, "GPU-0") if u.hmma_cycles
+    }
+    assert told == {(pod.uid, pod.name[1] if asks_api else "") for pod in node.ever}

@@ -109,3 +109,15 @@ def test_names() -> None:
         "slurm:1.0",
         "process:container-3b1a3b1a3b1a",
     ]
+
+
+def test_which_of_two_unnamed_pods_a_process_is_of_is_not_guessed() -> None:
+    """A time-sliced GPU, and a kubelet's list without UIDs: the cgroup's UID alone names the process's pod."""
+    found, a, b = pod(UID), pod("ns/a", "main"), pod("ns/b", "main")
+    assert holders_of(found, [a, b]) == ((found,), "")
+    ((holder,), odd) = holders_of(found, [a, pod("ns/b", "main", pod_uid=UID)])
+    assert (holder.job, odd) == ("ns/b", "")  # its UID is known: it is that one
+    ((holder,), odd) = holders_of(found, [a, pod("ns/b", "main", pod_uid="another")])
+    assert (holder.job, odd) == ("ns/a", "")  # the only one that is left
+    both, _ = holders_of(found, [a, pod("ns/a", "side")])
+    assert [w.step for w in both] == ["main", "side"]  # two containers of one pod

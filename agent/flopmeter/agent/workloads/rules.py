@@ -10,6 +10,7 @@
 | of J                            | J, or nobody  | J's                                                            |
 | of J                            | J and K       | J's: it runs, K waits                                          |
 | of J                            | K             | J's, and said once: a contradiction                            |
+| of a UID                        | J and K, whose UIDs are not known | the UID's: a name would be a guess         |
 | cannot be told                  | J             | J's: so it is where the agent lacks the host's PID namespace   |
 | cannot be told                  | J and K       | shared alike by both                                           |
 | cannot be told                  | nobody        | unattributed                                                   |
@@ -40,9 +41,11 @@ def holders_of(found: Workload | None, given: Sequence[Workload]) -> tuple[Holde
     if not given:
         return (found,), ""
     if found.kind in ALIASES:
-        same = tuple([_joined(found, one) for one in given if same_job(found, one)])
+        same = _of_one_job(found, [one for one in given if same_job(found, one)])
         if same:
-            return same, ""
+            return tuple([_joined(found, one) for one in same]), ""
+        if any(same_job(found, one) for one in given):
+            return (found,), ""  # which of them it is, its cgroup does not say
         return (found,), f"a process of {name(found)} on a GPU that was given to {_names(given)}"
     told = tuple([_with_claims(one, found) for one in given])
     return told, f"a process outside of any job, {name(found)}, on a GPU that was given to {_names(given)}"
@@ -61,6 +64,12 @@ def same_job(found: Workload, given: Workload) -> bool:
         return False
     alias = dict(given.identities).get(ALIASES[found.kind], "")
     return not alias or alias == found.job
+
+
+def _of_one_job(found: Workload, given: Sequence[Workload]) -> Sequence[Workload]:
+    """Of those that `found` may be, those that it is: by the cgroup's own name for it, or as the only job that is left."""
+    named = [one for one in given if found.job in (one.job, dict(one.identities).get(ALIASES[found.kind]))]
+    return named or (given if len({one.job for one in given}) == 1 else ())
 
 
 def name(workload: Workload | None) -> str:
