@@ -15,7 +15,6 @@ from flopmeter.collector.registry.entries import (
     Purpose,
     Relation,
     Retract,
-    Rules,
     Statement,
     Tag,
 )
@@ -77,7 +76,6 @@ statements: st.SearchStrategy[Statement] = st.one_of(
         words,
     ),
     st.builds(Decision, words, st.booleans()),
-    st.builds(Rules, words),
 )
 
 

@@ -19,7 +19,6 @@ from flopmeter.collector.registry.entries import (
     Purpose,
     Relation,
     Retract,
-    Rules,
     Statement,
     Tag,
 )
@@ -69,7 +68,6 @@ def test_what_is_said_well_is_accepted() -> None:
     good(LLAMA, LLAMA)
     good(Retract(1), Assign(JOB, "r2"))
     good(Decision("s1", accepted=True))
-    good(Rules('[[rule]]\nuse = "label:app"\n'))
 
 
 LONG, CONTROL = "x" * 10_000, "r1\x1b[31m"
@@ -134,9 +132,6 @@ def test_no_words_are_long_or_hostile_or_empty(text: str) -> None:
         (External("m", Figure(-1, 1, 3), "s"), "lower <= point <= upper", "order the bounds"),
         (External("m", Figure(1, 1, 10**41), "s"), "<= 10^40", "order the bounds"),
         (Retract(0), "number from 1", "runs entries"),
-        (Rules(""), "at most 65536", "shorten"),
-        (Rules("x" * 65_537), "at most 65536", "shorten"),
-        (Rules("a\x00b"), "control characters", "UTF-8"),
     ],
 )
 def test_what_could_never_stand(new: Statement, said: str, to_do: str) -> None:

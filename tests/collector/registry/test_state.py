@@ -17,7 +17,6 @@ from flopmeter.collector.registry.entries import (
     Purpose,
     Relation,
     Retract,
-    Rules,
     Tag,
 )
 from flopmeter.collector.registry.state import Registry
@@ -39,7 +38,6 @@ def answers(registry: Registry) -> dict[str, object]:
         "links": registry.links,
         "externals": dict(registry.externals),
         "decisions": dict(registry.decisions),
-        "rules": registry.rules,
     }
 
 
@@ -77,7 +75,6 @@ def test_the_empty_registry_leaves_everything_to_the_rules_and_counts_all() -> N
     nothing = Registry.of([])
     assert nothing.run_of(JOB, "0", "slurm:c1/4711") == "slurm:c1/4711"
     assert nothing.purpose("r1", JOB, 0) is None
-    assert nothing.rules is None
     assert not nothing.has_spans("r1")
 
 
@@ -175,16 +172,13 @@ def test_a_retraction_brings_back_what_stood_before() -> None:
     assert before == Declare("r1", budget_flop=20)
 
 
-def test_links_externals_decisions_and_rules() -> None:
+def test_links_externals_and_decisions() -> None:
     link = Link("r2", Relation.FINE_TUNES, "r1")
     old, new = (External("llama", Figure(n, n, n), "its card") for n in (1, 2))
-    r = Registry.of(
-        entries(link, link, old, new, Decision("s1", True), Decision("s1", False), Rules("a"), Rules("b"))
-    )
+    r = Registry.of(entries(link, link, old, new, Decision("s1", True), Decision("s1", False)))
     assert r.links == (link,)
     assert r.externals == {"llama": new}
     assert r.decisions["s1"].accepted is False
-    assert r.rules == "b"
 
 
 def test_a_runs_history_keeps_what_was_taken_back() -> None:

@@ -26,7 +26,6 @@ from .entries import (
     Purpose,
     Relation,
     Retract,
-    Rules,
     Statement,
     Tag,
 )
@@ -101,8 +100,6 @@ def statement_json(s: Statement) -> dict[str, Any]:
             said = {"number": str(s.number)}
         case Decision():
             said = {"suggestion": s.suggestion, "accepted": s.accepted}
-        case Rules():
-            said = {"text": s.text}
     return {"kind": type(s).__name__.lower(), **{k: v for k, v in said.items() if v is not None}}
 
 
@@ -280,7 +277,6 @@ _READERS: dict[str, Callable[[_Fields], Statement]] = {
     "external": lambda f: External(f.must("name"), f.figure("flop"), f.must("source")),
     "retract": lambda f: Retract(f.need("number", f.number("number"), "an entry's number")),
     "decision": lambda f: Decision(f.must("suggestion"), f.flag("accepted")),
-    "rules": lambda f: Rules(f.must("text")),
 }
 _KINDS = {kind.label: int(kind) for kind in WorkloadKind}
 

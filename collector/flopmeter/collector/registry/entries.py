@@ -123,14 +123,7 @@ class Decision:
     accepted: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """The run-identity rule list in force from here on: its TOML text, as it was read."""
-
-    text: str
-
-
-Statement = Declare | Assign | Tag | Link | External | Retract | Decision | Rules
+Statement = Declare | Assign | Tag | Link | External | Retract | Decision
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,6 @@ from .entries import (
     Link,
     Purpose,
     Retract,
-    Rules,
     Statement,
     Tag,
 )
@@ -41,7 +40,6 @@ EXCLUSIONS = frozenset(
 )
 MAX_EVIDENCE = 32  # references of one tag
 MAX_BASE_MODELS = 64
-MAX_RULES_CHARS = 65_536
 #: 10^40: a million times a million H200 for a thousand years. More is a typing error.
 MAX_FLOP = 10**40
 MAX_UNIX_NS = (1 << 63) - 1  # 2262, and what SQLite can hold
@@ -74,8 +72,6 @@ def check_form(statement: Statement) -> None:
                 )
         case Decision():
             check_name("suggestion", statement.suggestion)
-        case Rules():
-            _rules(statement.text)
 
 
 LIST_HINT = "`flopmeter runs entries` lists them with their numbers"
@@ -165,18 +161,6 @@ def _tag(s: Tag) -> None:
         raise RegistryError(
             f"tag: {s.purpose} takes compute out of a total: expected evidence for it, got none",
             "name a URL, a file (its SHA-256 is recorded) or a digest with --evidence; without one it counts",
-        )
-
-
-def _rules(text: str) -> None:
-    if not text.strip() or len(text) > MAX_RULES_CHARS:
-        raise RegistryError(
-            f"rules: expected a rule list of at most {MAX_RULES_CHARS} characters, got {len(text)}",
-            "shorten the file",
-        )
-    if any(not (c.isprintable() or c in "\n\t") for c in text):
-        raise RegistryError(
-            "rules: expected printable text, got control characters", "save the file as plain UTF-8 text"
         )
 
 

@@ -21,7 +21,6 @@ from .entries import (
     Link,
     Purpose,
     Retract,
-    Rules,
     Statement,
     Tag,
 )
@@ -191,11 +190,6 @@ class Registry:
         """Suggestion -> the last answer."""
         return {s.suggestion: s for _, s in self._all(Decision)}
 
-    @cached_property
-    def rules(self) -> str | None:
-        """The run-identity rule list in force, as it was read; None: the built-in one."""
-        return next((s.text for _, s in reversed(list(self._all(Rules)))), None)
-
     def about(self, run: str) -> tuple[Entry, ...]:
         """The run's history: every entry that names it, retracted ones and their retractions too, and where jobs that
         were once assigned to it went.
@@ -224,7 +218,6 @@ _MADE_OF: Mapping[str, type] = {
     "links": Link,
     "externals": External,
     "decisions": Decision,
-    "rules": Rules,
 }
 
 

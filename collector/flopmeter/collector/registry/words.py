@@ -17,7 +17,6 @@ from .entries import (
     External,
     Link,
     Retract,
-    Rules,
     Statement,
     Tag,
 )
@@ -57,8 +56,6 @@ def sentence(s: Statement) -> str:
             return f"entry {s.number} no longer holds"
         case Decision():
             return f"suggestion {s.suggestion} {'accepted' if s.accepted else 'rejected'}"
-        case Rules():
-            return f"run-identity rules, {len(s.text.splitlines())} lines"
 
 
 def entry_document(entry: Entry, registry: Registry) -> dict[str, Any]:
