@@ -322,3 +322,18 @@ def test_a_started_collector_compares_what_is_in_its_books(
     assert event["subject"] == "r1"
     assert event["type"] in TYPES, "`events list --type` takes it"
     assert "(0.01 times the estimate), in all" in event["data"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("hardware", "--units", "8", "--hours", "long", "--sku", "A100"), "--hours: expected a number above 0, such as 300, got 'long'"),
+        (("hardware", "--units", "few", "--hours", "3", "--sku", "A100"), "--units: expected a number above 0, such as 512, got 'few'"),
+        (("architecture", "--params", "big", "--tokens", "1e9"), "--params: expected a number above 0, such as 8e9, got 'big'"),
+        (("architecture", "--params", "1e9", "--tokens-per-second", "3e6", "--gpus", "x", "--sku", "A100"), "--gpus: expected a number above 0, such as 384, got 'x'"),
+    ],
+)  # fmt: skip
+def test_an_example_is_of_what_is_asked_for(flopmeter: Run, words: tuple[str, ...], said: str) -> None:
+    code, _, err = flopmeter(*words)
+    assert code == 2  # a usage error
+    assert said in err

@@ -173,7 +173,9 @@ def architecture(
             )
         device = find_peak(sku or "", dtype or "", peak or "", table)
         speed = Speed(
-            number("--tokens-per-second", tokens_per_second), whole("--gpus", gpus), device.flop_per_s
+            number("--tokens-per-second", tokens_per_second, such_as="3e6"),
+            whole("--gpus", gpus, such_as="384"),
+            device.flop_per_s,
         )
         speed.check(model)
     elif sku or dtype or peak:

@@ -17,6 +17,19 @@ from . import numbers
 #: An entry as it is written down: texts, and lists of entries.
 Entry: TypeAlias = Mapping[str, "str | Sequence[Entry]"]
 _HINT = "see docs/estimate.md"
+#: What a good value looks like, by key; 8e9 (parameters) for the rest.
+_SUCH_AS = {
+    "units": "512",
+    "hours": "300",
+    "seconds": "3600",
+    "device_hours": "370000",
+    "tokens": "15e12",
+    "layers": "32",
+    "hidden": "4096",
+    "context": "8192",
+    "passes": "2e6",
+    "flop_per_pass": "3.1e17",
+}
 #: Periods of one estimate, kinds of one period: an event holds them all.
 MAX_TABLES = 1_000
 #: As `where`: the entry was given as options, and a key is named as its option is.
@@ -79,10 +92,12 @@ class Fields:
         return value
 
     def number(self, key: str) -> Fraction:
-        return numbers.number(self.name(key), self.text(key, "a number above 0"), hint=_HINT)
+        text = self.text(key, "a number above 0")
+        return numbers.number(self.name(key), text, hint=_HINT, such_as=_SUCH_AS.get(key, "8e9"))
 
     def whole(self, key: str) -> int:
-        return numbers.whole(self.name(key), self.text(key, "a whole number above 0"), hint=_HINT)
+        text = self.text(key, "a whole number above 0")
+        return numbers.whole(self.name(key), text, hint=_HINT, such_as=_SUCH_AS.get(key, "8e9"))
 
     def share(self, key: str) -> Fraction:
         return numbers.share(self.name(key), self.text(key, "a share, such as 0.4 or 40%"))

@@ -17,15 +17,15 @@ MAX_DIGITS = 40
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def number(what: str, text: str, *, hint: str = "") -> Fraction:
-    """A number above 0, exact: 8e9, 8_030_000_000, 0.4. Raises EstimateError naming `what`."""
+def number(what: str, text: str, *, hint: str = "", such_as: str = "8e9") -> Fraction:
+    """A number above 0, exact: 8e9, 8_030_000_000, 0.4. Raises EstimateError naming `what`, with an example of it."""
     shown = text if len(text) <= 60 else text[:57] + "..."
     bare = text.strip()
     if len(bare) <= MAX_DIGITS + 20 and _NUMBER.match(bare):
         value = _exact(bare)
         if value is not None and 0 < value < 10**MAX_DIGITS:
             return value
-    raise EstimateError(f"{what}: expected a number above 0, such as 8e9, got {shown!r}", hint)
+    raise EstimateError(f"{what}: expected a number above 0, such as {such_as}, got {shown!r}", hint)
 
 
 def _exact(text: str) -> Fraction | None:
@@ -38,9 +38,9 @@ def _exact(text: str) -> Fraction | None:
         return None
 
 
-def whole(what: str, text: str, *, hint: str = "") -> int:
+def whole(what: str, text: str, *, hint: str = "", such_as: str = "8e9") -> int:
     """A whole number above 0; 8.03e9 is one. Raises EstimateError."""
-    value = number(what, text, hint=hint)
+    value = number(what, text, hint=hint, such_as=such_as)
     if value.denominator != 1:
         raise EstimateError(f"{what}: expected a whole number, got {text!r}", hint)
     return value.numerator
@@ -52,7 +52,7 @@ def rate(what: str, text: str) -> Fraction:
     found = _RATE.match(text.strip())
     if found is None:
         raise EstimateError(f"{what}: expected FLOP/s, got {text!r}", hint)
-    value = number(what, found["number"], hint=hint) * _PREFIX[found["prefix"]]
+    value = number(what, found["number"], hint=hint, such_as="989e12") * _PREFIX[found["prefix"]]
     if value < 10**9:
         raise EstimateError(
             f"{what}: expected a peak in FLOP/s, got {text!r}, under 10^9: is a unit missing?", hint
@@ -65,8 +65,8 @@ def share(what: str, text: str) -> Fraction:
     bare = text.strip()
     hint = "write 0.4 or 40%"
     if bare.endswith("%"):
-        return number(what, bare[:-1].strip(), hint=hint) / 100
-    return number(what, bare, hint=hint)
+        return number(what, bare[:-1].strip(), hint=hint, such_as="40") / 100
+    return number(what, bare, hint=hint, such_as="0.4")
 
 
 def instant(what: str, text: str) -> int:
