@@ -328,7 +328,7 @@ def test_a_started_collector_compares_what_is_in_its_books(
     ("words", "said"),
     [
         (("hardware", "--units", "8", "--hours", "long", "--sku", "A100"), "--hours: expected a number above 0, such as 300, got 'long'"),
-        (("hardware", "--units", "few", "--hours", "3", "--sku", "A100"), "--units: expected a number above 0, such as 512, got 'few'"),
+        (("hardware", "--units", "few", "--hours", "3", "--sku", "A100", "--utilisation", "0.4"), "--units: expected a number above 0, such as 512, got 'few'"),
         (("architecture", "--params", "big", "--tokens", "1e9"), "--params: expected a number above 0, such as 8e9, got 'big'"),
         (("architecture", "--params", "1e9", "--tokens-per-second", "3e6", "--gpus", "x", "--sku", "A100"), "--gpus: expected a number above 0, such as 384, got 'x'"),
     ],
