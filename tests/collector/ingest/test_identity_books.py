@@ -81,6 +81,23 @@ def test_weak_rows_move_in_the_transaction_that_brings_the_label(path, committed
     good(path)
 
 
+def test_attempts_of_a_run_and_all_that_was_seen_of_it_are_shown(path):
+    def pod(uid, attempt):
+        key = "label:jobset.sigs.k8s.io/"
+        seen = [("k8s.namespace", "ml"), (f"{key}jobset-name", "llama"), (f"{key}jobset-uid", "b1")]
+        seen += [("k8s.pod_uid", uid), (f"{key}restart-attempt", attempt), ("env:WANDB_RUN_ID", "3kq9")]
+        return Workload(WorkloadKind.POD, job=uid, identities=identities(seen))
+
+    with Desk(path) as desk:
+        book(desk, Chain(), pod("u1", "2"), pod("u2", "10"))
+    with reading(path) as reader:
+        (run,) = reader.runs(asked(0))
+    assert (run["run"], run["rule"], run["attempts"]) == ("jobset:c1/ml/llama@b1", "jobset", ["2", "10"])
+    assert run["identities"]["k8s.pod_uid"] == ["u1", "u2"]
+    assert run["identities"]["env:WANDB_RUN_ID"] == ["3kq9"]
+    good(path)
+
+
 def test_a_threshold_that_only_both_together_cross_is_raised_with_the_move(path):
     """Job 7 and job 8 are each of one window; the line lies between what the one is and what both are."""
     chain = Chain()

@@ -29,6 +29,7 @@ _DATED = (
     ("conflicts", "received_unix_ns"),
     ("events", "time_unix_ns"),
     ("entries", "unix_ns"),
+    ("identity_rules", "from_unix_ns"),
 )
 
 

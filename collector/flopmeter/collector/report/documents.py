@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from flopmeter.collector.books import GroupKey, Sums
 from flopmeter.collector.figures import Model, Tally
+from flopmeter.collector.ingest.identity import RuleList, attempt_of
 from flopmeter.collector.ingest.identity_rules import identities_of
 from flopmeter.collector.law.countable import UNTAGGED, Share, parts_json
 from flopmeter.collector.law.events import NOT_RISK, figure_json, threshold_key, threshold_state, time_text
@@ -77,6 +78,7 @@ def run_document(
     regimes: Iterable[Regime],
     counting: Counting,
     *,
+    rules: RuleList,
     now_unix_ns: int,
     raised: frozenset[str] = frozenset(),
     owed: Mapping[JobKey, list[Owed]] | None = None,
@@ -96,6 +98,7 @@ def run_document(
         "rules": _rules(rows.workloads),
         "assigned_by": sorted({w.assigned_by for w in rows.workloads if w.assigned_by}),
         "identities": _identities(rows.workloads),
+        "attempts": _attempts(rows.workloads, rules),
         "declared": _declared(counting.registry.declared(rows.run)),
         "first_seen": time_text(rows.first_unix_ns),
         "last_seen": time_text(rows.last_unix_ns),
@@ -248,6 +251,13 @@ def _identities(workloads: Iterable[WorkloadRow]) -> dict[str, list[str]]:
         for name, value in identities_of(text).items():
             found.setdefault(name, set()).add(value)
     return {name: sorted(found[name])[:MAX_VALUES_SHOWN] for name in sorted(found)}
+
+
+def _attempts(workloads: Iterable[WorkloadRow], rules: RuleList) -> list[str]:
+    """What tells one attempt of the run from the next, by the rules that chose: a JobSet's restarts, for one."""
+    told = {(w.run_rule, w.identities) for w in workloads if w.identities}
+    found = {attempt_of(rules, rule, identities_of(text)) for rule, text in told} - {""}
+    return sorted(found, key=lambda attempt: (len(attempt), attempt))[:MAX_VALUES_SHOWN]
 
 
 def _declared(said: Declare | None) -> dict[str, Any] | None:

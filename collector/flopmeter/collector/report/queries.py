@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flopmeter.collector.books import SUM_FIELDS, GroupKey, Sums
-from flopmeter.collector.errors import RegistryError, StoreChangedError, StoreError
+from flopmeter.collector.errors import RegistryError, SettingsError, StoreChangedError, StoreError
 from flopmeter.collector.figures import Model
 from flopmeter.collector.ingest.decide import scope_of
-from flopmeter.collector.ingest.identity_rules import identities_text
+from flopmeter.collector.ingest.identity import RuleList
+from flopmeter.collector.ingest.identity_rules import before_lists, identities_text, of_text
 from flopmeter.collector.law.events import AGENT_SILENT, silent_key, to_cloudevent
 from flopmeter.collector.law.regimes import MODIFICATION, RUN, Regime, shipped
 from flopmeter.collector.registry.codec import to_entry
@@ -165,6 +166,7 @@ class Reader:
         registry, works = self.registry(), self._works()
         rows = self._run_rows(only, works)
         counting = Counting(registry, self._rows_of(registry, works), models, question.table)
+        rules = self.identity_rules()
         events: dict[str, list[str]] = {}
         for subject, key in self._db.execute("SELECT subject, key FROM events"):
             events.setdefault(subject, []).append(key)
@@ -175,6 +177,7 @@ class Reader:
                 question.table,
                 (*question.regimes, *question.modifications),
                 counting,
+                rules=rules,
                 now_unix_ns=question.now_unix_ns,
                 raised=frozenset(events.get(r.run, ())),
                 owed=missing,
@@ -215,6 +218,14 @@ class Reader:
         if found is None or not found[0]:
             return ""
         return registry.run_of(Job(scope, int(w.kind), w.job), w.step, found[0])
+
+    def identity_rules(self) -> RuleList:
+        """The rules by which workloads are given their runs, as they were noted last."""
+        row = self.rows("SELECT text FROM identity_rules ORDER BY from_position DESC LIMIT 1").fetchone()
+        try:
+            return before_lists() if row is None else of_text(row[0])
+        except SettingsError as e:
+            raise StoreError(f"{self._path}: {e}", "see what is wrong with `flopmeter collector fsck`") from e
 
     def _works(self) -> list["_Work"]:
         """Every workload that is somebody's, with the run that it belongs to."""
