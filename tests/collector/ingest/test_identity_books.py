@@ -163,6 +163,20 @@ def test_names_that_are_forgotten_are_looked_up_again(path, monkeypatch):
     good(path)
 
 
+def test_what_the_open_group_knows_of_a_job_outlives_the_commit_of_the_group_before(path, monkeypatch):
+    monkeypatch.setattr("flopmeter.collector.ingest.names.MAX_CACHED_WORKLOADS", 0)
+    chain = Chain()
+    with Desk(path) as desk:
+        book(desk, Chain("other"), slurm("9"), commit=False)
+        before = desk.intake.take_group()
+        book(desk, chain, slurm(), commit=False)  # into the group that is open while the other is committed
+        desk.writer.commit(before)
+        desk.intake.committed(before)
+        book(desk, chain, slurm(run="llama"))
+        assert chosen(desk)[1:] == [("llama", "label (inherited)"), ("llama", "label")]
+    good(path)
+
+
 def test_the_same_workload_with_more_seen_of_it_is_another_row_and_the_same_again_is_not(path):
     chain = Chain()
     with Desk(path) as desk:
