@@ -108,6 +108,15 @@ def test_another_job_of_the_same_id_is_another_run():
     assert job.runs() == ["slurm:c/1@5", "llama", "llama", "llama"]
 
 
+def test_a_restart_count_that_does_not_rise_is_another_jobs():
+    """docs/slurm.md: another submit time, and a restart count that did not rise."""
+    job = Job()
+    job.add("slurm:c/1@5", "slurm", submit="5", restart=3)
+    job.add("slurm:c/1@9", "slurm", submit="9", restart=1)
+    job.add("slurm:c/1@12", "slurm", submit="12", restart=2)
+    assert job.runs() == ["slurm:c/1@5", "slurm:c/1@9", "slurm:c/1@9"]
+
+
 def test_submissions_are_ordered_as_numbers():
     job = Job()
     job.add("slurm:c/1@999", "slurm", submit="999")

@@ -55,7 +55,7 @@ class _Alike(NamedTuple):
     """Rows that nothing tells apart but their number and time share one of these."""
 
     instance: Instance
-    restarted: bool
+    restart: int
     run: str
     rule: str
 
@@ -75,7 +75,7 @@ class JobRows:
 
     def know(self, row: Row, seen: Seen) -> None:
         """A row as it stands in the books; in the order of workload_no."""
-        alike = _Alike(seen.instance, seen.restart > 0, row.run, row.rule)
+        alike = _Alike(seen.instance, seen.restart, row.run, row.rule)
         self._rows.setdefault(alike, []).append((row.workload_no, seen.begun_unix_ns))
 
     def add(self, row: Row, seen: Seen) -> tuple[Row, list[Moved]]:
@@ -96,13 +96,13 @@ class JobRows:
 
     def _one_job(self, seen: Seen) -> dict[_Alike, tuple[int, int]]:
         """Rows of the new one's job: the rank of their rule, and the number of the first of them."""
-        began = {alike.instance for alike in self._rows if not alike.restarted}
+        began = {alike.instance for alike in self._rows if not alike.restart}
         if not seen.restart:
             began.add(seen.instance)
         found = {}
         for alike, rows in self._rows.items():
             rank = self._rank(alike.rule)
-            if rank is not None and _one_submission(alike.instance, seen.instance, began):
+            if rank is not None and _one_job(alike, seen, began):
                 first = next((number for number, begun in rows if _near(begun, seen)), None)
                 if first is not None:
                     found[alike] = rank, first
@@ -138,12 +138,13 @@ def _differ(one: Instance, other: Instance) -> bool:
     return any(a != b and a and b for a, b in zip(one, other, strict=True))
 
 
-def _one_submission(one: Instance, other: Instance, began: AbstractSet[Instance]) -> bool:
-    """Whether two submissions of one id are of one job: nothing `began` between them, what comes later was requeued."""
-    if not _differ(one, other):
+def _one_job(alike: _Alike, seen: Seen, began: AbstractSet[Instance]) -> bool:
+    """Whether two submissions of one id are of one job: a requeue raises the restart count, and nothing `began` between."""
+    if not _differ(alike.instance, seen.instance):
         return True
-    first, last = sorted((one, other), key=_order)
-    return not any(_order(first) < _order(i) <= _order(last) for i in began)
+    lives = (_order(alike.instance), alike.restart), (_order(seen.instance), seen.restart)
+    (first, before), (last, after) = sorted(lives)
+    return before < after and not any(first < _order(i) <= last for i in began)
 
 
 def _order(instance: Instance) -> tuple[tuple[int, str], ...]:
