@@ -10,6 +10,7 @@ from builders import UNIX_NS, WINDOW_NS, Chain, busy
 from desk import Desk
 
 from flopmeter.collector.check.fsck import check_store, result_text
+from flopmeter.collector.errors import StoreError
 from flopmeter.collector.ingest.decide import HOUR_NS, TAKEN
 from flopmeter.collector.law.regimes import MODIFICATION, shipped
 from flopmeter.collector.registry.entries import (
@@ -377,3 +378,22 @@ def test_fsck_names_what_was_tampered_with(lab, sql, said):
     difference = check_store(lab.path, lab.regimes).difference
     assert difference is not None
     assert said in f"{difference.table}, {difference.key}: {difference.column}"
+
+
+def test_a_registry_that_cannot_be_read_stops_the_collector_with_what_to_do(lab):
+    """Totals by half of what was said would be wrong ones: agents keep their records instead."""
+    lab.book(A)
+    lab.say(Declare("a", owner="ada"))
+    lab.desk.close()
+    lab.desk = None
+    with closing(sqlite3.connect(lab.path)) as db:
+        db.execute("DROP TRIGGER entries_stay")
+        db.execute("UPDATE entries SET statement = '{}'")
+        db.commit()
+    with pytest.raises(StoreError, match="the run registry cannot be read: entry 1") as e:
+        Desk(lab.path, lab.regimes)
+    assert "flopmeter collector fsck" in e.value.hint
+    with pytest.raises(StoreError, match="entry 1"):
+        lab.runs()
+    difference = check_store(lab.path, lab.regimes).difference
+    assert (difference.table, difference.key) == ("entries", "entry_no 1")
