@@ -91,7 +91,9 @@ steps = st.lists(
 #: Lines among what a few windows are worth, so that some are crossed by usage and some by words.
 LINES = tuple(
     r.__class__(**{**{f: getattr(r, f) for f in r.__slots__}, "threshold_flop": flop})
-    for r, flop in zip(REGIMES, (2 * 10**16, 5 * 10**16, 10**17, 2 * 10**17, 10**18, 10**18, 10**18), strict=False)
+    for r, flop in zip(
+        REGIMES, (2 * 10**16, 5 * 10**16, 10**17, 2 * 10**17, 10**18, 10**18, 10**18), strict=False
+    )
 )
 
 
@@ -114,7 +116,7 @@ def test_runs_idle_and_unattributed_time_are_the_books_whatever_is_said(tmp_path
             elif what == "say":
                 desk.now += 1
                 try:
-                    say(path, lambda _, s=more: s, "ada", "why", lambda: desk.now)
+                    say(path, lambda _, s=more: s, "ada", "why", lambda now=desk.now: now)
                 except RegistryError:
                     continue  # refused, as it should be: it is in no books
             elif what == "reopen":
