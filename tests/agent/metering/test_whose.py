@@ -1,5 +1,8 @@
 """Whose an interval is, by who held the entity at its two ends."""
 
+import json
+from dataclasses import replace
+
 import pytest
 from metering import JOB_A, JOB_B, SECOND, SMS, device
 
@@ -9,6 +12,7 @@ from flopmeter.agent.metering.track import Track, dump_track, load_track
 from flopmeter.agent.metering.whose import now_held, parts_of, same_holders
 from flopmeter.agent.workloads.attribution import Holding
 from flopmeter.contract.evidence_class import EvidenceClass
+from flopmeter.contract.identity import identities
 from flopmeter.contract.usage import IDLE, UNATTRIBUTED, Workload, WorkloadKind
 from flopmeter.contract.w_table import current
 
@@ -115,3 +119,14 @@ def test_who_only_waited_is_remembered_over_a_restart() -> None:
     old = dump_track(track(WAITS_A))
     del old["waiting"]  # a journal of a version before
     assert load_track(kept.entity, old).waiting is False
+
+
+def test_keys_that_only_an_identity_tells_apart_are_two_over_a_restart() -> None:
+    """Two trainings in one job step, their cycles held back until they have a price: none is lost with the agent."""
+    keys = [replace(JOB_A, run="", identities=identities([("env:WANDB_RUN_ID", run)])) for run in ("x", "y")]
+    kept = track(Holding(UNATTRIBUTED, parts=((keys[0], 1), (keys[1], 1))))
+    kept.held.add([(keys[0], 1), (keys[1], 1)], interval(), None)
+    now_held(kept, Holding(UNATTRIBUTED, parts=((keys[0], 1), (keys[1], 1))))
+    again = load_track(kept.entity, json.loads(json.dumps(dump_track(kept))))
+    assert again.held.sums == kept.held.sums
+    assert again.sharers == (keys[0], keys[1])

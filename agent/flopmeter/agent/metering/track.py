@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flopmeter.agent.reading import CYCLE_IDS
+from flopmeter.contract.identity import identities
 from flopmeter.contract.usage import Anchor, Device, GapReason, Workload, WorkloadKind
 
 from .calibrate import Evidence, Held, HeldKey
@@ -195,7 +196,11 @@ def load_device(data: list[Any]) -> Device:
 
 
 def _from_workload(w: Workload | None) -> list[Any] | None:
-    return None if w is None else [int(w.kind), w.job, w.step, w.run, w.user, w.dtype, w.restart]
+    """Whole: two keys that only an identity tells apart must not become one."""
+    if w is None:
+        return None
+    named = [int(w.kind), w.job, w.step, w.run, w.user, w.dtype, w.restart]
+    return [*named, [list(each) for each in w.identities]] if w.identities else named
 
 
 def _to_workload(data: list[Any] | None) -> Workload | None:
@@ -203,10 +208,15 @@ def _to_workload(data: list[Any] | None) -> Workload | None:
 
 
 def _sure_workload(data: list[Any]) -> Workload:
-    kind, job, step, run, user, dtype, restart = data
-    if not all(isinstance(v, str) for v in (job, step, run, user, dtype)):
+    kind, job, step, run, user, dtype, restart, *rest = data
+    seen = [(name, value) for name, value in (rest[0] if rest else ())]
+    if not all(
+        isinstance(v, str) for v in (job, step, run, user, dtype, *(v for each in seen for v in each))
+    ):
         raise TypeError("journal: a workload's names are text")
-    return Workload(WorkloadKind(kind), job, step, run, user, dtype, _ints([restart], 1)[0])
+    return Workload(
+        WorkloadKind(kind), job, step, run, user, dtype, _ints([restart], 1)[0], identities=identities(seen)
+    )
 
 
 def _to_point(data: list[Any] | None) -> Point | None:
