@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import version
@@ -39,9 +39,13 @@ class NamedSource:
     def __init__(self, source: Source, settings: AgentSettings) -> None:
         self._source = source
         self._settings = settings
+        #: What the scheduler could give out and nothing meters is of the node, too.
+        self.allocations: Sequence[AllocationSource] = ()
 
     def facts(self) -> NodeFacts:
-        return named(self._source.facts(), self._settings)
+        facts = named(self._source.facts(), self._settings)
+        more = [u for source in self.allocations for u in source.unmetered()]
+        return replace(facts, uncovered=(*facts.uncovered, *more)) if more else facts
 
     def read(self, entity: str) -> Reading:
         return self._source.read(entity)
@@ -83,7 +87,7 @@ def run_agent(settings: AgentSettings) -> None:
             _meter(NamedSource(opened, settings), settings, ours, clock)
 
 
-def _meter(source: Source, settings: AgentSettings, ours: str, clock: SystemClock) -> None:
+def _meter(source: NamedSource, settings: AgentSettings, ours: str, clock: SystemClock) -> None:
     """Live: until a signal."""
     from .metrics import AgentView, MetricsServer
 
@@ -97,6 +101,7 @@ def _meter(source: Source, settings: AgentSettings, ours: str, clock: SystemCloc
         first = reader.facts()
         pipeline: Pipeline | None = None
         sources = open_allocations(settings, lambda: pipeline.facts if pipeline else first, clock)
+        source.allocations = sources
         for allocations in sources:
             undo.callback(allocations.close)
         attribution = Attribution(finder, sources, claims)

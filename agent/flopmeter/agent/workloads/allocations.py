@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from flopmeter.contract.usage import Workload
+from flopmeter.contract.usage import Uncovered, Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,10 @@ class AllocationSource(Protocol):
 
         The kubelet does: its list has names and no UID, a cgroup has the UID and no name. Others do nothing.
         """
+        ...
+
+    def unmetered(self) -> tuple[Uncovered, ...]:
+        """GPUs that the scheduler could give out on this node, and that nothing here meters; in a fixed order."""
         ...
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from flopmeter.agent.reading import NodeFacts
 from flopmeter.agent.settings import AgentSettings
 from flopmeter.contract.clock import Clock
-from flopmeter.contract.usage import Workload, WorkloadKind
+from flopmeter.contract.usage import Uncovered, Workload, WorkloadKind
 
 from .allocations import Allocations, AllocationSource
 from .slurm_ask import Asker
@@ -100,6 +100,9 @@ class SlurmSource:
         """See AllocationSource: a job to ask squeue for."""
         if self._asker is not None and workload.kind is WorkloadKind.SLURM:
             self._asker.facts(workload.job)
+
+    def unmetered(self) -> tuple[Uncovered, ...]:
+        return ()  # its files name GPUs that jobs hold, not what the node has
 
     def close(self) -> None:
         self._stop.set()

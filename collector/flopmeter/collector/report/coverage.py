@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from flopmeter.collector.law.events import time_text
-from flopmeter.contract.usage import GapReason
+from flopmeter.contract.usage import GapReason, Uncovered
 
 from .expected import ExpectedNode
 from .fleet import AgentState
@@ -73,7 +73,7 @@ def not_reporting(
 ) -> list[NotReporting]:
     """GPUs known to exist and not reporting, by node.
 
-    `known_since`: (agent id, PCI address of an uncovered card) -> when the collector first heard of it.
+    `known_since`: (agent id, name of an uncovered card) -> when the collector first heard of it.
     `taken_over`: (agent id, entity) -> since when another agent meters it.
     """
     agents = list(agents)
@@ -85,6 +85,11 @@ def not_reporting(
         found += _of_agent(agent, known_since, taken_over, now_unix_ns if gone is None else gone)
     found += _of_list(agents, wanted, now_unix_ns)
     return sorted(found, key=lambda f: (f.node, f.cause, f.what))
+
+
+def name_of(card: Uncovered) -> str:
+    """What tells it from the node's others: its PCI address, or the UUID that the scheduler knows it by."""
+    return card.pci_address or card.model
 
 
 def _of_agent(
@@ -119,7 +124,7 @@ def _of_agent(
         if len(left) < len(inventory.devices):
             return  # its cards are the other agent's to tell of, too
     for card in inventory.uncovered:
-        begun = known_since.get((agent.agent_id, card.pci_address))
+        begun = known_since.get((agent.agent_id, name_of(card)))
         what = f"{card.vendor} {card.model}: {card.reason}"
         missing_ns = 0 if begun is None else max(0, end_unix_ns - begun)
         yield NotReporting(agent.node, Missing.UNCOVERED, 1, begun, what, missing_ns)

@@ -8,7 +8,7 @@ from flopmeter.contract.errors import ContractError
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.usage import GapReason
 
-from .coverage import Booked
+from .coverage import Booked, name_of
 from .fleet import AgentState
 
 if TYPE_CHECKING:
@@ -45,11 +45,11 @@ def taken_over(reader: "Reader", agents: Iterable[AgentState]) -> dict[tuple[str
 
 
 def known_since(reader: "Reader", agents: Iterable[AgentState]) -> dict[tuple[str, str], int]:
-    """(agent id, PCI address of an uncovered card) -> when the first inventory that lists it so was received."""
+    """(agent id, name of an uncovered card) -> when the first inventory that lists it so was received."""
     from flopmeter.collector.encode import decode_inventory
 
     now = {
-        bytes.fromhex(a.agent_id): {card.pci_address for card in a.inventory.uncovered}
+        bytes.fromhex(a.agent_id): {name_of(card) for card in a.inventory.uncovered}
         for a in agents
         if a.inventory is not None and a.inventory.uncovered
     }
@@ -66,8 +66,8 @@ def known_since(reader: "Reader", agents: Iterable[AgentState]) -> dict[tuple[st
         except ContractError:  # an older one that this version cannot read: fsck says so
             continue
         for card in cards:
-            if card.pci_address in wanted:
-                key = (agent_id.hex(), card.pci_address)
+            if name_of(card) in wanted:
+                key = (agent_id.hex(), name_of(card))
                 found[key] = min(received, found.get(key, received))
     return found
 

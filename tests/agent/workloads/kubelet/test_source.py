@@ -26,7 +26,7 @@ from flopmeter.agent.workloads.kubelet.api import Api, Server
 from flopmeter.agent.workloads.kubelet.client import KubeletClient
 from flopmeter.agent.workloads.kubelet.metadata import PodMeta
 from flopmeter.agent.workloads.kubelet.source import KubeletSource, Labels
-from flopmeter.contract.usage import Device, Workload, WorkloadKind
+from flopmeter.contract.usage import Device, Uncovered, Workload, WorkloadKind
 
 G0, G1 = (f"GPU-0000000{n}-aaaa-4bbb-8ccc-00000000000{n}" for n in range(2))
 U1, U2 = (f"{n}f0c3a52-5b3e-4a57-9b4e-0c9c1d2e3f40" for n in (1, 2))
@@ -263,6 +263,13 @@ def test_gpus_that_could_be_given_out_and_nobody_meters_are_said(tmp_path: Path)
     (problem,) = rig.source.problems
     assert problem.why.startswith("could be given out, and is not known: nvidia.com/gpu GPU-99999999-")
     assert problem.why.endswith("no GPU of that UUID is metered here")
+    (unmetered,) = rig.source.unmetered()
+    assert (unmetered.vendor, unmetered.model) == ("NVIDIA", "GPU-99999999-aaaa-4bbb-8ccc-000000000009")
+    rig.facts = replace(FACTS, uncovered=(unmetered,))  # what the node is told of comes back from there
+    assert rig.source.unmetered() == (unmetered,)
+    broken = Uncovered("00000000:19:00.0", "NVIDIA", "", "NVML_ERROR_GPU_IS_LOST")
+    rig.facts = replace(FACTS, uncovered=(broken,))
+    assert rig.source.unmetered() == ()  # it may be that one: not counted twice
     rig.close()
 
 

@@ -14,7 +14,7 @@ work would be booked for another's.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -83,6 +83,12 @@ def meant(resource: str, device_id: str, gpus: Gpus) -> Meant | None:
         entity = gpus.by_index.get(int(match["index"]), "")
         return Meant(entity, shared, "" if entity else "an index that NVML does not have")
     return Meant("", why="a form of id that is not known")
+
+
+def unknown_uuids(device_ids: Iterable[str], gpus: Gpus) -> set[str]:
+    """UUIDs of GPUs and MIG instances among them, replicas or not, that nothing here meters."""
+    found = (match["uuid"].replace("/", "-") for i in device_ids if (match := _UUID.fullmatch(i)))
+    return {uuid for uuid in found if uuid not in gpus.entities}
 
 
 def _by_minor(match: re.Match[str], gpus: Gpus) -> Meant:

@@ -12,10 +12,11 @@ from flopmeter.agent.reading import NodeFacts
 from flopmeter.agent.shipping.backoff import Backoff
 from flopmeter.agent.workloads.allocations import Allocations
 from flopmeter.contract.clock import Clock
-from flopmeter.contract.usage import Workload, WorkloadKind
+from flopmeter.contract.limits import MAX_ENTITIES
+from flopmeter.contract.usage import Uncovered, Workload, WorkloadKind
 
 from .client import KubeletClient
-from .device_ids import Gpus, gpus_of, meant
+from .device_ids import Gpus, gpus_of, meant, unknown_uuids
 from .encode import decode_allocatable, decode_listing
 from .holders import HandOver, PodName, SliceDevice, held
 from .metadata import Found, PodMeta, together
@@ -178,6 +179,7 @@ class KubeletSource:
         self._gpus: tuple[NodeFacts | None, Gpus] = (None, Gpus())
         self._same = 0  # lists without a change
         self._allocatable_due_ns = 0
+        self._unmetered: tuple[str, ...] = ()  # UUIDs
         self._problems: dict[str, tuple[Problem, ...]] = {"list": (), "devices": (), "inventory": ()}
         self._stop = threading.Event()
         self._woken = threading.Event()  # list again soon
@@ -196,6 +198,13 @@ class KubeletSource:
             return workload
         with self._lock:
             return self._names.describe(workload)
+
+    def unmetered(self) -> tuple[Uncovered, ...]:
+        # A GPU that the driver lists and nothing can read is in the inventory already, without its UUID: which of the
+        # two lists has it twice nobody can tell, so then the driver's stands alone.
+        if any(u.vendor == _NVIDIA for u in self._facts().uncovered if u.reason != _UNMETERED):
+            return ()
+        return tuple(Uncovered("", _NVIDIA, uuid, _UNMETERED) for uuid in self._unmetered)
 
     def met(self, entity: str, workload: Workload) -> None:
         if workload.kind is not WorkloadKind.POD:
@@ -320,7 +329,9 @@ class KubeletSource:
         if raw is None:
             return
         gpus = self._known_gpus()
-        ids = [(f"{r} {i}", meant(r, i, gpus)) for r, i in decode_allocatable(raw)]
+        listed = decode_allocatable(raw)
+        self._unmetered = tuple(sorted(unknown_uuids((i for _, i in listed), gpus)))[:MAX_ENTITIES]
+        ids = [(f"{r} {i}", meant(r, i, gpus)) for r, i in listed]
         unknown = [(words, m.why) for words, m in ids if m is not None and not m.entity]
         self._say("inventory", _unresolved("could be given out, and is not known: ", unknown))
 
@@ -338,4 +349,6 @@ def _unresolved(about: str, devices: Iterable[tuple[str, str]]) -> tuple[Problem
 
 
 _MOST_SAID = 32
+_NVIDIA = "NVIDIA"
+_UNMETERED = "the kubelet could give it out, and nothing here meters it"
 _SEE = "see docs/kubernetes.md, Device ids; its time is booked by processes alone"
