@@ -303,6 +303,18 @@ def test_a_year_of_short_jobs_does_not_grow_it() -> None:
     assert named >= {f"r{pid}" for pid in range(1, 2_980)}  # and none was forgotten before it was sealed
 
 
+def test_what_is_only_shown_does_not_grow_either() -> None:
+    """The attributor of /metrics and of `agent top` seals no window."""
+    jobs = {pid: Workload(WorkloadKind.SLURM, job=str(pid), step="0", run=f"r{pid}") for pid in range(3_000)}
+    attributor = Attributor(Finder(dict(jobs)))
+    for pid in jobs:
+        told = attributor.described(reading(pid))
+        assert told is not None
+        assert told.run == f"r{pid}"
+    assert len(attributor._known) <= MAX_KNOWN + 20
+    assert len(attributor._places) <= MAX_KNOWN + 20
+
+
 def test_this_very_process() -> None:
     own = Process(os.getpid())
     attributor = Attributor(ProcFinder())

@@ -187,9 +187,7 @@ class NodeView:
         for item in items:
             if isinstance(item, Reading):
                 if item.entity in self._views:
-                    holding = UNKNOWN if item.error else self._attributor.attribute(item)
-                    if holding.workload is not None:
-                        holding = holding._replace(workload=self._attributor.describe(holding.workload))
+                    holding = UNKNOWN if item.error else self._attributor.shown(item)
                     shown[item.entity] = self._views[item.entity].update(item, holding)
             elif item.kind in (HappeningKind.REBOOT, HappeningKind.DRIVER_RELOAD):
                 self._views = {}

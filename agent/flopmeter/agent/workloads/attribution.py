@@ -127,10 +127,21 @@ class Attributor:
             return last.holding
         return last.holding._replace(parts=_shares(last.whose, processes))
 
+    def shown(self, reading: Reading) -> Holding:
+        """For eyes, of an attributor that meters nothing: the workload with all that is known of it.
+
+        No window is sealed there, so what holds nothing by the newest readings is forgotten here.
+        """
+        holding = self.attribute(reading)
+        if holding.workload is not None:
+            holding = holding._replace(workload=self.describe(holding.workload))
+        self.forget_all_but(w for last in self._last.values() for held in last.whose for w in held)
+        self.remarks.clear()
+        return holding
+
     def described(self, reading: Reading) -> Workload | None:
-        """For eyes: the workload of a reading, with all that is known of it."""
-        workload = self.attribute(reading).workload
-        return None if workload is None else self.describe(workload)
+        """As `shown`."""
+        return self.shown(reading).workload
 
     def describe(self, workload: Workload) -> Workload:
         """`workload`, as `attribute` named it, with all that is known of it by now."""
