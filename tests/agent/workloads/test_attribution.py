@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 
 import pytest
-from metering import JOB_A, JOB_B, SECOND, Gpu, device, meter
+from metering import JOB_A, JOB_B, SECOND, Gpu, device, facts, meter, rows
 
 from flopmeter.agent.reading import Process, Reading
 from flopmeter.agent.workloads.allocations import Allocations
@@ -12,7 +12,7 @@ from flopmeter.agent.workloads.attribution import NO_HOST_PIDS, UNSEEN_NS, Attri
 from flopmeter.agent.workloads.known import MAX_KNOWN
 from flopmeter.agent.workloads.processes import ProcFinder
 from flopmeter.contract.ids import check_label
-from flopmeter.contract.usage import IDLE, UNATTRIBUTED, NoticeKind, Workload, WorkloadKind
+from flopmeter.contract.usage import IDLE, UNATTRIBUTED, Measured, NoticeKind, Workload, WorkloadKind
 
 A, B = Workload(WorkloadKind.SLURM, job="1", step="0"), Workload(WorkloadKind.SLURM, job="2", step="0")
 ALLOCATED_A, ALLOCATED_B = Workload(WorkloadKind.SLURM, job="1"), Workload(WorkloadKind.SLURM, job="2")
@@ -301,6 +301,32 @@ def test_a_year_of_short_jobs_does_not_grow_it() -> None:
         named |= {w.run for s in agent.observe(found) for w in s.batch.workloads}
     assert len(attributor._known) <= MAX_KNOWN + 20
     assert named >= {f"r{pid}" for pid in range(1, 2_980)}  # and none was forgotten before it was sealed
+
+
+def test_who_shares_a_gpu_is_remembered_however_many_come_and_go_on_another() -> None:
+    """Two trainings of one job step have keys by who came first: forgotten, they would change places."""
+    shared = {
+        1: Workload(WorkloadKind.SLURM, "7", "0", run="a"),
+        2: Workload(WorkloadKind.SLURM, "7", "0", run="b"),
+    }
+    others = {pid: Workload(WorkloadKind.SLURM, job=str(pid), step="0") for pid in range(10, 2_010)}
+    node = facts(device(0), device(1))
+    agent = meter(node, attributor=Attributor(Finder({**shared, **others})), window=10 * SECOND)
+    one, two = (d.entity for d in node.devices)
+    gpus, sealed = (Gpu(), Gpu()), []
+    for second in range(60):
+        for gpu in gpus:
+            gpu.run(SECOND, {249: 900})
+        pids = (1,) if second < 5 else (1, 2) if second < 30 else (2, 1)  # another order of the driver's
+        held = tuple(Process(pid, pid, 50.0) for pid in pids)
+        t = (100 + second) * SECOND
+        sealed += agent.observe(gpus[0].reading(t, entity=one, workload=None, processes=held))
+        many = tuple(Process(10 + (second * 50 + i) % 2_000, 1) for i in range(50))
+        sealed += agent.observe(gpus[1].reading(t, entity=two, workload=None, processes=many))
+    parts = [(w.run, u.sm_elapsed_cycles) for w, u in rows(sealed, one) if not u.measured & Measured.OTHERS]
+    of_b = sum(cycles for run, cycles in parts if run == "b")
+    whole = sum(cycles for _, cycles in parts)
+    assert of_b * 49 * 2 == whole * 45  # half of 45 intervals of 49
 
 
 def test_what_is_only_shown_does_not_grow_either() -> None:

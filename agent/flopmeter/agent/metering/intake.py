@@ -90,7 +90,10 @@ class Intake(Epochs):
 
     def sealed(self) -> None:
         """A window is closed: who holds nothing any more need not be remembered."""
-        self._attributor.forget_all_but(w for held in self.holders().values() for w in held)
+        held = {workload for several in self.holders().values() for workload in several}
+        for track in self.tracks.values():
+            held.update(track.sharers)
+        self._attributor.forget_all_but(held)
 
     # ---- readings ------------------------------------------------------------------------------
 
