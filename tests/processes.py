@@ -4,7 +4,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 COMMAND = Path(sys.executable).with_name("flopmeter")
@@ -37,3 +38,19 @@ def wait_for(what: str, condition: Callable[[], object], timeout: float = 90.0) 
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
         time.sleep(0.01)
+
+
+@contextmanager
+def serving(tmp_path: Path, *args: str) -> Iterator[tuple[str, Path]]:
+    """`flopmeter collector serve` as a process; gives its address and store."""
+    store, log = tmp_path / "named.sqlite", tmp_path / "collector.log"
+    process = start(
+        "collector", "serve", "--store", store, "--listen", "127.0.0.1:0", "--http", "", *args, log=log
+    )
+    try:
+        wait_for("collector listens", lambda: "listening on" in log.read_text(), 30)
+        line = next(line for line in log.read_text().splitlines() if "listening on" in line)
+        yield line.split("listening on ")[1].split(",")[0], store
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0

@@ -1,5 +1,8 @@
-"""A training process that declares, a real agent beside it: the claim stands in the signed record of what it ran."""
+"""A training process that declares, a real agent and a real collector: the claim stands in the signed record of what it
+ran, names the run in the books, and stands beside the counters there.
+"""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from fakenvml.driver import COMPILER, NO_COMPILER, build
-from processes import start, wait_for
+from processes import flopmeter, serving, start, wait_for
 
 from flopmeter.agent.declare import SOCKET_VARIABLE
 from flopmeter.agent.shipping.spool import Spool
@@ -40,7 +43,24 @@ def batches(state: Path) -> list[Batch]:
     return [decode_batch(parse_record(record).payload) for record in records]
 
 
-def test_what_training_code_declares_stands_in_the_record(tmp_path: Path) -> None:
+def test_what_training_code_declares_stands_in_the_record_and_beside_the_counters(tmp_path: Path) -> None:
+    with serving(tmp_path, "--admit-new") as (address, store):
+        declare_and_meter(tmp_path, address)
+        shown = flopmeter("runs", "show", "llama-70b", "--store", store, "--json")
+        assert shown.returncode == 0, shown.stderr
+        checked = flopmeter("collector", "fsck", "--store", store)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+    run = json.loads(shown.stdout)
+    assert run["rule"] == "label"
+    assert run["identities"]["env:WANDB_RUN_ID"] == ["3kq9z1ab"]
+    claimed = run["progress"]
+    assert int(claimed["tokens"]) >= 1_000_000
+    assert claimed["dtype"] == "fp8"
+    assert int(claimed["measured"]["point"]) > 0
+    assert claimed["mfu"] is not None
+
+
+def declare_and_meter(tmp_path: Path, address: str) -> None:
     path, log, script = tmp_path / "declare.sock", tmp_path / "agent.log", tmp_path / "machine.nvml"
     environ = {**os.environ, SOCKET_VARIABLE: str(path), "SECRET_KEY": "hunter2", "WANDB_RUN_ID": "3kq9z1ab"}
     environ.pop("FLOPMETER_RUN", None)
@@ -59,7 +79,18 @@ def test_what_training_code_declares_stands_in_the_record(tmp_path: Path) -> Non
             f.write(f"@{time.clock_gettime_ns(time.CLOCK_BOOTTIME)} gpu g0 procs={training.pid}\n")
         driver = {"LD_LIBRARY_PATH": str(build().parent), "FAKENVML_SCRIPT": str(script)}
         state = tmp_path / "state"
-        args = ["--source", "nvml", "--state", str(state), "--tick", "250ms", "--window", "1s"]
+        args = [
+            "--source",
+            "nvml",
+            "--state",
+            str(state),
+            "--tick",
+            "250ms",
+            "--window",
+            "1s",
+            "--collector",
+            address,
+        ]
         agent = start("agent", "run", *args, "--declare-socket", str(path), log=log, environ=driver)
         try:
             wait_for("the agent listens", path.is_socket)

@@ -5,8 +5,6 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from typing import Any
 import pytest
 import trace_lines
 from books_dump import dump
-from processes import COMMAND, flopmeter, start, wait_for
+from processes import COMMAND, flopmeter, serving, start, wait_for
 from trace_lines import entity, header, hmma_cycles, reading, steady, write
 
 pytestmark = pytest.mark.e2e
@@ -37,22 +35,6 @@ def small(document: dict[str, Any]) -> dict[str, Any]:
     (run,) = document["runs"]
     assert run["run"] == "small"
     return run
-
-
-@contextmanager
-def collector(tmp_path: Path, *args: str) -> Iterator[tuple[str, Path]]:
-    """`flopmeter collector serve` as a process; gives its address and store."""
-    store, log = tmp_path / "named.sqlite", tmp_path / "collector.log"
-    process = start(
-        "collector", "serve", "--store", store, "--listen", "127.0.0.1:0", "--http", "", *args, log=log
-    )
-    try:
-        wait_for("collector listens", lambda: "listening on" in log.read_text(), 30)
-        line = next(line for line in log.read_text().splitlines() if "listening on" in line)
-        yield line.split("listening on ")[1].split(",")[0], store
-    finally:
-        process.terminate()
-        assert process.wait(30) == 0
 
 
 def test_totals_are_those_put_in(trace: Path) -> None:
@@ -183,7 +165,7 @@ def test_an_address_that_cannot_be_one(trace: Path, address: str) -> None:
 
 
 def test_a_collector_that_does_not_admit_us(trace: Path, tmp_path: Path) -> None:
-    with collector(tmp_path) as (address, _):
+    with serving(tmp_path) as (address, _):
         done = flopmeter("replay", trace, "--collector", address)
     assert done.returncode == 3
     assert "unknown agent" in done.stderr
@@ -192,7 +174,7 @@ def test_a_collector_that_does_not_admit_us(trace: Path, tmp_path: Path) -> None
 
 def test_into_a_named_collector(trace: Path, tmp_path: Path) -> None:
     """Its books equal those of a replay's own collector; what is printed are this trace's totals."""
-    with collector(tmp_path, "--admit-new") as (address, store):
+    with serving(tmp_path, "--admit-new") as (address, store):
         printed = replayed(trace, "--collector", address, "--state", tmp_path / "state")
     assert int(small(printed)["by_pipe"]["hmma"]["sm_cycles"]) == 2 * hmma_cycles(150)
     assert dump(store) == dump(tmp_path / "state/collector/books.sqlite")
