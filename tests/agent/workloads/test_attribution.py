@@ -12,7 +12,15 @@ from flopmeter.agent.workloads.attribution import NO_HOST_PIDS, UNSEEN_NS, Attri
 from flopmeter.agent.workloads.known import MAX_KNOWN
 from flopmeter.agent.workloads.processes import ProcFinder
 from flopmeter.contract.ids import check_label
-from flopmeter.contract.usage import IDLE, UNATTRIBUTED, Measured, NoticeKind, Workload, WorkloadKind
+from flopmeter.contract.usage import (
+    IDLE,
+    UNATTRIBUTED,
+    Measured,
+    NoticeKind,
+    Uncovered,
+    Workload,
+    WorkloadKind,
+)
 
 A, B = Workload(WorkloadKind.SLURM, job="1", step="0"), Workload(WorkloadKind.SLURM, job="2", step="0")
 ALLOCATED_A, ALLOCATED_B = Workload(WorkloadKind.SLURM, job="1"), Workload(WorkloadKind.SLURM, job="2")
@@ -51,6 +59,9 @@ class Scheduler:
 
     def met(self, entity: str, workload: Workload) -> None:
         self.met_with.append((entity, workload))
+
+    def unmetered(self) -> tuple[Uncovered, ...]:
+        return ()
 
     def close(self) -> None:
         pass

@@ -328,6 +328,27 @@ def test_it_runs_until_closed(folder: Path, tmp_path: Path) -> None:
     assert not {t.name for t in threading.enumerate()} & {"slurm-mapping", "slurm-ask"}
 
 
+def test_the_first_look_is_taken_when_it_has_started(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first reading ends the time in which the agent was down: a job that waits then is named already."""
+    (folder / A).write_text("4711\n")
+    ours = SlurmSource(lambda: NODE, SystemClock(), directory=str(folder))
+    look, slow = ours.look, threading.Event()
+
+    def late() -> None:
+        slow.wait(0.2)
+        look()
+
+    monkeypatch.setattr(ours, "look", late)
+    ours.start(wait_s=60)
+    try:
+        found = ours.latest()
+        assert found is not None
+        assert [w.job for w in found.by_entity[A]] == ["4711"]
+    finally:
+        slow.set()
+        ours.close()
+
+
 def test_a_directory_that_hangs_holds_nobody_up(
     folder: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

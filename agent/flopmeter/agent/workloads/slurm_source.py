@@ -31,6 +31,9 @@ STALE_NS = 10_000_000_000
 REMEMBERED_NS = 600_000_000_000
 MAX_REMEMBERED = 4_096
 _CLOSE_S = 1.0
+#: The start waits so long for the first look; a directory that hangs is gone on without.
+_FIRST_S = 2.0
+_MAPPING = "slurm-mapping"
 
 
 class _Known(NamedTuple):
@@ -64,17 +67,24 @@ class SlurmSource:
         self._names: tuple[NodeFacts, GpuNames] | None = None
         self._troubles: frozenset[str] = frozenset()
         self._stop = threading.Event()
+        self._looked = threading.Event()  # once, whatever was there
         self._threads: list[threading.Thread] = []
 
-    def start(self) -> None:
+    def start(self, wait_s: float = 0.0) -> None:
+        """Begin the threads; give the first look at the directory so long.
+
+        The first reading ends the time in which the agent was down. That was a job's only if it is named again.
+        """
         for name, turn in (
-            ("slurm-mapping", self.look if self._directory else None),
+            (_MAPPING, self.look if self._directory else None),
             ("slurm-ask", self._asker.turn if self._asker else None),
         ):
             if turn is not None:
                 thread = threading.Thread(target=self._turn, args=(name, turn), name=name, daemon=True)
                 thread.start()
                 self._threads.append(thread)
+        if self._directory is not None:
+            self._looked.wait(wait_s)
 
     # ---- AllocationSource: from memory, from any thread -------------------------------------------
 
@@ -182,6 +192,8 @@ class SlurmSource:
                 if said != repr(e):
                     said = repr(e)
                     log.exception("%s: a defect; it goes on, and what it knew grows stale", name)
+            if name == _MAPPING:
+                self._looked.set()
             self._stop.wait(self._tick_ns / 1e9)
 
 
@@ -199,5 +211,5 @@ def slurm_source(
         asker = Asker(settings.slurm_squeue, settings.slurm_squeue_period, clock)
     directory = settings.slurm_job_mapping_dir
     source = SlurmSource(node, clock, directory=directory, asker=asker, tick_ns=settings.tick)
-    source.start()
+    source.start(wait_s=_FIRST_S)
     return source

@@ -456,6 +456,36 @@ def test_live_from_the_settings(
     assert not [t for t in threading.enumerate() if t.name in ("kubelet", "kubernetes-api")]
 
 
+def test_the_first_list_is_there_when_it_has_started(rig: Rig) -> None:
+    """The first reading ends the time in which the agent was down: without the list that would be nobody's."""
+    rig.kubelet.say(gpu_pod("ml", "a", G0))
+    asked = threading.Event()
+    told = rig.kubelet.answer
+    assert isinstance(told, bytes)
+
+    def answer() -> bytes:
+        asked.wait(0.2)
+        return told
+
+    rig.kubelet.answer = answer
+    rig.source.start(wait_s=60)
+    try:
+        assert rig.jobs() == {G0: ["ml/a"]}
+    finally:
+        asked.set()
+        rig.source.close()
+
+
+def test_a_kubelet_that_is_not_there_holds_no_start_up(rig: Rig) -> None:
+    rig.kubelet.stop()
+    rig.source.start(wait_s=600)  # the first failure ends it
+    try:
+        assert rig.source.latest() is None
+        assert rig.source.problems
+    finally:
+        rig.source.close()
+
+
 def test_without_the_setting_there_is_no_source() -> None:
     def never() -> NodeFacts:
         raise AssertionError

@@ -27,7 +27,7 @@ def kubelet_source(
     """
     if not settings.kubelet:
         return None
-    from .client import KubeletClient
+    from .client import DEADLINE_S, KubeletClient
     from .source import KubeletSource
 
     api = None
@@ -42,5 +42,5 @@ def kubelet_source(
     source = KubeletSource(
         KubeletClient(settings.kubelet), facts, clock, rng=SystemRandom(), period_s=period_s, api=api
     )
-    source.start()
+    source.start(wait_s=DEADLINE_S)
     return source

@@ -183,6 +183,7 @@ class KubeletSource:
         self._problems: dict[str, tuple[Problem, ...]] = {"list": (), "devices": (), "inventory": ()}
         self._stop = threading.Event()
         self._woken = threading.Event()  # list again soon
+        self._asked = threading.Event()  # once, whatever came
         self._threads: list[threading.Thread] = []
 
     # From any thread, at once.
@@ -222,7 +223,11 @@ class KubeletSource:
         asked = (self._labels.problem,) if self._labels is not None and self._labels.problem else ()
         return (*asked, *(problem for several in self._problems.values() for problem in several))
 
-    def start(self) -> None:
+    def start(self, wait_s: float = 0.0) -> None:
+        """Begin the threads; give the first list so long to come, or to fail.
+
+        The first reading ends the time in which the agent was down. That was a pod's only if it is named again.
+        """
         steps: list[tuple[str, Callable[[], float], Callable[[float], bool]]]
         steps = [("kubelet", self.poll, self._pause)]
         if self._labels is not None:
@@ -231,6 +236,7 @@ class KubeletSource:
             thread = threading.Thread(target=self._run, args=(step, pause), name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
+        self._asked.wait(wait_s)
 
     def close(self) -> None:
         self._stop.set()
@@ -255,6 +261,8 @@ class KubeletSource:
         except KubernetesError as e:
             self._say("list", (Problem(str(e), e.hint),))
             return max(self._period_s, self._backoff.next_s())
+        finally:
+            self._asked.set()
         self._backoff.reset()
         self._say("list", ())
         return self._period_s if self._same < BUSY_LISTS else QUIET_PERIOD_S
