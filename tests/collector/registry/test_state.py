@@ -3,6 +3,7 @@
 from dataclasses import replace
 from fractions import Fraction
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from registry_entries import HOURS, JOBS, RUNS, STEPS, entries, entry, histories
@@ -69,6 +70,20 @@ def test_one_more_entry_is_the_registry_of_all(made: list[Entry]) -> None:
         whole = Registry.of(made[:number])
         assert answers(registry) == answers(whole)
         assert (registry.entries, registry.in_force) == (whole.entries, whole.in_force)
+
+
+def test_each_further_tag_is_not_the_work_of_all_before(monkeypatch) -> None:
+    """fsck and a new tag ask for a run's tags after every entry: 20,000 of them are said in a year."""
+    *said, last = entries(
+        Tag("r1", Purpose.PRETRAINING), Tag("r2", Purpose.RL), Tag("r1", Purpose.PRETRAINING)
+    )
+    registry = Registry.of(said)
+    assert [e.number for e in registry.tag_entries("r1")] == [1]
+    monkeypatch.setattr(Registry, "_all", lambda *_: pytest.fail("worked out anew from all entries"))
+    grown = registry.plus(last)
+    assert [e.number for e in grown.tag_entries("r1")] == [1, 3]
+    assert [e.number for e in grown.tag_entries("r2")] == [2]
+    assert [e.number for e in registry.tag_entries("r1")] == [1]
 
 
 def test_the_empty_registry_leaves_everything_to_the_rules_and_counts_all() -> None:

@@ -72,6 +72,9 @@ class Registry:
         for name, kind in _MADE_OF.items():
             if name in self.__dict__ and not isinstance(entry.statement, kind):
                 grown.__dict__[name] = self.__dict__[name]
+        if "_tags" in self.__dict__ and isinstance(entry.statement, Tag):
+            tag = entry.statement
+            grown.__dict__["_tags"] = self._tags | {tag.run: [*self._tags.get(tag.run, ()), (entry, tag)]}
         return grown
 
     @cached_property
