@@ -232,6 +232,23 @@ def test_processes_of_other_pid_namespaces(monkeypatch, link, processes, here, e
     assert diagnosis.exit_code == (1 if expected else 0)
 
 
+@pytest.mark.parametrize(
+    ("link", "here", "why", "change"),
+    [
+        ("pid:[4026531836]", True, "hidepid", "gid="),
+        ("pid:[4026532500]", True, "a PID namespace of its own", "hostPID"),
+        ("pid:[4026531836]", False, "", ""),
+    ],
+)
+def test_processes_that_proc_hides(monkeypatch, link, here, why, change):
+    """What /proc shows with hidepid=2 to a user without rights: not even process 1."""
+    monkeypatch.setattr(os, "readlink", {"/proc/self/ns/pid": link}.__getitem__)
+    monkeypatch.setattr(os.path, "isdir", lambda path: path != "/proc/1")
+    values = {"cycles": True, "processes": (Process(4711, 0),), **CLOCK}
+    said = to_json(diagnose(H100, here=here, GPU_1=values))["findings"]
+    assert [(why in one["why"], change in one["change"]) for one in said] == [(True, True)] * bool(why)
+
+
 def test_an_exporter_alone_tells_no_processes(monkeypatch):
     monkeypatch.setattr(os, "readlink", {"/proc/self/ns/pid": "pid:[4026531836]"}.__getitem__)
     (said,) = to_json(diagnose(A100, source="dcgm", here=True, GPU_1=without()))["findings"]

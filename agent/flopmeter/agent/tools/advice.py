@@ -204,7 +204,12 @@ def _change_for(error: str) -> str:
 
 
 def of_node(
-    facts: NodeFacts, *, own_pid_namespace: bool, unseen_processes: bool, no_processes: bool
+    facts: NodeFacts,
+    *,
+    own_pid_namespace: bool,
+    unseen_processes: bool,
+    no_processes: bool,
+    hidden_processes: bool = False,
 ) -> list[Advice]:
     """Of the node as a whole, and of where the agent stands on it."""
     found: list[Advice] = []
@@ -215,7 +220,14 @@ def of_node(
                 "let the agent load libnvidia-ml.so.1 beside the exporter",
             )
         )
-    if own_pid_namespace or unseen_processes:
+    if hidden_processes and not own_pid_namespace:
+        found.append(
+            Advice(
+                "/proc hides other users' processes (hidepid): what they run stays unattributed",
+                "mount /proc with gid= of a group, and put the agent's user into it (SupplementaryGroups=)",
+            )
+        )
+    elif own_pid_namespace or unseen_processes:
         said = (
             "the agent has a PID namespace of its own" if own_pid_namespace else "processes are not in /proc"
         )

@@ -103,6 +103,7 @@ def examine(rounds: Rounds, *, here: bool = False) -> Diagnosis:
         facts,
         own_pid_namespace=here and not _host_pids(),
         unseen_processes=here and unseen,
+        hidden_processes=here and not os.path.isdir("/proc/1"),  # noqa: PTH112 - of /proc; every kernel has a first one
         no_processes=here and not told and any(shown.error is None for shown, _ in last.values()),
     )
     return Diagnosis(facts, tuple(found + missing), tuple(node))

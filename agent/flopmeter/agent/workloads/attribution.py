@@ -27,7 +27,7 @@ UNSEEN_NS = 10_000_000_000
 _MOST_TOLD = 256
 NO_HOST_PIDS = (
     "the processes that the driver names are not in /proc: expected the host's PID namespace "
-    "(hostPID: true, --pid=host)"
+    "(hostPID: true, --pid=host), and no hidepid on /proc"
 )
 
 
