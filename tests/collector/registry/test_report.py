@@ -174,10 +174,24 @@ def test_lineage_both_ways(store):
         {
             "relation": "fine-tunes",
             "parent": "llama",
+            "known": True,
             "external": {"flop": {"lower": "7", "point": "8", "upper": "9"}, "source": "model card"},
         }
     ]
     assert lineage["stood_on_by"] == ["llm-7-chat"]
+
+
+def test_a_parent_whose_jobs_went_to_another_run_is_said_to_add_nothing(store):
+    """The link names what is empty now: the total is smaller by it, and the reader has to hear that."""
+    told(store, Declare("b", owner="ada"), Link("b", Relation.CONTINUES, "slurm:c1/4712"))
+    (parent,) = report(store, "b")["lineage"]["parents"]
+    assert parent["known"]
+    assert "nothing is known" not in report_view(report(store, "b"), Paint(colour=False, width=200))
+    told(store, Assign(STRAY, "llm-7"))
+    (parent,) = report(store, "b")["lineage"]["parents"]
+    assert not parent["known"]
+    said = "continues slurm:c1/4712: nothing is known of it, and nothing added"
+    assert said in report_view(report(store, "b"), Paint(colour=False, width=200))
 
 
 def test_corrections_are_what_was_said_anew_or_taken_back(store):

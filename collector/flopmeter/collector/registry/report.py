@@ -202,6 +202,8 @@ def _lineage(asked: Asked) -> dict[str, Any]:
             {
                 "relation": link.relation.value,
                 "parent": link.parent,
+                # whether the books or anybody's word have a figure of it: else it adds nothing to any total
+                "known": bool(asked.counting.shares(link.parent)),
                 "external": None
                 if link.parent not in externals
                 else {

@@ -145,6 +145,8 @@ class _Page:
         for p in lineage["parents"]:
             e = p["external"]
             known = f": {_figure(e['flop'])}, by {e['source']}" if e is not None else ""
+            if not p["known"]:
+                known = ": nothing is known of it, and nothing added; if its jobs are of another run now, link that"
             self._text(f"{p['relation']} {p['parent']}{known}")
         if lineage["stood_on_by"]:
             self._text(f"stood on by {', '.join(lineage['stood_on_by'])}")
