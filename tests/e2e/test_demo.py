@@ -91,7 +91,7 @@ def test_the_story_is_told(full: dict[str, Any]) -> None:
     assert {r["run"]: r["rule"] for r in full["runs"]} == {
         PRETRAIN: "label",
         FINETUNE: "label",
-        "slurm:demo/88121": "job",
+        "slurm:demo/88121": "slurm-id",
     }
     assert fleet["idle_device_seconds"] > 0
     assert fleet["unattributed_device_seconds"] > 0
