@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flopmeter.collector.figures import Model
 from flopmeter.collector.ingest.silence import is_silent, silent_after_ns
@@ -112,7 +112,7 @@ class EventCheck:
         for number, e in enumerate(self.events, 1):
             self._check_row(number, e)
             if e.type in _THRESHOLD_TYPES:
-                self._before.setdefault(e.since_position - 1, []).append(e)
+                self._before.setdefault(self._last_false(e), []).append(e)
                 self._at.setdefault(e.position, []).append(e)
             elif e.type == AGENT_SILENT:
                 self._silences.setdefault(e.position, []).append(e)
@@ -183,15 +183,29 @@ class EventCheck:
             return None
         return regime
 
+    @staticmethod
+    def _said(e: StoredEvent) -> Any:
+        return json.loads(e.data).get("entries", "0")
+
     def _entries(self, e: StoredEvent) -> int:
         """Up to which entry the event says that it was judged. Raises Difference if none of its commit's."""
-        said = json.loads(e.data).get("entries", "0")
+        said = self._said(e)
         here = self._standings.applied_at(e.position)
         # A commit of no record judges by what was said since, at the position that the commit before left.
         allowed = [here, *self._standings.new_at(e.position + 1)]
         if said not in map(str, allowed):
             raise Difference("events", e.name, "data.entries", " or ".join(map(str, allowed)), said)
         return int(said)
+
+    def _last_false(self, e: StoredEvent) -> int:
+        """The position at which the event did not hold yet, under what had been said before its commit.
+
+        A commit of no record follows the whole one before it: what held halfway through that was never judged.
+        """
+        alone = e.since_position == e.position and self._said(e) in map(
+            str, self._standings.new_at(e.position + 1)
+        )
+        return e.position if alone else e.since_position - 1
 
     def _keys(self, run: str, entries: int, regime: Regime, at_unix_ns: int) -> dict[str, NewEvent]:
         stands = self._standings.of(run, entries, [regime])
