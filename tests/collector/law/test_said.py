@@ -259,6 +259,34 @@ def test_a_teachers_training_does_not_count_for_the_eu(lab):
     lab.good()
 
 
+def test_a_label_that_bears_an_external_models_name_hides_nothing_of_either(lab):
+    """The model can be declared before anybody labels a job so: what is metered under that name counts all the same."""
+    lab.book(A)
+    lab.say(External("x", Figure(5, 6, 7), "its model card"))
+    assert lab.book(job("9", "x"), windows=2) == []
+    assert lab.book(job("9", "x")) == [("x", BROAD.id, "crossed")]
+    executed = lab.executed()
+    assert executed["x"] == 3 * executed["a"]
+    assert lab.countable() == {"a": executed["a"], "x": executed["x"] + 6}
+    (purpose,) = lab.runs()["x"]["purposes"]
+    assert purpose["flop"]["point"] == str(executed["x"])
+    lab.say(Link("a", Relation.CONTINUES, "x"))
+    assert lab.look() == [CROSSED]
+    assert lab.countable()["a"] == executed["a"] + executed["x"] + 6
+    lab.good()
+
+
+def test_what_held_halfway_through_a_commit_was_never_judged(lab):
+    """Crossed within one commit, taken back by a tag with no record behind it: undetermined for the first time then."""
+    assert lab.book(A, windows=3) == [CROSSED]
+    half = Fraction(1, 2)
+    lab.say(Tag("a", Purpose.RECOMPUTATION, fraction=half, evidence=("https://lab.example/config",)))
+    lab.look()
+    with reading(lab.path) as reader:
+        assert [e["type"] for e in reader.events()] == ["threshold.crossed", "threshold.undetermined"]
+    lab.good()
+
+
 def test_an_external_ancestor_counts_by_its_declared_figure(lab, window):
     lab.book(A)
     lab.say(External("base-7b", Figure(window, 2 * window, 3 * window), "its model card"))

@@ -68,12 +68,10 @@ class _Live(Counting):
         self._judge = judge
         self._priced: dict[str, list[Share]] = {}
 
-    def shares(self, run: str) -> list[Share]:
+    def work(self, run: str) -> list[Share]:
         found = self._priced.get(run)
         if found is None:
-            external = run in self.registry.externals
-            found = super().shares(run) if external else self._judge.shares(run)
-            self._priced[run] = found
+            found = self._priced[run] = self._judge.shares(run)
         return found
 
 
@@ -261,7 +259,7 @@ class Judge:
 
     def _executed(self, name: str, state: _Run, live: _Live) -> tuple[Figure, Figure]:
         if len(state.tallies) == 1:
-            (share,) = live.shares(name)
+            (share,) = live.work(name)
             return share.flop, share.integer_ops
         whole = Tally()
         for tally in state.tallies.values():

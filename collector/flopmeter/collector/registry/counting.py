@@ -7,9 +7,13 @@ from flopmeter.collector.law.countable import Ancestor, Countable, Share, counta
 from flopmeter.collector.law.profiles import Profile
 from flopmeter.contract.w_table import WTable
 
+from .entries import Relation
 from .lineage import Lineage
 from .shares import Row, shares, tallies
 from .state import Registry
+
+#: How a run stands on the external model whose name a label gave it.
+NAMESAKE = ("bears the name of an external model",)
 
 
 class Counting:
@@ -30,18 +34,19 @@ class Counting:
         self._table = table
         self._shares: dict[str, list[Share]] = {}
 
-    def shares(self, run: str) -> list[Share]:
-        """The run's own work; of an external model its declared figure."""
+    def work(self, run: str) -> list[Share]:
+        """What the books hold of the run."""
         found = self._shares.get(run)
         if found is None:
-            external = self.registry.externals.get(run)
-            if external is not None:
-                found = [Share(None, external.flop)]
-            else:
-                work = tallies(self.registry, run, self._rows(run))
-                found = shares(work, self._models, self._table)
-            self._shares[run] = found
+            work = tallies(self.registry, run, self._rows(run))
+            found = self._shares[run] = shares(work, self._models, self._table)
         return found
+
+    def shares(self, run: str) -> list[Share]:
+        """The run's own work; of an external model its declared figure. Of a run that a label called like one, both:
+        nobody's word may hide what was metered, and no label what was declared.
+        """
+        return [*self.work(run), *self._declared(run)]
 
     def countable(self, run: str, profile: Profile, *, without: Collection[str] = ()) -> Countable:
         """What `profile` counts of the run and of what it stands on, `without` some of that."""
@@ -49,4 +54,11 @@ class Counting:
             Ancestor(r.name, r.ruling, r.path, tuple(self.shares(r.name)))
             for r in self.lineage.ancestors(run, profile, without=without)
         ]
-        return countable(profile, self.shares(run), above)
+        own, declared = self.work(run), self._declared(run)
+        if own and declared:
+            above.append(Ancestor(run, profile.relations[Relation.CONTINUES], NAMESAKE, tuple(declared)))
+        return countable(profile, own or declared, above)
+
+    def _declared(self, name: str) -> list[Share]:
+        external = self.registry.externals.get(name)
+        return [] if external is None else [Share(None, external.flop)]

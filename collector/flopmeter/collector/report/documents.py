@@ -113,7 +113,7 @@ def run_document(
         },
         "accuracy": _accuracy(figures),
         "nominal_sparse_flop": str(figures.nominal_sparse_flop),
-        "purposes": [_purpose(share) for share in counting.shares(rows.run)],
+        "purposes": [_purpose(share) for share in counting.work(rows.run)],
         "countable": {r.id: _countable(r, stands.of(r), figures) for r in of_runs},
         "by_pipe": {
             name: {
