@@ -287,6 +287,18 @@ def test_what_held_halfway_through_a_commit_was_never_judged(lab):
     lab.good()
 
 
+def test_a_run_that_a_job_was_assigned_to_stands_without_its_declaration(lab):
+    """The declaration is taken back, the job stays: what is said of the run afterwards was admissible, for fsck too."""
+    lab.book(A, C)
+    lab.say(Declare("new", owner="ada"))
+    lab.say(Assign(key("3"), "new"))
+    lab.say(Retract(1))
+    lab.say(Tag("new", Purpose.PRETRAINING))
+    lab.look()
+    assert set(lab.executed()) == {"a", "new"}
+    lab.good()
+
+
 def test_an_external_ancestor_counts_by_its_declared_figure(lab, window):
     lab.book(A)
     lab.say(External("base-7b", Figure(window, 2 * window, 3 * window), "its model card"))

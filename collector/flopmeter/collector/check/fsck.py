@@ -18,7 +18,7 @@ from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.registry.chain import check_chain
 from flopmeter.collector.registry.checks import Known, KnownJob
 from flopmeter.collector.registry.codec import to_entry
-from flopmeter.collector.registry.entries import Entry, External, JobKey
+from flopmeter.collector.registry.entries import Assign, Entry, External, JobKey
 from flopmeter.collector.report.queries import Reader, reading
 from flopmeter.collector.store.base import Noted
 from flopmeter.collector.store.entries import SELECT, entry_rows
@@ -241,13 +241,20 @@ def _entries(reader: Reader, books: Rederivation) -> int:
     Of runs and jobs that an entry names it is only asked whether the books ever held them: a run that weak evidence
     had named may be gone by now, and one that was named after a model came later.
     """
-    runs = frozenset(books.runs)
+    runs = set(books.runs)
     jobs: dict[JobKey, set[str]] = {}
     for span in books.spans.values():
         jobs.setdefault(JobKey(*span.job), set()).add(span.step)
-    known = Known(runs, {job: KnownJob(steps, runs) for job, steps in jobs.items()})
+    books_known = Known(runs, {job: KnownJob(steps, runs) for job, steps in jobs.items()})
+    given: list[str] = []
+
+    def known(e: Entry) -> Known | None:
+        runs.update(given)  # a run that a job was assigned to is one, whatever became of its declaration
+        given[:] = [e.statement.run] if isinstance(e.statement, Assign) else []
+        return None if isinstance(e.statement, External) else books_known
+
     rows = entry_rows(reader.rows(SELECT, (0,)))
-    fault = check_chain(rows, lambda e: None if isinstance(e.statement, External) else known)
+    fault = check_chain(rows, known)
     if fault is not None:
         raise Difference("entries", f"entry_no {fault.entry_no}", fault.column, fault.expected, fault.got)
     return len(rows)
