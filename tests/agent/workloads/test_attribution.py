@@ -11,6 +11,7 @@ from flopmeter.agent.workloads.allocations import Allocations
 from flopmeter.agent.workloads.attribution import NO_HOST_PIDS, UNSEEN_NS, Attributor, Holding
 from flopmeter.agent.workloads.known import MAX_KNOWN
 from flopmeter.agent.workloads.processes import ProcFinder
+from flopmeter.contract.identity import check_identities, identities
 from flopmeter.contract.ids import check_label
 from flopmeter.contract.usage import (
     IDLE,
@@ -177,6 +178,24 @@ def test_names_that_the_contract_refuses_are_made_fit() -> None:
 
 
 # ---- whom the scheduler gave it to -----------------------------------------------------------------
+
+
+def test_what_two_sides_know_of_one_pod_fits_the_contract_also_as_a_key() -> None:
+    """Two trainings in one pod of many labels: the second's key is all that is known of it, and goes onto the wire."""
+    labels = identities([(f"label:l{n}", "x") for n in range(25)])
+    given = Workload(WorkloadKind.POD, "ml/a", "main", identities=labels)
+    pods = {
+        pid: Workload(
+            WorkloadKind.POD, "uid", identities=identities([(f"env:V{n}", f"{pid}") for n in range(20)])
+        )
+        for pid in (1, 2)
+    }
+    attributor = Attributor(Finder(dict(pods)), [Scheduler(GPU_0=(given,))])
+    holding = attributor.attribute(reading(1, 2))
+    assert len(holding.sharers) == 2
+    for workload in holding.sharers:
+        check_identities(workload.identities)
+        check_identities(attributor.describe(workload).identities)
 
 
 def test_allocated_and_idle_is_the_jobs_and_not_idle() -> None:

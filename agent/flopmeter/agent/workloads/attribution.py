@@ -199,7 +199,8 @@ class Attributor:
         whose: list[Holders] = []
         for workload in found:
             holders, odd = holders_of(workload, tidied)
-            keys = tuple([self._key(holder, held) for holder in holders]) or (UNATTRIBUTED,)
+            # Each side is within the contract's limits; put together they may not be.
+            keys = tuple([self._key(tidy(holder), held) for holder in holders]) or (UNATTRIBUTED,)
             whose.append(keys)
             if workload is not None and len(keys) == 1:
                 self._places.setdefault(keys[0], set()).add((workload.kind, workload.job, workload.step))
