@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -19,22 +20,35 @@ from builders import TRAINING, Chain, busy, inventory
 from desk import Desk
 from faulty_sqlite import Crash, Faults
 from processes import wait_for
+from registry_entries import entry
 from wire_client import WireClient
 
 from flopmeter.collector.books import SUM_FIELDS
+from flopmeter.collector.check.fsck import check_store
 from flopmeter.collector.encode import decode_batch
 from flopmeter.collector.errors import StoreError
+from flopmeter.collector.estimate.margin import MARGIN_PERCENT
 from flopmeter.collector.ingest.decide import TAKEN
+from flopmeter.collector.ingest.identity_rules import of_text
+from flopmeter.collector.ingest.identity_rules import shipped as shipped_rules
+from flopmeter.collector.law.progress_watch import MARGIN
 from flopmeter.collector.law.regimes import shipped
 from flopmeter.collector.law.sink import EventLog, SinkError
+from flopmeter.collector.law.unattributed import LIMIT
+from flopmeter.collector.law.unattributed_watch import UNATTRIBUTED_MINUTES
+from flopmeter.collector.registry.codec import to_row
+from flopmeter.collector.registry.entries import Declare
 from flopmeter.collector.running import run_collector
 from flopmeter.collector.settings import CollectorSettings
+from flopmeter.collector.store.entries import SqliteEntries
 from flopmeter.collector.store.sqlite import WRITES
 from flopmeter.contract.record import parse_record
 from flopmeter.contract.usage import Workload, WorkloadKind
 from flopmeter.wire.v1 import batch_pb2, ingest_pb2
 
 IDLE = Workload(WorkloadKind.IDLE)
+JOB_7 = Workload(WorkloadKind.SLURM, job="7")
+JOB_7_NAMED = replace(JOB_7, run="r7")
 STATEMENTS = {"BEGIN IMMEDIATE": "begin", "COMMIT": "commit"} | {sql: name for name, sql in WRITES}
 
 
@@ -58,8 +72,25 @@ def assert_books_are_sums(desk):
         assert [sum(int(r[i]) for r in rows) for i in range(len(SUM_FIELDS))] == expected
 
 
+def claiming(chain, workloads, tokens):
+    """The next record, in which the training code of the first workload says how far it is."""
+    message = chain.batch([busy(0), busy(1, 1)], workloads)
+    message.progress.add(
+        workload_index=0,
+        t_boot_ns=message.window_end_boot_ns,
+        t_unix_ns=message.window_end_unix_ns,
+        tokens=tokens,
+        parameters=10**9,
+    )
+    return chain.next(payload=message.SerializeToString())
+
+
 def fill(desk, chain, agent):
-    """One group that makes every statement run: new agent, names, a boot that ends, a fork, a loss, events, a GPU changed."""
+    """One group that makes every statement run.
+
+    A new agent, names, a boot that ends, a fork, a loss, events, a GPU changed, a job that gets its run's name, and
+    training code that went on; rules of runs, limits and the registry changed before it.
+    """
     stranger = Chain(f"stranger-{chain.seq}")
     desk.agent(stranger, oldest_seq=3)  # a new agent that has lost two
     again = Chain(f"n-{chain.seq}", key_seed="n", gpus=1 + chain.seq)  # the node, renamed and rebuilt
@@ -69,9 +100,7 @@ def fill(desk, chain, agent):
     chain.reboot()
     chain.inventory = GPU_CHANGED
     chain.digest = hashlib.sha256(GPU_CHANGED).digest()
-    raw = chain.next(
-        [busy(0), busy(1, 1)], [Workload(WorkloadKind.SLURM, job=str(chain.seq), run="r1"), IDLE]
-    )
+    raw = claiming(chain, [TRAINING, JOB_7_NAMED], tokens=3_000)
     assert desk.offer(agent, raw) is TAKEN
     forged = chain.seal(chain.batch([]).SerializeToString(), seq=1, prev_hash=bytes(32))
     desk.offer(agent, forged)
@@ -87,8 +116,57 @@ def regimes(digest="11" * 32):
     ]
 
 
-def opened(path, faults, **of_regimes):
-    return Desk(path, regimes(**of_regimes), sinks=("event-log",), connect=faults.connect)
+def opened(path, faults, digest="11" * 32, **settings):
+    return Desk(path, regimes(digest), sinks=("event-log",), connect=faults.connect, **settings)
+
+
+OTHER_RULES = of_text(json.dumps(json.loads(shipped_rules().text) | {"apart": []}))
+#: Another text of the regime, other rules of runs, other limits: each is noted with the next commit.
+OTHER = {"digest": "22" * 32, "rules": OTHER_RULES, "unattributed_minutes": 90, "progress_margin_percent": 40}
+
+
+def say(path):
+    with SqliteEntries(path) as log:
+        log.append_entry(lambda last: to_row(entry(1, Declare("r1", owner="ada")), last.hash))
+
+
+def tables(desk):
+    """All that is in the store."""
+    names = desk.rows("SELECT name FROM sqlite_master WHERE type = 'table'")
+    return {name: desk.rows(f"SELECT * FROM {name}") for (name,) in names}
+
+
+def what_was_noted(desk):
+    """Of what the one commit changes beside the books: by rules, limits, people and training code."""
+    return {
+        "moved": desk.rows("SELECT run, run_rule FROM workloads WHERE job = '7' ORDER BY workload_no"),
+        "identity_rules": desk.rows("SELECT from_position, text FROM identity_rules ORDER BY 1"),
+        "progress": desk.rows("SELECT tokens, flop FROM progress"),
+        "noted": desk.rows("SELECT from_position, name, value FROM noted ORDER BY 1, 2"),
+        "applied": desk.rows("SELECT entry_no, from_position FROM applied"),
+        "judged": desk.rows("SELECT from_position, until_position FROM judged ORDER BY 1"),
+        "raised": desk.rows("SELECT DISTINCT subject FROM events WHERE type LIKE 'threshold%' ORDER BY 1"),
+    }
+
+
+NOTED_FIRST = {
+    "moved": [("slurm:c1/7", "slurm-id")],
+    "identity_rules": [(1, shipped_rules().text)],
+    "progress": [("1000", "0")],
+    "noted": [(1, MARGIN, MARGIN_PERCENT), (1, LIMIT, UNATTRIBUTED_MINUTES)],
+    "applied": [],
+    "judged": [(1, None)],
+    "raised": [("r1",), ("slurm:c1/7",)],
+}
+NOTED_THEN = {
+    "moved": [("r7", "label (inherited)"), ("r7", "label")],
+    "identity_rules": [*NOTED_FIRST["identity_rules"], (2, OTHER_RULES.text)],
+    "progress": [("3000", str(2_000 * 6 * 10**9))],
+    "noted": [*NOTED_FIRST["noted"], (2, MARGIN, 40), (2, LIMIT, 90)],
+    "applied": [(1, 2)],
+    "judged": [(1, 1), (2, None)],
+    "raised": [("r1",), ("r7",), ("slurm:c1/7",)],
+}
 
 
 @pytest.mark.parametrize("dies", [False, True], ids=["error", "crash"])
@@ -100,13 +178,15 @@ def test_a_commit_that_fails_at_any_statement_is_all_or_nothing(tmp_path, statem
     chain = Chain("n")
     desk = opened(tmp_path / "b.db", faults)
     agent = desk.agent(chain)
-    assert desk.offer(agent, chain.next()) is TAKEN
+    assert desk.offer(agent, claiming(chain, [TRAINING, JOB_7], tokens=1_000)) is TAKEN
     assert desk.intake.inventory(agent, GPU_CHANGED, desk.now) is None
     desk.commit()
     desk.close()
-    desk = opened(tmp_path / "b.db", faults, digest="22" * 32)  # another text of the regime: that is noted
+    say(tmp_path / "b.db")
+    desk = opened(tmp_path / "b.db", faults, **OTHER)
     agent = desk.agent(chain)
-    before_it = desk.totals()
+    before_it = tables(desk)
+    assert what_was_noted(desk) == NOTED_FIRST
 
     raw = fill(desk, chain, agent)
     faults.plan(statement, before=before, error=Crash() if dies else None)
@@ -116,7 +196,7 @@ def test_a_commit_that_fails_at_any_statement_is_all_or_nothing(tmp_path, statem
     faults.error = None
     if dies:
         desk.close()
-        desk = opened(tmp_path / "b.db", faults)
+        desk = opened(tmp_path / "b.db", faults, **OTHER)
         agent = desk.agent(chain)
     else:
         desk.recover()
@@ -124,7 +204,10 @@ def test_a_commit_that_fails_at_any_statement_is_all_or_nothing(tmp_path, statem
         persisted = statement == "COMMIT" and not before
         assert agent.head.next_seq == (3 if persisted else 2)
         assert agent.durable_seq == agent.head.last_seq
-        assert (desk.totals() == before_it) is not persisted
+        after_it = tables(desk)
+        unchanged = {name for name, rows in before_it.items() if after_it[name] == rows}
+        assert unchanged == ({"_sqlite_migrations", "claimed", "entries"} if persisted else set(before_it))
+        assert what_was_noted(desk) == (NOTED_THEN if persisted else NOTED_FIRST)
         for table in ("losses", "conflicts"):
             assert desk.rows(f"SELECT count(*) FROM {table}") == [(int(persisted),)]
         assert_books_are_sums(desk)
@@ -135,8 +218,10 @@ def test_a_commit_that_fails_at_any_statement_is_all_or_nothing(tmp_path, statem
         desk.commit()
         assert desk.rows("SELECT seq FROM records ORDER BY seq") == [(1,), (2,), (3,)]
         assert_books_are_sums(desk)
+        assert what_was_noted(desk) == NOTED_THEN
         assert desk.rows("SELECT count(*) FROM events") == desk.rows("SELECT count(*) FROM outbox")
-        assert desk.rows("SELECT count(*) FROM events WHERE type LIKE 'threshold%'")[0][0] >= 1
+        found = check_store(tmp_path / "b.db", regimes(OTHER["digest"]))
+        assert found.difference is None
 
 
 @pytest.fixture
