@@ -242,6 +242,17 @@ def test_a_process_of_another_job_than_the_gpu_was_given_to_is_its_own_jobs_and_
     assert attributor.remarks == [("GPU-0", "a process of slurm:1.0 on a GPU that was given to slurm:2")]
 
 
+def test_a_contradiction_is_told_also_after_a_thousand_others() -> None:
+    jobs = {pid: Workload(WorkloadKind.SLURM, str(pid), "0") for pid in range(10, 1_010)}
+    attributor, told = Attributor(Finder(dict(jobs)), [Scheduler(GPU_0=(ALLOCATED_A,))]), 0
+    for pid in jobs:
+        attributor.attribute(reading(pid))
+        told += len(attributor.remarks)
+        attributor.remarks.clear()
+    assert told == len(jobs)
+    assert len(attributor._told) < len(jobs)
+
+
 def test_the_first_source_that_names_a_holder_is_believed() -> None:
     first, second = Scheduler(GPU_1=(ALLOCATED_A,)), Scheduler(GPU_0=(ALLOCATED_B,), GPU_1=(ALLOCATED_B,))
     attributor = Attributor(None, [first, second])

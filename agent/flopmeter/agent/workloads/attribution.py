@@ -92,7 +92,7 @@ class Attributor:
         self._places: dict[Workload, set[Place]] = {}  # key -> what the cgroups of its processes name
         self._stated, self._tidied = IDLE, Holding(IDLE)
         self._sees = False  # some process was found: this is the PID namespace that the driver speaks of
-        self._told: set[tuple[str, str]] = set()
+        self._told: dict[tuple[str, str], None] = {}
         self.remarks: list[
             tuple[str, str]
         ] = []  # (entity, what is odd), each once; whoever tells them clears
@@ -254,9 +254,12 @@ class Attributor:
                 source.met(entity, alone)
 
     def _remark(self, entity: str, text: str) -> None:
-        if (entity, text) not in self._told and len(self._told) < _MOST_TOLD:
-            self._told.add((entity, text))
-            self.remarks.append((entity, text))
+        if (entity, text) in self._told:
+            return
+        if len(self._told) >= _MOST_TOLD:
+            del self._told[next(iter(self._told))]  # the oldest: what is new is told for ever
+        self._told[entity, text] = None
+        self.remarks.append((entity, text))
 
 
 _NO_WORKLOAD = (IDLE, UNATTRIBUTED)
