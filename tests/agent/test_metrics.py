@@ -1,6 +1,7 @@
 """/metrics and /healthz, fetched over HTTP and read with Prometheus's own parser."""
 
 import os
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -181,3 +182,25 @@ def test_what_training_code_declared_is_counted(view: AgentView, server: Metrics
         "flopmeter_agent_declarations_refused_total": 2,
         "flopmeter_agent_declarations_unknown_total": 1,
     }
+
+
+def test_scrapes_at_once_ask_one_after_another_whose_a_gpu_is(view: AgentView, pipeline: Pipeline) -> None:
+    """What names workloads remembers them, and is no thing for two threads."""
+    two = threading.Barrier(2)
+    met: list[bool] = []
+
+    def whose(reading: Reading) -> None:
+        try:
+            two.wait(0.2)
+            met.append(True)
+        except threading.BrokenBarrierError:
+            met.append(False)
+
+    view.workload = whose
+    view.on_tick([Reading(pipeline.facts.devices[0].entity, 1, 1)])
+    scrapes = [threading.Thread(target=lambda: list(view.collect())) for _ in range(2)]
+    for scrape in scrapes:
+        scrape.start()
+    for scrape in scrapes:
+        scrape.join(WAIT_S)
+    assert met == [False, False]

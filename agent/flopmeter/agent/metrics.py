@@ -59,6 +59,7 @@ class AgentView:
         self.ticks = Ticks()
         self.gpus: dict[str, GpuView] = {}
         self.workload = workload
+        self._looking = threading.Lock()  # scrapes come on threads of their own, and `workload` remembers
         self.claims = claims
         self._stuck_s = max(STUCK_S, 10 * tick_ns / 1e9)
         self._ticked_s = time.monotonic()
@@ -159,7 +160,8 @@ class AgentView:
             if view.last_unix_ns:
                 last.add_metric([hw_id], view.last_unix_ns / 1e9)
             failed.add_metric([hw_id], view.failed)
-            w = self.workload(view.reading) if view.reading is not None and view.ok else None
+            with self._looking:
+                w = self.workload(view.reading) if view.reading is not None and view.ok else None
             if w is not None:
                 jobs.add_metric([hw_id, w.kind.label, w.job, w.step, w.run, w.user], 1)
         yield from (ok, last, failed, jobs)
