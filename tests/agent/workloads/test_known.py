@@ -100,3 +100,18 @@ def test_two_pods_of_one_name_are_two_workloads() -> None:
     first, second = known.learn(one), known.learn(two)
     assert first != second
     assert (known.describe(first), known.describe(second)) == (one, two)
+
+
+def test_a_flood_of_trainings_in_one_step_costs_a_bounded_number_of_looks() -> None:
+    """What it costs to learn one more is the number of keys of its name."""
+    known = Known()
+    step = Workload(WorkloadKind.SLURM, job="7", step="0", identities=(Identity("slurm.account", "ml"),))
+    for n in range(3 * MAX_KNOWN):
+        key = known.learn(replace(step, run=f"run-{n}"))
+    assert len(known) == MAX_KNOWN + 1
+    flood = known.describe(key)
+    assert (flood.job, flood.step, flood.run) == ("7", "0", "")
+    assert dict(flood.identities) == {"slurm.account": "ml", "host.trainings": f"more than {MAX_KNOWN}"}
+    assert known.describe(known.learn(replace(step, run="run-5"))).run == "run-5"
+    known.retain([key])
+    assert known.describe(known.learn(replace(step, run="after"))).run == "after"

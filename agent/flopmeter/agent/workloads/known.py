@@ -9,11 +9,13 @@ Pure.
 from collections.abc import Collection
 from dataclasses import replace
 
-from flopmeter.contract.identity import identities
-from flopmeter.contract.usage import Workload
+from flopmeter.contract.identity import Identity, identities
+from flopmeter.contract.usage import Workload, WorkloadKind
 
-#: Workloads remembered before those that hold nothing any more are forgotten.
+#: Workloads remembered before those that hold nothing any more are forgotten; and within one window, of one name.
 MAX_KNOWN = 1_024
+#: Says that one job step told of more trainings in one window than are told apart.
+CROWDED = Identity("host.trainings", f"more than {MAX_KNOWN}")
 #: A pod has one in its life; another of the same namespace and name is another pod.
 POD_UID = "k8s.pod_uid"
 
@@ -44,6 +46,12 @@ class Known:
             if both is not None:
                 self._described[key] = both
                 return key
+        if len(keys) >= MAX_KNOWN and found.kind is not WorkloadKind.POD:
+            # Somebody floods: what its processes say of themselves is left out, whose they are is not.
+            roots = [each for each in found.identities if not each.by_user]
+            found = replace(found, run="", dtype="", identities=identities([*roots, CROWDED]))
+            self._described.setdefault(found, found)
+            return found
         key = found if keys else bare
         keys.append(key)
         self._described[key] = found
