@@ -37,8 +37,8 @@ class CollectorSettings:
     regimes: Path | None = None  # a site's own regime files, beside the shipped ones
     estimates: Path | None = None  # a site's declared estimates, compared with the counters
     identity_rules: Path | None = None  # a site's own rules for which run a job is
-    unattributed_minutes: int = 60  # device time of a node and day without an owner that raises an event; 0 = none
-    progress_margin_percent: int = 30  # by how much claims of training code may be off before an event; 0 = never
+    unattributed_minutes: int = 60  # without an owner, of a node and day, that raise an event; 0 = none
+    progress_margin_percent: int = 30  # that claims of training code may be off; 0 = never an event
     event_log: Path | None = None  # JSON Lines file that every event is written to
 
     def __post_init__(self) -> None:
