@@ -17,6 +17,13 @@ def slurm() -> Iterator[Cluster]:
 
 
 @pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder with a short name: slurmd's sockets lie in it, and a socket's path has 107 characters."""
+    with TemporaryDirectory(prefix="slurm-") as name:
+        yield Path(name)
+
+
+@pytest.fixture
 def site(slurm: Cluster, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
     """Param: the nodes, by their short names, with a "+" behind for agents that are told by prolog and squeue."""
     wanted: str = getattr(request, "param", "a+")

@@ -32,22 +32,22 @@ def left_of(folder: Path, cluster: Cluster) -> list[str]:
     return found
 
 
-def test_nothing_is_left_when_a_test_fails_while_jobs_run(tmp_path: Path) -> None:
-    cluster = Cluster(tmp_path, {"x": 2})
+def test_nothing_is_left_when_a_test_fails_while_jobs_run(folder: Path) -> None:
+    cluster = Cluster(folder, {"x": 2})
     with pytest.raises(RuntimeError, match="the test failed"), cluster:
         cluster.sbatch("trap '' TERM; setsid sleep 1000 & sleep 1000", "--gres=gpu:1")
-        wait_for("the job left its shell", lambda: sum("sleep" in p for p in left_of(tmp_path, cluster)) > 1)
-        assert [what for what in left_of(tmp_path, cluster) if "slurmctld" in what], "it looks at nothing"
+        wait_for("the job left its shell", lambda: sum("sleep" in p for p in left_of(folder, cluster)) > 1)
+        assert [what for what in left_of(folder, cluster) if "slurmctld" in what], "it looks at nothing"
         raise RuntimeError("the test failed")
-    assert left_of(tmp_path, cluster) == []
+    assert left_of(folder, cluster) == []
 
 
-def test_without_cgroups(tmp_path: Path) -> None:
-    with Cluster(tmp_path, {"x": 1}, cgroups=False) as cluster:
+def test_without_cgroups(folder: Path) -> None:
+    with Cluster(folder, {"x": 1}, cgroups=False) as cluster:
         job = cluster.sbatch("cat /proc/self/cgroup", "--gres=gpu:1")
         cluster.wait_until(job, "COMPLETED")
-        said = (tmp_path / f"job-{job}.out").read_text()
+        said = (folder / f"job-{job}.out").read_text()
         assert said
         assert not re.search(r"/job_\d", said)
         assert set(cluster.node_states().values()) <= {"idle", "completing"}
-    assert left_of(tmp_path, cluster) == []
+    assert left_of(folder, cluster) == []

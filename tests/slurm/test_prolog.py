@@ -80,11 +80,11 @@ def test_an_allocated_gpu_that_idles_belongs_to_the_job(site: Site) -> None:
     assert held(store, node.uuid(free)).keys() == {"idle"}
 
 
-def test_where_no_cgroup_names_a_job_the_prolog_does(tmp_path: Path) -> None:
+def test_where_no_cgroup_names_a_job_the_prolog_does(folder: Path) -> None:
     """proctrack/linuxproc: the process is of no scheduler, and the GPU was given to the job."""
     with (
-        cluster_with_prolog(tmp_path, {"a": 1}, cgroups=False) as slurm,
-        Site(slurm, tmp_path / "site", "a", told=True) as site,
+        cluster_with_prolog(folder, {"a": 1}, cgroups=False) as slurm,
+        Site(slurm, folder / "site", "a", told=True) as site,
     ):
         job = slurm.sbatch(str(site.jobs.train), "--gres=gpu:1")
         (life,) = site.jobs.wait(1)
@@ -107,11 +107,11 @@ def test_a_prolog_that_can_do_nothing_neither_drains_the_node_nor_hinders_the_jo
         write_conf(slurm, GPUS)
 
 
-def test_what_a_failing_prolog_would_do(tmp_path: Path) -> None:
+def test_what_a_failing_prolog_would_do(folder: Path) -> None:
     """So that the test above shows something: this Slurm does drain the node of a prolog that fails."""
-    prolog = tmp_path / "fails.sh"
+    prolog = folder / "fails.sh"
     prolog.write_text("#!/bin/sh\nexit 1\n")
     prolog.chmod(0o755)
-    with Cluster(tmp_path, {"x": 1}, prolog=prolog) as cluster:
+    with Cluster(folder, {"x": 1}, prolog=prolog) as cluster:
         cluster.sbatch("sleep 0", "--gres=gpu:1")
         wait_for("the node is drained", lambda: "drained" in cluster.node_states().values(), 30)
