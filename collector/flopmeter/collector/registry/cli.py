@@ -182,7 +182,9 @@ def tag(
 
     Executed totals never change; what each regime counts may. Time that nobody tagged counts. A purpose that some
     regime does not count takes compute out of a total, and needs --evidence. Times are UTC unless they say
-    otherwise, and are moved inward to whole hours: the grain of the books.
+    otherwise, and are moved inward to whole hours: the grain of the books. Usage stands in the hour in which its
+    window ended; after an outage one window bridges all of it, and a tag of that hour takes the whole: then tag
+    the job.
 
     \b
     Purposes: pretraining finetuning rl rl-rollouts synthetic-data
