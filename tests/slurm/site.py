@@ -7,8 +7,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
 
+from processes import wait_for
 from rig import CollectorProcess
-from slurm.books import check_conservation
+from slurm.books import check_conservation, rows, runs
 from slurm.cluster import Cluster
 from slurm.metered import Jobs, Life, Node, uuid_of
 
@@ -118,6 +119,16 @@ class Site:
         for node in {life.node: self.nodes[life.node] for life in spells}.values():
             node.wait_read(node.ended_ns)
         return done
+
+    def wait_one_run(self, lives: Sequence[Life]) -> None:
+        """Until the books say that these jobs are one run: squeue is asked once in a period, and its answer is shipped."""
+        jobs = {str(life.job) for life in lives}
+        store = self.collector.store
+        wait_for(
+            f"jobs {sorted(jobs)} are one run",
+            lambda: jobs <= {row.job for row in rows(store)} and len(runs(store)) == 1,
+            60,
+        )
 
     def finish(self, lives: Sequence[Life]) -> None:
         """Jobs close their GPUs, and end."""

@@ -79,6 +79,7 @@ def test_an_array_of_two(site: Site) -> None:
     lives = jobs.wait(2)
     assert len({life.job for life in lives}) == 2, "each task has a number of its own"
     done = site.work({lives[0]: (2, 30), lives[1]: (1, 60)})
+    site.wait_one_run(lives)
     site.finish(lives)
     slurm.wait_until(array, "COMPLETED")
     store = site.close_the_books()
@@ -130,6 +131,7 @@ def test_a_het_job_is_one_run(site: Site, label: str) -> None:
     lives = jobs.wait(2)
     assert lives[1].job == lives[0].job + 1
     done = site.work({lives[0]: (2, 50), lives[1]: (1, 20)})
+    site.wait_one_run(lives)
     site.finish(lives)
     assert step.wait(60) == 0
     store = site.close_the_books()
