@@ -47,3 +47,15 @@ class EntryRefused(RegistryError):  # noqa: N818
     """A well-formed entry that must not be made now: what it names is unknown, or another entry stands against it."""
 
     exit_code = 1
+
+
+class DutyError(CollectorError):
+    """An answer to an event or a deadline is not one: who, why, or which is missing or no text for the books."""
+
+    exit_code = 2
+
+
+class DutyRefused(DutyError):  # noqa: N818
+    """A well-formed answer that cannot be given now: what it is about is not there, or stands otherwise."""
+
+    exit_code = 1

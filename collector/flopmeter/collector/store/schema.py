@@ -170,4 +170,49 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
             PRIMARY KEY (name, from_position)) WITHOUT ROWID;
         """,
     ),
+    (
+        "0008-answers",
+        """
+        -- What people answered to events and deadlines: appended, never changed (duty/answers.py).
+        CREATE TABLE answers (
+            answer_no INTEGER PRIMARY KEY, about TEXT NOT NULL, number INTEGER NOT NULL, unix_ns INTEGER NOT NULL,
+            position INTEGER NOT NULL,  -- of the last record in the books when it was said
+            state TEXT NOT NULL, who TEXT NOT NULL, why TEXT NOT NULL, detail TEXT NOT NULL,
+            prev_hash BLOB NOT NULL, hash BLOB NOT NULL);
+        CREATE INDEX answers_by_what ON answers (about, number);
+        CREATE TRIGGER answers_go_on BEFORE INSERT ON answers
+        WHEN NEW.answer_no IS NOT (SELECT coalesce(max(answer_no), 0) + 1 FROM answers)
+            OR NEW.prev_hash IS NOT coalesce((SELECT hash FROM answers ORDER BY answer_no DESC LIMIT 1), zeroblob(32))
+        BEGIN
+            SELECT RAISE(ABORT, 'answers are appended: expected the next number behind the last hash');
+        END;
+        CREATE TRIGGER answers_stay BEFORE UPDATE ON answers
+        BEGIN
+            SELECT RAISE(ABORT, 'answers are never changed: append another');
+        END;
+        CREATE TRIGGER answers_are_kept BEFORE DELETE ON answers
+        BEGIN
+            SELECT RAISE(ABORT, 'answers are never deleted: append another');
+        END;
+        -- Each duty with a time: which rule of which text, what set it going, when it is due. What became of it is in
+        -- answers. `key` says what is not opened twice; id follows from it.
+        CREATE TABLE deadlines (
+            deadline_no INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, key TEXT NOT NULL UNIQUE,
+            regime TEXT NOT NULL, rule TEXT NOT NULL,
+            rule_digest TEXT NOT NULL,  -- of the rule alone (duty/deadlines.py)
+            text_digest TEXT NOT NULL,  -- of the regime file it stands in
+            subject TEXT NOT NULL,      -- the run; '' for the organisation as a whole
+            event_no INTEGER,           -- that set it going; NULL: a person did (answers, about 'incident')
+            trigger_unix_ns INTEGER NOT NULL, due_unix_ns INTEGER NOT NULL, timezone TEXT NOT NULL,
+            recipient TEXT NOT NULL, what TEXT NOT NULL, opened_unix_ns INTEGER NOT NULL, position INTEGER NOT NULL);
+        CREATE TRIGGER deadlines_stay BEFORE UPDATE ON deadlines
+        BEGIN
+            SELECT RAISE(ABORT, 'deadlines are never changed: answer them');
+        END;
+        CREATE TRIGGER deadlines_are_kept BEFORE DELETE ON deadlines
+        BEGIN
+            SELECT RAISE(ABORT, 'deadlines are never deleted: answer them');
+        END;
+        """,
+    ),
 )

@@ -1,0 +1,119 @@
+"""Answers and deadlines in the store: read by whoever asks, appended by a person's command while a collector runs."""
+
+import sqlite3
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from flopmeter.collector.duty.answers import NO_HASH, AnswerRow, Last
+from flopmeter.collector.errors import StoreError
+
+from .entries import BUSY_TIMEOUT_S
+from .migrate import check
+from .place import Place
+from .told import told
+
+
+class DeadlineRow(NamedTuple):
+    """A row of the deadlines table."""
+
+    deadline_no: int
+    id: str
+    key: str
+    regime: str
+    rule: str
+    rule_digest: str
+    text_digest: str
+    subject: str
+    event_no: int | None
+    trigger_unix_ns: int
+    due_unix_ns: int
+    timezone: str
+    recipient: str
+    what: str
+    opened_unix_ns: int
+    position: int
+
+
+_COLUMNS = ", ".join(AnswerRow._fields)
+INSERT = f"INSERT INTO answers ({_COLUMNS}) VALUES ({', '.join('?' * len(AnswerRow._fields))})"  # noqa: S608
+#: Answers behind a number, in order.
+SELECT = f"SELECT {_COLUMNS} FROM answers WHERE answer_no > ? ORDER BY answer_no"  # noqa: S608
+#: The last answer about each event (or deadline, which an incident is): by its number.
+LATEST = f"""
+    SELECT {_COLUMNS} FROM answers WHERE answer_no IN (
+        SELECT max(answer_no) FROM answers WHERE about = ? OR about = ? GROUP BY number)"""  # noqa: S608
+#: All answers about one, in order.
+HISTORY = f"SELECT {_COLUMNS} FROM answers WHERE about IN (?, ?) AND number = ? ORDER BY answer_no"  # noqa: S608
+_DEADLINE = ", ".join(DeadlineRow._fields)
+SELECT_DEADLINES = f"SELECT {_DEADLINE} FROM deadlines ORDER BY deadline_no"  # noqa: S608
+#: The number is the table's own: a person may open one while the collector makes its next.
+DEADLINE_COLUMNS = ", ".join(DeadlineRow._fields[1:])
+INSERT_DEADLINE = (
+    f"INSERT INTO deadlines ({DEADLINE_COLUMNS}) VALUES ({', '.join('?' * (len(DeadlineRow._fields) - 1))})"  # noqa: S608
+)
+_LAST = (
+    "SELECT coalesce(max(answer_no), 0), (SELECT hash FROM answers ORDER BY answer_no DESC LIMIT 1), "
+    "(SELECT coalesce(max(position), 0) FROM records) FROM answers"
+)
+
+
+def answer_rows(rows: Iterable[Any]) -> list[AnswerRow]:
+    """What SELECT, LATEST or HISTORY found."""
+    return [AnswerRow._make((*r[:9], bytes(r[9]), bytes(r[10]))) for r in rows]
+
+
+class SqliteAnswers:
+    """A person's connection, of its own. Use as a context manager."""
+
+    def __init__(self, path: Path, *, connect: Callable[..., sqlite3.Connection] = sqlite3.connect) -> None:
+        """Open the store at `path` for appending; never makes or migrates one. Raises StoreError."""
+        self._path = str(path)
+        if not path.is_file():
+            raise StoreError(
+                f"{path}: expected a store, found no such file",
+                "start `flopmeter collector serve` once: it makes one; or name another with --store",
+            )
+        with told(self._path, "open"):
+            self._connection = connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+            try:
+                check(self._connection, self._path)
+                self._connection.execute("PRAGMA synchronous = FULL")
+                self._place = Place(path)
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def append(self, make: "Callable[[Ask, Last], AnswerRow]", *, keep: bool = True) -> AnswerRow:
+        """Append what `make` returns, and nothing if it raises. On return it is durable. Raises StoreError.
+
+        `make` runs while nobody else can write, so that what it asks holds when it answers; it must not take long: a
+        collector's commit waits for it. `keep` False: all of it is taken back again, which is what a dry run shows.
+        """
+        connection = self._connection
+        with told(self._path, "commit"):
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                number, last_hash, position = connection.execute(_LAST).fetchone()
+                last = Last(number, NO_HASH if last_hash is None else bytes(last_hash), position)
+                row = make(connection.execute, last)
+                connection.execute(INSERT, row)
+                connection.execute("COMMIT" if keep else "ROLLBACK")
+                # D2: durable from here (synchronous=FULL). A crash before this line leaves no answer, and nobody was
+                # told of one; a crash after it leaves all of it.
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+        self._place.check()
+        return row
+
+
+#: A statement, run in the transaction that the answer is appended in.
+Ask = Callable[..., sqlite3.Cursor]
