@@ -299,6 +299,20 @@ def test_a_run_that_a_job_was_assigned_to_stands_without_its_declaration(lab):
     lab.good()
 
 
+def test_data_from_a_run_that_bears_an_external_models_name_counts_and_the_declared_training_does_not(
+    lab, window
+):
+    """Generating is the run's own work; what trained the model is a teacher's, which the broad definition leaves out."""
+    lab.book(A, windows=1)
+    lab.say(External("gpt", Figure(10**30, 10**30, 10**30), "its model card"))
+    lab.book(job("2", "gpt"), windows=2)
+    did = lab.executed()
+    lab.say(Link("a", Relation.SYNTHETIC_DATA_FROM, "gpt"))
+    assert lab.countable()["a"] == did["a"] + did["gpt"]
+    assert CROSSED in lab.look()  # three windows, past a line of two and a half
+    lab.good()
+
+
 def test_an_external_ancestor_counts_by_its_declared_figure(lab, window):
     lab.book(A)
     lab.say(External("base-7b", Figure(window, 2 * window, 3 * window), "its model card"))

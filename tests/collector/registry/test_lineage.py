@@ -39,7 +39,7 @@ def exactly(n: int) -> Figure:
 
 
 def answers(lineage: Lineage, run: str, profile: Profile) -> dict[str, str]:
-    return {r.name: r.ruling.answer.value for r in lineage.ancestors(run, profile)}
+    return {r.name: r.ruling.answer.value for r in lineage.ancestors(run, profile) if not r.declared}
 
 
 def total_of(lineage: Lineage, run: str, profile: Profile, flop: dict[str, int]) -> int:
@@ -129,10 +129,14 @@ def test_of_two_paths_the_better_one_is_shown():
 
 
 def test_an_external_models_figure_is_its_training_and_a_teachers_if_it_only_generated():
-    link = Link("run", DATA, "gpt")
-    assert answers(Lineage([link]), "run", BROAD) == {"gpt": "counts"}
-    assert answers(Lineage([link], {"gpt"}), "run", BROAD) == {"gpt": "excluded"}
-    assert answers(Lineage([link], {"gpt"}), "run", STATE) == {"gpt": "silent"}
+    def both(externals: set[str], profile: Profile) -> list[tuple[bool, str]]:
+        found = Lineage([Link("run", DATA, "gpt")], externals).ancestors("run", profile)
+        return [(r.declared, r.ruling.answer.value) for r in found]
+
+    assert both(set(), BROAD) == [(False, "counts")]
+    # Of a run that bears the model's name: what it did generated, what is declared trained.
+    assert both({"gpt"}, BROAD) == [(False, "counts"), (True, "excluded")]
+    assert both({"gpt"}, STATE) == [(False, "silent"), (True, "silent")]
 
 
 def test_recomputation_of_an_ancestor_is_the_ancestors():
@@ -206,8 +210,9 @@ def dags(draw) -> list[Link]:
 
 
 def best_by_every_path(links: list[Link], run: str, profile: Profile, externals: frozenset[str]):
-    """The plain reading of the rule: walk every path, take each node's strongest."""
-    best: dict[str, int] = {}
+    """The plain reading of the rule: walk every path, take each node's strongest; of an external's name, both."""
+    best: dict[tuple[str, bool], int] = {}
+    teacher = profile.relations[DISTILS].strength
 
     def walk(at: str, strength: int, behind: bool) -> None:
         for link in links:
@@ -215,9 +220,12 @@ def best_by_every_path(links: list[Link], run: str, profile: Profile, externals:
                 continue
             data = link.relation is DATA
             s = min(strength, profile.relations[link.relation].strength)
-            if behind or (data and link.parent in externals):
-                s = min(s, profile.relations[DISTILS].strength)
-            best[link.parent] = max(best.get(link.parent, 0), s)
+            if behind:
+                s = min(s, teacher)
+            best[link.parent, False] = max(best.get((link.parent, False), 0), s)
+            if link.parent in externals:
+                training = min(s, teacher) if data else s
+                best[link.parent, True] = max(best.get((link.parent, True), 0), training)
             if s:
                 walk(link.parent, s, behind or data)
 
@@ -236,9 +244,10 @@ def test_each_ancestor_has_the_best_of_all_paths_and_the_total_is_the_sum_of_the
     lineage = Lineage(links, externals)
     best = best_by_every_path(links, "r", profile, externals)
     found = lineage.ancestors("r", profile)
-    assert {r.name: r.ruling.strength for r in found} == best
-    counted = {name for name, strength in best.items() if strength}
-    assert total_of(lineage, "r", profile, FLOP) == FLOP["r"] + sum(FLOP[n] for n in counted)
+    assert {(r.name, r.declared): r.ruling.strength for r in found} == best
+    assert len(found) == len(best)  # each once
+    counted = sum(FLOP[name] for (name, _), strength in best.items() if strength)
+    assert total_of(lineage, "r", profile, FLOP) == FLOP["r"] + counted
     for r in found:
         assert r.path[-1].endswith(f" {r.name}")
 

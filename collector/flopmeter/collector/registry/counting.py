@@ -51,8 +51,9 @@ class Counting:
     def countable(self, run: str, profile: Profile, *, without: Collection[str] = ()) -> Countable:
         """What `profile` counts of the run and of what it stands on, `without` some of that."""
         above = [
-            Ancestor(r.name, r.ruling, r.path, tuple(self.shares(r.name)))
+            Ancestor(r.name, r.ruling, r.path, tuple(shares))
             for r in self.lineage.ancestors(run, profile, without=without)
+            if (shares := self._declared(r.name) if r.declared else self.work(r.name))
         ]
         own, declared = self.work(run), self._declared(run)
         if own and declared:

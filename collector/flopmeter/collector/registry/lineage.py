@@ -5,7 +5,8 @@ holds, of the paths the strongest. What is excluded is named and not followed.
 
 Synthetic data has two computes behind it: the run that generated, which is what the link names, and what trained the
 model that generated. The second is that of a teacher: behind such a link every step is at most as strong as `distils`,
-and so is the declared figure of an external model, which is its training.
+and so is the declared figure of an external model, which is its training. A run that bears an external model's name has
+both behind it: what the books hold of it is what was generated, what is declared is the training.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -29,6 +30,7 @@ class Reached(NamedTuple):
     name: str
     ruling: Ruling
     path: tuple[str, ...]  # ("fine-tunes b", "merges c")
+    declared: bool = False  # the declared figure of an external model; else what the books hold of that name
 
 
 class Lineage:
@@ -57,16 +59,17 @@ class Lineage:
     def ancestors(self, run: str, profile: Profile, *, without: Collection[str] = ()) -> tuple[Reached, ...]:
         """Every run and model that `run` stands on, each once, by name: counted ones, and those just left out.
 
+        An external model's name comes twice, for its declared figure and for what a run of that name did.
         `without`: as if these were not there, nor what only they lead to.
         """
         certain = self._walk(run, profile, Answer.COUNTS, without)
         every = self._walk(run, profile, Answer.SILENT, without)
-        found: dict[str, Reached] = {}
+        found: dict[tuple[str, bool], Reached] = {}
         for answer, walked in ((Answer.COUNTS, certain), (Answer.SILENT, every), (Answer.EXCLUDED, every)):
             for reached in walked:
                 if reached.ruling.answer is answer:
-                    found.setdefault(reached.name, reached)
-        return tuple(found[name] for name in sorted(found))
+                    found.setdefault((reached.name, reached.declared), reached)
+        return tuple(found[key] for key in sorted(found))
 
     def above(self, run: str) -> frozenset[str]:
         """Every run and model that `run` stands on, over whatever relations, counted or not."""
@@ -106,21 +109,27 @@ class Lineage:
                     continue
                 data = link.relation is Relation.SYNTHETIC_DATA_FROM
                 rulings = [profile.relations[link.relation]]
-                if behind or (data and link.parent in self._externals):
+                if behind:
                     rulings.append(teacher)
                 if here is not None:
                     rulings.append(here.ruling)
-                steps = () if here is None else here.path
-                weakest = min(rulings, key=lambda r: r.strength)  # of equal ones the last step's
-                reached = Reached(link.parent, weakest, (*steps, f"{link.relation.value} {link.parent}"))
+                steps = (*(() if here is None else here.path), f"{link.relation.value} {link.parent}")
                 place = (link.parent, behind or data)
                 if place in seen:
                     continue
+                reached = Reached(link.parent, _weakest(rulings), steps)
                 found.append(reached)
-                if weakest.strength >= least.strength:
+                if link.parent in self._externals:
+                    training = _weakest([*rulings[:1], teacher, *rulings[1:]] if data else rulings)
+                    found.append(Reached(link.parent, training, steps, declared=True))
+                if reached.ruling.strength >= least.strength:
                     seen.add(place)
                     queue.append((*place, reached))
         return found
+
+
+def _weakest(rulings: list[Ruling]) -> Ruling:
+    return min(rulings, key=lambda r: r.strength)  # of equal ones the first, which is the last step's
 
 
 def _closure(names: Iterable[str], to: Mapping[str, Collection[str]]) -> frozenset[str]:
