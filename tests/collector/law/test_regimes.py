@@ -9,7 +9,20 @@ from pathlib import Path
 import pytest
 
 from flopmeter.collector.errors import RegimeError
-from flopmeter.collector.law.regimes import MODIFICATION, Regime, load, parse, shipped, with_site
+from flopmeter.collector.law.deadline_rules import DeadlineRule
+from flopmeter.collector.law.regimes import (
+    MODIFICATION,
+    SCOPES,
+    Capacity,
+    Regime,
+    due_after_ns,
+    load,
+    parse,
+    shipped,
+    with_site,
+)
+from flopmeter.collector.law.rules import Verdict, verdict
+from flopmeter.contract.flop import Figure
 
 GOOD = """
 schema = "flopmeter-regime/1"
@@ -30,9 +43,19 @@ act = "documentation"
 when_met = "tell the board"
 recipient = "the board"
 deadline = "a week"
-deadline_days = 7
 conditions = []
 open_questions = []
+source = "the house"
+"""
+
+RULE = """
+[[deadlines]]
+id = "board"
+trigger = "known"
+what = "tell the board"
+recipient = "the board"
+after_days = 7
+timezone = "Europe/Paris"
 source = "the house"
 """
 
@@ -128,7 +151,7 @@ def test_us_state_regimes_say_coverage_and_claim_no_duty_to_report_compute():
         assert r.act == "coverage"
         assert r.unit == "integer-or-floating-point"
         assert "for no report of the compute figure" in r.when_met
-        assert r.deadline_days is None
+        assert not {d.trigger for d in r.deadlines} & {"known", "met"}
         assert r.recipient.startswith("none for the compute figure")
 
 
@@ -139,7 +162,141 @@ def test_the_eu_regimes_say_that_a_modifier_may_not_be_the_provider():
 
 
 def test_only_the_eu_deadline_is_two_weeks():
-    assert {r.id: r.deadline_days for r in shipped() if r.deadline_days} == {"eu-systemic-risk": 14}
+    two_weeks = 14 * 86_400 * 10**9
+    assert {r.id: due_after_ns(r) for r in shipped() if due_after_ns(r)} == {"eu-systemic-risk": two_weeks}
+
+
+def test_requirement_11_deadlines_are_data():
+    """regulations.md 13.11 and the tables of sections 2 and 6, to the letter."""
+    rules = {(r.id, d.id): d for scope in SCOPES for r in shipped(scope) for d in r.deadlines}
+    given = {
+        key: (d.trigger, d.after_hours, d.after_days) for key, d in rules.items() if d.trigger != "calendar"
+    }
+    assert given == {
+        ("eu-systemic-risk", "notify"): ("known", None, 14),
+        ("eu-modifier", "notify"): ("known", None, 14),
+        ("eu-modifier-unknown-systemic-risk", "notify"): ("known", None, 14),
+        ("us-ca-sb53", "incident"): ("incident", None, 15),
+        ("us-ca-sb53", "imminent-incident"): ("incident", 24, None),
+        ("us-ny-raise", "incident"): ("incident", 72, None),
+        ("us-ny-raise", "imminent-incident"): ("incident", 24, None),
+        ("us-il-aisma", "incident"): ("incident", 72, None),
+        ("us-il-aisma", "imminent-incident"): ("incident", 24, None),
+        ("us-il-aisma", "first-audit"): ("first-covered", None, 90),
+    }
+    assert {rules[r, "risk-summary"].calendar for r in ("us-ca-sb53", "us-ny-raise")} == {
+        ((3, 31), (6, 30), (9, 30), (12, 31))
+    }
+
+
+def test_a_deadline_rule_as_it_is_written():
+    (rule,) = parse("good.toml", (GOOD + RULE).encode()).deadlines
+    assert rule == DeadlineRule(
+        "board", "known", "tell the board", "the board", None, 7, (), "Europe/Paris", "the house"
+    )
+    assert rule.after_ns == 7 * 86_400 * 10**9
+    hours = RULE.replace("after_days = 7", "after_hours = 24")
+    assert parse("x", (GOOD + hours).encode()).deadlines[0].after_ns == 86_400 * 10**9
+    days = RULE.replace("after_days = 7", 'calendar = ["10-15", "01-15"]').replace('"known"', '"calendar"')
+    (rule,) = parse("x", (GOOD + days).encode()).deadlines
+    assert (rule.calendar, rule.after_ns) == (((1, 15), (10, 15)), None)
+    both = RULE + RULE.replace('"board"', '"press"')
+    assert [d.id for d in parse("x", (GOOD + both).encode()).deadlines] == ["board", "press"]
+    assert parse("x", GOOD.encode()).deadlines == ()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "got"),
+    [
+        ("after_days = 7", "after_days = 0", "after_days", "0"),
+        ("after_days = 7", "after_days = 1.5", "after_days", "1.5"),
+        ("after_days = 7", "after_days = true", "after_days", "True"),
+        ("after_days = 7", "after_days = 36526", "after_days", "36526"),
+        ("after_days = 7", "after_hours = -24", "after_hours", "-24"),
+        ("after_days = 7", "", "trigger", "None"),
+        ("after_days = 7", "after_days = 7\nafter_hours = 1", "trigger", "after_hours, after_days"),
+        ("after_days = 7", 'calendar = ["04-15"]', "trigger", "calendar"),
+        ('trigger = "known"', 'trigger = "calendar"', "trigger", "after_days"),
+        ('trigger = "known"', 'trigger = "soon"', "trigger", "soon"),
+        ('trigger = "known"', "", "trigger", "nothing"),
+        ("Europe/Paris", "Europe/Atlantis", "timezone", "Atlantis"),
+        ("Europe/Paris", "../../etc/passwd", "timezone", "passwd"),
+        ('timezone = "Europe/Paris"', "", "timezone", "nothing"),
+        ('id = "board"', 'id = "The Board"', "id", "The Board"),
+        ('what = "tell the board"', 'what = " "', "what", "' '"),
+        ('what = "tell the board"', 'what = "tell"\nwhen = "soon"', "when", "soon"),
+    ],
+)
+def test_every_fault_of_a_deadline_names_file_and_key(old, new, key, got):
+    text = RULE.replace(old, new)
+    assert text != RULE
+    with pytest.raises(RegimeError) as e:
+        parse("bad.toml", (GOOD + text).encode())
+    assert str(e.value).startswith(f"bad.toml: key deadlines[0].{key}: expected ")
+    assert got in str(e.value)
+
+
+@pytest.mark.parametrize(
+    "days", ["[]", '["02-29"]', '["13-01"]', '["4-15"]', '["04-31"]', '["04-15", "04-15"]']
+)
+def test_days_of_the_year_exist_every_year_and_stand_once(days):
+    text = RULE.replace("after_days = 7", f"calendar = {days}").replace('"known"', '"calendar"')
+    with pytest.raises(RegimeError, match=r"deadlines\[0\]\.calendar: expected days of the year"):
+        parse("bad.toml", (GOOD + text).encode())
+
+
+def test_two_deadlines_of_one_id_and_what_is_no_table_are_refused():
+    with pytest.raises(RegimeError, match=r"deadlines\[1\]\.id: expected an id that no other"):
+        parse("bad.toml", (GOOD + RULE + RULE).encode())
+    with pytest.raises(RegimeError, match=r"deadlines: expected tables"):
+        parse("bad.toml", (GOOD + 'deadlines = ["soon"]\n').encode())
+
+
+TENANT_RULE = GOOD.replace('scope = "run"', 'scope = "tenant"')
+CAPACITY = """threshold_op_s = { base = 10, exponent = 20 }
+network_gbit_s = 100
+precision = "any"
+one_datacenter = true"""
+FLEET = (
+    GOOD.replace('scope = "run"', 'scope = "fleet-capacity"')
+    .replace("threshold_flop = { base = 10, exponent = 24 }", CAPACITY)
+    .replace('"floating-point"', '"operations-per-second"')
+)
+
+
+def test_a_tenant_regime_and_a_capacity_are_of_their_own_scopes():
+    regime = parse("t.toml", TENANT_RULE.encode())
+    assert (regime.scope, regime.threshold_flop, regime.capacity) == ("tenant", 10**24, None)
+    regime = parse("f.toml", FLEET.encode())
+    assert regime.capacity == Capacity(10**20, 100, "any", one_datacenter=True)
+    assert (regime.threshold_flop, regime.has_line) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "got"),
+    [
+        ("exponent = 20 }", "exponent = 20.0 }", "threshold_op_s", "20.0"),
+        ("network_gbit_s = 100", "network_gbit_s = 0", "network_gbit_s", "0"),
+        ("network_gbit_s = 100", "network_gbit_s = 99.5", "network_gbit_s", "99.5"),
+        ('precision = "any"', 'precision = "int3"', "precision", "int3"),
+        ("one_datacenter = true", "one_datacenter = 1", "one_datacenter", "1"),
+        ('"operations-per-second"', '"floating-point"', "unit", "floating-point"),
+        (CAPACITY, CAPACITY + "\nthreshold_flop = { base = 10, exponent = 26 }", "threshold_flop", "26"),
+    ],
+)
+def test_every_fault_of_a_capacity_names_file_and_key(old, new, key, got):
+    text = FLEET.replace(old, new)
+    assert text != FLEET
+    with pytest.raises(RegimeError, match=f"^bad.toml: key {key}: expected ") as e:
+        parse("bad.toml", text.encode())
+    assert got in str(e.value)
+
+
+def test_a_text_without_a_number_has_no_line_and_nothing_meets_it():
+    text = TENANT_RULE.replace("{ base = 10, exponent = 24 }", '"none-in-text"')
+    regime = parse("none.toml", text.encode())
+    assert not regime.has_line
+    assert verdict(Figure(10**40, 10**40, 10**40), regime) is Verdict.BELOW
 
 
 def test_a_good_file_and_both_ways_to_write_a_threshold():
@@ -171,9 +328,8 @@ def test_a_good_file_and_both_ways_to_write_a_threshold():
         ("effective = 2026-01-01", 'effective = "2026-01-01"', "effective", "'2026-01-01'"),
         ("effective = 2026-01-01", "effective = 2026-01-01T00:00:00Z", "effective", "datetime"),
         ("effective = 2026-01-01", "effective = 2027-01-01", "status", "'in-force'"),
-        ("deadline_days = 7", "deadline_days = 0", "deadline_days", "0"),
-        ("deadline_days = 7", "deadline_days = 1.5", "deadline_days", "1.5"),
-        ("deadline_days = 7", "ends = 2026-01-01", "ends", "2026"),
+        ('deadline = "a week"', 'deadline = "a week"\ndeadline_days = 7', "deadline_days", "7"),
+        ('deadline = "a week"', 'deadline = "a week"\nends = 2026-01-01', "ends", "2026"),
         ("conditions = []", "conditions = [1]", "conditions", "[1]"),
         ("conditions = []", "", "conditions", "nothing"),
         ("conditions = []", "conditions = []\ntreshold = 5", "treshold", "5"),
@@ -181,7 +337,7 @@ def test_a_good_file_and_both_ways_to_write_a_threshold():
         ('title = "A site\'s own rule"', 'title = "  "', "title", "'  '"),
         ('schema = "flopmeter-regime/1"', 'schema = "flopmeter-regime/2"', "schema", "regime/2"),
         ('counting = "executed"', 'counting = "countable"', "counting", "countable"),
-        ('scope = "run"', 'scope = "tenant"', "scope", "tenant"),
+        ('scope = "run"', 'scope = "planet"', "scope", "planet"),
         ('scope = "run"', 'scope = "run"\nshare = { numerator = 1, denominator = 3 }', "share", "numerator"),
         ('scope = "run"', 'scope = "run"\noriginal = "known"', "original", "known"),
     ],

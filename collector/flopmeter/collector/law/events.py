@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from flopmeter.collector.report.accuracy import LIMIT_PERCENT, accuracy_json
@@ -17,7 +17,7 @@ from flopmeter.contract.flop import ZERO, Figure
 from flopmeter.contract.w_table import current
 
 from .countable import Countable
-from .regimes import RUN, Regime
+from .regimes import RUN, Regime, due_after_ns
 from .rules import Verdict, counted, in_force, meets, verdict
 
 if TYPE_CHECKING:
@@ -132,9 +132,8 @@ def _threshold_data(
     answer, estimate = state
     run, total = stands.run, stands.of(regime)
     basis = counted(regime, total.flop, total.integer_ops)
-    due = None
-    if regime.deadline_days is not None and answer is Verdict.CROSSED:
-        due = time_text(at_unix_ns + timedelta(days=regime.deadline_days) // timedelta(microseconds=1) * 1000)
+    after_ns = due_after_ns(regime) if answer is Verdict.CROSSED else None
+    due = None if after_ns is None else time_text(at_unix_ns + after_ns)
     return {
         "message": _message(stands, regime, answer, estimate),
         "run": run,

@@ -8,7 +8,6 @@ one no counter can see, so that both are answered and each says of which origina
 
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
-from datetime import timedelta
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -27,7 +26,7 @@ from .events import (
     threshold_text,
     time_text,
 )
-from .regimes import KNOWN, MODIFICATION, Regime
+from .regimes import KNOWN, MODIFICATION, Regime, due_after_ns
 from .rules import Verdict, counted, in_force
 
 
@@ -126,9 +125,8 @@ def _data(
 ) -> dict[str, Any]:
     answer, estimate = state
     basis, original = counted(regime, made.flop, made.integer_ops), made.original_flop
-    due = None
-    if regime.deadline_days is not None and answer is Verdict.CROSSED:
-        due = time_text(at_unix_ns + timedelta(days=regime.deadline_days) // timedelta(microseconds=1) * 1000)
+    after_ns = due_after_ns(regime) if answer is Verdict.CROSSED else None
+    due = None if after_ns is None else time_text(at_unix_ns + after_ns)
     return {
         "message": _message(made, regime, answer, estimate),
         "run": made.run,

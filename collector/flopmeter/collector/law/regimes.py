@@ -15,8 +15,12 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from flopmeter.collector.errors import RegimeError
+from flopmeter.contract.w_table import DTYPE_RATE
 
 from . import profiles
+from .deadline_rules import KNOWN as KNOWN_OR_MET
+from .deadline_rules import MET, deadline_rules
+from .deadline_rules import DeadlineRule as DeadlineRule  # noqa: PLC0414
 from .toml_keys import Keys, read
 
 SCHEMA = "flopmeter-regime/1"
@@ -28,12 +32,28 @@ INTEGER_OR_FLOAT = "integer-or-floating-point"
 UNITS = (FLOAT_ONLY, INTEGER_OR_FLOAT)
 RUN = "run"  # a run with what it stands on
 MODIFICATION = "modification"  # a run that fine-tunes another model: compared with a share of the original
-SCOPES = (RUN, MODIFICATION)  # tenant and fleet capacity are not built
+TENANT = "tenant"  # the sum of all runs of one tenant
+FLEET_CAPACITY = "fleet-capacity"  # what one site's machines could do in a second, at the very most
+SCOPES = (RUN, MODIFICATION, TENANT, FLEET_CAPACITY)
+OPERATIONS_PER_SECOND = "operations-per-second"  # unit of fleet capacity
+ANY_PRECISION = "any"  # of a capacity: the best of all precisions that a machine has
+#: In the place of a threshold: the text sets a duty without a number. Such a regime has no verdict.
+NONE_IN_TEXT = "none-in-text"
 KNOWN = "known"
 UNKNOWN = "unknown"
 UNKNOWN_SYSTEMIC_RISK = "unknown-systemic-risk"
 ORIGINALS = (KNOWN, UNKNOWN, UNKNOWN_SYSTEMIC_RISK)  # of which originals a modification regime speaks
 ACTS = ("notification", "submission", "documentation", "coverage")  # what meeting the threshold does
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """The line of scope FLEET_CAPACITY: dense peak operations in a second, of machines that are one cluster."""
+
+    op_s: int  # compared by the regime's `comparison`
+    network_gbit_s: int  # joined by more than so much
+    precision: str  # a dtype, or ANY_PRECISION
+    one_datacenter: bool  # whether only machines of one site are added
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +67,32 @@ class Regime:
     status_as_of: date
     effective: date  # first day on which it binds
     ends: date | None  # first day on which it no longer binds
-    threshold_flop: int  # of a modification: what its original is taken to have; 0: what it has
-    share: Fraction  # of threshold_flop, or of the original, that is the line; 1 with scope "run"
+    threshold_flop: (
+        int  # of a modification: what its original is taken to have; 0: what it has, or see `has_line`
+    )
+    share: Fraction  # of threshold_flop, or of the original, that is the line; 1 with other scopes
     comparison: str  # ">" or ">="
     unit: str  # what one operation is: FLOAT_ONLY, or INTEGER_OR_FLOAT
-    scope: str  # RUN or MODIFICATION
-    original: str  # one of ORIGINALS; "" with scope "run"
+    scope: str  # one of SCOPES
+    original: str  # one of ORIGINALS; "" with other scopes
     counting: str  # a counting profile's id, or "executed"
     counting_note: str  # in words: what the law counts, and what flopmeter cannot see of it
     act: str  # one of ACTS
     when_met: str  # in words: what follows, for the operator
     recipient: str
     deadline: str  # in words
-    deadline_days: int | None  # days after the threshold is met or known to be met
+    deadlines: tuple[DeadlineRule, ...]
     conditions: tuple[str, ...]  # what else must hold that no counter can see
     open_questions: tuple[str, ...]
     source: str
     version: str
     digest: str  # SHA-256 of the file's bytes, hex
+    capacity: Capacity | None = None  # with scope FLEET_CAPACITY only
+
+    @property
+    def has_line(self) -> bool:
+        """Whether the text has a number to compare with; without one no verdict is ever given."""
+        return self.threshold_flop > 0 or self.capacity is not None or self.original == KNOWN
 
 
 def load(directory: Traversable | Path) -> tuple[Regime, ...]:
@@ -77,6 +105,12 @@ def load(directory: Traversable | Path) -> tuple[Regime, ...]:
             f"regimes: cannot read {directory}: {e}", "name a directory that holds regime files (*.toml)"
         ) from e
     return _distinct((name, parse(name, raw)) for name, raw in texts)
+
+
+def due_after_ns(regime: Regime) -> int | None:
+    """From meeting the threshold to the first thing that is due for it: of its first rule that begins then."""
+    rules = (r for r in regime.deadlines if r.trigger in (KNOWN_OR_MET, MET))
+    return next((r.after_ns for r in rules), None)
 
 
 @functools.cache
@@ -116,7 +150,7 @@ def parse(name: str, raw: bytes) -> Regime:
         threshold_flop=threshold_flop,
         share=share,
         comparison=keys.one_of("comparison", COMPARISONS),
-        unit=keys.one_of("unit", UNITS),
+        unit=keys.one_of("unit", (OPERATIONS_PER_SECOND,) if scope == FLEET_CAPACITY else UNITS),
         scope=scope,
         original=original,
         counting=keys.one_of("counting", (profiles.EXECUTED, *profiles.shipped())),
@@ -125,12 +159,13 @@ def parse(name: str, raw: bytes) -> Regime:
         when_met=keys.text("when_met"),
         recipient=keys.text("recipient"),
         deadline=keys.text("deadline"),
-        deadline_days=keys.days("deadline_days") if "deadline_days" in keys.data else None,
+        deadlines=deadline_rules(keys),
         conditions=keys.texts("conditions"),
         open_questions=keys.texts("open_questions"),
         source=keys.text("source"),
         version=keys.text("version"),
         digest=hashlib.sha256(raw).hexdigest(),
+        capacity=_capacity(keys) if scope == FLEET_CAPACITY else None,
     )
     keys.none_left()
     if regime.ends is not None and regime.ends <= regime.effective:
@@ -142,10 +177,24 @@ def parse(name: str, raw: bytes) -> Regime:
 
 def _line(keys: Keys, scope: str) -> tuple[str, int, Fraction]:
     """(original, threshold, share). With another scope, or a known original, the keys of the rest are unknown ones."""
-    if scope == RUN:
+    if scope == FLEET_CAPACITY:
+        return "", 0, Fraction(1)
+    if scope in (RUN, TENANT):
+        if keys.data.get("threshold_flop") == NONE_IN_TEXT:
+            keys.text("threshold_flop")
+            return "", 0, Fraction(1)
         return "", keys.threshold("threshold_flop"), Fraction(1)
     original = keys.one_of("original", ORIGINALS)
     return original, 0 if original == KNOWN else keys.threshold("threshold_flop"), keys.share("share")
+
+
+def _capacity(keys: Keys) -> Capacity:
+    return Capacity(
+        op_s=keys.threshold("threshold_op_s"),
+        network_gbit_s=keys.count("network_gbit_s", 1_000_000),
+        precision=keys.one_of("precision", (ANY_PRECISION, *DTYPE_RATE)),
+        one_datacenter=keys.yes("one_datacenter"),
+    )
 
 
 def _distinct(named: Iterable[tuple[str, Regime]]) -> tuple[Regime, ...]:

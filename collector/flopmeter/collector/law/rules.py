@@ -17,7 +17,9 @@ class Verdict(StrEnum):
 
 
 def meets(flop: int, regime: Regime) -> bool:
-    """Whether one exact number meets the threshold, with the regime's own comparison."""
+    """Whether one exact number meets the threshold, with the regime's own comparison. None meets a line that is not there."""
+    if not regime.has_line:
+        return False
     if regime.comparison == ">=":
         return flop >= regime.threshold_flop
     return flop > regime.threshold_flop

@@ -98,10 +98,11 @@ class Keys:
             raise self.fault(key, "a date (2027-01-01)", value)
         return value
 
-    def days(self, key: str) -> int:
-        value = self._take(key, "a whole number of days above 0")
-        if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-            raise self.fault(key, "a whole number of days above 0", value)
+    def count(self, key: str, most: int) -> int:
+        expected = f"a whole number from 1 to {most}"
+        value = self._take(key, expected)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
+            raise self.fault(key, expected, value)
         return value
 
     def threshold(self, key: str) -> int:
@@ -135,6 +136,15 @@ class Keys:
         if not isinstance(value, dict):
             raise self.fault(key, "a table", value)
         return Keys(self.name, value, f"{self.prefix}{key}.")
+
+    def tables(self, key: str) -> "list[Keys]":
+        """An array of tables; none where the key is absent."""
+        if key not in self.data:
+            return []
+        value = self._take(key, f"tables ([[{key}]])")
+        if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
+            raise self.fault(key, f"tables ([[{key}]])", value)
+        return [Keys(self.name, v, f"{self.prefix}{key}[{n}].") for n, v in enumerate(value)]
 
     def none_left(self) -> None:
         if self.left:

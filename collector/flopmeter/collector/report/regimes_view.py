@@ -21,6 +21,8 @@ def regime_document(regime: Regime, now_unix_ns: int) -> dict[str, Any]:
     document = asdict(regime)
     document["threshold_flop"] = str(regime.threshold_flop)
     document["share"] = str(regime.share)
+    if regime.capacity is not None:
+        document["capacity"]["op_s"] = str(regime.capacity.op_s)
     for key in ("status_as_of", "effective", "ends"):
         document[key] = document[key].isoformat() if document[key] else None
     document["in_force"] = in_force(regime, now_unix_ns)
@@ -71,6 +73,10 @@ def regimes_view(regimes: Sequence[Mapping[str, Any]], paint: Paint) -> str:
 
 def line_text(r: Mapping[str, Any]) -> str:
     """The line of a regime document in a few characters."""
+    if r["capacity"]:
+        return f"{r['comparison']} {power(r['capacity']['op_s'])} op/s"
+    if r["scope"] != MODIFICATION and r["threshold_flop"] == "0":
+        return "none in the text"
     if r["scope"] != MODIFICATION:
         return f"{r['comparison']} {power(r['threshold_flop'])}"
     of = "original" if r["original"] == KNOWN else power(r["threshold_flop"])
@@ -85,13 +91,15 @@ def power(threshold: str) -> str:
 def regime_view(r: Mapping[str, Any], paint: Paint) -> str:
     """`regimes show`: the whole file, in words, and what it counts."""
     title = wrapped(f"{r['id']}  {r['title']}", paint.width, "", "")
-    line = line_text(r) if r["scope"] == MODIFICATION else f"{r['comparison']} {r['threshold_flop']}"
+    line = f"{line_text(r)} {r['unit'].replace('-', ' ')} operations"
+    if r["scope"] != MODIFICATION and r["threshold_flop"] != "0":
+        line = f"{r['comparison']} {r['threshold_flop']} {r['unit'].replace('-', ' ')} operations"
     lines = [
         title[0].replace(r["id"], paint(r["id"], bold=True), 1),
         *title[1:],
         *(paint(line, dim=True) for line in wrapped(r["citation"], paint.width, "", "")),
         "",
-        f"  line        {line} {r['unit'].replace('-', ' ')} operations",
+        f"  line        {line}",
         f"  status      {r['status']} as of {r['status_as_of']}, effective {r['effective']}"
         + (f", ends {r['ends']}" if r["ends"] else ""),
     ]
