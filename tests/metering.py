@@ -6,12 +6,12 @@ from fractions import Fraction
 
 from flopmeter.agent.metering.meter import Meter, MeterSettings, Sealed
 from flopmeter.agent.metering.ratios import PERCENT_OF
-from flopmeter.agent.reading import CYCLE_IDS, NodeFacts, Reading
+from flopmeter.agent.reading import CYCLE_IDS, Happening, NodeFacts, Reading
 from flopmeter.agent.shipping.encode import encode_batch, encode_inventory
 from flopmeter.collector.encode import decode_batch, decode_inventory
 from flopmeter.collector.ingest.anchors import AnchorCheck
 from flopmeter.collector.ingest.encode import BatchView, device_bounds
-from flopmeter.contract.usage import Device, Measured, Usage, Workload, WorkloadKind
+from flopmeter.contract.usage import Device, GapReason, Measured, Usage, Workload, WorkloadKind
 
 SECOND = 1_000_000_000
 H100 = "NVIDIA H100 80GB HBM3"
@@ -189,3 +189,64 @@ class Scripted:
             "workload": JOB_A,
         }
         return Reading(**(values | changes))  # type: ignore[arg-type]
+
+
+BUSY = {249: 900, 250: 500, 252: 500}
+ONE_SECOND = 1_700_000_000 * SMS  # SM-cycles
+
+
+class Node:
+    """One or more GPUs and a meter, in time."""
+
+    def __init__(self, *, agent: Meter | None = None, t: int = 120 * SECOND, **gpu: object) -> None:
+        self.gpu = Gpu(**gpu)  # type: ignore[arg-type]
+        self.agent = agent or meter()
+        self.t = t
+        self.sealed: list[Sealed] = []
+
+    def tick(self, seconds: float = 1, **changes: object) -> None:
+        self.sleep(seconds)
+        self.read(**changes)
+
+    def sleep(self, seconds: float) -> None:
+        self.t += round(seconds * SECOND)
+        self.gpu.run(round(seconds * SECOND), BUSY)
+
+    def read(self, **changes: object) -> None:
+        self.take(self.gpu.reading(self.t, **changes))
+
+    def fail(self, seconds: float = 1, error: str = "NVML_ERROR_UNKNOWN", entity: str = "GPU-0") -> None:
+        self.sleep(seconds)
+        self.take(Reading(entity, self.t, UNIX0 + self.t, error=error))
+
+    def take(self, item: Reading | Happening) -> None:
+        self.sealed += self.agent.observe(item)
+
+    def advance(self) -> None:
+        self.sealed += self.agent.advance(self.t, UNIX0 + self.t)
+
+    def flush(self, *, final: bool = False) -> list[Sealed]:
+        last = self.agent.flush(final=final)
+        self.sealed += [last] if last else []
+        return self.sealed
+
+    def calibrated(self) -> "Node":
+        self.read()
+        for _ in range(6):
+            self.tick()
+        return self
+
+    def restart(self, **changes: object) -> None:
+        self.agent = meter(facts(**changes), journal=self.sealed[-1].journal)  # type: ignore[arg-type]
+
+
+def percent(t: int, *, entity: str = "GPU-0", unix: int | None = None, **changes: object) -> Reading:
+    values = {"percent": {2: 90.0, 5: 50.0, 7: 50.0}, "sm_clock_mhz": (1700.0,), "workload": JOB_A}
+    return Reading(entity, t, UNIX0 + t if unix is None else unix, **(values | changes))  # type: ignore[arg-type]
+
+
+def gaps(sealed: list[Sealed], entity: str | None = None) -> list[tuple[GapReason, int, Workload]]:
+    return [(u.gap_reason, u.duration_ns // SECOND, w) for w, u in rows(sealed, entity) if u.gap_reason]
+
+
+# ---- journals -----------------------------------------------------------------------------------------

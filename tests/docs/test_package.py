@@ -60,6 +60,12 @@ def test_files_are_short() -> None:
     assert long == set(LONG_FILES)
 
 
+def test_test_files_are_short() -> None:
+    sizes = {p: len(p.read_text().splitlines()) for p in sorted((ROOT / "tests").rglob("*.py"))}
+    assert len(sizes) > 100
+    assert [str(p.relative_to(ROOT)) for p, n in sizes.items() if n > 500] == []
+
+
 def test_wheel_holds_every_source_and_data_file(tmp_path: Path) -> None:
     """Built offline from what is checked out; data files are where importlib.resources looks for them."""
     built = subprocess.run(

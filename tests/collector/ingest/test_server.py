@@ -1,55 +1,23 @@
-"""The stream end to end on loopback: what an agent sees, and what is in the store when it sees it."""
+"""The stream end to end on loopback: what an agent sees, and what is in the store afterwards."""
 
 import asyncio
-import sqlite3
-import threading
 import urllib.error
 import urllib.request
 
 import grpc
 import pytest
-from builders import UNIX_NS, Chain, inventory_message
+from builders import Chain, inventory_message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import wait_for
+from serving import NOW, Pushback, Refusal, http_status, settings_for, stored
 from wire_client import Ended, WireClient
 
-from flopmeter.collector.check.fsck import check_store
 from flopmeter.collector.errors import CollectorError, StoreError
-from flopmeter.collector.ingest import committer as committer_module
 from flopmeter.collector.ingest import server as server_module
 from flopmeter.collector.ingest import stream as stream_module
-from flopmeter.collector.running import keep_beating, run_collector
-from flopmeter.collector.settings import CollectorSettings
-from flopmeter.collector.store.sqlite import open_for_reading
+from flopmeter.collector.running import run_collector
 from flopmeter.wire.v1 import ingest_pb2
-
-NOW = UNIX_NS + 86_400 * 10**9
-Refusal, Pushback = ingest_pb2.Refusal, ingest_pb2.Pushback
-
-
-def settings_for(tmp_path, **more):
-    values = {"store": tmp_path / "b.db", "listen": "127.0.0.1:0", "http": "127.0.0.1:0", "admit_new": True}
-    return CollectorSettings(**{**values, "linger_ms": 5, **more})
-
-
-@pytest.fixture
-def running(tmp_path):
-    with run_collector(settings_for(tmp_path), lambda: NOW) as running:
-        yield running
-
-
-@pytest.fixture
-def chain():
-    return Chain("gpu-001")
-
-
-def stored(running):
-    connection = open_for_reading(running.store_path)
-    try:
-        return [s for (s,) in connection.execute("SELECT seq FROM records ORDER BY position")]
-    finally:
-        connection.close()
 
 
 def test_an_ack_means_it_is_in_the_store(running, chain):
@@ -266,253 +234,6 @@ def fuzzed(tmp_path_factory):
             client.ack(1)
 
 
-def test_overload_is_told_and_passes(tmp_path, chain, monkeypatch):
-    monkeypatch.setattr(server_module, "MAX_QUEUED_RECORDS", 3)
-    with (
-        run_collector(settings_for(tmp_path, linger_ms=50), lambda: NOW) as running,
-        WireClient(running.address, chain) as client,
-    ):
-        client.hello()
-        sent = [chain.next() for _ in range(5)]
-        client.records(*sent)
-        pushback = client.read("pushback").pushback
-        assert (pushback.reason, pushback.resume_seq) == (Pushback.REASON_OVERLOADED, 4)
-        assert pushback.retry_after_ms > 0
-        client.ack(3)
-        client.records(*sent[3:])
-        client.ack(5)
-
-
-def test_a_store_that_cannot_commit_pushes_back_and_recovers(tmp_path, chain, monkeypatch):
-    monkeypatch.setattr(committer_module, "RECOVERY_PAUSE_S", 0.02)
-    with (
-        run_collector(settings_for(tmp_path), lambda: NOW) as running,
-        WireClient(running.address, chain) as client,
-    ):
-        client.hello()
-        client.records(chain.next())
-        client.ack(1)
-        committer, books = running._collector.server._committer, running._collector.store.books
-        good_write, good_probe = books.write, committer._probe
-
-        def full(*_):
-            raise StoreError("database or disk is full", "free space")
-
-        books.write = committer._probe = full
-        client.records(chain.next(), chain.next())
-        pushback = client.read("pushback").pushback
-        assert (pushback.reason, pushback.resume_seq) == (Pushback.REASON_STORE_UNAVAILABLE, 2)
-        wait_for("not ready", lambda: http_status(running, "/readyz") == 503)
-        assert http_status(running, "/healthz") == 200
-        client.records(chain.records[1])  # too early: told again
-        assert client.read("pushback").pushback.resume_seq == 2
-        books.write, committer._probe = good_write, good_probe
-        wait_for("ready", lambda: http_status(running, "/readyz") == 200)
-        client.records(*chain.records[1:])
-        client.ack(3)
-        assert stored(running) == [1, 2, 3]
-
-
-def test_a_writer_that_does_not_come_back_from_the_disk_is_seen(running, chain, monkeypatch):
-    monkeypatch.setattr(committer_module, "WRITER_STUCK_S", 0.05)
-    books = running._collector.store.books
-    good, go_on = books.write, threading.Event()
-
-    def hangs(transaction):
-        go_on.wait(20)
-        good(transaction)
-
-    with WireClient(running.address, chain) as client:
-        client.hello()
-        wait_for("alive", lambda: http_status(running, "/healthz") == 200)
-        books.write = hangs
-        client.records(chain.next())
-        wait_for("stuck", lambda: http_status(running, "/healthz") == 503)
-        go_on.set()
-        client.ack(1)
-    wait_for("alive again", lambda: http_status(running, "/healthz") == 200)
-
-
-def test_systemds_watchdog_hears_nothing_while_the_writer_is_stuck():
-    class Systemd:
-        beat_s, beats = 1e-6, 0
-
-        def beat(self):
-            self.beats += 1
-
-    async def watch():
-        systemd, done = Systemd(), asyncio.Event()
-        lives = [True, True, False, False, True, False]
-        beating = asyncio.create_task(keep_beating(systemd, lambda: lives.pop(0) if lives else done.set()))
-        await asyncio.wait_for(done.wait(), 20)
-        beating.cancel()
-        return systemd.beats
-
-    assert asyncio.run(watch()) == 3
-    unasked = Systemd()
-    unasked.beat_s = 0.0
-    asyncio.run(keep_beating(unasked, lambda: True))  # ends at once
-    assert unasked.beats == 0
-
-
-def test_a_defect_in_a_commit_acknowledges_nothing_and_passes(running, chain):
-    with WireClient(running.address, chain) as client:
-        client.hello()
-        writer = running._collector.server._committer._writer
-        good, calls = writer._books.write, []
-
-        def broken(transaction):
-            calls.append(transaction)
-            writer._books.write = good
-            raise ZeroDivisionError
-
-        writer._books.write = broken
-        client.records(chain.next(), chain.next())
-        assert client.read("pushback").pushback.resume_seq == 1
-        wait_for("ready", lambda: running._collector.server.ready)
-        client.send(inventory_message(chain.inventory))  # may have been in the group that failed
-        client.records(*chain.records)
-        client.ack(2)
-    assert len(calls) == 1
-    assert stored(running) == [1, 2]
-
-
-def test_a_stream_with_records_in_the_next_group_hears_of_both_commits_at_once_and_no_later(running, chain):
-    with WireClient(running.address, chain) as client:
-        client.hello()
-        client.records(chain.next())
-        client.ack(1)
-        server = running._collector.server
-        books, go = server._committer._writer._books, threading.Semaphore(0)
-        write, begun = books.write, []
-
-        def gated(transaction):
-            begun.append(len(transaction.records))
-            assert go.acquire(timeout=10)
-            write(transaction)
-
-        books.write = gated
-        for n in (2, 3, 4):  # each is taken while the commit of the one before it is under way
-            client.records(chain.next())
-            wait_for("taken", lambda n=n: server._committer.queued_records == 1 + (n > 2))
-            if n > 2:
-                go.release()
-            wait_for("its commit", lambda n=n: len(begun) == n - 1)
-        go.release()
-        assert [client.read("ack").ack.seq for _ in range(2)] == [3, 4]
-    assert begun == [1, 1, 1]
-
-
-def test_a_duplicate_is_not_acknowledged_before_its_first_copy_is_durable(tmp_path, chain):
-    running = run_collector(settings_for(tmp_path), lambda: NOW)
-    server = running._collector.server
-    with WireClient(running.address, chain) as client:
-        client.hello()
-        client.records(chain.next())
-        client.ack(1)
-        server._committer._linger_s = 60.0  # what is taken from here on is durable when the collector stops
-        client.records(chain.next())
-        wait_for("taken", lambda: len(server._intake.group.records) == 1)
-        client.records(chain.records[1])
-        client.records(chain.seal(b"", seq=9))
-        # Replies come in order: had the duplicate been answered, it would be here.
-        assert client.read("pushback").pushback.reason == Pushback.REASON_OUT_OF_SEQUENCE
-        assert running.counters.duplicates == 1
-        assert stored(running) == [1]
-        client.records(chain.records[0])  # but what is durable is acknowledged again
-        assert client.read("ack").ack.seq == 1
-        running.stop()
-        assert client.read("ack").ack.seq == 2
-    assert stored(running) == [1, 2]
-
-
-def test_a_commit_that_took_effect_and_then_failed_is_found_in_the_store(running, chain):
-    """What the writer knew before it is not the store's state any more: not one number of it may be used again."""
-    with WireClient(running.address, chain) as client:
-        client.hello()
-        client.records(chain.next())
-        client.ack(1)
-        books = running._collector.store.books
-        good = books.write
-
-        def durable_and_unsaid(transaction):
-            books.write = good
-            good(transaction)
-            raise StoreError("disk I/O error")
-
-        books.write = durable_and_unsaid
-        client.records(chain.next())
-        assert client.read("pushback").pushback.resume_seq == 2
-        wait_for("ready", lambda: running._collector.server.ready)
-        client.records(chain.records[1])
-        client.ack(2)
-        client.records(chain.next())
-        client.ack(3)
-    assert stored(running) == [1, 2, 3]
-    assert running.counters.commit_failures == 1
-    assert check_store(running.store_path, ()).difference is None
-
-
-def test_stopping_while_the_store_is_broken_commits_nothing_behind_the_failed_group(tmp_path, chain):
-    running = run_collector(settings_for(tmp_path), lambda: NOW)
-    committer, books = running._collector.server._committer, running._collector.store.books
-    failing, good_write = threading.Event(), books.write
-    with WireClient(running.address, chain) as client:
-        client.hello()
-        client.records(chain.next())
-        client.ack(1)
-
-        def slow_failure(_):
-            books.write = good_write  # the next commit would work, and must not happen
-            failing.wait(20)
-            raise StoreError("disk full")
-
-        def no(*_):
-            raise StoreError("disk full")
-
-        books.write, committer._probe = slow_failure, no
-        client.records(chain.next())
-        wait_for("committing", lambda: committer._committing_records == 1)
-        client.records(chain.next())  # taken behind the group that is about to fail
-        wait_for("taken", lambda: len(committer._intake.group.records) == 1)
-        stopping = threading.Thread(target=running.stop)
-        stopping.start()
-        wait_for("stopping", lambda: committer.stopping)
-        failing.set()
-        stopping.join(20)
-        assert not stopping.is_alive()
-    assert stored(running) == [1]
-
-
-def test_stopping_commits_an_admission_that_was_under_way(tmp_path, chain):
-    running = run_collector(settings_for(tmp_path, linger_ms=10_000), lambda: NOW)
-    with WireClient(running.address, chain) as client:
-        # Only a full group or the stop ends so long a linger.
-        client.send(chain.hello(client.read("challenge").challenge.nonce))
-        wait_for("the hello", lambda: running._collector.server._committer._waiting)
-        running.stop()
-        assert client.read("welcome").welcome.resume_seq == 1
-        with pytest.raises(Ended):
-            while True:  # a goodbye may come first
-                client.read("pushback")
-    connection = sqlite3.connect(tmp_path / "b.db")
-    assert connection.execute("SELECT node FROM agents").fetchall() == [("gpu-001",)]
-    connection.close()
-
-
-def test_records_taken_before_the_stop_are_acknowledged(tmp_path, chain):
-    running = run_collector(settings_for(tmp_path), lambda: NOW)
-    with WireClient(running.address, chain) as client:
-        client.hello()
-        running._collector.server._committer._linger_s = 60.0
-        client.records(chain.next(), chain.next())
-        wait_for("taken", lambda: len(running._collector.server._intake.group.records) == 2)
-        running.stop()
-        client.ack(2)
-        assert client.read("pushback").pushback.reason == Pushback.REASON_SHUTTING_DOWN
-    assert stored(running) == [1, 2]
-
-
 def test_silent_streams_are_closed(tmp_path, chain, monkeypatch):
     monkeypatch.setattr(server_module, "SWEEP_S", 0.01)
     monkeypatch.setattr(server_module, "HELLO_TIMEOUT_S", 0.1)
@@ -557,15 +278,6 @@ def test_an_address_in_use_is_said(tmp_path, running):
 def test_a_store_in_use_is_said(tmp_path, running):
     with pytest.raises(StoreError, match="another collector"):
         run_collector(settings_for(tmp_path))
-
-
-def http_status(running, path):
-    try:
-        with urllib.request.urlopen(f"http://{running.http_address}{path}", timeout=10) as r:
-            return r.status
-    except urllib.error.HTTPError as e:
-        e.close()
-        return e.code
 
 
 def test_metrics_count_what_happened(running, chain):

@@ -1,19 +1,19 @@
-"""The source whole: what is listed and asked for becomes allocations, over restarts, silence and refusals."""
+"""The source whole: what is listed becomes allocations; its thread, its start, its settings."""
 
 import logging
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 from fake_api_server import FakeApiServer
-from fake_kubelet import FakeKubelet, claim, container, gpu_pod, pod
+from fake_kubelet import FakeKubelet, container, gpu_pod, pod
+from kubelet_rig import FACTS, G0, G1, U1, U2, Rig, S
 
 from fakes import FakeClock
 from flopmeter.agent.errors import KubernetesError, NotGrantedError
@@ -22,83 +22,10 @@ from flopmeter.agent.settings import AgentSettings
 from flopmeter.agent.workloads.allocations import AllocationSource
 from flopmeter.agent.workloads.kubelet import open as opening
 from flopmeter.agent.workloads.kubelet import source as module
-from flopmeter.agent.workloads.kubelet.api import Api, Server
+from flopmeter.agent.workloads.kubelet.api import Server
 from flopmeter.agent.workloads.kubelet.client import KubeletClient
-from flopmeter.agent.workloads.kubelet.metadata import PodMeta
-from flopmeter.agent.workloads.kubelet.source import KubeletSource, Labels
-from flopmeter.contract.usage import Device, Uncovered, Workload, WorkloadKind
-
-G0, G1 = (f"GPU-0000000{n}-aaaa-4bbb-8ccc-00000000000{n}" for n in range(2))
-U1, U2 = (f"{n}f0c3a52-5b3e-4a57-9b4e-0c9c1d2e3f40" for n in (1, 2))
-S = 1_000_000_000
-FACTS = NodeFacts(
-    "n1",
-    b"\1" * 16,
-    "590",
-    "13",
-    "nvml",
-    tuple(
-        Device(g, "NVIDIA H100", "9.0", 132, pci_address=f"00000000:1{n}:00.0")
-        for n, g in enumerate((G0, G1))
-    ),
-)
-
-
-class Rig:
-    """A source that is polled by hand, and everything around it."""
-
-    def __init__(self, folder: Path, api: Api | None = None) -> None:
-        self.clock = FakeClock()
-        self.kubelet = FakeKubelet(folder)
-        self.facts = FACTS
-        self.minors: dict[str, int] = {}
-        self.source = KubeletSource(
-            KubeletClient(str(self.kubelet.socket), deadline_s=10.0),
-            lambda: self.facts,
-            self.clock,
-            rng=Random(1),
-            api=api,
-            minors=lambda: self.minors,
-        )
-
-    def poll(self, *pods: Any) -> float:
-        if pods:
-            self.kubelet.say(*pods)
-        self.clock.advance(S)
-        return self.source.poll()
-
-    def jobs(self) -> dict[str, list[str]]:
-        latest = self.source.latest()
-        assert latest is not None
-        named = self.source.describe
-        return {entity: [named(w).job for w in several] for entity, several in latest.by_entity.items()}
-
-    def close(self) -> None:
-        self.source.close()
-        self.kubelet.stop()
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    rig = Rig(tmp_path)
-    yield rig
-    rig.close()
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[FakeApiServer]:
-    folder = tmp_path / "account"
-    folder.mkdir()
-    fake = FakeApiServer(folder)
-    yield fake
-    fake.close()
-
-
-@pytest.fixture
-def asking(tmp_path: Path, server: FakeApiServer) -> Iterator[Rig]:
-    rig = Rig(tmp_path, Api(Server.of_pod(server.environ, server.account), "n1"))
-    yield rig
-    rig.close()
+from flopmeter.agent.workloads.kubelet.source import KubeletSource
+from flopmeter.contract.usage import Uncovered, Workload, WorkloadKind
 
 
 def test_what_is_listed_is_who_holds_it(rig: Rig) -> None:
@@ -276,149 +203,6 @@ def test_gpus_that_could_be_given_out_and_nobody_meters_are_said(tmp_path: Path)
 def test_hundreds_of_problems_are_not_kept(rig: Rig) -> None:
     rig.poll(gpu_pod("ml", "a", *(f"GPU-none-{n}" for n in range(500))))
     assert len(rig.source.problems) < 50
-
-
-# ---- labels ------------------------------------------------------------------------------------
-
-
-def test_labels_come_when_the_api_server_is_asked(asking: Rig, server: FakeApiServer) -> None:
-    server.pod("ml", "a", U1, labels={"flopmeter.dev/run": "r"})
-    asking.poll(gpu_pod("ml", "a", G0))
-    assert asking.jobs() == {G0: ["ml/a"]}
-    asking.source.ask()
-    assert asking.jobs() == {G0: [U1]}
-    assert asking.source.describe(Workload(WorkloadKind.POD, job=U1)).run == "r"
-    asked = len(server.asked)
-    asking.source.ask()
-    assert len(server.asked) == asked  # not again before it is due
-    asking.clock.advance(round(module.REFRESH_S * 1.5) * S)
-    server.pod("ml", "a", U1, labels={"flopmeter.dev/run": "renamed"})
-    asking.source.ask()
-    assert asking.source.describe(Workload(WorkloadKind.POD, job=U1)).run == "renamed"
-
-
-def test_only_pods_with_a_gpu_are_asked_for(asking: Rig, server: FakeApiServer) -> None:
-    asking.poll(gpu_pod("ml", "a", G0), pod("ml", "web", container("c", {"rdma/hca": ["0"]})))
-    asking.source.ask()
-    assert server.asked == ["/api/v1/namespaces/ml/pods/a?resourceVersion=0"]
-
-
-def test_a_pod_that_the_server_does_not_know_yet_is_asked_for_again(
-    asking: Rig, server: FakeApiServer
-) -> None:
-    asking.poll(gpu_pod("ml", "a", G0))
-    asking.source.ask()
-    asking.source.ask()
-    assert len(server.asked) == 1
-    server.pod("ml", "a", U1)
-    asking.clock.advance(round(module.AGAIN_S * 1.5) * S)
-    asking.source.ask()
-    assert asking.jobs() == {G0: [U1]}
-
-
-def test_one_pod_in_trouble_does_not_keep_the_others_waiting(asking: Rig, server: FakeApiServer) -> None:
-    """Its annotations are beyond what is read: it is asked for again later, those behind it now."""
-    server.objects["/api/v1/namespaces/ml/pods/a"] = b" " * (3 << 20)
-    server.pod("ml", "b", U2)
-    asking.poll(gpu_pod("ml", "a", G0), gpu_pod("ml", "b", G1))
-    assert asking.source.ask() >= 1.0
-    assert "at most" in asking.source.problems[0].why
-    asking.source.ask()
-    assert asking.jobs() == {G0: ["ml/a"], G1: [U2]}
-
-
-def test_a_refusal_is_said_once_and_not_insisted_on(
-    asking: Rig, server: FakeApiServer, caplog: pytest.LogCaptureFixture
-) -> None:
-    server.objects["/api/v1/namespaces/ml/pods/a"] = 403
-    asking.poll(gpu_pod("ml", "a", G0))
-    with caplog.at_level(logging.WARNING):
-        for _ in range(3):
-            assert asking.source.ask() >= 1.0
-            asking.clock.advance(round(module.AGAIN_S * 2) * S)
-    assert sum("403" in r.message for r in caplog.records) == 1
-    assert asking.jobs() == {G0: ["ml/a"]}  # degrades to namespace and name
-    assert "agent-labels.yaml" in caplog.text
-
-
-def test_a_refusal_waits_minutes() -> None:
-    class Refusing:
-        def pod(self, name: object) -> PodMeta:
-            raise NotGrantedError("no")
-
-    labels = Labels(Refusing(), FakeClock(), Random(1))  # type: ignore[arg-type]
-    labels.want(frozenset({("ml", "a")}), slices=False)
-    assert labels.step(lambda meta: None) >= module.REFUSED_S / 2
-
-
-def test_another_uid_on_its_gpu_makes_a_pod_doubtful(asking: Rig, server: FakeApiServer) -> None:
-    """A StatefulSet's pod made anew between two lists: the cgroup says so before any refresh is due."""
-    server.pod("ml", "a", U1)
-    asking.poll(gpu_pod("ml", "a", G0))
-    asking.source.ask()
-    server.pod("ml", "a", U2)
-    asking.source.met(G0, Workload(WorkloadKind.POD, job=U2))
-    assert asking.jobs() == {G0: [U1]}
-    asking.source.ask()
-    asking.clock.advance(round(module.AGAIN_S * 1.5) * S)
-    asking.source.ask()
-    assert asking.jobs() == {G0: [U2]}
-
-
-def test_where_a_ray_cluster_came_from_is_asked_for_once(asking: Rig, server: FakeApiServer) -> None:
-    owner = {"apiVersion": "ray.io/v1", "kind": "RayCluster", "name": "c", "uid": "cu", "controller": True}
-    for name, uid in (("w0", U1), ("w1", U2)):
-        server.pod("ml", name, uid, labels={"ray.io/cluster": "c"}, ownerReferences=[owner])
-    cluster = "/apis/ray.io/v1/namespaces/ml/rayclusters/c"
-    server.objects[cluster] = {"metadata": {"labels": {"ray.io/originated-from-cr-name": "ppo"}}}
-    asking.poll(gpu_pod("ml", "w0", G0), gpu_pod("ml", "w1", G1))
-    asking.source.ask()
-    for uid in (U1, U2):
-        seen = dict(asking.source.describe(Workload(WorkloadKind.POD, job=uid)).identities)
-        assert seen["label:ray.io/originated-from-cr-name"] == "ppo"
-        assert seen["label:ray.io/cluster"] == "c"
-    assert server.asked.count(cluster) == 1
-
-
-def test_a_ray_cluster_that_may_not_be_asked_for_costs_no_labels(asking: Rig, server: FakeApiServer) -> None:
-    owner = {"apiVersion": "ray.io/v1", "kind": "RayCluster", "name": "c", "uid": "cu", "controller": True}
-    server.pod("ml", "w0", U1, labels={"ray.io/cluster": "c"}, ownerReferences=[owner])
-    server.objects["/apis/ray.io/v1/namespaces/ml/rayclusters/c"] = 403
-    asking.poll(gpu_pod("ml", "w0", G0))
-    asking.source.ask()
-    asking.source.ask()
-    assert (
-        dict(asking.source.describe(Workload(WorkloadKind.POD, job=U1)).identities)["label:ray.io/cluster"]
-        == "c"
-    )
-    assert len(server.asked) == 2
-
-
-def test_a_claim_is_resolved_by_its_slice(asking: Rig, server: FakeApiServer) -> None:
-    server.pod("ml", "a", U1)
-    claimed = pod(
-        "ml", "a", container("c", claims=[claim("gpus", "gpu-1", cdi="k8s.gpu.nvidia.com/claim=x-gpu-1")])
-    )
-    asking.poll(claimed)
-    assert asking.jobs() == {}
-    assert "gpu.nvidia.com/n1/gpu-1" in asking.source.problems[0].why
-    spec = {"driver": "gpu.nvidia.com", "pool": {"name": "n1", "generation": 1}}
-    device = {"name": "gpu-1", "attributes": {"uuid": {"string": G1}}}
-    server.objects["/apis/resource.k8s.io/v1/resourceslices"] = {
-        "items": [{"spec": {**spec, "devices": [device]}}]
-    }
-    asking.source.ask()
-    asking.poll()
-    assert asking.jobs() == {G1: ["ml/a"]}
-    assert asking.source.problems == ()
-    asking.source.ask()
-    assert asking.jobs() == {G1: [U1]}
-
-
-def test_slices_are_not_asked_for_where_no_claim_is(asking: Rig, server: FakeApiServer) -> None:
-    asking.poll(gpu_pod("ml", "a", G0))
-    asking.source.ask()
-    assert not [path for path in server.asked if "resourceslices" in path]
 
 
 # ---- threads -----------------------------------------------------------------------------------
