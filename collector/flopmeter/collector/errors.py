@@ -59,3 +59,7 @@ class DutyRefused(DutyError):  # noqa: N818
     """A well-formed answer that cannot be given now: what it is about is not there, or stands otherwise."""
 
     exit_code = 1
+
+
+class SinkError(CollectorError):
+    """Events could not be delivered; they stay in the outbox."""

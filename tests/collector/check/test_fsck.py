@@ -240,7 +240,7 @@ def test_one_cycle_more_in_a_total_or_an_hour_is_named_with_both_numbers(copy, c
         ),
         ("UPDATE events SET data = 'nonsense' WHERE event_no = 1", "events", "JSON"),
         ("UPDATE events SET subject = 'r2' WHERE type = 'threshold.crossed'", "events", ""),
-        ("INSERT INTO outbox VALUES (999, 'event-log', 0, NULL)", "outbox", "an event"),
+        ("INSERT INTO outbox (event_no, sink) VALUES (999, 'event-log')", "outbox", "an event"),
     ],
 )
 def test_tampering_is_named(copy, sql, table, says):

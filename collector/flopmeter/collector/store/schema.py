@@ -215,4 +215,33 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         END;
         """,
     ),
+    (
+        "0010-delivery",
+        """
+        -- What is handed to which sink: an event (answer_no 0), or what a person answered to it.
+        CREATE TABLE outbox_now (
+            event_no INTEGER NOT NULL, sink TEXT NOT NULL, answer_no INTEGER NOT NULL DEFAULT 0,
+            attempts INTEGER NOT NULL DEFAULT 0,
+            refusals INTEGER NOT NULL DEFAULT 0,        -- of the attempts, those that were answered with a no
+            first_unix_ns INTEGER,                      -- of the first attempt: from then on it ages
+            due_unix_ns INTEGER NOT NULL DEFAULT 0,     -- of the next attempt
+            delivered_unix_ns INTEGER,                  -- noted when it was delivered …
+            dead_unix_ns INTEGER,                       -- … or when it was put aside
+            said TEXT NOT NULL DEFAULT '',              -- what the last failed attempt was answered
+            PRIMARY KEY (event_no, sink, answer_no)) WITHOUT ROWID;
+        INSERT INTO outbox_now (event_no, sink, attempts, first_unix_ns, delivered_unix_ns)
+            SELECT event_no, sink, attempts, delivered_unix_ns, delivered_unix_ns FROM outbox;
+        DROP TABLE outbox;
+        ALTER TABLE outbox_now RENAME TO outbox;
+        -- What is still to be delivered, in the order in which it is tried; nothing that was.
+        CREATE INDEX outbox_due ON outbox (sink, due_unix_ns, event_no, answer_no)
+            WHERE delivered_unix_ns IS NULL AND dead_unix_ns IS NULL;
+        CREATE INDEX outbox_dead ON outbox (sink) WHERE dead_unix_ns IS NOT NULL;
+        -- Every sink that a collector has served, and up to which answer rows were made for it: those from before
+        -- its first start are not its.
+        CREATE TABLE sinks (
+            sink TEXT PRIMARY KEY, type TEXT NOT NULL, since_unix_ns INTEGER NOT NULL,
+            answer_no INTEGER NOT NULL) WITHOUT ROWID;
+        """,
+    ),
 )

@@ -1,0 +1,1 @@
+"""Delivery: what is in the outbox reaches people and programs, at least once, and delays nobody."""
