@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import fields, replace
-from datetime import date
+from datetime import UTC, date, datetime
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,12 +16,20 @@ from flopmeter.collector.law.regimes import (
     Capacity,
     Regime,
     due_after_ns,
+    every_shipped,
     load,
     parse,
     shipped,
     with_site,
 )
-from flopmeter.collector.law.rules import Verdict, verdict
+from flopmeter.collector.law.rules import (
+    Verdict,
+    capacity_verdict,
+    early_lines,
+    in_force,
+    tenant_verdict,
+    verdict,
+)
 from flopmeter.contract.flop import Figure
 
 GOOD = """
@@ -388,3 +396,97 @@ def test_the_page_on_regimes_describes_these_files():
         assert f"| `{r.id}` | > {lines.get(r.id, '10^25/3')} | {r.effective} |" in page
     for key in (f.name for f in fields(Regime) if f.name != "digest"):
         assert f"`{key}`" in page
+
+
+#: What regulations.md sections 2, 7 and 8 have beside what binds: shipped, off, and said to be so.
+OFF = {
+    ("us-eo-14110", "revoked", 10**26, ">"),
+    ("us-eo-14110-biology", "revoked", 10**23, ">"),
+    ("us-eo-14110-cluster", "revoked", 10**20, ">="),
+    ("us-bis-702-7", "proposed", 10**26, ">"),
+    ("us-bis-702-7-cluster", "proposed", 10**20, ">"),
+    ("us-iaas-kyc", "proposed", 0, ">"),
+    ("us-ai-diffusion-4e091", "not-enforced", 10**26, ">"),
+    ("us-ca-sb1047", "vetoed", 10**26, ">"),
+    ("us-ca-sb1047-fine-tune", "vetoed", 3 * 10**25, ">="),
+    ("us-s2938", "proposed", 10**26, ">"),
+    ("us-hr8094", "proposed", 10**26, ">"),
+    ("us-gaaia", "proposed", 10**26, ">"),
+}
+
+
+def test_requirement_3_what_is_revoked_vetoed_or_proposed_is_shipped_and_off():
+    off = {r.id: r for r in every_shipped() if not r.may_bind}
+    assert {
+        (r.id, r.status, r.capacity.op_s if r.capacity else r.threshold_flop, r.comparison)
+        for r in off.values()
+    } == OFF
+    for scope in SCOPES:
+        assert not {r.id for r in shipped(scope)} & off.keys()
+    for year in (2023, 2024, 2025, 2026, 2030):
+        day = int(datetime(year, 12, 1, tzinfo=UTC).timestamp()) * 10**9
+        assert not any(in_force(r, day) for r in off.values())
+    clusters = [off["us-eo-14110-cluster"].capacity, off["us-bis-702-7-cluster"].capacity]
+    assert [(c.op_s, c.network_gbit_s, c.one_datacenter) for c in clusters] == [
+        (10**20, 100, True),
+        (10**20, 300, False),
+    ]
+    assert {d.calendar for d in off["us-bis-702-7"].deadlines} == {((1, 15), (4, 15), (7, 15), (10, 15))}
+    assert off["us-iaas-kyc"].scope == "tenant"
+    assert not off["us-iaas-kyc"].has_line
+
+
+def test_requirement_3_what_binds_from_2027_binds_from_then():
+    last = int(datetime(2026, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()) * 10**9
+    bound = {r.id: in_force(r, last) for r in shipped()}
+    assert [r for r, binds in bound.items() if not binds] == ["us-il-aisma", "us-ny-raise"]
+    assert all(in_force(r, last + 10**9) for r in shipped())
+
+
+def test_requirement_20_no_regime_of_a_state_claims_a_duty_to_report_compute():
+    for r in every_shipped():
+        words = f"{r.when_met} {r.deadline} {r.recipient}"
+        if r.act == "coverage" and r.may_bind:
+            assert "asks for no report of the compute figure" in r.when_met
+            assert "none for the compute figure" in r.recipient
+        if not r.may_bind:
+            assert any(w in words for w in ("nothing follows", "never bound", "Not enforced")), r.id
+
+
+def test_the_early_line_is_an_exact_fraction_and_stands_in_data():
+    systemic = next(r for r in shipped() if r.id == "eu-systemic-risk")
+    (early,) = early_lines(systemic)
+    assert early * 13 == 10**26  # 10^25/1.3, not 7.69e24
+    text = GOOD + "early = [{ numerator = 3, denominator = 4 }, { numerator = 1, denominator = 2 }]\n"
+    assert early_lines(parse("x", text.encode())) == (Fraction(10**24, 2), Fraction(3 * 10**24, 4))
+    assert early_lines(parse("x", (GOOD + "early = []\n").encode())) == ()
+    assert early_lines(shipped(MODIFICATION)[0], Fraction(13, 3)) == (Fraction(10, 3),)
+    assert early_lines(shipped(MODIFICATION)[0]) == ()  # its line is the original's
+    for fault in ("early = [0.77]", "early = 1", "early = [{ numerator = 4, denominator = 3 }]"):
+        with pytest.raises(RegimeError, match="key early"):
+            parse("bad.toml", (GOOD + fault + "\n").encode())
+
+
+def test_a_capacity_and_a_tenants_sum_have_the_three_answers():
+    cluster = next(r for r in every_shipped() if r.id == "us-bis-702-7-cluster")
+    at, over = 10**20, 10**20 + 1
+    assert capacity_verdict(Figure(at, at, at), cluster) is Verdict.BELOW
+    assert capacity_verdict(Figure(over, over, over), cluster) is Verdict.CROSSED
+    assert capacity_verdict(Figure(at, over, over), cluster) is Verdict.UNDETERMINED
+    assert (
+        capacity_verdict(
+            Figure(at, at, at), next(r for r in every_shipped() if r.id == "us-eo-14110-cluster")
+        )
+        is Verdict.CROSSED
+    )
+    tenant = parse("t.toml", TENANT_RULE.encode())
+    half = 10**24 // 2
+    assert tenant_verdict([Figure(half, half, half)] * 2, tenant) is Verdict.BELOW
+    assert (
+        tenant_verdict([Figure(half, half, half), Figure(half, half, half + 1)], tenant)
+        is Verdict.UNDETERMINED
+    )
+    assert tenant_verdict([Figure(half, half, half), Figure(half + 1, half + 1, half + 1)], tenant) is (
+        Verdict.CROSSED
+    )
+    assert tenant_verdict([], tenant) is Verdict.BELOW

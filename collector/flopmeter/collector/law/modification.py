@@ -26,7 +26,7 @@ from .events import (
     threshold_text,
     time_text,
 )
-from .regimes import KNOWN, MODIFICATION, Regime, due_after_ns
+from .regimes import ANY, KNOWN, MODIFICATION, Regime, due_after_ns
 from .rules import Verdict, counted, in_force
 
 
@@ -57,7 +57,9 @@ def known(original: Figure | None) -> bool:
 
 def line_of(regime: Regime, original: Figure | None) -> Line | None:
     """The line for a modification of `original` (None: unknown); None: the regime speaks of other originals."""
-    if regime.scope != MODIFICATION or (regime.original == KNOWN) is not known(original):
+    if regime.scope != MODIFICATION:
+        return None
+    if regime.original != ANY and (regime.original == KNOWN) is not known(original):
         return None
     if original is None or regime.original != KNOWN:
         return Line(*(Fraction(regime.threshold_flop) * regime.share,) * 3)

@@ -131,6 +131,15 @@ class Keys:
                 return Fraction(n, d)
         raise self.fault(key, expected, value)
 
+    def shares(self, key: str) -> tuple[Fraction, ...]:
+        """Several such parts, ascending; may be none."""
+        expected = "a list of { numerator = 10, denominator = 13 }, each above 0 and at most 1"
+        value = self._take(key, expected)
+        if not isinstance(value, list):
+            raise self.fault(key, expected, value)
+        each = Keys(self.name, {str(n): v for n, v in enumerate(value)}, f"{self.prefix}{key}.")
+        return tuple(sorted({each.share(n) for n in each.data}))
+
     def table(self, key: str) -> "Keys":
         value = self._take(key, "a table")
         if not isinstance(value, dict):

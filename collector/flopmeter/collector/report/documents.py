@@ -390,7 +390,7 @@ def _threshold(
         "title": regime.title,
         "in_force": in_force(regime, now_unix_ns),
         "status": regime.status,
-        "effective": regime.effective.isoformat(),
+        "effective": regime.effective.isoformat() if regime.effective else None,
         "threshold_flop": str(regime.threshold_flop),
         "comparison": regime.comparison,
         "unit": regime.unit,

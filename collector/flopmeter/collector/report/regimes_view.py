@@ -6,7 +6,7 @@ from typing import Any
 
 from flopmeter.cli.output import flop_text
 from flopmeter.collector.law.profiles import Profile, Ruling, profile_of
-from flopmeter.collector.law.regimes import KNOWN, MODIFICATION, Regime
+from flopmeter.collector.law.regimes import HISTORICAL, KNOWN, MODIFICATION, Regime
 from flopmeter.collector.law.rules import in_force
 
 from .layout import Paint, Row, table, wrapped
@@ -21,6 +21,9 @@ def regime_document(regime: Regime, now_unix_ns: int) -> dict[str, Any]:
     document = asdict(regime)
     document["threshold_flop"] = str(regime.threshold_flop)
     document["share"] = str(regime.share)
+    document["early"] = [str(part) for part in regime.early]
+    document["historical"] = regime.status in HISTORICAL
+    document["may_bind"] = regime.may_bind
     if regime.capacity is not None:
         document["capacity"]["op_s"] = str(regime.capacity.op_s)
     for key in ("status_as_of", "effective", "ends"):
@@ -61,14 +64,21 @@ def regimes_view(regimes: Sequence[Mapping[str, Any]], paint: Paint) -> str:
         (
             (r["id"], {"bold": True}),
             (line_text(r), {}),
-            ("binds now" if r["in_force"] else r["status"], {"fg": "green" if r["in_force"] else "yellow"}),
-            (r["effective"], {}),
+            (status_text(r), {"fg": "green" if r["in_force"] else "yellow" if r["may_bind"] else None}),
+            (r["effective"] or "-", {}),
             (r["act"], {}),
             (r["title"], {"dim": True}),
         )
         for r in regimes
     ]
     return table(head, rows, paint, spare=(5, 4))  # title, what follows: `regimes show` has them
+
+
+def status_text(r: Mapping[str, Any]) -> str:
+    """Whether it binds, in a word or two."""
+    if r["in_force"]:
+        return "binds now"
+    return f"{r['status']}, historical" if r["historical"] else str(r["status"])
 
 
 def line_text(r: Mapping[str, Any]) -> str:
@@ -100,11 +110,13 @@ def regime_view(r: Mapping[str, Any], paint: Paint) -> str:
         *(paint(line, dim=True) for line in wrapped(r["citation"], paint.width, "", "")),
         "",
         f"  line        {line}",
-        f"  status      {r['status']} as of {r['status_as_of']}, effective {r['effective']}"
+        f"  status      {r['status']} as of {r['status_as_of']}"
+        + (f", effective {r['effective']}" if r["effective"] else "")
         + (f", ends {r['ends']}" if r["ends"] else ""),
     ]
     if not r["in_force"]:
-        lines.append(f"{'':14}{paint('not in force now: raises nothing', 'yellow')}")
+        why = "historical: " if r["historical"] else ""
+        lines.append(f"{'':14}{paint(f'{why}not in force now: raises nothing', 'yellow')}")
     texts = (
         ("counted", r["counting_note"] if r["profile"] else f"Executed total. {r['counting_note']}"),
         ("when met", r["when_met"]),
