@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from builders import TRAINING, Chain, busy, inventory
-from desk import Desk
+from desk import DAY_NS, Desk
 from faulty_sqlite import Crash, Faults
 from processes import wait_for
 from registry_entries import entry
@@ -25,12 +25,15 @@ from wire_client import WireClient
 
 from flopmeter.collector.books import SUM_FIELDS
 from flopmeter.collector.check.fsck import check_store
+from flopmeter.collector.duty.deadlines import rules_mark
+from flopmeter.collector.duty.watch import RULES
 from flopmeter.collector.encode import decode_batch
 from flopmeter.collector.errors import StoreError
 from flopmeter.collector.estimate.margin import MARGIN_PERCENT
 from flopmeter.collector.ingest.decide import TAKEN
 from flopmeter.collector.ingest.identity_rules import of_text
 from flopmeter.collector.ingest.identity_rules import shipped as shipped_rules
+from flopmeter.collector.law.deadline_rules import DeadlineRule
 from flopmeter.collector.law.progress_watch import MARGIN
 from flopmeter.collector.law.regimes import shipped
 from flopmeter.collector.law.sink import EventLog, SinkError
@@ -107,10 +110,19 @@ def fill(desk, chain, agent):
     return raw
 
 
+TWO_WEEKS = DeadlineRule("notify", "known", "Notify", "the authority", None, 14, (), "UTC", "a test")
+
+
 def regimes(digest="11" * 32):
     return [
         replace(
-            r, threshold_flop=10**16, status="in-force", effective=date(2020, 1, 1), ends=None, digest=digest
+            r,
+            threshold_flop=10**14,
+            status="in-force",
+            effective=date(2020, 1, 1),
+            ends=None,
+            digest=digest,
+            deadlines=(TWO_WEEKS,),
         )
         for r in shipped()[:1]
     ]
@@ -146,18 +158,23 @@ def what_was_noted(desk):
         "applied": desk.rows("SELECT entry_no, from_position FROM applied"),
         "judged": desk.rows("SELECT from_position, until_position FROM judged ORDER BY 1"),
         "raised": desk.rows("SELECT DISTINCT subject FROM events WHERE type LIKE 'threshold%' ORDER BY 1"),
+        "deadlines": desk.rows("SELECT subject, due_unix_ns - trigger_unix_ns FROM deadlines ORDER BY 1"),
     }
 
 
+MARK = rules_mark(regimes())
 NOTED_FIRST = {
     "moved": [("slurm:c1/7", "slurm-id")],
     "identity_rules": [(1, shipped_rules().text)],
     "progress": [("1000", "0")],
-    "noted": [(1, MARGIN, MARGIN_PERCENT), (1, LIMIT, UNATTRIBUTED_MINUTES)],
+    "noted": [(1, RULES, MARK), (1, MARGIN, MARGIN_PERCENT), (1, LIMIT, UNATTRIBUTED_MINUTES)],
     "applied": [],
     "judged": [(1, None)],
     "raised": [("r1",), ("slurm:c1/7",)],
+    "deadlines": [("r1", 14 * DAY_NS), ("slurm:c1/7", 14 * DAY_NS)],
 }
+#: Tables that no commit of a group writes.
+NOT_THE_WRITERS = {"_sqlite_migrations", "claimed", "entries", "answers", "sinks"}
 NOTED_THEN = {
     "moved": [("r7", "label (inherited)"), ("r7", "label")],
     "identity_rules": [*NOTED_FIRST["identity_rules"], (2, OTHER_RULES.text)],
@@ -166,6 +183,7 @@ NOTED_THEN = {
     "applied": [(1, 2)],
     "judged": [(1, 1), (2, None)],
     "raised": [("r1",), ("r7",), ("slurm:c1/7",)],
+    "deadlines": [("r1", 14 * DAY_NS), ("r7", 14 * DAY_NS), ("slurm:c1/7", 14 * DAY_NS)],
 }
 
 
@@ -206,7 +224,7 @@ def test_a_commit_that_fails_at_any_statement_is_all_or_nothing(tmp_path, statem
         assert agent.durable_seq == agent.head.last_seq
         after_it = tables(desk)
         unchanged = {name for name, rows in before_it.items() if after_it[name] == rows}
-        assert unchanged == ({"_sqlite_migrations", "claimed", "entries"} if persisted else set(before_it))
+        assert unchanged == (NOT_THE_WRITERS if persisted else set(before_it))
         assert what_was_noted(desk) == (NOTED_THEN if persisted else NOTED_FIRST)
         for table in ("losses", "conflicts"):
             assert desk.rows(f"SELECT count(*) FROM {table}") == [(int(persisted),)]
@@ -270,7 +288,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from builders import Chain
-from desk import Desk
+from desk import DAY_NS, Desk
 chain = Chain("n")
 with Desk(Path(sys.argv[2])) as desk:
     agent = desk.agent(chain)

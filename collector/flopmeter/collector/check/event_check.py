@@ -5,12 +5,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from flopmeter.collector.duty.notices import NEAR_PREFIX, OVERDUE_PREFIX
 from flopmeter.collector.figures import Model
 from flopmeter.collector.ingest.silence import is_silent, silent_after_ns
 from flopmeter.collector.law.cross_check import CHECK_PREFIX, Flag, check_event
 from flopmeter.collector.law.events import (
     AGENT_SILENT,
     COVERAGE_LOST,
+    DEADLINE_NEAR,
+    DEADLINE_OVERDUE,
     EVIDENCE_FORK,
     METHOD_DISAGREES,
     THRESHOLD_CROSSED,
@@ -42,6 +45,8 @@ _PREFIX: Mapping[str, str | tuple[str, ...]] = {
     AGENT_SILENT: "silent:",
     METHOD_DISAGREES: ("method:", CHECK_PREFIX, PROGRESS_PREFIX),
     USAGE_UNATTRIBUTED: "unattributed:",
+    DEADLINE_NEAR: NEAR_PREFIX,
+    DEADLINE_OVERDUE: OVERDUE_PREFIX,
 }
 #: What a threshold event says that follows from the books alone, whatever the regime file's wording was.
 _FROM_BOOKS = ("run", "regime", "verdict", "estimate", "flop", "integer_ops")

@@ -60,6 +60,16 @@ class AnswerRow(NamedTuple):
     hash: bytes
 
 
+class Heard(NamedTuple):
+    """As much of an answer as the collector acts on."""
+
+    answer_no: int
+    about: str
+    number: int
+    state: str
+    outcome: str  # one of OUTCOMES, or ""
+
+
 class Last(NamedTuple):
     """What an answer is appended to."""
 
@@ -112,6 +122,16 @@ def check_text(what: str, text: str, hint: str) -> None:
             f"{what}: expected one printable line, got {text[:40]!r}",
             "remove line breaks and control characters",
         )
+
+
+def outcome_of(detail: str) -> str:
+    """Of a resolved deadline: one of OUTCOMES; else ""."""
+    try:
+        said = json.loads(detail)
+    except (ValueError, RecursionError):
+        return ""  # fsck says so
+    found = said.get("outcome") if isinstance(said, dict) else None
+    return found if found in OUTCOMES else ""
 
 
 def states_of(rows: Iterable[AnswerRow], about: str) -> dict[int, AnswerRow]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flopmeter.collector.books import NO_SUMS, GroupKey, HourKey, Sums
+from flopmeter.collector.duty.deadlines import DEFAULT_LEADS_NS
+from flopmeter.collector.duty.watch import DutyWatch
 from flopmeter.collector.estimate.margin import MARGIN_PERCENT
 from flopmeter.collector.law.cross_check import check_event
 from flopmeter.collector.law.events import NewEvent, fork_event, loss_event, silent_event, twice_event
@@ -64,6 +66,7 @@ class Writer:
         rules: RuleList | None = None,
         unattributed_minutes: int = UNATTRIBUTED_MINUTES,
         progress_margin_percent: int = MARGIN_PERCENT,
+        deadline_leads_ns: Sequence[int] = DEFAULT_LEADS_NS,
         unix_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         """`rules`: those by which the intake before it gives workloads their runs; None: the shipped ones."""
@@ -74,6 +77,7 @@ class Writer:
         self._methods = _second_method(books, estimates, self._whose) if estimates else None
         self._unowned = UnattributedWatch(books, self._whose, unattributed_minutes, current())
         self._progress = ProgressWatch(books, self._whose, progress_margin_percent, current())
+        self._duty = DutyWatch(books, regimes, deadline_leads_ns)
         self._sinks = tuple(sinks)
         self._unix_ns = unix_ns
         self.reset()
@@ -89,6 +93,7 @@ class Writer:
         self._judge.reset()
         self._unowned.reset()
         self._progress.reset()
+        self._duty.reset()
         if self._methods is not None:
             self._methods.reset()
 
@@ -125,6 +130,7 @@ class Writer:
         events += self._asides(group, tx, now, position - 1)
         events += self._flags(group, now, first_position)
         events += self._silences(group, now, first_position - 1)
+        events += self._duty.judge(events, self._event_no, at, tx)
         self._write_events(events, tx)
 
         self._books.write(tx)

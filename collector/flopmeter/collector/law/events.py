@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from flopmeter.collector.duty.severity import severity_of
 from flopmeter.collector.report.accuracy import LIMIT_PERCENT, accuracy_json
 from flopmeter.contract.flop import ZERO, Figure
 from flopmeter.contract.w_table import current
@@ -30,6 +31,8 @@ AGENT_SILENT = "agent.silent"
 EVIDENCE_FORK = "evidence.fork"
 METHOD_DISAGREES = "method.disagrees"
 USAGE_UNATTRIBUTED = "usage.unattributed"
+DEADLINE_NEAR = "deadline.near"
+DEADLINE_OVERDUE = "deadline.overdue"
 TYPES = (
     THRESHOLD_UNDETERMINED,
     THRESHOLD_CROSSED,
@@ -38,6 +41,8 @@ TYPES = (
     EVIDENCE_FORK,
     METHOD_DISAGREES,
     USAGE_UNATTRIBUTED,
+    DEADLINE_NEAR,
+    DEADLINE_OVERDUE,
 )
 MAX_ANCESTORS_SHOWN = 50
 #: How the keys of those begin that are about two agents on one entity.
@@ -357,8 +362,12 @@ def silent_event(
 
 
 def to_cloudevent(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of the events table as CloudEvents 1.0 JSON. Positions are strings: they outgrow its integers."""
+    """A row of the events table as CloudEvents 1.0 JSON. Positions are strings: they outgrow its integers.
+
+    `severity` and the positions are extension attributes: names of small letters and digits only.
+    """
     data = row["data"]
+    said = json.loads(data) if isinstance(data, str) else data
     return {
         "specversion": "1.0",
         "id": row["id"],
@@ -367,9 +376,10 @@ def to_cloudevent(row: Mapping[str, Any]) -> dict[str, Any]:
         "subject": row["subject"],
         "time": time_text(row["time_unix_ns"]),
         "datacontenttype": "application/json",
+        "severity": severity_of(row["type"], said).value,
         "sinceposition": str(row["since_position"]),
         "position": str(row["position"]),
-        "data": json.loads(data) if isinstance(data, str) else data,
+        "data": said,
     }
 
 

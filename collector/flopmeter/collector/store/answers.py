@@ -1,39 +1,19 @@
 """Answers and deadlines in the store: read by whoever asks, appended by a person's command while a collector runs."""
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
-from flopmeter.collector.duty.answers import NO_HASH, AnswerRow, Last
+from flopmeter.collector.duty.answers import NO_HASH, AnswerRow, Heard, Last, outcome_of
+from flopmeter.collector.duty.deadlines import Deadline, Trigger
 from flopmeter.collector.errors import StoreError
 
 from .entries import BUSY_TIMEOUT_S
 from .migrate import check
 from .place import Place
 from .told import told
-
-
-class DeadlineRow(NamedTuple):
-    """A row of the deadlines table."""
-
-    deadline_no: int
-    id: str
-    key: str
-    regime: str
-    rule: str
-    rule_digest: str
-    text_digest: str
-    subject: str
-    event_no: int | None
-    trigger_unix_ns: int
-    due_unix_ns: int
-    timezone: str
-    recipient: str
-    what: str
-    opened_unix_ns: int
-    position: int
-
 
 _COLUMNS = ", ".join(AnswerRow._fields)
 INSERT = f"INSERT INTO answers ({_COLUMNS}) VALUES ({', '.join('?' * len(AnswerRow._fields))})"  # noqa: S608
@@ -43,15 +23,24 @@ SELECT = f"SELECT {_COLUMNS} FROM answers WHERE answer_no > ? ORDER BY answer_no
 LATEST = f"""
     SELECT {_COLUMNS} FROM answers WHERE answer_no IN (
         SELECT max(answer_no) FROM answers WHERE about = ? OR about = ? GROUP BY number)"""  # noqa: S608
+#: What the collector must hear: answers about deadlines behind a number, and the last of all, whatever it is about. In
+#: one statement, so that what was heard is one state.
+HEARD = """
+    SELECT answer_no, about, number, state, detail FROM answers WHERE answer_no > ?1 AND (
+        about IN ('deadline', 'incident') OR answer_no = (SELECT max(answer_no) FROM answers)) ORDER BY answer_no"""
 #: All answers about one, in order.
 HISTORY = f"SELECT {_COLUMNS} FROM answers WHERE about IN (?, ?) AND number = ? ORDER BY answer_no"  # noqa: S608
-_DEADLINE = ", ".join(DeadlineRow._fields)
-SELECT_DEADLINES = f"SELECT {_DEADLINE} FROM deadlines ORDER BY deadline_no"  # noqa: S608
 #: The number is the table's own: a person may open one while the collector makes its next.
-DEADLINE_COLUMNS = ", ".join(DeadlineRow._fields[1:])
+DEADLINE_COLUMNS = ", ".join(Deadline._fields)
+SELECT_DEADLINES = f"SELECT deadline_no, {DEADLINE_COLUMNS} FROM deadlines ORDER BY deadline_no"  # noqa: S608
 INSERT_DEADLINE = (
-    f"INSERT INTO deadlines ({DEADLINE_COLUMNS}) VALUES ({', '.join('?' * (len(DeadlineRow._fields) - 1))})"  # noqa: S608
+    f"INSERT INTO deadlines ({DEADLINE_COLUMNS}) VALUES ({', '.join('?' * len(Deadline._fields))})"  # noqa: S608
 )
+#: Keys of deadline.near and deadline.overdue (duty/notices.py): ";" follows ":".
+TOLD = """
+    SELECT key FROM events WHERE key >= 'near:' AND key < 'near;'
+    UNION ALL SELECT key FROM events WHERE key >= 'overdue:' AND key < 'overdue;'"""
+TRIGGERS = "SELECT event_no, type, data, subject, time_unix_ns FROM events WHERE type = ? ORDER BY event_no"
 _LAST = (
     "SELECT coalesce(max(answer_no), 0), (SELECT hash FROM answers ORDER BY answer_no DESC LIMIT 1), "
     "(SELECT coalesce(max(position), 0) FROM records) FROM answers"
@@ -61,6 +50,16 @@ _LAST = (
 def answer_rows(rows: Iterable[Any]) -> list[AnswerRow]:
     """What SELECT, LATEST or HISTORY found."""
     return [AnswerRow._make((*r[:9], bytes(r[9]), bytes(r[10]))) for r in rows]
+
+
+def heard_rows(rows: Iterable[Any]) -> list[Heard]:
+    """What HEARD found."""
+    return [Heard(no, about, number, state, outcome_of(detail)) for no, about, number, state, detail in rows]
+
+
+def trigger_rows(rows: Iterable[Any]) -> list[Trigger]:
+    """What TRIGGERS found."""
+    return [Trigger(r[0], r[1], str(json.loads(r[2]).get("regime")), r[3], r[4]) for r in rows]
 
 
 class SqliteAnswers:

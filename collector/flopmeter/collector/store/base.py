@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from flopmeter.collector.books import GroupKey, HourKey, Sums
+from flopmeter.collector.duty.answers import Heard
+from flopmeter.collector.duty.deadlines import Deadline, Trigger
 from flopmeter.collector.ingest.claims import Claim
 from flopmeter.collector.law.progress import ClaimHour, ClaimKey
 from flopmeter.collector.registry.codec import EntryRow
@@ -107,6 +109,7 @@ class Transaction:
     losses: list[tuple[Any, ...]] = field(default_factory=list)
     conflicts: list[tuple[Any, ...]] = field(default_factory=list)
     events: list[tuple[Any, ...]] = field(default_factory=list)
+    deadlines: list[Deadline] = field(default_factory=list)
     outbox: list[tuple[Any, ...]] = field(default_factory=list)
 
 
@@ -213,6 +216,22 @@ class Books(Protocol):
 
     def entries(self, after_no: int = 0) -> list[EntryRow]:
         """The registry's entries behind that number, in order: a person may have made one since the last look."""
+        ...
+
+    def deadlines(self) -> list[tuple[int, Deadline]]:
+        """Every deadline with its number, in order."""
+        ...
+
+    def told_deadlines(self) -> list[str]:
+        """Keys of the events that told of deadlines."""
+        ...
+
+    def triggers(self, types: Iterable[str]) -> list[Trigger]:
+        """Every event of those types, in order."""
+        ...
+
+    def answers_heard(self, after_no: int) -> list[Heard]:
+        """Answers about deadlines behind that number, in order, and the last one of all, whatever it is about."""
         ...
 
     def write(self, transaction: Transaction) -> None:

@@ -204,7 +204,8 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
             subject TEXT NOT NULL,      -- the run; '' for the organisation as a whole
             event_no INTEGER,           -- that set it going; NULL: a person did (answers, about 'incident')
             trigger_unix_ns INTEGER NOT NULL, due_unix_ns INTEGER NOT NULL, timezone TEXT NOT NULL,
-            recipient TEXT NOT NULL, what TEXT NOT NULL, opened_unix_ns INTEGER NOT NULL, position INTEGER NOT NULL);
+            recipient TEXT NOT NULL, act TEXT NOT NULL, what TEXT NOT NULL, opened_unix_ns INTEGER NOT NULL,
+            position INTEGER NOT NULL);  -- the collector's clock then, and the last record in the books
         CREATE TRIGGER deadlines_stay BEFORE UPDATE ON deadlines
         BEGIN
             SELECT RAISE(ABORT, 'deadlines are never changed: answer them');

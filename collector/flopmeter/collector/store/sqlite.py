@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from flopmeter.collector.books import SUM_FIELDS, GroupKey, HourKey, Sums
+from flopmeter.collector.duty.answers import Heard
+from flopmeter.collector.duty.deadlines import Deadline, Trigger
 from flopmeter.collector.errors import StoreError
 from flopmeter.collector.ingest.claims import Claim, Until
 from flopmeter.collector.law.events import TWICE_PREFIX
 from flopmeter.collector.law.progress import CLAIM_COLUMNS, ClaimHour, ClaimKey, claim_of
 from flopmeter.collector.registry.codec import EntryRow
 
-from . import entries
+from . import answers, entries
 from .base import Held, JobRow, Judged, NextNumbers, Noted, StoredAgent, Transaction
 from .migrate import check, migrate
 from .place import Place
@@ -80,6 +82,7 @@ WRITES: tuple[tuple[str, str], ...] = (
     ("losses", _insert("losses", "agent_no, from_seq, to_seq, noticed_unix_ns, reason")),
     ("conflicts", _insert("conflicts", "agent_no, seq, hash, record, received_unix_ns", "INSERT OR IGNORE")),
     ("events", _insert("events", _EVENT)),
+    ("deadlines", answers.INSERT_DEADLINE),
     ("outbox", _insert("outbox", "event_no, sink")),
     (
         "judged_until",
@@ -370,6 +373,21 @@ class SqliteBooks:
 
     def entries(self, after_no: int = 0) -> list[EntryRow]:
         return entries.entry_rows(self._all(entries.SELECT, (after_no,)))
+
+    def deadlines(self) -> list[tuple[int, Deadline]]:
+        return [(row[0], Deadline._make(row[1:])) for row in self._all(answers.SELECT_DEADLINES)]
+
+    def told_deadlines(self) -> list[str]:
+        return [key for (key,) in self._all(answers.TOLD)]
+
+    def triggers(self, types: Iterable[str]) -> list[Trigger]:
+        found = []
+        for kind in types:
+            found += answers.trigger_rows(self._all(answers.TRIGGERS, (kind,)))
+        return sorted(found)
+
+    def answers_heard(self, after_no: int) -> list[Heard]:
+        return answers.heard_rows(self._all(answers.HEARD, (after_no,)))
 
     def write(self, transaction: Transaction) -> None:
         connection = self._connection
