@@ -63,3 +63,21 @@ class DutyRefused(DutyError):  # noqa: N818
 
 class SinkError(CollectorError):
     """Events could not be delivered; they stay in the outbox."""
+
+
+class FilingError(CollectorError):
+    """A draft cannot be made of what was asked for."""
+
+    exit_code = 2
+
+
+class RetentionError(CollectorError):
+    """A word on keeping is not one: a day, a number, who or why is missing or no text for the books."""
+
+    exit_code = 2
+
+
+class RetentionRefused(RetentionError):  # noqa: N818
+    """Well-formed and refused: it must be kept, or what it names does not stand."""
+
+    exit_code = 1

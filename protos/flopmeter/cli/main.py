@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "regimes": ("flopmeter.collector.report.cli", "regimes", "Legal thresholds, as data."),
     "events": ("flopmeter.collector.report.cli", "events", "What an operator must know or do."),
     "fleet": ("flopmeter.collector.report.fleet_cli", "fleet", "Nodes and GPUs, and what is missing."),
+    "drafts": ("flopmeter.collector.filing.cli", "drafts", "Drafts of filings, for a person to finish."),
     "estimate": (
         "flopmeter.collector.estimate.cli",
         "estimate",

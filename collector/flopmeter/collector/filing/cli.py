@@ -1,0 +1,142 @@
+"""`flopmeter drafts list | make`: thin over material, kinds and renderings."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from flopmeter.cli.output import emit_json, json_option
+from flopmeter.collector.report.cli import every_regime, expect_option, paint, regimes_option, store_option
+
+if TYPE_CHECKING:
+    from .blocks import Document
+
+KIND_IDS = ("eu-notification", "eu-documentation", "korea-submission", "coverage-notice")
+RECIPIENT_IDS = ("ai-office", "national-authority", "downstream")
+FORMATS = ("md", "html", "json")
+
+
+@click.group()
+def drafts() -> None:
+    """Drafts of filings from the books; nothing is ever sent."""
+
+
+@drafts.command("list")
+@store_option
+@regimes_option
+@json_option
+def drafts_list(store: Path, regimes_dir: Path | None, as_json: bool) -> None:
+    """Every kind of draft, and for which runs an event calls for it."""
+    from flopmeter.collector.report.queries import reading
+
+    from .called_for import listing, listing_view
+
+    with reading(store) as reader:
+        document = listing(reader.events(), every_regime(regimes_dir))
+    if as_json:
+        emit_json(document)
+    else:
+        click.echo(listing_view(document, paint()))
+
+
+@drafts.command("make")
+@click.argument("kind", type=click.Choice(KIND_IDS))
+@click.argument("run")
+@click.option("--format", "shape", type=click.Choice(FORMATS), default="md", show_default=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Write it there, readable by you alone; never over a file."
+)
+@click.option("--regime", "regime_id", metavar="ID", help="Under this regime instead of the kind's own.")
+@click.option(
+    "--for",
+    "recipient",
+    type=click.Choice(RECIPIENT_IDS),
+    default=RECIPIENT_IDS[0],
+    show_default=True,
+    help="Of eu-documentation: to whom it goes; what they are not owed is withheld.",
+)
+@expect_option
+@store_option
+@regimes_option
+@json_option
+def drafts_make(  # noqa: PLR0917 - click passes them by name
+    kind: str,
+    run: str,
+    shape: str,
+    out: Path | None,
+    regime_id: str | None,
+    recipient: str,
+    expect: Path | None,
+    store: Path,
+    regimes_dir: Path | None,
+    as_json: bool,
+) -> None:
+    """A draft of KIND about RUN. A person checks it, fills in what is marked, and files it."""
+    from flopmeter.collector.report.fleet_cli import expected_of
+    from flopmeter.collector.report.queries import asked, reading
+
+    from .eu_documentation import Recipient
+    from .gather import material
+    from .kinds import KINDS, make
+
+    if recipient != RECIPIENT_IDS[0] and kind != "eu-documentation":
+        raise click.BadParameter(
+            "expected eu-documentation, which alone is made per recipient", param_hint="--for"
+        )
+    regimes = every_regime(regimes_dir)
+    with reading(store) as reader:
+        found = material(reader, run, asked(time.time_ns(), regimes, expected_of(expect)), regimes)
+    document = make(KINDS[kind], found, regime_id=regime_id, recipient=Recipient(recipient))
+    text = rendered(document, "json" if as_json else shape)
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        write_new(out, text)
+        click.echo(
+            f"{out}: {kind} of run {run}; {len(document['to_fill'])} fields are for a person to fill in",
+            err=True,
+        )
+
+
+def rendered(document: "Document", shape: str) -> str:
+    """The document in one of FORMATS."""
+    if shape == "json":
+        import json
+
+        return json.dumps(document, ensure_ascii=False, indent=1) + "\n"
+    if shape == "html":
+        from .html import to_html
+
+        return to_html(document)
+    from .markdown import to_markdown
+
+    return to_markdown(document)
+
+
+def write_new(path: Path, text: str) -> None:
+    """A new file of mode 0600; a draft that somebody worked on is never written over. Raises FilingError."""
+    import os
+
+    from flopmeter.collector.errors import FilingError
+
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as e:
+        raise FilingError(
+            f"--out {path}: expected a name that is free, found a file", "name another, or move it away"
+        ) from e
+    except OSError as e:
+        raise FilingError(
+            f"--out {path}: cannot write: {e.strerror}", "name a file in a directory that exists"
+        ) from e
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as f:
+            f.write(text)
+            f.flush()
+            os.fsync(f.fileno())
+    except OSError as e:
+        path.unlink(missing_ok=True)  # half a draft looks like one
+        raise FilingError(
+            f"--out {path}: cannot write: {e.strerror}", "free some space, or name another place"
+        ) from e
