@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from flopmeter.collector.duty.notices import NEAR_PREFIX, OVERDUE_PREFIX
 from flopmeter.collector.figures import Model
+from flopmeter.collector.forecast.early import APPROACHING_PREFIX
+from flopmeter.collector.forecast.events import FORECAST_PREFIX, PLAN_PREFIX
 from flopmeter.collector.ingest.silence import is_silent, silent_after_ns
 from flopmeter.collector.law.cross_check import CHECK_PREFIX, Flag, check_event
 from flopmeter.collector.law.events import (
@@ -16,7 +18,10 @@ from flopmeter.collector.law.events import (
     DEADLINE_OVERDUE,
     EVIDENCE_FORK,
     METHOD_DISAGREES,
+    PLAN_EXCEEDS,
+    THRESHOLD_APPROACHING,
     THRESHOLD_CROSSED,
+    THRESHOLD_FORECAST,
     THRESHOLD_UNDETERMINED,
     USAGE_UNATTRIBUTED,
     NewEvent,
@@ -36,10 +41,13 @@ from .standings import Standings
 
 _HOUR_NS = 3_600_000_000_000
 
-_THRESHOLD_TYPES = (THRESHOLD_UNDETERMINED, THRESHOLD_CROSSED)
+_THRESHOLD_TYPES = (THRESHOLD_UNDETERMINED, THRESHOLD_CROSSED, THRESHOLD_APPROACHING)
 _PREFIX: Mapping[str, str | tuple[str, ...]] = {
     THRESHOLD_UNDETERMINED: ("threshold:", "modification:"),
     THRESHOLD_CROSSED: ("threshold:", "modification:"),
+    THRESHOLD_APPROACHING: APPROACHING_PREFIX,
+    THRESHOLD_FORECAST: FORECAST_PREFIX,
+    PLAN_EXCEEDS: PLAN_PREFIX,
     COVERAGE_LOST: "loss:",
     EVIDENCE_FORK: "fork:",
     AGENT_SILENT: "silent:",

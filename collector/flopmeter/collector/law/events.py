@@ -31,6 +31,9 @@ AGENT_SILENT = "agent.silent"
 EVIDENCE_FORK = "evidence.fork"
 METHOD_DISAGREES = "method.disagrees"
 USAGE_UNATTRIBUTED = "usage.unattributed"
+THRESHOLD_APPROACHING = "threshold.approaching"
+THRESHOLD_FORECAST = "threshold.forecast"
+PLAN_EXCEEDS = "plan.exceeds"
 DEADLINE_NEAR = "deadline.near"
 DEADLINE_OVERDUE = "deadline.overdue"
 TYPES = (
@@ -41,6 +44,9 @@ TYPES = (
     EVIDENCE_FORK,
     METHOD_DISAGREES,
     USAGE_UNATTRIBUTED,
+    THRESHOLD_APPROACHING,
+    THRESHOLD_FORECAST,
+    PLAN_EXCEEDS,
     DEADLINE_NEAR,
     DEADLINE_OVERDUE,
 )

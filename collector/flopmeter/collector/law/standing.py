@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from flopmeter.collector.forecast.early import early_events
 from flopmeter.collector.registry.counting import Counting
 from flopmeter.contract.flop import Figure, total
 
@@ -58,7 +59,7 @@ def run_events(
         if regime.scope == MODIFICATION:
             for made in stands.modifications[regime.counting]:
                 found += modification_events(made, [regime], raised, **rests)
-    return found
+    return found + early_events(stands, regimes, raised, **rests)
 
 
 def text_of(regime: Regime) -> str:
