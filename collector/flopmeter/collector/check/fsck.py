@@ -166,6 +166,7 @@ def _check(
     _claims(reader, books)
     _models(reader, names)
     _workloads(reader, books)
+    _formerly(reader, books)
     counts["totals"] = _sums(
         "totals",
         reader.rows(f"SELECT {_KEY}, {_SUMS} FROM totals ORDER BY {_KEY}"),  # noqa: S608
@@ -341,6 +342,17 @@ def _workloads(reader: Reader, books: Rederivation) -> None:
             raise Difference("workloads", f"workload_no {number}", "row", "none: no record names it", "a row")
         derived = (span.run, span.rule, span.first_unix_ns, span.last_unix_ns, span.begun_unix_ns)
         compare("workloads", f"workload_no {number}", zip(columns, derived, got, strict=True))
+
+
+def _formerly(reader: Reader, books: Rederivation) -> None:
+    derived = {(no, run) for run, numbers in books.formerly.items() for no in numbers}
+    stored = {(no, run) for no, run in reader.rows("SELECT workload_no, run FROM formerly")}
+    for no, run in sorted(stored - derived):
+        raise Difference(
+            "formerly", f"workload_no {no}", "row", f"none: it was never booked under {run}", "a row"
+        )
+    for no, run in sorted(derived - stored):
+        raise Difference("formerly", f"workload_no {no}", "row", f"one: it was booked under {run}", "none")
 
 
 def _sums(table: str, rows: Iterable[Any], derived: dict[Any, list[int]], make: Callable[[Any], Any]) -> int:

@@ -118,9 +118,11 @@ class Rederivation:
         claimed_from: int = 1,
         rules: Sequence[tuple[int, RuleList]] = (),
         *,
+        formerly_from: int = 1,
         signatures: bool = True,
     ) -> None:
-        """`claimed_from`: the first position that was looked at for claims; `rules`: lists, and from where on.
+        """`claimed_from`: the first position that was looked at for claims, `formerly_from` that of which names that
+        work loses were kept; `rules`: lists, and from where on.
 
         `signatures` False: they are not verified again, which is fsck's to do and not a question's.
         """
@@ -133,12 +135,15 @@ class Rederivation:
         self.claims = Claims()
         self.flags: dict[str, tuple[Flag, int]] = {}  # by event key: the first that tells of it, and where
         self._claimed_from = claimed_from
+        self._formerly_from = formerly_from
         self.totals: dict[GroupKey, Sums] = {}
         self.hourly: dict[HourKey, Sums] = {}
         self.spans: dict[int, Span] = {}
         self.groups: dict[int, set[GroupKey]] = {}  # of `totals`, by workload
         self.hours: dict[int, set[HourKey]] = {}  # of `hourly`, by workload
         self.runs: dict[str, set[int]] = {}  # workloads by the run that the rules give them
+        self.formerly: dict[str, set[int]] = {}  # … and by those that they were booked under before
+        self.renamings = 0  # grows with whatever may change what `formerly` and `runs` say together
         self.busy_unowned: dict[
             tuple[int, int], int
         ] = {}  # (unattributed workload, day) -> position that added last
@@ -327,7 +332,10 @@ class Rederivation:
         self.spans[number] = span
         self.runs.setdefault(row.run, set()).add(number)
         self.jobs.setdefault(job, []).append(number)
+        self.renamings += bool(moved) or row.run in self.formerly
         for m in moved:
+            if m.was != m.run and self.position >= self._formerly_from:
+                self.formerly.setdefault(m.was, set()).add(m.workload_no)
             self.runs[self.spans[m.workload_no].run].discard(m.workload_no)
             self.runs[m.run].add(m.workload_no)
             self.spans[m.workload_no].run, self.spans[m.workload_no].rule = m.run, m.rule

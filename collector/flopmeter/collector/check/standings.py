@@ -8,7 +8,8 @@ from flopmeter.collector.figures import Model, Tally
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.law.standing import Standing, standing
 from flopmeter.collector.registry.counting import Counting
-from flopmeter.collector.registry.entries import Assign, Entry, JobKey
+from flopmeter.collector.registry.entries import Entry, JobKey
+from flopmeter.collector.registry.formerly import Formerly, Once, formerly
 from flopmeter.collector.registry.shares import Row
 from flopmeter.collector.registry.state import Registry
 from flopmeter.contract.w_table import WTable
@@ -57,10 +58,8 @@ class Standings:
                     row.from_position,
                 )
             before = row
-        self._registries: dict[int, Registry] = {}
-        self._assigned: dict[
-            int, dict[str, set[JobKey]]
-        ] = {}  # entry -> run -> jobs that people gave it by then
+        self._registries: dict[int, Registry] = {}  # by entry, as the books stood at `_renamings`
+        self._renamings = 0
         self._at: tuple[int, int] = (-1, -1)
         self._counting: Counting
 
@@ -77,11 +76,25 @@ class Standings:
         return max((a.entry_no for a in self.applied if a.entry_no < entry_no), default=0)
 
     def registry(self, entry_no: int) -> Registry:
-        """What was said up to that entry."""
+        """What was said up to that entry, and where the work is now that had the names."""
+        if self._renamings != self._books.renamings:
+            self._renamings = self._books.renamings
+            self._registries = {no: r.knowing(self._formerly(r)) for no, r in self._registries.items()}
         found = self._registries.get(entry_no)
         if found is None:
-            found = self._registries[entry_no] = Registry.of(self._entries[:entry_no])
+            said = Registry.of(self._entries[:entry_no])
+            found = self._registries[entry_no] = said.knowing(self._formerly(said))
         return found
+
+    def _formerly(self, registry: Registry) -> Formerly:
+        books = self._books
+
+        def once(name: str) -> Iterator[Once]:
+            for no in {*books.formerly[name], *books.runs.get(name, ())}:
+                span = books.spans[no]
+                yield Once(JobKey(*span.job), span.step, span.run)
+
+        return formerly(registry.mentioned & books.formerly.keys(), once)
 
     def runs(self, entry_no: int) -> list[str]:
         """Every run that the books hold something of, under those entries."""
@@ -90,7 +103,7 @@ class Standings:
     def workloads(self, run: str, entry_no: int) -> list[int]:
         """The run's workloads, by number."""
         found = set(self._books.runs.get(run, ()))
-        for job in self._jobs(entry_no).get(run, ()):
+        for job in self.registry(entry_no).assigned_jobs(run):
             found.update(self._books.jobs.get((job.scope, job.kind, job.job), ()))
         return sorted(no for no in found if self._run_of(no, entry_no) == run)
 
@@ -129,15 +142,6 @@ class Standings:
     def _run_of(self, workload_no: int, entry_no: int) -> str:
         span = self._books.spans[workload_no]
         return self.registry(entry_no).run_of(JobKey(*span.job), span.step, span.run) if span.run else ""
-
-    def _jobs(self, entry_no: int) -> dict[str, set[JobKey]]:
-        found = self._assigned.get(entry_no)
-        if found is None:
-            found = self._assigned[entry_no] = {}
-            for e in self.registry(entry_no).in_force:
-                if isinstance(e.statement, Assign):
-                    found.setdefault(e.statement.run, set()).add(e.statement.job)
-        return found
 
     def _keys(self, workload_no: int) -> Iterable[GroupKey]:
         return self._books.groups.get(workload_no, ())

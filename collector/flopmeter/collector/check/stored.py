@@ -54,7 +54,15 @@ def stored_books(reader: Reader, *, signatures: bool = True) -> Stored:
         },
     )
     (claimed_from,) = db("SELECT coalesce(max(from_position), 1) FROM claimed").fetchone()
-    books = Rederivation(agents.values(), names, claimed_from, _identity_rules(reader), signatures=signatures)
+    (formerly_from,) = db("SELECT coalesce(max(from_position), 1) FROM formerly_kept").fetchone()
+    books = Rederivation(
+        agents.values(),
+        names,
+        claimed_from,
+        _identity_rules(reader),
+        formerly_from=formerly_from,
+        signatures=signatures,
+    )
     return Stored(books, names, loss_keys)
 
 

@@ -105,9 +105,9 @@ class Writer:
         _names(group, tx)
         self._whose.add({w.workload_no: _held(w) for w in group.workloads}, group.moved)
         self._judge.add_names(group.models, group.moved)
-        before = self._whose.look()
-        if before is not self._whose.registry:
-            self._judge.said(before)
+        self._whose.look()
+        if self._whose.before is not self._whose.registry:
+            self._judge.said(self._whose.before)
 
         first_position = self._position
         if not self._rules_noted:
@@ -301,6 +301,7 @@ def _names(group: Group, tx: Transaction) -> None:
     tx.models = list(group.models)
     tx.workloads = list(group.workloads)
     tx.moved = [(m.run, m.rule, m.workload_no) for m in group.moved]
+    tx.formerly = [(m.workload_no, m.was) for m in group.moved if m.was != m.run]
     tx.boots = list(group.boots)
     tx.claims = [claim.row for claim in group.claims]
     tx.claim_ends = [(*claim.row[6:], claim.claim_no) for claim in group.ended_claims]

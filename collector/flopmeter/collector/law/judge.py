@@ -62,9 +62,9 @@ class _Live(Counting):
     """Countable totals of the runs as they stand in memory, what the group adds included. For one commit."""
 
     def __init__(
-        self, judge: "Judge", registry: Registry, models: Mapping[int, Model], table: WTable
+        self, judge: "Judge", registry: Registry, lineage: Lineage, models: Mapping[int, Model], table: WTable
     ) -> None:
-        super().__init__(registry, lambda _run: (), models, table)
+        super().__init__(registry, lambda _run: (), models, table, lineage)
         self._judge = judge
         self._priced: dict[str, list[Share]] = {}
 
@@ -99,16 +99,18 @@ class Judge:
         self._models = {no: Model(*model) for no, model in self._books.models().items()}
         self._reviewed_day = -1
         self._due: set[str] = set()
+        self._registry = Registry()
+        self._lineage = Lineage(())
+        self._above: dict[str, frozenset[str]] = {}
+        self._below: dict[str, frozenset[str]] = {}
         self._take_registry()
 
     def _take_registry(self) -> None:
-        self._registry = self._whose.registry
-        self._lineage = Lineage.of(self._registry)
-        self._above: dict[str, frozenset[str]] = {}
-        self._below: dict[str, frozenset[str]] = {}
-        self._linked = bool(self._registry.links) or any(
-            d.base_models for r in self._registry.declared_runs if (d := self._registry.declared(r))
-        )
+        before, self._registry = self._registry, self._whose.registry
+        same = (before.stands_on, before.externals) == (self._registry.stands_on, self._registry.externals)
+        if not same:
+            self._lineage = Lineage.of(self._registry)
+            self._above, self._below = {}, {}
 
     def add_names(self, models: Iterable[tuple[int, str, str]], moved: Sequence[Moved]) -> None:
         """What the group brings: models, and runs that change because workloads go from one to the other."""
@@ -180,7 +182,7 @@ class Judge:
 
     def _to_judge(self, touched: Iterable[str]) -> list[str]:
         names = dict.fromkeys(touched)
-        if self._linked:
+        if self._registry.stands_on:
             for name in list(names):
                 below = self._below.get(name)
                 if below is None:
@@ -236,7 +238,7 @@ class Judge:
         return shares(state.tallies, self._models, self._table)
 
     def _live(self) -> _Live:
-        return _Live(self, self._registry, self._models, self._table)
+        return _Live(self, self._registry, self._lineage, self._models, self._table)
 
     def _judge(self, name: str, state: _Run, live: _Live, at: Moment) -> list[NewEvent]:
         state.quiet_day = at.unix_ns // _DAY_NS
@@ -286,7 +288,7 @@ class Judge:
 
     def _family_cycles(self, name: str, state: _Run) -> int:
         """The run's cycles and those of all that it stands on, each once: what bounds its growth, whatever counts."""
-        if not self._linked:
+        if not self._registry.stands_on:
             return state.cycles
         above = self._above.get(name)
         if above is None:
@@ -326,7 +328,7 @@ def _bounds(*figures: Figure) -> list[int]:
 
 
 def _touched(before: Registry, whose: Whose) -> Iterator[str]:
-    """Runs (and external models) of which something else is said than `before`."""
+    """Runs (and external models) of which something else is said than `before`, or is said now that has their work."""
     now = whose.registry
     for entry in now.entries[len(before.entries) :]:
         about: Entry | None = entry
@@ -334,7 +336,11 @@ def _touched(before: Registry, whose: Whose) -> Iterator[str]:
             about = now.entry(entry.statement.number)
         if about is None:
             continue
-        yield from names_of(about.statement)[:1]
-        if isinstance(about.statement, Assign):
-            for registry in (before, now):
+        for registry in (before, now):
+            for name in names_of(about.statement)[:1]:
+                yield from (name, *registry.each(name))
+            if isinstance(about.statement, Assign):
                 yield from whose.runs_of_job(about.statement.job, registry)
+    for name in before.formerly.keys() | now.formerly.keys():
+        if before.went(name) != now.went(name):
+            yield from (name, *before.each(name), *now.each(name))

@@ -84,6 +84,7 @@ def _lay_over(reader: Reader, books: Rederivation, last: int, unix_ns: int) -> N
         ((a.agent_no, a.position, a.head.usual_window_ns) for a in books.agents.values() if a.position),
     )
     _fill(reader, "claims", (claim.row for claim in books.claims.rows))
+    _fill(reader, "formerly", ((no, run) for run, numbers in books.formerly.items() for no in numbers))
     _fill(reader, "progress", (stored_claim(key, claim) for key, claim in books.claim_hours.items()))
     reader.rows("CREATE TEMP TABLE workloads AS SELECT * FROM main.workloads WHERE 0")
     for number, span in books.spans.items():

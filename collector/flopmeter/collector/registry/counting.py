@@ -25,10 +25,14 @@ class Counting:
         rows: Callable[[str], Iterable[Row]],
         models: Mapping[int, Model],
         table: WTable,
+        lineage: Lineage | None = None,
     ) -> None:
-        """`rows` of a run: by hour where the registry tells it apart by spans (`has_spans`), else its totals."""
+        """`rows` of a run: by hour where the registry tells it apart by spans (`has_spans`), else its totals.
+
+        `lineage`: the registry's, if the caller has it.
+        """
         self.registry = registry
-        self.lineage = Lineage.of(registry)
+        self.lineage = Lineage.of(registry) if lineage is None else lineage
         self._rows = rows
         self._models = models
         self._table = table

@@ -44,13 +44,8 @@ class Lineage:
 
     @classmethod
     def of(cls, registry: Registry) -> "Lineage":
-        """Links, and declared base models: a base is fine-tuned, if nothing else is said."""
-        links = list(registry.links)
-        for run in registry.declared_runs:
-            declared = registry.declared(run)
-            if declared is not None:
-                links += (Link(run, Relation.FINE_TUNES, base) for base in declared.base_models)
-        return cls(links, registry.externals)
+        """Links as they hold now, declared base models among them."""
+        return cls(registry.stands_on, registry.externals)
 
     def parents(self, run: str) -> tuple[Link, ...]:
         """What the run stands on directly, by name."""
@@ -201,15 +196,17 @@ def _chain(names: list[str]) -> str:
 
 
 def _height(name: str, to: Mapping[str, Collection[str]]) -> int:
-    """Links in the longest chain from `name`; the graph has no circle."""
+    """Links in the longest chain from `name`. A circle, which names that came later may have closed, is cut somewhere."""
     heights: dict[str, int] = {}
+    begun: set[str] = set()
     stack = [name]
     while stack:
         at = stack[-1]
-        todo = [o for o in to.get(at, ()) if o not in heights]
+        begun.add(at)
+        todo = [o for o in to.get(at, ()) if o not in heights and o not in begun]
         if todo:
             stack += todo
         else:
-            heights[at] = max((heights[o] + 1 for o in to.get(at, ())), default=0)
+            heights[at] = max((heights[o] + 1 for o in to.get(at, ()) if o in heights), default=0)
             stack.pop()
     return heights[name]

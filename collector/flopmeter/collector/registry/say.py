@@ -8,6 +8,7 @@ from flopmeter.collector.errors import EntryRefused, StoreChangedError, StoreErr
 from flopmeter.collector.report.queries import Reader, reading
 from flopmeter.collector.store.base import LastEntry
 from flopmeter.collector.store.entries import SELECT, SqliteEntries, entry_rows
+from flopmeter.collector.store.formerly import read_formerly
 
 from .checks import Known, check_entry
 from .codec import NO_HASH, EntryRow, entry_hash, to_entry, to_row
@@ -38,7 +39,8 @@ def read_registry(reader: Reader) -> Registry:
     """The registry in a store. Raises StoreError where its chain does not hold: nothing may be built on that."""
     rows = entry_rows(reader.rows(SELECT, (0,)))
     _check_hashes(rows)
-    return Registry.of(map(to_entry, rows))
+    said = Registry.of(map(to_entry, rows))
+    return said.knowing(read_formerly(reader.rows, said.mentioned))
 
 
 def read_known(reader: Reader, registry: Registry) -> Known:

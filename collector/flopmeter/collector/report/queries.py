@@ -25,6 +25,7 @@ from flopmeter.collector.registry.shares import Row
 from flopmeter.collector.registry.state import Registry
 from flopmeter.collector.store.entries import SELECT as SELECT_ENTRIES
 from flopmeter.collector.store.entries import entry_rows
+from flopmeter.collector.store.formerly import read_formerly
 from flopmeter.collector.store.migrate import check
 from flopmeter.collector.store.sqlite import BUSY_TIMEOUT_S, open_for_reading
 from flopmeter.collector.store.told import hint_for
@@ -202,9 +203,10 @@ class Reader:
     def registry(self) -> Registry:
         """What people have said of runs. Its chain is fsck's to check."""
         try:
-            return Registry.of(map(to_entry, entry_rows(self.rows(SELECT_ENTRIES, (0,)))))
+            said = Registry.of(map(to_entry, entry_rows(self.rows(SELECT_ENTRIES, (0,)))))
         except RegistryError as e:
             raise StoreError(f"{self._path}: {e}", e.hint) from e
+        return said.knowing(read_formerly(self.rows, said.mentioned))
 
     def run_of(self, workload: Workload, inventory: Inventory, registry: Registry) -> str:
         """The run of a workload as a batch states it; "" for nobody's, and for one that is not in the books yet."""

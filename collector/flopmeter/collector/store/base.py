@@ -92,6 +92,7 @@ class Transaction:
     models: list[tuple[Any, ...]] = field(default_factory=list)
     workloads: list[tuple[Any, ...]] = field(default_factory=list)
     moved: list[tuple[Any, ...]] = field(default_factory=list)
+    formerly: list[tuple[Any, ...]] = field(default_factory=list)
     identity_rules: list[tuple[Any, ...]] = field(default_factory=list)
     applied: list[tuple[Any, ...]] = field(default_factory=list)
     records: list[tuple[Any, ...]] = field(default_factory=list)
@@ -189,6 +190,14 @@ class Books(Protocol):
     def claim_hours(
         self, workload_nos: Iterable[int], from_hour: int = 0
     ) -> Iterator[tuple[ClaimKey, ClaimHour]]: ...
+
+    def workloads_once(self, run: str) -> list[int]:
+        """Workloads that were booked under `run`, and are not any more or are again."""
+        ...
+
+    def names_lost(self, workload_nos: Iterable[int] | None = None) -> set[str]:
+        """Names that any of these workloads was booked under once; None: that any was."""
+        ...
 
     def noted(self, name: str) -> int | None:
         """The value of a setting as it was noted last."""

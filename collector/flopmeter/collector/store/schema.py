@@ -245,4 +245,43 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
             answer_no INTEGER NOT NULL) WITHOUT ROWID;
         """,
     ),
+    (
+        "0011-holds",
+        """
+        -- What people said of keeping: legal holds and their release, market dates, the site's own term. Appended,
+        -- never changed (retention/words.py).
+        CREATE TABLE retention (
+            said_no INTEGER PRIMARY KEY, unix_ns INTEGER NOT NULL,
+            position INTEGER NOT NULL,  -- of the last record in the books when it was said
+            kind TEXT NOT NULL, run TEXT NOT NULL, value TEXT NOT NULL, who TEXT NOT NULL, why TEXT NOT NULL,
+            prev_hash BLOB NOT NULL, hash BLOB NOT NULL);
+        CREATE TRIGGER retention_goes_on BEFORE INSERT ON retention
+        WHEN NEW.said_no IS NOT (SELECT coalesce(max(said_no), 0) + 1 FROM retention)
+            OR NEW.prev_hash IS NOT coalesce((SELECT hash FROM retention ORDER BY said_no DESC LIMIT 1), zeroblob(32))
+        BEGIN
+            SELECT RAISE(ABORT, 'words on keeping are appended: expected the next number behind the last hash');
+        END;
+        CREATE TRIGGER retention_stays BEFORE UPDATE ON retention
+        BEGIN
+            SELECT RAISE(ABORT, 'words on keeping are never changed: say another');
+        END;
+        CREATE TRIGGER retention_is_kept BEFORE DELETE ON retention
+        BEGIN
+            SELECT RAISE(ABORT, 'words on keeping are never deleted: a hold is released');
+        END;
+        """,
+    ),
+    (
+        "0012-formerly",
+        """
+        -- Names that a workload was booked under before better evidence moved it: what people said by them follows
+        -- (registry/formerly.py).
+        CREATE TABLE formerly (
+            workload_no INTEGER NOT NULL, run TEXT NOT NULL, PRIMARY KEY (workload_no, run)) WITHOUT ROWID;
+        CREATE INDEX formerly_by_run ON formerly (run);
+        -- The first position whose record was looked at for that: an older flopmeter kept no names.
+        CREATE TABLE formerly_kept (from_position INTEGER PRIMARY KEY);
+        INSERT INTO formerly_kept SELECT coalesce(max(position), 0) + 1 FROM records;
+        """,
+    ),
 )

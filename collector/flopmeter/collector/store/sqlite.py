@@ -62,6 +62,7 @@ WRITES: tuple[tuple[str, str], ...] = (
     ("models", _insert("models", "model_no, name, compute_capability")),
     ("workloads", _insert("workloads", _WORKLOAD)),
     ("moved", "UPDATE workloads SET run = ?, run_rule = ? WHERE workload_no = ?"),
+    ("formerly", _insert("formerly", "workload_no, run", "INSERT OR IGNORE")),
     (
         "identity_rules",
         _insert("identity_rules", "from_position, from_unix_ns, digest, text", "INSERT OR REPLACE"),
@@ -341,6 +342,15 @@ class SqliteBooks:
         sql = f"SELECT {CLAIM_COLUMNS} FROM progress WHERE workload_no = ? AND hour >= ?"  # noqa: S608
         for number in workload_nos:
             yield from map(claim_of, self._all(sql, (number, from_hour)))
+
+    def workloads_once(self, run: str) -> list[int]:
+        return [no for (no,) in self._all("SELECT workload_no FROM formerly WHERE run = ?", (run,))]
+
+    def names_lost(self, workload_nos: Iterable[int] | None = None) -> set[str]:
+        if workload_nos is None:
+            return {run for (run,) in self._all("SELECT DISTINCT run FROM formerly")}
+        sql = "SELECT run FROM formerly WHERE workload_no = ?"
+        return {run for no in workload_nos for (run,) in self._all(sql, (no,))}
 
     def noted(self, name: str) -> int | None:
         rows = self._all(
