@@ -10,8 +10,10 @@ from enum import StrEnum
 SECOND_NS = 1_000_000_000
 #: The first retry comes at most this long after the attempt; each further one may wait twice as long …
 FIRST_RETRY_NS = 10 * SECOND_NS
-#: … up to this. A receiver that asks for more (Retry-After) gets this.
-LAST_RETRY_NS = 3_600 * SECOND_NS
+#: … up to this.
+LAST_RETRY_NS = 900 * SECOND_NS
+#: A receiver that asks for time (Retry-After) gets it, up to this.
+MOST_ASKED_NS = 3_600 * SECOND_NS
 #: No attempt follows another sooner, whatever the jitter: a failing receiver is not hammered.
 LEAST_RETRY_NS = SECOND_NS
 #: How often one delivery is refused (a 4xx, a 5xx of mail) before it is put aside. With full jitter these are some
@@ -82,7 +84,7 @@ def retry_delay_ns(attempts: int, pick: Pick, asked_ns: int | None = None) -> in
     jittered = LEAST_RETRY_NS + pick(step - LEAST_RETRY_NS + 1)
     if asked_ns is None:
         return jittered
-    return max(jittered, min(LAST_RETRY_NS, asked_ns))
+    return max(jittered, min(MOST_ASKED_NS, asked_ns))
 
 
 @dataclass(frozen=True, slots=True)
