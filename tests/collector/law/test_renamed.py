@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 from builders import UNIX_NS, WINDOW_NS, Chain, busy
+from click.testing import CliRunner
 from desk import Desk
 
 from flopmeter.collector.check.fsck import check_store, result_text
+from flopmeter.collector.errors import EntryRefused
 from flopmeter.collector.ingest.decide import HOUR_NS, TAKEN
 from flopmeter.collector.law.regimes import shipped
 from flopmeter.collector.registry.as_of import reading_as_of
@@ -23,9 +25,13 @@ from flopmeter.collector.registry.entries import (
     Retract,
     Tag,
 )
+from flopmeter.collector.registry.report_view import report_view
 from flopmeter.collector.registry.reporting import run_report
 from flopmeter.collector.registry.say import say
+from flopmeter.collector.report.cli import runs
+from flopmeter.collector.report.layout import Paint
 from flopmeter.collector.report.queries import asked, reading
+from flopmeter.collector.report.runs_view import run_view
 from flopmeter.contract.flop import Figure
 from flopmeter.contract.usage import Workload, WorkloadKind
 
@@ -338,4 +344,45 @@ def test_fsck_derives_the_names_that_work_has_lost(lab):
         with closing(sqlite3.connect(lab.path)) as db, db:
             db.execute("DELETE FROM formerly")
             db.executemany("INSERT INTO formerly VALUES (?, ?)", kept)
+    lab.good()
+
+
+def test_show_report_and_entries_say_under_which_names_the_work_was_known(lab):
+    old, (one, _) = two_jobs(lab)
+    lab.book(job("7"))
+    lab.say(Declare(OLD, owner="nlp"))
+    lab.say(Declare(old, owner="vision"))
+    lab.book(job("7", "llama-3"), labelled(one, "llama-3"))
+    shown = lab.runs()["llama-3"]
+    assert shown["names"] == [
+        {"name": old, "runs": ["llama-3", old], "all_said": False},
+        {"name": OLD, "runs": ["llama-3"], "all_said": True},
+    ]
+    page = " ".join(run_view(shown, Paint(colour=False, width=80)).split())
+    assert f"known as {OLD} before: what was said by that name holds for that work" in page
+    assert f"work that was named {old} is in llama-3, {old} now" in page
+    for run in ("llama-3", OLD, old):
+        document = lab.report(run)
+        page = " ".join(report_view(document, Paint(colour=False, width=80)).split())
+        assert f"work that was named {old} is in" in page or run == OLD
+    assert (
+        lab.report("llama-3")["declared"] | {"owner": "nlp", "entries": [1]}
+        == lab.report("llama-3")["declared"]
+    )
+    assert lab.report(OLD)["names"] == [{"name": OLD, "runs": ["llama-3"], "all_said": True}]
+    with reading(lab.path) as reader:
+        assert [e.number for e in reader.registry().about("llama-3")] == [1, 2]
+    found = CliRunner().invoke(runs, ["show", OLD, "--store", str(lab.path)])
+    assert "its work is in llama-3 now" in str(found.exception)
+
+
+def test_what_is_said_by_a_lost_name_is_refused_with_the_new_one(lab):
+    lab.book(job("7"), job("1", "a"))
+    lab.say(Link("a", Relation.CONTINUES, OLD))
+    lab.book(job("7", "llama-3"))
+    for statement in (Tag(OLD, Purpose.PRETRAINING), Link("a", Relation.MERGES, OLD)):
+        with pytest.raises(EntryRefused, match="its work is in llama-3 now"):
+            lab.say(statement)
+    with pytest.raises(EntryRefused, match="expected no circle"):
+        lab.say(Link("llama-3", Relation.CONTINUES, "a"))  # a stands on its work, by the name that it had
     lab.good()

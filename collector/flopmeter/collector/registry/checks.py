@@ -120,6 +120,12 @@ def _against_books(registry: Registry, s: Statement, known: Known | None) -> Non
 
 def _known_run(registry: Registry, run: str, known: Known) -> None:
     if run not in known.runs and registry.declared(run) is None:
+        if registry.went(run) is not None:
+            there = registry.each(run)
+            raise EntryRefused(
+                f"run {run!r}: expected a run of the books; its work is in {' and '.join(there)} now",
+                f"say it of {there[0]}",
+            )
         near = _near(run, {*known.runs, *registry.declared_runs})
         raise EntryRefused(
             f"run {run!r}: expected a run of the books or a declared one, found neither",
@@ -129,6 +135,12 @@ def _known_run(registry: Registry, run: str, known: Known) -> None:
 
 def _known_parent(registry: Registry, parent: str, known: Known) -> None:
     if parent not in registry.externals and parent not in known.runs and registry.declared(parent) is None:
+        if registry.went(parent) is not None:
+            there = registry.each(parent)
+            raise EntryRefused(
+                f"parent {parent!r}: expected a run of the books; its work is in {' and '.join(there)} now",
+                f"link it to {there[0]}",
+            )
         near = _near(parent, {*known.runs, *registry.declared_runs, *registry.externals})
         raise EntryRefused(
             f"parent {parent!r}: expected a run or an external model, found neither",
@@ -205,9 +217,13 @@ def _meet(a: Tag, b: Tag) -> bool:
 
 
 def _stands_on(registry: Registry, run: str, parents: Iterable[str]) -> None:
-    """No run may stand on itself through whatever steps, nor on a crowd (lineage.check_link)."""
+    """No run may stand on itself through whatever steps, nor on a crowd (lineage.check_link).
+
+    Neither by the names that were used nor by those that the work has now: fsck, which knows the names only as they
+    were used, asks for less.
+    """
     stands_on: dict[str, set[str]] = {}
-    for link in registry.links:
+    for link in (*registry.links, *registry.stands_on):
         stands_on.setdefault(link.run, set()).add(link.parent)
     for name in registry.declared_runs:
         declared = registry.declared(name)
@@ -215,6 +231,10 @@ def _stands_on(registry: Registry, run: str, parents: Iterable[str]) -> None:
             stands_on.setdefault(name, set()).update(declared.base_models)
     for parent in parents:
         check_link(stands_on, run, parent)
+        for now in registry.each(run):
+            for on in registry.each(parent):
+                if (now, on) != (run, parent):
+                    check_link(stands_on, now, on)
         stands_on.setdefault(run, set()).add(parent)
 
 

@@ -25,7 +25,7 @@ from .run_books import Member, RunBooks
 from .shares import Told, told
 from .state import Registry, names_of
 from .when import hour_text
-from .words import entry_document
+from .words import entry_document, names_json
 
 MAX_JOBS = 100
 #: What no entry and no counter can show, whatever the figures are.
@@ -69,6 +69,7 @@ def report_document(asked: Asked) -> dict[str, Any]:
         "first_seen": None if metered is None else metered["first_seen"],
         "last_seen": None if metered is None else metered["last_seen"],
         "declared": _declared(registry, run),
+        "names": names_json(registry, run),
         "plan": _plan(registry.declared(run), metered, asked.now_unix_ns),
         "executed": None if metered is None else metered["executed"],
         "accuracy": None if metered is None else metered["accuracy"],
@@ -90,7 +91,8 @@ def _declared(registry: Registry, run: str) -> dict[str, Any] | None:
     d = registry.declared(run)
     if d is None:
         return None
-    said = [e for e in registry.in_force if isinstance(e.statement, Declare) and e.statement.run == run]
+    names = {run, *(name for name in registry.names(run) if registry.now(name) == run)}
+    said = [e for e in registry.in_force if isinstance(e.statement, Declare) and e.statement.run in names]
     return {
         "owner": d.owner,
         "budget_flop": None if d.budget_flop is None else str(d.budget_flop),

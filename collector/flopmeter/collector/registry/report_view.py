@@ -7,7 +7,7 @@ from typing import Any
 from flopmeter.cli.output import flop_text
 from flopmeter.collector.report.layout import Paint, hours
 
-from .words import paragraph
+from .words import names_text, paragraph
 
 _SPANS_SHOWN = 3
 _JOBS_SHOWN = 12
@@ -49,6 +49,8 @@ class _Page:
         self._text(
             f"made {_minute(d['time'])} UTC from the books and the run registry; {d['status']}", 0, dim=True
         )
+        for said in names_text(d["run"], d["names"]):
+            self._text(said, 0)
 
     def declared(self, d: Mapping[str, Any]) -> None:
         said = d["declared"]

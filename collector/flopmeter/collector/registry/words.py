@@ -73,6 +73,37 @@ def entry_document(entry: Entry, registry: Registry) -> dict[str, Any]:
     }
 
 
+def names_json(registry: Registry, run: str) -> list[dict[str, Any]]:
+    """Names that work of `run` has lost, or that `run` is itself, with where the work is: what said by them holds where."""
+    named = [*registry.names(run), *([run] if registry.went(run) is not None else [])]
+    return [
+        {
+            "name": name,
+            "runs": list(registry.each(name)),
+            # whether all that was said by it went along, or what stands on what alone
+            "all_said": registry.now(name) != name,
+        }
+        for name in named
+    ]
+
+
+def names_text(run: str, names: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The same in a sentence each."""
+    found = []
+    for n in names:
+        there = ", ".join(n["runs"])
+        if n["all_said"] and n["name"] == run:
+            found.append(f"the work of this name is in {there} now: what was said of it holds there")
+        elif n["all_said"]:
+            found.append(f"known as {n['name']} before: what was said by that name holds for that work")
+        else:
+            found.append(
+                f"work that was named {n['name']} is in {there} now: links of that name hold for each; its tags, "
+                "declarations and assignments stay with the name, say them anew where they are meant"
+            )
+    return found
+
+
 def paragraph(text: str, width: int, indent: int, more: int | None = None) -> list[str]:
     """Lines no wider than `width`, set in by `indent`, later ones by `more`; a name that is too long is cut through."""
     further = indent if more is None else more

@@ -219,7 +219,14 @@ def _run(
     with books(store, as_of) as (reader, unix_ns):
         found = reader.runs(queries.asked(unix_ns, every_regime(regimes_dir), nodes), run, series=True)
         if not found or not run:
-            if reader.registry().about(run):
+            registry = reader.registry()
+            if registry.went(run) is not None:
+                there = " and ".join(registry.each(run))
+                raise StoreError(
+                    f"run {run!r}: expected a run of which something is metered; its work is in {there} now",
+                    f"`flopmeter runs show {registry.each(run)[0]}` shows it; `flopmeter runs report {run}` what was said",
+                )
+            if registry.about(run):
                 raise StoreError(
                     f"run {run!r}: expected a run of which something was metered, found only what people said of it",
                     f"`flopmeter runs report {run}` shows that",

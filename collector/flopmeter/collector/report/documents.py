@@ -21,6 +21,7 @@ from flopmeter.collector.law.rules import Verdict, counted, in_force, verdict
 from flopmeter.collector.law.standing import Counted, Standing, standing
 from flopmeter.collector.registry.counting import Counting
 from flopmeter.collector.registry.entries import Declare
+from flopmeter.collector.registry.words import names_json
 from flopmeter.contract.flop import Figure
 from flopmeter.contract.flop import total as total_of
 from flopmeter.contract.usage import WorkloadKind
@@ -100,6 +101,7 @@ def run_document(
         "identities": _identities(rows.workloads),
         "attempts": _attempts(rows.workloads, rules),
         "declared": _declared(counting.registry.declared(rows.run)),
+        "names": names_json(counting.registry, rows.run),
         "first_seen": time_text(rows.first_unix_ns),
         "last_seen": time_text(rows.last_unix_ns),
         "jobs": _jobs(rows.workloads),

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from flopmeter.cli.output import flop_text, seconds_text
+from flopmeter.collector.registry.words import names_text
 
 from .counting_view import compared, counting_view
 from .fleet_view import unattributed_text
@@ -37,6 +38,11 @@ def run_view(document: Mapping[str, Any], paint: Paint) -> str:
         *(paint(line, bold=True) for line in name[:-1]),
         f"{paint(name[-1], bold=True)}  {paint(mark + ' ' + document['status'], fg)}",
         *(paint(line, dim=True) for line in _fitted((models, span, jobs), paint.width)),
+        *(
+            line
+            for said in names_text(document["run"], document["names"])
+            for line in wrapped(said, paint.width, "", "")
+        ),
         "",
         f"  executed   {point}   {bounds}",
     ]
