@@ -1,5 +1,8 @@
 """The collector's error family. Each carries a hint: what an operator can do about it."""
 
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
 
 class CollectorError(Exception):
     """Something the collector cannot do. `str()` says what was expected and got; `hint` what to do."""
@@ -19,10 +22,35 @@ class StoreChangedError(StoreError):
     """The store was written to while it was read as one that nobody has open: what was read may be half of each."""
 
 
+class Fault(NamedTuple):
+    """One thing that is wrong with a file that a person wrote."""
+
+    file: str
+    line: int | None  # both count from 1; None: it is nowhere in the file
+    column: int | None
+    key: str  # "" = the file as a whole
+    expected: str
+    got: str
+    todo: str
+
+    def __str__(self) -> str:
+        at = "".join(f":{n}" for n in (self.line, self.column) if n is not None)
+        key = f"key {self.key}: " if self.key else ""
+        return f"{self.file}{at}: {key}expected {self.expected}, got {self.got}"
+
+
 class RegimeError(CollectorError):
-    """A regime file is not one; the message names file and key."""
+    """A regime file or a counting profile is not one; the message has a line for each fault."""
 
     exit_code = 1
+    faults: tuple[Fault, ...] = ()
+
+    @classmethod
+    def of(cls, faults: Sequence[Fault]) -> Self:
+        """All of `faults` (one at least) as one error."""
+        error = cls("\n".join(map(str, faults)), "; ".join(dict.fromkeys(f.todo for f in faults)))
+        error.faults = tuple(faults)
+        return error
 
 
 class SettingsError(CollectorError):

@@ -50,37 +50,34 @@ class DeadlineRule:
 
 
 def deadline_rules(keys: Keys) -> tuple[DeadlineRule, ...]:
-    """The `[[deadlines]]` of a regime's file; none, if it has none. Raises RegimeError."""
+    """The `[[deadlines]]` of a regime's file; none, if it has none."""
     found: dict[str, DeadlineRule] = {}
     for table in keys.tables("deadlines"):
         rule = _rule(table)
-        if rule.id in found:
-            raise table.fault("id", "an id that no other deadline of this file has", rule.id)
+        if rule.id in found and table.good("id"):
+            table.fault("id", "an id that no other deadline of this file has", rule.id)
         found[rule.id] = rule
     return tuple(found.values())
 
 
 def _rule(keys: Keys) -> DeadlineRule:
     trigger = keys.one_of("trigger", TRIGGERS)
-    given = [key for key in ("after_hours", "after_days", "calendar") if key in keys.data]
+    given = [key for key in ("after_hours", "after_days", "calendar") if keys.has(key)]
     allowed = ("calendar",) if trigger == CALENDAR else ("after_hours", "after_days")
-    if len(given) != 1 or given[0] not in allowed:
-        raise keys.fault(
-            "trigger",
-            f"exactly one of {' and '.join(allowed)} with {trigger!r}",
-            ", ".join(given) if given else None,
-        )
+    if keys.good("trigger") and (len(given) != 1 or given[0] not in allowed):
+        got = ", ".join(given) or "nothing"
+        keys.fault("trigger", f"one of {' and '.join(allowed)} with {trigger!r}", got)
     zone = keys.text("timezone")
-    if not is_zone(zone):
-        raise keys.fault("timezone", 'a time zone of the IANA database ("Europe/Brussels", "UTC")', zone)
+    if keys.good("timezone") and not is_zone(zone):
+        keys.fault("timezone", 'a time zone of the IANA database ("Europe/Brussels", "UTC")', zone)
     rule = DeadlineRule(
         id=keys.id(),
         trigger=trigger,
         what=keys.text("what"),
         recipient=keys.text("recipient"),
-        after_hours=keys.count("after_hours", 24 * MAX_DAYS) if given == ["after_hours"] else None,
-        after_days=keys.count("after_days", MAX_DAYS) if given == ["after_days"] else None,
-        calendar=_calendar(keys) if given == ["calendar"] else (),
+        after_hours=keys.count("after_hours", 24 * MAX_DAYS) if "after_hours" in given else None,
+        after_days=keys.count("after_days", MAX_DAYS) if "after_days" in given else None,
+        calendar=_calendar(keys) if "calendar" in given else (),
         timezone=zone,
         source=keys.text("source"),
     )
@@ -91,8 +88,8 @@ def _rule(keys: Keys) -> DeadlineRule:
 def _calendar(keys: Keys) -> tuple[tuple[int, int], ...]:
     days = [_day_of_year(text) for text in keys.texts("calendar")]
     known = sorted({d for d in days if d is not None})
-    if not days or len(known) != len(days):
-        raise keys.fault("calendar", 'days of the year, each once ("04-15")', keys.data["calendar"])
+    if keys.good("calendar") and (not days or len(known) != len(days)):
+        keys.fault("calendar", 'days of the year, each once ("04-15")', keys.data["calendar"])
     return tuple(known)
 
 
@@ -114,8 +111,10 @@ def is_zone(name: str) -> bool:
     """Whether the time zone is known here."""
     try:
         ZoneInfo(name)
-    except (ValueError, OSError):  # ZoneInfoNotFoundError is a KeyError, an unreadable name an OSError
-        return False
-    except KeyError:
+    except (
+        KeyError,
+        ValueError,
+        OSError,
+    ):  # ZoneInfoNotFoundError is a KeyError, a directory's name an OSError
         return False
     return True

@@ -17,7 +17,7 @@ from pathlib import Path
 from flopmeter.collector.errors import RegimeError
 from flopmeter.collector.registry.entries import Purpose, Relation
 
-from .toml_keys import Keys, read
+from .toml_keys import Keys, whole
 
 SCHEMA = "flopmeter-counting/1"
 #: In a regime's `counting`: no profile. Every operation of the one run, and of no other.
@@ -73,6 +73,7 @@ class Profile:
     open_questions: tuple[str, ...]
     version: str
     digest: str  # SHA-256 of the file's bytes, hex
+    text: str = field(default="", repr=False, compare=False)  # the file
 
     def of(self, purpose: Purpose | None) -> Ruling:
         """None: untagged."""
@@ -113,22 +114,28 @@ def load(directory: Traversable | Path) -> Mapping[str, Profile]:
 
 
 def parse(name: str, raw: bytes) -> Profile:
-    """One profile. `name` is what messages call it. Raises RegimeError."""
-    keys = read(name, raw)
+    """One profile. `name` is what messages call it. Raises RegimeError with every fault."""
+    return whole(name, raw, lambda keys: _profile(keys, raw))
+
+
+def _profile(keys: Keys, raw: bytes) -> Profile:
     keys.one_of("schema", (SCHEMA,))
     profile_id = keys.id()
     if profile_id == EXECUTED:
-        raise keys.fault("id", "another id than 'executed', which means that no profile applies", profile_id)
+        keys.fault("id", "another id than 'executed', which means that no profile applies", profile_id)
+    title, source, version = keys.text("title"), keys.text("source"), keys.text("version")
+    questions = keys.texts("open_questions")
     purposes, relations = keys.table("purpose"), keys.table("relation")
     profile = Profile(
         id=profile_id,
-        title=keys.text("title"),
-        source=keys.text("source"),
+        title=title,
+        source=source,
         purposes={p: _ruling(purposes, p.value) for p in Purpose},
         relations={r: _ruling(relations, r.value) for r in Relation},
-        open_questions=keys.texts("open_questions"),
-        version=keys.text("version"),
+        open_questions=questions,
+        version=version,
         digest=hashlib.sha256(raw).hexdigest(),
+        text=raw.decode(),
     )
     for table in (purposes, relations, keys):
         table.none_left()

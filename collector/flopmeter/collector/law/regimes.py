@@ -6,13 +6,14 @@ refused, because 1e25 is not 10^25 in binary and 0.33 is not a third. Every faul
 
 import functools
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import date
 from fractions import Fraction
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from types import MappingProxyType
 
 from flopmeter.collector.errors import RegimeError
 from flopmeter.contract.w_table import DTYPE_RATE
@@ -22,7 +23,7 @@ from .deadline_rules import KNOWN as KNOWN_OR_MET
 from .deadline_rules import MET, deadline_rules
 from .deadline_rules import DeadlineRule as DeadlineRule  # noqa: PLC0414
 from .retention_rules import RetentionRule, retention_rules
-from .toml_keys import Keys, read
+from .toml_keys import Keys, whole
 
 SCHEMA = "flopmeter-regime/1"
 STATUSES = ("in-force", "enacted", "proposed", "revoked", "vetoed", "not-enforced")
@@ -56,6 +57,8 @@ ACTS = (
 #: Where a regime's file does not say: the figure that a method 30 % too low would show at the line
 #: (reference/regulations.md 13.10: 10^25/1.3, about 7.7x10^24).
 EARLY = (Fraction(10, 13),)
+_CAPACITY = ("threshold_op_s", "network_gbit_s", "precision", "one_datacenter")
+_NO_PROFILES: Mapping[str, profiles.Profile] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,9 @@ class Regime:
     capacity: Capacity | None = None  # with scope FLEET_CAPACITY only
     retention: tuple[RetentionRule, ...] = ()  # what must be kept, and how long
     early: tuple[Fraction, ...] = EARLY  # parts of the line at which to warn, ascending
+    replaces: str = ""  # id of the shipped regime that a site's own stands in the place of
+    profile: profiles.Profile | None = None  # where it is not the shipped one that `counting` names
+    text: str = field(default="", repr=False, compare=False)  # the file
 
     @property
     def has_line(self) -> bool:
@@ -112,6 +118,11 @@ class Regime:
     def may_bind(self) -> bool:
         """Whether it binds anybody, now or some day: what else is shipped is to be looked up, and judges nothing."""
         return self.status in MANDATORY and self.has_line
+
+    @property
+    def counted_by(self) -> profiles.Profile | None:
+        """The counting profile; None: every operation of the one run (`executed`)."""
+        return self.profile or profiles.profile_of(self.counting)
 
 
 def load(directory: Traversable | Path) -> tuple[Regime, ...]:
@@ -152,28 +163,38 @@ def with_site(directory: Path | None, scope: str = RUN) -> tuple[Regime, ...]:
     return tuple(r for r in every if r.scope == scope and r.may_bind)
 
 
-def parse(name: str, raw: bytes) -> Regime:
-    """One regime file. `name` is what messages call it. Raises RegimeError."""
-    keys = read(name, raw)
+def parse(name: str, raw: bytes, own: Mapping[str, profiles.Profile] = _NO_PROFILES) -> Regime:
+    """One regime file. `name` is what messages call it, `own` a site's profiles. Raises RegimeError with every fault."""
+    return whole(name, raw, lambda keys: _regime(keys, raw, own))
+
+
+def _regime(keys: Keys, raw: bytes, own: Mapping[str, profiles.Profile]) -> Regime:
     keys.one_of("schema", (SCHEMA,))
     scope = keys.one_of("scope", SCOPES)
     status = keys.one_of("status", STATUSES)
-    original, threshold_flop, share = _line(keys, scope)
+    binds = status in MANDATORY or not keys.good("status")
+    if keys.good("scope"):
+        original, threshold_flop, share = _line(keys, scope)
+    else:  # which keys say where the line is cannot be known
+        keys.ignore("threshold_flop", "original", "share", *_CAPACITY)
+        original, threshold_flop, share = "", 1, Fraction(1)
+    units = (OPERATIONS_PER_SECOND,) if scope == FLEET_CAPACITY else UNITS
+    counting = keys.one_of("counting", (profiles.EXECUTED, *profiles.shipped(), *own))
     regime = Regime(
         id=keys.id(),
         title=keys.text("title"),
         citation=keys.text("citation"),
         status=status,
         status_as_of=keys.day("status_as_of"),
-        effective=keys.day("effective") if status in MANDATORY or "effective" in keys.data else None,
-        ends=keys.day("ends") if "ends" in keys.data else None,
+        effective=keys.day("effective") if keys.has("effective") or binds else None,
+        ends=keys.day("ends") if keys.has("ends") else None,
         threshold_flop=threshold_flop,
         share=share,
         comparison=keys.one_of("comparison", COMPARISONS),
-        unit=keys.one_of("unit", (OPERATIONS_PER_SECOND,) if scope == FLEET_CAPACITY else UNITS),
+        unit=keys.one_of("unit", units if keys.good("scope") else (*UNITS, OPERATIONS_PER_SECOND)),
         scope=scope,
         original=original,
-        counting=keys.one_of("counting", (profiles.EXECUTED, *profiles.shipped())),
+        counting=counting,
         counting_note=keys.text("counting_note"),
         act=keys.one_of("act", ACTS),
         when_met=keys.text("when_met"),
@@ -187,17 +208,17 @@ def parse(name: str, raw: bytes) -> Regime:
         digest=hashlib.sha256(raw).hexdigest(),
         capacity=_capacity(keys) if scope == FLEET_CAPACITY else None,
         retention=retention_rules(keys),
-        early=keys.shares("early") if "early" in keys.data else EARLY,
+        early=keys.shares("early") if keys.has("early") else EARLY,
+        replaces=keys.id("replaces") if keys.has("replaces") else "",
+        profile=own.get(counting),
+        text=raw.decode(),
     )
     keys.none_left()
-    if regime.ends is not None and regime.effective is not None and regime.ends <= regime.effective:
-        raise keys.fault("ends", f"a day after effective ({regime.effective})", regime.ends)
-    if (
-        regime.status == "in-force"
-        and regime.effective is not None
-        and regime.effective > regime.status_as_of
-    ):
-        raise keys.fault("status", f"'enacted', since it binds from {regime.effective} only", regime.status)
+    if regime.effective is not None and keys.good("effective", "ends", "status", "status_as_of"):
+        if regime.ends is not None and regime.ends <= regime.effective:
+            keys.fault("ends", f"a day after effective ({regime.effective})", regime.ends)
+        if regime.status == "in-force" and regime.effective > regime.status_as_of:
+            keys.fault("status", f"'enacted', since it binds from {regime.effective} only", regime.status)
     return regime
 
 
@@ -205,13 +226,16 @@ def _line(keys: Keys, scope: str) -> tuple[str, int, Fraction]:
     """(original, threshold, share). With another scope, or a known original, the keys of the rest are unknown ones."""
     if scope == FLEET_CAPACITY:
         return "", 0, Fraction(1)
-    if scope in (RUN, TENANT):
-        if keys.data.get("threshold_flop") == NONE_IN_TEXT:
-            keys.text("threshold_flop")
-            return "", 0, Fraction(1)
-        return "", keys.threshold("threshold_flop"), Fraction(1)
-    original = keys.one_of("original", ORIGINALS)
-    return original, 0 if original == KNOWN else keys.threshold("threshold_flop"), keys.share("share")
+    if scope == MODIFICATION:
+        original = keys.one_of("original", ORIGINALS)
+        if not keys.good("original"):
+            keys.ignore("threshold_flop")
+            return original, 1, keys.share("share")
+        return original, 0 if original == KNOWN else keys.threshold("threshold_flop"), keys.share("share")
+    if keys.data.get("threshold_flop") == NONE_IN_TEXT:
+        keys.text("threshold_flop")
+        return "", 0, Fraction(1)
+    return "", keys.threshold("threshold_flop"), Fraction(1)
 
 
 def _capacity(keys: Keys) -> Capacity:
