@@ -1,4 +1,4 @@
-"""`flopmeter collector`: serve, fsck. Imports what it runs only when it runs."""
+"""`flopmeter collector`: serve, fsck, retention, hold, delete. Imports what it runs only when it runs."""
 
 import importlib
 import os
@@ -10,7 +10,10 @@ import click
 from .store_path import DEFAULT_STORE
 
 _LAZY = {
-    "fsck": ("flopmeter.collector.report.cli", "fsck", "Derive every total again from the stored bytes.")
+    "fsck": ("flopmeter.collector.report.cli", "fsck", "Derive every total again from the stored bytes."),
+    "retention": ("flopmeter.collector.retention.cli", "retention", "Until when what must be kept, and why."),
+    "hold": ("flopmeter.collector.retention.cli", "hold", "Legal holds: add, release, list."),
+    "delete": ("flopmeter.collector.retention.cli", "delete", "Delete a whole store, once nothing binds it."),
 }
 
 
@@ -140,6 +143,12 @@ _FILE = click.Path(path_type=Path)
 )
 @click.option(
     "--event-log", type=_FILE, envvar=_env("EVENT_LOG"), help="Write every event to this file, as JSON Lines."
+)
+@click.option(
+    "--sinks",
+    type=_FILE,
+    envvar=_env("SINKS"),
+    help="TOML file of where events go: webhook, Alertmanager, mail, file, command (docs/delivery.md).",
 )
 def serve(**values: Any) -> None:
     """Serve agents until SIGTERM. Acknowledges a record only when it is verified, booked and fsynced."""

@@ -38,6 +38,7 @@ from .rederive import (
     compare,
     models_by_no,
 )
+from .retention_check import check_retention
 from .standings import Applied, Standings
 from .stored import stored_books
 from .unattributed_check import UnattributedCheck, nodes_of
@@ -112,6 +113,7 @@ def _check(
     stored = stored_books(reader)
     books, names, by_no = stored.books, stored.names, stored.books.agents
     counts["agents"] = len(by_no)
+    check_retention(reader)
     models = models_by_no(names.models)
     standings = Standings(books, _said(reader), _applied(reader), models, current())
     events = EventCheck(

@@ -342,7 +342,7 @@ def _say(
     from .state import Registry
     from .words import entry_document
 
-    who = _login() if who is None else who
+    who = login() if who is None else who
     file = store_file(store)
     changes: list[dict[str, Any]] | None = None
     if dry_run:
@@ -415,7 +415,7 @@ def _fraction(text: str) -> Any:
         ) from e
 
 
-def _login() -> str:
+def login() -> str:
     """Who types, as the machine has it: a claim, kept with the entry; a site's tokens come on top of it."""
     import getpass
     import os

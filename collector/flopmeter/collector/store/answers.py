@@ -10,7 +10,7 @@ from flopmeter.collector.duty.answers import NO_HASH, AnswerRow, Heard, Last, ou
 from flopmeter.collector.duty.deadlines import Deadline, Trigger
 from flopmeter.collector.errors import StoreError
 
-from .entries import BUSY_TIMEOUT_S
+from .entries import BUSY_TIMEOUT_S, blob
 from .migrate import check
 from .place import Place
 from .told import told
@@ -49,7 +49,7 @@ _LAST = (
 
 def answer_rows(rows: Iterable[Any]) -> list[AnswerRow]:
     """What SELECT, LATEST or HISTORY found."""
-    return [AnswerRow._make((*r[:9], bytes(r[9]), bytes(r[10]))) for r in rows]
+    return [AnswerRow._make((*r[:9], blob(r[9]), blob(r[10]))) for r in rows]
 
 
 def heard_rows(rows: Iterable[Any]) -> list[Heard]:

@@ -30,7 +30,12 @@ BUSY_TIMEOUT_S = 10.0
 
 def entry_rows(rows: Iterable[Any]) -> list[EntryRow]:
     """What SELECT found."""
-    return [EntryRow._make((*r[:6], bytes(r[6]), bytes(r[7]))) for r in rows]
+    return [EntryRow._make((*r[:6], blob(r[6]), blob(r[7]))) for r in rows]
+
+
+def blob(value: Any) -> bytes:
+    """A column of bytes. SQLite takes any type in any column; what is none of ours is then no hash of anything."""
+    return value if isinstance(value, bytes) else repr(value).encode()
 
 
 class SqliteEntries:

@@ -112,7 +112,7 @@ class SqliteStore:
         `connect` is sqlite3.connect, or a test's that fails where it is told to.
         """
         self.path = path
-        self._lock = _lock(path)
+        self._lock = lock_store(path)
         try:
             with told(str(path), "open"):
                 self._writer = self._open(connect)
@@ -156,8 +156,8 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
         return connection
 
 
-def _lock(path: Path) -> int:
-    """An exclusive flock beside the store. A second collector on one store would break both's memory."""
+def lock_store(path: Path) -> int:
+    """An exclusive flock beside the store, until the handle is closed: a second collector would break both's memory."""
     name = f"{path}.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
