@@ -37,7 +37,7 @@ def dump(store: Path) -> str:
     """Totals, hourly series and heads of `store`, one line each, sorted."""
     parts = {
         "totals": f"SELECT {GROUP}, {SUMS} FROM totals t {JOIN}",
-        "hourly": f"SELECT t.hour, {GROUP}, {SUMS} FROM hourly t {JOIN}",
+        "hourly": f"SELECT t.hour, t.back, {GROUP}, {SUMS} FROM hourly t {JOIN}",
         "losses": "SELECT hex(agent_id), from_seq, to_seq FROM losses JOIN agents USING (agent_no)",
         "events": "SELECT key FROM events",
     }

@@ -11,10 +11,10 @@ from desk import Desk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flopmeter.collector.books import SUM_FIELDS
+from flopmeter.collector.books import HOUR_NS, SUM_FIELDS
 from flopmeter.collector.check.fsck import check_store, result_text
 from flopmeter.collector.errors import RegistryError
-from flopmeter.collector.ingest.decide import HOUR_NS, TAKEN
+from flopmeter.collector.ingest.decide import TAKEN
 from flopmeter.collector.law.regimes import shipped
 from flopmeter.collector.registry.entries import (
     Assign,

@@ -13,10 +13,10 @@ import pytest
 from builders import UNIX_NS, Chain
 from desk import Desk
 
-from flopmeter.collector.books import GroupKey, HourKey
+from flopmeter.collector.books import HOUR_NS, GroupKey, HourKey, Slot
 from flopmeter.collector.check.fsck import check_store
 from flopmeter.collector.errors import StoreError
-from flopmeter.collector.ingest.decide import HOUR_NS, TAKEN
+from flopmeter.collector.ingest.decide import TAKEN
 from flopmeter.collector.ingest.identity_rules import shipped
 from flopmeter.collector.store import migrate
 from flopmeter.collector.store.base import Held, JobRow
@@ -300,7 +300,9 @@ def test_look_ups(path):
         key = GroupKey(1, 1, 1, 1023, 0, 0)
         assert books.totals([key, key._replace(workload_no=9)]) == desk.totals()
         assert list(books.workload_totals([1, 5])) == [(key, desk.totals()[key])]
-        assert list(books.workload_hours([1, 5])) == [(HourKey(UNIX_NS // HOUR_NS, key), desk.totals()[key])]
+        assert list(books.workload_hours([1, 5])) == [
+            (HourKey(Slot(UNIX_NS // HOUR_NS), key), desk.totals()[key])
+        ]
         assert books.workloads([1, 5]) == {1: Held("r1", "bf16", "c1", 3, "4711", "")}
         assert (books.workloads_of_run("r1"), books.workloads_of_run("r2")) == ([1], [])
         assert (books.workloads_of_job("c1", 3, "4711"), books.workloads_of_job("c1", 4, "4711")) == ([1], [])

@@ -7,8 +7,9 @@ import pytest
 from builders import UNIX_NS, Chain, busy
 from desk import Desk
 
+from flopmeter.collector.books import HOUR_NS
 from flopmeter.collector.check.fsck import check_store, result_text
-from flopmeter.collector.ingest.decide import TAKEN, Refused, hour_of
+from flopmeter.collector.ingest.decide import TAKEN, Refused
 from flopmeter.collector.law.progress import CLAIM_COLUMNS
 from flopmeter.collector.registry.entries import Assign, Declare, JobKey
 from flopmeter.collector.registry.say import say
@@ -86,12 +87,12 @@ def test_one_row_an_hour_with_what_the_rises_are_worth(path):
     with Desk(path) as desk:
         assert metered(desk, 18) == [], "they agree"
         rows = claims(desk)
-        first = hour_of(UNIX_NS + TO_HOUR_NS)
-        # A window that ends on the hour stands in the hour that begins there.
-        assert [r["hour"] - first for r in rows] == [0, 1, 2, 3]
-        assert [int(r["tokens"]) for r in rows] == [n * STEP_TOKENS for n in (5, 11, 17, 18)]
-        assert [int(r["flop"]) for r in rows] == [n * STEP_TOKENS * 6 * PARAMETERS for n in (4, 6, 6, 1)]
-        assert [int(r["opening_flop"]) for r in rows] == [STEP_TOKENS * 6 * PARAMETERS, 0, 0, 0]
+        first = (UNIX_NS + TO_HOUR_NS) // HOUR_NS
+        # A window that ends on the hour stands in the hour that ends there.
+        assert [r["hour"] - first for r in rows] == [0, 1, 2]
+        assert [int(r["tokens"]) for r in rows] == [n * STEP_TOKENS for n in (6, 12, 18)]
+        assert [int(r["flop"]) for r in rows] == [n * STEP_TOKENS * 6 * PARAMETERS for n in (5, 6, 6)]
+        assert [int(r["opening_flop"]) for r in rows] == [STEP_TOKENS * 6 * PARAMETERS, 0, 0]
     good(path)
 
 
@@ -190,8 +191,8 @@ def test_claims_far_above_the_counters_are_an_event_once(path):
         assert (event.type, event.subject) == ("method.disagrees", "r1")
         assert event.data["side"] == "less"
         assert "claims more work than the counters" in event.data["message"]
-        # When the first claim of the third hour comes, of the first hour: what five claims come to.
-        assert event.data["declared_flop"] == str(5 * 5 * STEP_TOKENS * 6 * PARAMETERS)
+        # When the first claim of the third hour comes, of the first hour: what six claims come to.
+        assert event.data["declared_flop"] == str(6 * 5 * STEP_TOKENS * 6 * PARAMETERS)
         assert (event.data["hours"], event.data["opening_left_out"]) == (1, False)
     good(path)
 
@@ -212,7 +213,7 @@ def test_what_the_bounds_allow_is_no_event(path):
 
 def test_an_hour_is_waited_for_records_of_others(path):
     with Desk(path) as desk:
-        assert metered(desk, 11, factor=5) == [], "the first hour is over, but not by an hour"
+        assert metered(desk, 12, factor=5) == [], "the first hour is over, but not by an hour"
         chain = on_the_hour("n1")
     with Desk(path) as desk:
         assert desk.rows("SELECT count(*) FROM events")[0][0] == 0
@@ -289,7 +290,7 @@ def test_a_job_that_somebody_assigns_brings_its_claims_along(path):
             events += desk.commit().events
         (event,) = events
         assert (event.subject, event.data["side"]) == ("other", "less")
-        assert int(event.data["measured"]["point"]) == 5 * STEP_FLOP, "its own job's counters, and no other's"
+        assert int(event.data["measured"]["point"]) == 6 * STEP_FLOP, "its own job's counters, and no other's"
     good(path)
 
 
@@ -298,14 +299,14 @@ def test_late_records_of_other_runs_in_the_same_commit_are_not_this_runs(path):
     elsewhere = Workload(WorkloadKind.SLURM, job="77", run="r9", dtype="bf16")
     with Desk(path) as desk:
         agents, events = (desk.agent(mine), desk.agent(other)), []
-        for n in range(1, 13):
+        for n in range(1, 14):
             desk.offer(agents[0], step(mine, 5 * n * STEP_TOKENS))
-            if n == 12:  # which is the claim that the first hour is compared at
+            if n == 13:  # which is the claim that the first hour is compared at
                 for _ in range(5):
                     desk.offer(agents[1], step(other, None, elsewhere))
             events += desk.commit().events
         (event,) = events
-        assert int(event.data["measured"]["point"]) == 5 * STEP_FLOP
+        assert int(event.data["measured"]["point"]) == 6 * STEP_FLOP
     good(path)
 
 

@@ -9,9 +9,10 @@ from builders import UNIX_NS, WINDOW_NS, Chain, busy
 from click.testing import CliRunner
 from desk import Desk
 
+from flopmeter.collector.books import HOUR_NS
 from flopmeter.collector.check.fsck import check_store, result_text
 from flopmeter.collector.errors import EntryRefused
-from flopmeter.collector.ingest.decide import HOUR_NS, TAKEN
+from flopmeter.collector.ingest.decide import TAKEN
 from flopmeter.collector.law.regimes import shipped
 from flopmeter.collector.registry.as_of import reading_as_of
 from flopmeter.collector.registry.entries import (

@@ -9,9 +9,10 @@ import pytest
 from builders import UNIX_NS, WINDOW_NS, Chain, busy
 from desk import Desk
 
+from flopmeter.collector.books import HOUR_NS
 from flopmeter.collector.check.fsck import check_store, result_text
 from flopmeter.collector.errors import StoreError
-from flopmeter.collector.ingest.decide import HOUR_NS, TAKEN
+from flopmeter.collector.ingest.decide import TAKEN
 from flopmeter.collector.law.regimes import MODIFICATION, shipped
 from flopmeter.collector.registry.entries import (
     Assign,

@@ -213,7 +213,7 @@ def test_fsck_finds_an_event_that_came_late(path):
         "UPDATE events SET position = 999",
         "UPDATE events SET subject = 'node/c1/n2'",
         "DELETE FROM events",
-        "UPDATE noted SET value = 10000",
+        "UPDATE noted SET value = 10000 WHERE name = 'unattributed-minutes'",
         "UPDATE noted SET value = 10 WHERE name = 'unattributed-minutes'",
     ],
 )

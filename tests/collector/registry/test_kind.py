@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flopmeter.collector.books import SUM_FIELDS, GroupKey
+from flopmeter.collector.books import SUM_FIELDS, GroupKey, Slot
 from flopmeter.collector.registry.entries import Purpose
 from flopmeter.collector.registry.kind import (
     LEAST_HOURS,
@@ -45,7 +45,7 @@ def hour(
         "hmma_cycles": int(tensor * elapsed),
         "energy_mj": int(watts * gpus * 3_600_000),
     }
-    return FIRST + n, GroupKey(1, 1, int(cls), int(measured), 0, 0), list(sums.values())
+    return Slot(FIRST + n), GroupKey(1, 1, int(cls), int(measured), 0, 0), list(sums.values())
 
 
 def training(hours: int, tensor: float = 0.42, gpus: float = 64):

@@ -8,7 +8,7 @@ from builders import WINDOW_NS, Chain, busy, gap
 from desk import Desk
 
 from flopmeter.cli.main import main
-from flopmeter.collector.books import GroupKey
+from flopmeter.collector.books import GroupKey, Slot
 from flopmeter.collector.law.regimes import shipped
 from flopmeter.collector.registry.entries import (
     Assign,
@@ -120,8 +120,8 @@ def test_purposes_by_hours_with_the_entries_that_say_so(store):
     assert found["evaluation"]["spans"] == [["2026-11-20T13:00Z", "2026-11-20T15:00Z"]]
     assert [found[p]["entries"] for p in ("pretraining", "evaluation", "rl")] == [[1], [3], [4]]
     assert found["evaluation"]["device_seconds"] == 59 * 60
-    # Windows end on the minute: that which ends at 14:00 is of the hour that begins then.
-    assert found["rl"]["device_seconds"] == 31 * 60
+    # Windows end on the minute: that which ends at 14:00 is of the hour that ends then.
+    assert found["rl"]["device_seconds"] == 30 * 60
     assert report(store, "llm-7-chat")["purposes"] == []
 
 
@@ -232,7 +232,7 @@ def test_a_purpose_is_held_against_what_its_own_hours_look_like(store):
     looks = Looks()
     for hour in range(30):
         sums = [8 * 3_600 * 10**9, 10**18, 9 * 10**17, 4 * 10**17, *(0,) * 7, 18 * 10**9]
-        looks.add(hour, GroupKey(1, 1, 1, int(ALL_MEASURED), 0, 0), sums)
+        looks.add(Slot(hour), GroupKey(1, 1, 1, int(ALL_MEASURED), 0, 0), sums)
     only["looks_like"] = guess_json(looks.guess(), Purpose.EVALUATION)
     text = " ".join(report_view(document, Paint(colour=False, width=80)).split())
     assert (

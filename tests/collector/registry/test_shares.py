@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from registry_entries import HOURS, JOBS, RUNS, entries, histories
 
-from flopmeter.collector.books import SUM_FIELDS, GroupKey
+from flopmeter.collector.books import SUM_FIELDS, GroupKey, Slot
 from flopmeter.collector.figures import Model, Tally
 from flopmeter.collector.law.countable import countable
 from flopmeter.collector.law.profiles import shipped
@@ -24,8 +24,8 @@ def sums(hmma: int) -> list[int]:
     return [60_000_000_000, 10 * hmma, 9 * hmma, hmma, *([0] * (len(SUM_FIELDS) - 4))]
 
 
-def row(job=JOB, hour=0, hmma=1_000_000) -> Row:
-    return Row(job, hour, "bf16", KEY, sums(hmma))
+def row(job=JOB, hour=0, hmma=1_000_000, back=0) -> Row:
+    return Row(job, Slot(hour, back), "bf16", KEY, sums(hmma))
 
 
 EVALUATION = Tag("r1", Purpose.EVALUATION, 2, 4, None, ("e",))
@@ -34,10 +34,10 @@ AGAIN = Tag("r1", Purpose.RECOMPUTATION, None, None, JOB, ("e",), Fraction(1, 4)
 
 def test_each_piece_names_the_entries_that_say_so() -> None:
     registry = Registry.of(entries(Declare("r1", purpose=Purpose.PRETRAINING), EVALUATION, AGAIN))
-    assert told(registry, "r1", OTHER, 0) == Told(Purpose.PRETRAINING, None, (1,))
-    assert told(registry, "r1", OTHER, 3) == Told(Purpose.EVALUATION, None, (2,))
-    assert told(registry, "r1", JOB, 3) == Told(Purpose.EVALUATION, Fraction(1, 4), (2, 3))
-    assert told(registry, "r2", JOB, 3) == Told(None, None, ())
+    assert told(registry, "r1", OTHER, Slot(0)) == Told(Purpose.PRETRAINING, None, (1,))
+    assert told(registry, "r1", OTHER, Slot(3)) == Told(Purpose.EVALUATION, None, (2,))
+    assert told(registry, "r1", JOB, Slot(3)) == Told(Purpose.EVALUATION, Fraction(1, 4), (2, 3))
+    assert told(registry, "r2", JOB, Slot(3)) == Told(None, None, ())
 
 
 def test_an_exclusion_leaves_the_executed_total_and_takes_exactly_its_own_hours() -> None:
@@ -63,7 +63,8 @@ def test_an_exclusion_leaves_the_executed_total_and_takes_exactly_its_own_hours(
 
 
 _rows = st.lists(
-    st.builds(row, st.sampled_from(JOBS), st.sampled_from(HOURS), st.integers(0, 10**15)), max_size=20
+    st.builds(row, st.sampled_from(JOBS), st.sampled_from(HOURS), st.integers(0, 10**15), st.integers(0, 3)),
+    max_size=20,
 )
 
 
@@ -83,7 +84,7 @@ def test_a_run_without_spans_may_be_cut_without_hours(made: list[Entry], run: st
     if registry.has_spans(run):
         return
     by_hour = tallies(registry, run, rows)
-    at_once = tallies(registry, run, [r._replace(hour=0) for r in rows])
+    at_once = tallies(registry, run, [r._replace(slot=Slot(0)) for r in rows])
     assert {t: tally._sums for t, tally in by_hour.items()} == {
         t: tally._sums for t, tally in at_once.items()
     }

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from flopmeter.collector.books import SUM_FIELDS, GroupKey, HourKey
+from flopmeter.collector.books import BRIDGE_S, SUM_FIELDS, GroupKey, HourKey, Slot
 from flopmeter.collector.ingest.intake import verified
 from flopmeter.collector.law.events import twice_key
 from flopmeter.collector.law.progress import CLAIM_COLUMNS
@@ -177,9 +177,9 @@ def _check(
     )
     counts["hours"] = _sums(
         "hourly",
-        reader.rows(f"SELECT hour, {_KEY}, {_SUMS} FROM hourly ORDER BY hour, {_KEY}"),  # noqa: S608
+        reader.rows(f"SELECT hour, back, {_KEY}, {_SUMS} FROM hourly ORDER BY hour, back, {_KEY}"),  # noqa: S608
         books.hourly,
-        lambda key: HourKey(key[0], GroupKey._make(key[1:])),
+        lambda key: HourKey(Slot(*key[:2]), GroupKey._make(key[2:])),
     )
     fork_keys = {
         f"fork:{by_no[no].agent_id.hex()}:{seq}:{digest.hex()}": f"{by_no[no].name}, seq {seq}"
@@ -205,6 +205,12 @@ def _check(
         notes.append(
             f"runs are not judged by {', '.join(events.not_judged)} (or not by this text of it, or not with this W "
             "table): the collector has not been started with it; its events were not looked for"
+        )
+    if books.unslotted:
+        notes.append(
+            f"{books.unslotted:,} records from before position {stored.slots_from:,} tell of more than {BRIDGE_S // 60} "
+            "minutes over several hours and stand in the last of them alone, as an older flopmeter put them: a tag of "
+            "that hour takes all of it"
         )
     later = counts["entries"] - max((a.entry_no for a in standings.applied), default=0)
     if later:

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping
 from flopmeter.collector.errors import EstimateError
 from flopmeter.collector.estimate.compare import Agreement
 from flopmeter.collector.estimate.compare import compare as agreement
+from flopmeter.collector.estimate.cut import figure_before
 from flopmeter.collector.estimate.declared import Declared, from_document
 from flopmeter.collector.estimate.event import method_event
-from flopmeter.collector.figures import Model, Tally
+from flopmeter.collector.figures import Model
 from flopmeter.collector.law.cross_check import CHECK_PREFIX
 from flopmeter.collector.law.events import METHOD_DISAGREES, time_text
 from flopmeter.collector.law.progress import PROGRESS_PREFIX
-from flopmeter.contract.flop import Figure
+from flopmeter.contract.flop import ZERO, Figure
 from flopmeter.contract.w_table import WTable
 
 from .event_check import StoredEvent
@@ -90,9 +91,9 @@ class MethodCheck:
     def _measured(self, d: Declared, books: Rederivation, entries: int) -> Figure:
         if d.before_hour is None:
             return self._standings.executed(d.run, entries).figures(self._models, self._table)[0]
-        cut = Tally()
-        for no in self._standings.workloads(d.run, entries):
-            for key in books.hours.get(no, ()):
-                if key.hour < d.before_hour:
-                    cut.add(key.group, books.spans[no].dtype, books.hourly[key])
-        return cut.figures(self._models, self._table)[0]
+        rows = (
+            (key.slot, books.spans[no].dtype, key.group, books.hourly[key])
+            for no in self._standings.workloads(d.run, entries)
+            for key in books.hours.get(no, ())
+        )
+        return figure_before(d.before_hour, rows, self._models, self._table) or ZERO

@@ -84,7 +84,7 @@ class ProgressCheck:
             (key, books.spans[no].dtype, books.hourly[key])
             for no in mine
             for key in books.hours.get(no, ())
-            if key.hour in span
+            if key.slot.hour in span
         ]
         found = beside(rows, hours, self._models, self._table)
         side = disagreement(found, margin)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flopmeter.collector.books import GroupKey, HourKey, Sums, add_rows
+from flopmeter.collector.books import GroupKey, HourKey, Slot, Sums, add_rows, slot_of
 from flopmeter.collector.encode import decode_batch, decode_inventory
 from flopmeter.collector.figures import Model
 from flopmeter.collector.ingest import claims
@@ -119,11 +119,13 @@ class Rederivation:
         rules: Sequence[tuple[int, RuleList]] = (),
         *,
         formerly_from: int = 1,
+        slots_from: int = 1,
         signatures: bool = True,
     ) -> None:
         """`claimed_from`: the first position that was looked at for claims, `formerly_from` that of which names that
         work loses were kept; `rules`: lists, and from where on.
 
+        `slots_from`: the first position whose usage stands in slots; before, in the hour of the window's end.
         `signatures` False: they are not verified again, which is fsck's to do and not a question's.
         """
         self._signatures = signatures
@@ -136,6 +138,8 @@ class Rederivation:
         self.flags: dict[str, tuple[Flag, int]] = {}  # by event key: the first that tells of it, and where
         self._claimed_from = claimed_from
         self._formerly_from = formerly_from
+        self._slots_from = slots_from
+        self.unslotted = 0  # records of before it that would stand under several hours
         self.totals: dict[GroupKey, Sums] = {}
         self.hourly: dict[HourKey, Sums] = {}
         self.spans: dict[int, Span] = {}
@@ -260,9 +264,9 @@ class Rederivation:
         except IndexError as e:
             raise Difference("records", key, "usage", "rows within inventory and workloads", str(e)) from e
         add_rows(self.totals, groups.items())
-        hour = ingest.hour_of(batch.window_end_unix_ns)
+        slot = self._slot(batch)
         for group_key, sums in groups.items():
-            hour_key = HourKey(hour, group_key)
+            hour_key = HourKey(slot, group_key)
             into = self.hourly.get(hour_key)
             if into is None:
                 self.hourly[hour_key] = list(sums)
@@ -275,14 +279,22 @@ class Rederivation:
             span.last_unix_ns = max(span.last_unix_ns, batch.window_end_unix_ns)
             self.groups.setdefault(group_key.workload_no, set()).add(group_key)
             if group_key.workload_no in self._unowned and counts(group_key):
-                self.busy_unowned[group_key.workload_no, day_of(hour)] = self.position
-        self._claims(agent, batch, workload_nos, hour)
+                self.busy_unowned[group_key.workload_no, day_of(slot)] = self.position
+        self._claims(agent, batch, workload_nos, slot.hour)
         entities = [d.entity for d in inventory.devices]
         for flag in flags(batch.notices, agent.agent_id, inventory.node, entities, batch.window_end_unix_ns):
             self.flags.setdefault(flag.key, (flag, self.position))
         fault = self.anchors.take(agent.agent_no, record.boot_id, batch, inventory)
         if fault is not None:
             raise Difference("records", key, *fault)
+
+    def _slot(self, batch: Batch) -> Slot:
+        ends = batch.window_start_unix_ns, batch.window_end_unix_ns
+        slot = slot_of(*ends, ingest.told_ns(batch))
+        if self.position >= self._slots_from:
+            return slot
+        self.unslotted += bool(slot.back)
+        return slot_of(*ends, 0, bridge_s=0)
 
     def _claims(self, agent: AgentBooks, batch: Batch, workload_nos: Sequence[int], hour: int) -> None:
         """Claims of training code, as the collector keeps them; in no total."""

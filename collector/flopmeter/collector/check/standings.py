@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from flopmeter.collector.books import GroupKey, HourKey
+from flopmeter.collector.books import GroupKey, HourKey, Slot
 from flopmeter.collector.figures import Model, Tally
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.law.standing import Standing, standing
@@ -16,7 +16,7 @@ from flopmeter.contract.w_table import WTable
 
 from .rederive import Difference, Rederivation
 
-_ANY_HOUR = 0
+_ANY_SLOT = Slot(0)
 
 
 class Applied(NamedTuple):
@@ -133,9 +133,9 @@ class Standings:
             by_hour = registry.has_spans(run)
             for no in self.workloads(run, entry_no):
                 span = self._books.spans[no]
-                for hour, key in self._sums_of(no) if by_hour else ((_ANY_HOUR, k) for k in self._keys(no)):
-                    sums = self._books.hourly[HourKey(hour, key)] if by_hour else self._books.totals[key]
-                    yield Row(JobKey(*span.job), hour, span.dtype, key, sums)
+                for slot, key in self._sums_of(no) if by_hour else ((_ANY_SLOT, k) for k in self._keys(no)):
+                    sums = self._books.hourly[HourKey(slot, key)] if by_hour else self._books.totals[key]
+                    yield Row(JobKey(*span.job), slot, span.dtype, key, sums)
 
         self._counting = Counting(registry, rows, self._models, self._table)
 

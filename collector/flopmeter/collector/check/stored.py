@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from flopmeter.collector.books import BRIDGE, BRIDGE_S
 from flopmeter.collector.errors import SettingsError
 from flopmeter.collector.ingest.identity import RuleList
 from flopmeter.collector.ingest.identity_rules import of_text
@@ -15,6 +16,7 @@ class Stored(NamedTuple):
 
     books: Rederivation
     names: Names
+    slots_from: int  # the first position whose usage stands in slots
     loss_keys: dict[str, str]  # of the events that tell of losses; agent and numbers
 
 
@@ -55,15 +57,28 @@ def stored_books(reader: Reader, *, signatures: bool = True) -> Stored:
     )
     (claimed_from,) = db("SELECT coalesce(max(from_position), 1) FROM claimed").fetchone()
     (formerly_from,) = db("SELECT coalesce(max(from_position), 1) FROM formerly_kept").fetchone()
+    slots_from = _slots_from(reader)
     books = Rederivation(
         agents.values(),
         names,
         claimed_from,
         _identity_rules(reader),
         formerly_from=formerly_from,
+        slots_from=slots_from,
         signatures=signatures,
     )
-    return Stored(books, names, loss_keys)
+    return Stored(books, names, slots_from, loss_keys)
+
+
+def _slots_from(reader: Reader) -> int:
+    """The first position whose usage stands in slots (books.Slot)."""
+    rows = reader.rows(
+        "SELECT from_position, value FROM noted WHERE name = ? ORDER BY 1", (BRIDGE,)
+    ).fetchall()
+    for position, value in rows:
+        compare("noted", f"{BRIDGE}, from_position {position}", [("value", BRIDGE_S, value)])
+    (last,) = reader.rows("SELECT coalesce(max(position), 0) FROM records").fetchone()
+    return int(rows[0][0]) if rows else last + 1
 
 
 def _identity_rules(reader: Reader) -> list[tuple[int, RuleList]]:

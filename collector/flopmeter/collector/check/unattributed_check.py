@@ -108,14 +108,14 @@ class UnattributedCheck:
 
     def _days(self, node: str, books: Rederivation) -> set[int]:
         mine = set(self._numbers.get(node, ()))
-        return {day_of(hour) for hour, key in books.hourly if key.workload_no in mine}
+        return {day_of(slot) for slot, key in books.hourly if key.workload_no in mine}
 
     def _told(self, node: str, day: int, books: Rederivation) -> tuple[int, Figure]:
         mine = set(self._numbers.get(node, ()))
         rows: list[tuple[GroupKey, Sums]] = [
             (key, sums)
-            for (hour, key), sums in books.hourly.items()
-            if key.workload_no in mine and day_of(hour) == day
+            for (slot, key), sums in books.hourly.items()
+            if key.workload_no in mine and day_of(slot) == day
         ]
         return figures(rows, self._models, self._table)
 

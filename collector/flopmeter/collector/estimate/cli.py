@@ -266,16 +266,11 @@ def compare(run: str | None, store: Path, estimates: Path, as_json: bool) -> Non
 
 def _measured(reader: "Reader", d: "Declared") -> "Figure | None":
     """The counters' figure for what the estimate covers; None where nothing of it is in the store."""
-    from flopmeter.collector.figures import Tally
     from flopmeter.contract.w_table import current
 
-    hours = [h for h in reader.hourly(d.run) if d.before_hour is None or h[0] < d.before_hour]
-    if not hours:
-        return None
-    tally = Tally()
-    for _hour, dtype, key, sums in hours:
-        tally.add(key, dtype, sums)
-    return tally.figures(reader.models(), current())[0]
+    from .cut import figure_before
+
+    return figure_before(d.before_hour, reader.hourly(d.run), reader.models(), current())
 
 
 def _if_declared(reader: "Reader", d: "Declared") -> "Figure | None":

@@ -83,7 +83,7 @@ def _rows(block: Mapping[str, list[Row]]) -> Callable[[str], Iterable[Row]]:
 
 
 def _cut(row: Row, span: Span) -> Iterable[tuple[int, Row]]:
-    block = (row.hour - span.first_hour) // span.hours
+    block = (row.slot.hour - span.first_hour) // span.hours
     if 0 <= block < span.blocks:
         yield block, row
 

@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING
 from flopmeter.collector.books import SUM_FIELDS, GroupKey
 from flopmeter.contract.limits import MAX_CLOCK_AHEAD_NS
 from flopmeter.contract.record import ZERO_HASH, Record
-from flopmeter.contract.usage import Batch, Inventory, Workload, WorkloadKind
+from flopmeter.contract.usage import Batch, Inventory, Measured, Workload, WorkloadKind
 
 if TYPE_CHECKING:
     from .encode import BatchView
-
-HOUR_NS = 3_600_000_000_000
 
 
 class RefusalCode(IntEnum):
@@ -204,9 +202,16 @@ def scope_of(workload: Workload, inventory: Inventory) -> str:
     return f"{inventory.cluster}/{inventory.node}"
 
 
-def hour_of(window_end_unix_ns: int) -> int:
-    """Hours since 1970 of a window's end: where its usage stands in the hourly series."""
-    return window_end_unix_ns // HOUR_NS
+def told_ns(batch: "BatchView | Batch") -> int:
+    """The most time that a batch tells of any entity: its window, or rows that reach back behind its start.
+
+    The plain path; BatchView.told_ns is what ingest has. What other holders did of a shared entity is no time of its own.
+    """
+    spent: dict[int, int] = {}
+    for u in batch.usage:
+        if not u.measured & Measured.OTHERS:
+            spent[u.entity_index] = spent.get(u.entity_index, 0) + u.duration_ns
+    return max(batch.window_end_boot_ns - batch.window_start_boot_ns, *spent.values(), 0)
 
 
 def usage_rows(

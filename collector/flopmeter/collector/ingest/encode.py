@@ -133,6 +133,7 @@ class BatchView:
         "entities",
         "inventory_digest",
         "stopped",
+        "told_ns",
         "window_end_boot_ns",
         "window_end_unix_ns",
         "window_start_boot_ns",
@@ -150,8 +151,9 @@ class BatchView:
         self._notices = message.notices or ()
         #: Whether the agent says that this is its last record before a stop on purpose.
         self.stopped = bool(self._notices) and any(n.kind == _STOPPED for n in self._notices)
-        #: Indices of the entities with usage; known after `groups`.
+        #: Indices of the entities with usage, and the most time of any (decide.told_ns); known after `groups`.
         self.entities: set[int] = set()
+        self.told_ns = self.window_end_boot_ns - self.window_start_boot_ns
         _check_window(self)
         check_label("agent_version", message.agent_version)
 
@@ -175,7 +177,7 @@ class BatchView:
         if len(message.workloads) > MAX_WORKLOADS:
             raise ContractError(f"workloads: expected at most {MAX_WORKLOADS}, got {len(message.workloads)}")
         by_key: dict[tuple[int, int, int, int, int, int], list[tuple[int, ...]]] = {}
-        named = self.entities.add
+        spent: dict[int, int] = {}
         others = False
         # Most rows of a batch are of devices alike and as long as each other: their bound is worked out once.
         device, length = None, -1
@@ -204,19 +206,21 @@ class BatchView:
                 if not row.measured & OTHERS:
                     _say_why_implausible(entity, numbers, cycles_per_us, slack)
                 others = True
-            evidence_class = row.evidence_class
+            evidence_class, measured = row.evidence_class, row.measured
             if not elapsed and duration and cycles_per_us and evidence_class == _GAP and not parent:
                 raise ContractError(
                     f"usage of entity {entity}: a gap of {duration} ns must state the most SM-cycles that can "
                     "have elapsed, got 0; a gap is never priced at nothing"
                 )
-            key = (row.workload_index, model_no, evidence_class, row.measured, row.spread_ppm, row.gap_reason)
+            key = (row.workload_index, model_no, evidence_class, measured, row.spread_ppm, row.gap_reason)
             same = by_key.get(key)
             if same is None:
                 by_key[key] = [numbers]
             else:
                 same.append(numbers)
-            named(entity)
+            spent[entity] = spent.get(entity, 0) + (0 if measured & OTHERS else duration)
+        self.entities = set(spent)
+        self.told_ns = max(self.told_ns, *spent.values(), 0)
         if others and (fault := fault_in_others(rows, PIPE_SLACK_CYCLES)):
             raise Implausible(fault)
         workloads = len(message.workloads)

@@ -6,7 +6,7 @@ The loop fills a Group, hands it over whole and never touches it again; so nothi
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from flopmeter.collector.books import GroupKey, Sums
+from flopmeter.collector.books import GroupKey, Slot, Sums
 from flopmeter.collector.law.cross_check import Flag
 from flopmeter.contract.usage import Progress
 
@@ -44,6 +44,7 @@ class TakenRecord(NamedTuple):
     window_end_unix_ns: int
     received_unix_ns: int
     usual_window_ns: int  # of the agent, with this record
+    slot: Slot
     groups: list[tuple[GroupKey, Sums]]
 
 

@@ -8,7 +8,7 @@ import hashlib
 from nacl.bindings import crypto_sign_open
 from nacl.exceptions import CryptoError
 
-from flopmeter.collector.books import GroupKey, Sums, add_rows
+from flopmeter.collector.books import GroupKey, Sums, add_rows, slot_of
 from flopmeter.collector.errors import StoreError
 from flopmeter.collector.law.cross_check import flags
 from flopmeter.collector.law.progress import by_workload
@@ -306,6 +306,7 @@ class Intake:
                 view.window_end_unix_ns,
                 now_unix_ns,
                 head.usual_window_ns,
+                slot_of(view.window_start_unix_ns, view.window_end_unix_ns, view.told_ns),
                 groups,
             )
         )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from flopmeter.collector.books import NO_SUMS, GroupKey, HourKey, Sums
+from flopmeter.collector.books import BRIDGE, BRIDGE_S, NO_SUMS, GroupKey, HourKey, Sums
 from flopmeter.collector.duty.deadlines import DEFAULT_LEADS_NS
 from flopmeter.collector.duty.watch import DutyWatch
 from flopmeter.collector.estimate.margin import MARGIN_PERCENT
@@ -20,10 +20,9 @@ from flopmeter.collector.law.progress_watch import ProgressWatch
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.law.unattributed_watch import UNATTRIBUTED_MINUTES, UnattributedWatch
 from flopmeter.collector.law.whose import Whose
-from flopmeter.collector.store.base import Books, Held, Transaction
+from flopmeter.collector.store.base import Books, Held, Noted, Transaction
 from flopmeter.contract.w_table import current
 
-from .decide import hour_of
 from .group import Group, NewWorkload, TakenRecord
 from .identity import RuleList
 from .identity_rules import shipped
@@ -89,6 +88,7 @@ class Writer:
         self._event_no = self._books.next_event_no()
         self._applied = self._books.applied()
         self._rules_noted = self._books.identity_rules() == self._rules.digest
+        self._slots_noted = self._books.noted(BRIDGE) == BRIDGE_S
         self._whose.reset()
         self._judge.reset()
         self._unowned.reset()
@@ -123,6 +123,8 @@ class Writer:
         events = self._judge.book(delta, at)
         events += self._judge.review(at, tx)
         tx.noted = [*self._unowned.note(at), *self._progress.note(at)]
+        if not self._slots_noted:
+            tx.noted.append(Noted(BRIDGE, BRIDGE_S, first_position, now))
         events += self._unowned.judge(delta, group.models, at)
         events += self._progress.judge(group, self._progress.add(group, tx), delta, at)
         if self._methods is not None:
@@ -137,7 +139,8 @@ class Writer:
 
         self._cache.totals.update(totals)
         self._cache.hourly.update(hourly)
-        self._position, self._applied, self._rules_noted = position, entries, True
+        self._position, self._applied = position, entries
+        self._rules_noted = self._slots_noted = True
         self._event_no += len(events)
         cache = self._cache
         if len(cache.totals) + len(cache.hourly) > MAX_CACHED_SUMS:
@@ -170,10 +173,10 @@ class Writer:
     def _sums(
         self, delta: dict[HourKey, Sums], tx: Transaction
     ) -> tuple[dict[GroupKey, Sums], dict[HourKey, Sums]]:
-        """New totals and hours: what was, plus `delta`. What was stays untouched until it is durable."""
+        """New totals and hourly sums: what was, plus `delta`. What was stays untouched until it is durable."""
         cache = self._cache
         by_group: dict[GroupKey, Sums] = {}
-        for (_hour, group_key), numbers in delta.items():
+        for (_slot, group_key), numbers in delta.items():
             sums = by_group.get(group_key)
             by_group[group_key] = numbers if sums is None else _plus(sums, numbers)
         cache.totals.update(self._books.totals(key for key in by_group if key not in cache.totals))
@@ -181,7 +184,7 @@ class Writer:
         totals = {key: _plus(cache.totals.get(key, NO_SUMS), more) for key, more in by_group.items()}
         hours = {key: _plus(cache.hourly.get(key, NO_SUMS), more) for key, more in delta.items()}
         tx.totals = [(*key, *map(str, numbers)) for key, numbers in totals.items()]
-        tx.hourly = [(key.hour, *key.group, *map(str, numbers)) for key, numbers in hours.items()]
+        tx.hourly = [(*key.slot, *key.group, *map(str, numbers)) for key, numbers in hours.items()]
         return totals, hours
 
     def _spans(self, records: Iterable[TakenRecord], tx: Transaction) -> None:
@@ -312,12 +315,11 @@ def _held(w: NewWorkload) -> Held:
 
 
 def _delta(records: Iterable[TakenRecord]) -> dict[HourKey, Sums]:
-    """What the group adds, per hour and books group: each dirty key is then written once."""
+    """What the group adds, per slot and books group: each dirty key is then written once."""
     lines: dict[HourKey, list[Sums]] = {}
     for r in records:
-        hour = hour_of(r.window_end_unix_ns)
         for group_key, numbers in r.groups:
-            key = HourKey(hour, group_key)
+            key = HourKey(r.slot, group_key)
             same = lines.get(key)
             if same is None:
                 lines[key] = [numbers]

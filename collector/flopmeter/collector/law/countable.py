@@ -28,6 +28,7 @@ class Share(NamedTuple):
     integer_ops: Figure = ZERO
     recomputation: Fraction | None = None  # which part of it was activations computed again
     entries: tuple[int, ...] = ()  # registry entries that say so
+    across: tuple[int, ...] = ()  # entries that say several things of its hours, which cannot be told apart
 
 
 @dataclass(frozen=True, slots=True)

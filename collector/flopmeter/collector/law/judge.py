@@ -8,7 +8,7 @@ runs that have long stopped.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from flopmeter.collector.books import GroupKey, HourKey, Sums
+from flopmeter.collector.books import GroupKey, HourKey, Slot, Sums
 from flopmeter.collector.figures import Model, Tally
 from flopmeter.collector.ingest.identity_jobs import Moved
 from flopmeter.collector.registry.counting import Counting
@@ -31,7 +31,7 @@ from .whose import Whose
 MAX_CACHED_RUNS = 100_000
 _DAY_NS = 86_400_000_000_000
 _NEVER = 1 << 200  # cycles: past every line, nothing is left to meet
-_ANY_HOUR = 0
+_ANY_SLOT = Slot(0)
 
 
 @dataclass(slots=True)
@@ -39,7 +39,7 @@ class _Run:
     """One run's sums merged for pricing, and what it has raised."""
 
     tallies: dict[Told, Tally]  # by what was said of the work
-    said: dict[tuple[JobKey, int], Told]  # job, hour -> that; filled as it is asked for
+    said: dict[tuple[JobKey, Slot], Told]  # job, slot -> that; filled as it is asked for
     by_hour: bool  # whether that depends on the hour
     cycles: int  # all cycles of all groups, added up: bounds how far any figure can have moved
     raised: set[str]
@@ -155,22 +155,22 @@ class Judge:
 
     def _add(self, delta: dict[HourKey, Sums]) -> list[str]:
         """The runs that `delta` was added to."""
-        touched: dict[str, list[tuple[int, GroupKey, Sums]]] = {}
+        touched: dict[str, list[tuple[Slot, GroupKey, Sums]]] = {}
         whose = self._whose
         whose.know(key.group.workload_no for key in delta)
-        for (hour, group_key), numbers in delta.items():
+        for (slot, group_key), numbers in delta.items():
             run = whose.run_of(group_key.workload_no)
             if run:
-                touched.setdefault(run, []).append((hour, group_key, numbers))
+                touched.setdefault(run, []).append((slot, group_key, numbers))
         for name, rows in touched.items():
             state = self._state(name)
-            for hour, group_key, numbers in rows:
-                self._put(name, state, hour, group_key, numbers)
+            for slot, group_key, numbers in rows:
+                self._put(name, state, slot, group_key, numbers)
         return list(touched)
 
-    def _put(self, name: str, state: _Run, hour: int, key: GroupKey, numbers: Sums) -> None:
+    def _put(self, name: str, state: _Run, slot: Slot, key: GroupKey, numbers: Sums) -> None:
         w = self._whose.held(key.workload_no)
-        place = (JobKey(w.scope, w.kind, w.job), hour if state.by_hour else _ANY_HOUR)
+        place = (JobKey(w.scope, w.kind, w.job), slot if state.by_hour else _ANY_SLOT)
         what = state.said.get(place)
         if what is None:
             what = state.said[place] = told(self._registry, name, *place)
@@ -315,11 +315,11 @@ class Judge:
         state = _Run({}, {}, self._registry.has_spans(name), 0, self._books.event_keys(name))
         numbers = self._whose.workloads_of(name)
         if state.by_hour:
-            for (hour, key), sums in self._books.workload_hours(numbers):
-                self._put(name, state, hour, key, sums)
+            for (slot, key), sums in self._books.workload_hours(numbers):
+                self._put(name, state, slot, key, sums)
         else:
             for key, sums in self._books.workload_totals(numbers):
-                self._put(name, state, _ANY_HOUR, key, sums)
+                self._put(name, state, _ANY_SLOT, key, sums)
         return state
 
 

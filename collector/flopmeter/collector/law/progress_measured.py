@@ -49,8 +49,10 @@ def beside(
     claims = compared(rows, until)
     wanted = set(claims.hours)
     tally, model_ns = Tally(), dict[int, int]()
-    for (hour, key), dtype, sums in kept:
-        if hour in wanted:
+    for (slot, key), dtype, sums in kept:
+        if (
+            slot.hour in wanted
+        ):  # claims stand in the hour of their window's end, whatever it bridges; so here
             tally.add(key, dtype, sums)
             model_ns[key.model_no] = model_ns.get(key.model_no, 0) + sums[0]
     return Beside(claims, tally.figures(models, table)[0], model_ns)
@@ -60,10 +62,10 @@ def _until(
     key: ClaimKey, hours: Iterable[tuple[HourKey, str, Sums]], models: Mapping[int, Model], table: WTable
 ) -> Until:
     tally, first = Tally(), key.hour
-    for (hour, group), dtype, sums in hours:
-        if group.workload_no == key.workload_no and hour <= key.hour:
+    for (slot, group), dtype, sums in hours:
+        if group.workload_no == key.workload_no and slot.hour <= key.hour:
             tally.add(group, dtype, sums)
-            first = min(first, hour)
+            first = min(first, slot.hour)
     return Until(first, tally.figures(models, table)[0].upper)
 
 

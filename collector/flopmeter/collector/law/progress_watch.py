@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 from flopmeter.collector.books import HourKey, Sums
 from flopmeter.collector.figures import Model
-from flopmeter.collector.ingest.decide import hour_of
 from flopmeter.collector.ingest.group import Group
 from flopmeter.collector.store.base import Books, Noted, Transaction
 from flopmeter.contract.w_table import WTable
@@ -62,11 +61,9 @@ class ProgressWatch:
             window = (r.window_start_unix_ns, r.window_end_unix_ns)
             for workload_no, mine in claims.items():
                 known = self._known(workload_no, r.agent_no)
-                hour = hour_of(r.window_end_unix_ns)
-                if known is not None:
-                    hour = max(
-                        hour, known[0].hour
-                    )  # a clock that was set back: the claims go on where they are
+                hour = r.slot.hour
+                if known is not None:  # a clock that was set back: the claims go on where they are
+                    hour = max(hour, known[0].hour)
                 key = ClaimKey(workload_no, r.agent_no, hour)
                 same = known is not None and known[0] == key
                 current = (
@@ -115,7 +112,7 @@ class ProgressWatch:
         books = [*self._books.workload_hours(mine, span.start)]
         books += [(k, sums) for k, sums in brought.delta.items() if k.group.workload_no in numbers]
         hours = [
-            (k, self._whose.held(k.group.workload_no).dtype, sums) for k, sums in books if k.hour in span
+            (k, self._whose.held(k.group.workload_no).dtype, sums) for k, sums in books if k.slot.hour in span
         ]
         told = beside(rows, hours, models, self._table)
         side = disagreement(told, self._margin)

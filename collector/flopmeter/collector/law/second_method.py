@@ -4,11 +4,11 @@ Each estimate that is due is compared with the books once an hour, on whatever c
 event, once. The books are read from the store and the group added: nothing is kept that could drift from them.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Sequence
 
-from flopmeter.collector.books import GroupKey, HourKey, Sums
+from flopmeter.collector.books import HourKey, Sums
 from flopmeter.collector.estimate.compare import Agreement, compare
+from flopmeter.collector.estimate.cut import figure_before
 from flopmeter.collector.estimate.declared import Declared
 from flopmeter.collector.estimate.event import method_event, method_key
 from flopmeter.collector.figures import Model, Tally
@@ -75,22 +75,19 @@ class SecondMethod:
     ) -> Figure | None:
         """What the counters say of what `d` covers; None where the run is not metered (yet)."""
         mine = self._whose.workloads_of(d.run)
-        rows: Iterable[tuple[GroupKey, Sums]]
-        if d.before_hour is None:
-            rows = self._books.workload_totals(mine)
-        else:
-            hours = self._books.workload_hours(mine)
-            rows = ((key.group, sums) for key, sums in hours if key.hour < d.before_hour)
+        numbers = set(mine)
+        brought = [(key, sums) for key, sums in delta.items() if key.group.workload_no in numbers]
+        if d.before_hour is not None:
+            rows = (
+                (key.slot, self._whose.held(key.group.workload_no).dtype, key.group, sums)
+                for key, sums in (*self._books.workload_hours(mine), *brought)
+            )
+            return figure_before(d.before_hour, rows, models, self._table)
         tally, metered = Tally(), False
-        for key, sums in (*rows, *self._brought(d, delta, set(mine))):
+        for group, sums in (
+            *self._books.workload_totals(mine),
+            *((key.group, sums) for key, sums in brought),
+        ):
             metered = True
-            tally.add(key, self._whose.held(key.workload_no).dtype, sums)
+            tally.add(group, self._whose.held(group.workload_no).dtype, sums)
         return tally.figures(models, self._table)[0] if metered else None
-
-    @staticmethod
-    def _brought(
-        d: Declared, delta: dict[HourKey, Sums], mine: AbstractSet[int]
-    ) -> Iterator[tuple[GroupKey, Sums]]:
-        for (hour, key), sums in delta.items():
-            if key.workload_no in mine and (d.before_hour is None or hour < d.before_hour):
-                yield key, sums

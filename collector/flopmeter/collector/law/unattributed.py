@@ -8,7 +8,7 @@ nobody saw the GPU busy.
 
 from collections.abc import Iterable
 
-from flopmeter.collector.books import GroupKey, Sums
+from flopmeter.collector.books import GroupKey, Slot, Sums
 from flopmeter.collector.figures import Model, Tally, is_others
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.flop import Figure
@@ -29,9 +29,9 @@ def counts(key: GroupKey) -> bool:
     return key.evidence_class != EvidenceClass.GAP and not is_others(key.measured)
 
 
-def day_of(hour: int) -> int:
-    """Days since 1970 of an hour of the books."""
-    return hour // HOURS_A_DAY
+def day_of(slot: Slot) -> int:
+    """Days since 1970 of a slot of the books: what bridges several is told of on the last."""
+    return slot.hour // HOURS_A_DAY
 
 
 def node_of(scope: str, job: str) -> str:

@@ -61,11 +61,11 @@ class UnattributedWatch:
         """
         touched: dict[tuple[JobKey, int], list[tuple[GroupKey, Sums]]] = {}
         self._whose.know(key.group.workload_no for key in delta)
-        for (hour, key), sums in delta.items():
+        for (slot, key), sums in delta.items():
             held = self._whose.held(key.workload_no)
             if held.kind == _UNATTRIBUTED and counts(key):
                 job = JobKey(held.scope, held.kind, held.job)
-                touched.setdefault((job, day_of(hour)), []).append((key, sums))
+                touched.setdefault((job, day_of(slot)), []).append((key, sums))
         if not touched or not self._limit:
             return []
         if len(self._days) > MAX_CACHED_DAYS:
@@ -108,4 +108,4 @@ class UnattributedWatch:
     def _stored(self, job: JobKey, day: int) -> list[tuple[GroupKey, Sums]]:
         first = day * HOURS_A_DAY
         hours = self._books.workload_hours(self._whose.workloads_of_job(job), first)
-        return [(key.group, sums) for key, sums in hours if key.hour < first + HOURS_A_DAY]
+        return [(key.group, sums) for key, sums in hours if key.slot.hour < first + HOURS_A_DAY]

@@ -77,7 +77,7 @@ def _lay_over(reader: Reader, books: Rederivation, last: int, unix_ns: int) -> N
         reader.rows(f"CREATE TEMP VIEW {table} AS SELECT * FROM main.{table} WHERE {column} <= {unix_ns:d}")  # noqa: S608
     reader.rows(f"CREATE TEMP VIEW records AS SELECT * FROM main.records WHERE position <= {last:d}")  # noqa: S608
     _fill(reader, "totals", ((*key, *map(str, sums)) for key, sums in books.totals.items()))
-    _fill(reader, "hourly", ((key.hour, *key.group, *map(str, sums)) for key, sums in books.hourly.items()))
+    _fill(reader, "hourly", ((*key.slot, *key.group, *map(str, sums)) for key, sums in books.hourly.items()))
     _fill(
         reader,
         "heads",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from flopmeter.collector.books import GroupKey
+from flopmeter.collector.books import GroupKey, Slot
 from flopmeter.contract.evidence_class import UPPER_ONLY, EvidenceClass
 from flopmeter.contract.usage import Measured
 
@@ -89,23 +89,24 @@ class Looks:
 
     def __init__(self) -> None:
         self._hours: dict[int, _Hour] = {}
-        self.hours: set[int] = set()  # since 1970, in which there was any
+        self.slots: set[Slot] = set()  # in which there was any
 
-    def add(self, number: int, key: GroupKey, sums: Iterable[int]) -> None:
-        """Sums (books.SUM_FIELDS order) of one group in one hour."""
-        self.hours.add(number)
-        _add(self._hours, number, key, sums)
+    def add(self, slot: Slot, key: GroupKey, sums: Iterable[int]) -> None:
+        """Sums (books.SUM_FIELDS order) of one group in one slot. What bridges hours shows how none of them was."""
+        self.slots.add(slot)
+        if slot.back <= 1:  # windows of an hour lie over the edge of one
+            _add(self._hours, slot.hour, key, sums)
 
     def guess(self) -> Guess:
         """What they look like together."""
         return _guess(dict(self._hours))
 
 
-def guess(hourly: Iterable[tuple[int, GroupKey, Iterable[int]]]) -> Guess:
-    """Of (hour since 1970, group, sums in books.SUM_FIELDS order), all at once."""
+def guess(hourly: Iterable[tuple[Slot, GroupKey, Iterable[int]]]) -> Guess:
+    """Of (slot, group, sums in books.SUM_FIELDS order), all at once."""
     looks = Looks()
-    for number, key, sums in hourly:
-        looks.add(number, key, sums)
+    for slot, key, sums in hourly:
+        looks.add(slot, key, sums)
     return looks.guess()
 
 

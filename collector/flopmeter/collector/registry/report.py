@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from flopmeter.collector.books import Slot
 from flopmeter.collector.figures import Model, Tally
 from flopmeter.collector.law.countable import UNTAGGED, Countable, Part
 from flopmeter.collector.law.events import NOT_RISK, figure_json, time_text
@@ -159,9 +160,9 @@ def _purposes(asked: Asked) -> list[dict[str, Any]]:
     tallies: dict[Told, Tally] = {}
     hourly: dict[Told, Looks] = {}
     for row in asked.books.hours(asked.run):
-        what = told(asked.registry, asked.run, row.job, row.hour)
+        what = told(asked.registry, asked.run, row.job, row.slot)
         tallies.setdefault(what, Tally()).add(row.key, row.dtype, row.sums)
-        hourly.setdefault(what, Looks()).add(row.hour, row.key, row.sums)
+        hourly.setdefault(what, Looks()).add(row.slot, row.key, row.sums)
     found: list[dict[str, Any]] = []
     for what, tally in tallies.items():
         priced = tally.priced(asked.models, asked.table)
@@ -170,7 +171,8 @@ def _purposes(asked: Asked) -> list[dict[str, Any]]:
                 "purpose": UNTAGGED if what.purpose is None else what.purpose.value,
                 "recomputation": None if what.recomputation is None else _fraction(what.recomputation),
                 "entries": list(what.entries),
-                "spans": _spans(hourly[what].hours),
+                "across": list(what.across),
+                "spans": _spans(hourly[what].slots),
                 "device_seconds": sum(p.sums[0] for p in priced) / _SECOND_NS,
                 "flop": figure_json(total(p.flop for p in priced)),
                 "looks_like": guess_json(hourly[what].guess(), what.purpose),
@@ -184,14 +186,14 @@ def _fraction(part: Fraction) -> str:
     return f"{part.numerator}/{part.denominator}"
 
 
-def _spans(hours: Iterable[int]) -> list[list[str]]:
+def _spans(slots: Iterable[Slot]) -> list[list[str]]:
     """Hours in a row as [begin, end)."""
     spans: list[list[int]] = []
-    for hour in sorted(hours):
-        if spans and spans[-1][1] == hour:
-            spans[-1][1] += 1
+    for slot in sorted(slots, key=lambda s: s.first):
+        if spans and spans[-1][1] >= slot.first:
+            spans[-1][1] = max(spans[-1][1], slot.hour + 1)
         else:
-            spans.append([hour, hour + 1])
+            spans.append([slot.first, slot.hour + 1])
     return [[hour_text(begin), hour_text(end)] for begin, end in spans]
 
 

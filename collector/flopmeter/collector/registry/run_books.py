@@ -1,9 +1,9 @@
-"""The rows behind runs, as the registry sorts them: which workloads a run has, and their sums by hour."""
+"""The rows behind runs, as the registry sorts them: which workloads a run has, and their sums by slot."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from flopmeter.collector.books import SUM_FIELDS, GroupKey
+from flopmeter.collector.books import SUM_FIELDS, GroupKey, Slot
 from flopmeter.collector.report.queries import Reader
 
 from .entries import Entry, JobKey
@@ -12,6 +12,7 @@ from .state import Registry
 
 _SUMS = ", ".join(SUM_FIELDS)
 _KEY = ", ".join(GroupKey._fields)
+_ANY_SLOT = Slot(0)
 _WORKLOADS = (
     "SELECT workload_no, scope, kind, job, step, run, run_rule, user, dtype, restart, first_unix_ns, last_unix_ns "
     "FROM workloads WHERE run != '' ORDER BY workload_no"
@@ -58,14 +59,16 @@ class RunBooks:
         return self.hours(run) if self._registry.has_spans(run) else self._totals(run)
 
     def hours(self, run: str) -> Iterator[Row]:
-        """The run's sums of each hour."""
-        sql = f"SELECT hour, {_KEY}, {_SUMS} FROM hourly WHERE workload_no = ? ORDER BY hour"  # noqa: S608
+        """The run's sums of each slot."""
+        sql = f"SELECT hour, back, {_KEY}, {_SUMS} FROM hourly WHERE workload_no = ? ORDER BY hour, back"  # noqa: S608
         for m in self.members(run):
             for row in self._reader.rows(sql, (m.workload_no,)):
-                yield Row(m.job, row[0], m.dtype, GroupKey._make(row[1:7]), [int(text) for text in row[7:]])
+                yield Row(
+                    m.job, Slot(*row[:2]), m.dtype, GroupKey._make(row[2:8]), [int(text) for text in row[8:]]
+                )
 
     def _totals(self, run: str) -> Iterator[Row]:
         sql = f"SELECT {_KEY}, {_SUMS} FROM totals WHERE workload_no = ?"  # noqa: S608
         for m in self.members(run):
             for row in self._reader.rows(sql, (m.workload_no,)):
-                yield Row(m.job, 0, m.dtype, GroupKey._make(row[:6]), [int(text) for text in row[6:]])
+                yield Row(m.job, _ANY_SLOT, m.dtype, GroupKey._make(row[:6]), [int(text) for text in row[6:]])

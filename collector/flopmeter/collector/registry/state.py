@@ -36,7 +36,7 @@ _Slot = tuple[JobKey, str | None]  # a job and one step of it; None: all of them
 
 
 def covers(tag: Tag, hour: int) -> bool:
-    """Whether the tag's span holds that hour (since 1970, of the window's end)."""
+    """Whether the tag's span holds that hour (since 1970)."""
     return (tag.from_hour is None or tag.from_hour <= hour) and (
         tag.until_hour is None or hour < tag.until_hour
     )
@@ -223,6 +223,15 @@ class Registry:
     def has_spans(self, run: str) -> bool:
         """Whether any tag of the run is of a span of time: then its totals must be told apart by hours."""
         return any(is_span(said.tag) for said in self._said.get(run, ()))
+
+    def edges(self, run: str, first: int, last: int) -> tuple[int, ...]:
+        """The hours behind `first`, up to `last`, in which a tag of the run begins or has just ended: in between the
+        same holds of every hour.
+        """
+        found = {
+            edge for tag in self.tags(run) for edge in (tag.from_hour, tag.until_hour) if edge is not None
+        }
+        return tuple(sorted(edge for edge in found if first < edge <= last))
 
     def tags(self, run: str) -> tuple[Tag, ...]:
         """The run's tags in force, the earliest said first."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from flopmeter.collector.books import GroupKey, Sums
+from flopmeter.collector.books import HOUR_NS, GroupKey, Slot, Sums
 from flopmeter.collector.figures import Model, Tally
 from flopmeter.collector.ingest.identity import RuleList, attempt_of
 from flopmeter.collector.ingest.identity_rules import identities_of
@@ -83,7 +83,7 @@ def run_document(
     now_unix_ns: int,
     raised: frozenset[str] = frozenset(),
     owed: Mapping[JobKey, list[Owed]] | None = None,
-    hourly: Iterable[tuple[int, str, GroupKey, Sums]] | None = None,
+    hourly: Iterable[tuple[Slot, str, GroupKey, Sums]] | None = None,
 ) -> dict[str, Any]:
     """One run's whole report, under regimes of either scope. `hourly` adds its curve under "hourly"."""
     missing = unreported(_held(rows, owed or {}), rows.last_unix_ns, now_unix_ns, models)
@@ -157,17 +157,21 @@ def run_document(
 
 
 def hourly_series(
-    hourly: Iterable[tuple[int, str, GroupKey, Sums]], models: Mapping[int, Model], table: WTable
+    hourly: Iterable[tuple[Slot, str, GroupKey, Sums]], models: Mapping[int, Model], table: WTable
 ) -> list[dict[str, Any]]:
-    """FLOP per hour, only hours that have any record; rounding of bounds is per hour, so they may differ
-    from the total's by an operation or so per hour and group; points add up exactly.
+    """FLOP per slot, only those that have any record: `hours` of them, `hour` being the last. Rounding of bounds is per
+    slot, so they may differ from the total's by an operation or so per slot and group; points add up exactly.
     """
-    tallies: dict[int, Tally] = {}
-    for hour, dtype, key, sums in hourly:
-        tallies.setdefault(hour, Tally()).add(key, dtype, sums)
+    tallies: dict[Slot, Tally] = {}
+    for slot, dtype, key, sums in hourly:
+        tallies.setdefault(slot, Tally()).add(key, dtype, sums)
     return [
-        {"hour": time_text(hour * 3600 * _SECOND_NS), "flop": figure_json(t.figures(models, table)[0])}
-        for hour, t in sorted(tallies.items())
+        {
+            "hour": time_text(slot.hour * HOUR_NS),
+            "hours": slot.back + 1,
+            "flop": figure_json(t.figures(models, table)[0]),
+        }
+        for slot, t in sorted(tallies.items())
     ]
 
 
@@ -284,6 +288,7 @@ def _purpose(share: Share) -> dict[str, Any]:
         "purpose": UNTAGGED if share.purpose is None else share.purpose.value,
         "recomputation": None if again is None else f"{again.numerator}/{again.denominator}",
         "entries": list(share.entries),
+        "across": list(share.across),
         "flop": figure_json(share.flop),
         "integer_ops": figure_json(share.integer_ops),
     }

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flopmeter.collector.books import SUM_FIELDS, GroupKey, HourKey, Sums
+from flopmeter.collector.books import SUM_FIELDS, GroupKey, HourKey, Slot, Sums
 from flopmeter.collector.figures import Model
 from flopmeter.collector.law.progress import CLAIM_COLUMNS, ClaimHour, ClaimKey, claim_of
 from flopmeter.contract.w_table import WTable
@@ -38,8 +38,8 @@ def run_progress(
     for w in workloads:
         sql = f"SELECT {CLAIM_COLUMNS} FROM progress WHERE workload_no = ?"  # noqa: S608
         claims.update(map(claim_of, reader.rows(sql, (w.workload_no,))))
-        sql = f"SELECT hour, {_COLUMNS} FROM hourly WHERE workload_no = ?"  # noqa: S608
-        for hour, *rest in reader.rows(sql, (w.workload_no,)):
-            key = HourKey(hour, GroupKey._make(rest[:_KEYS]))
+        sql = f"SELECT hour, back, {_COLUMNS} FROM hourly WHERE workload_no = ?"  # noqa: S608
+        for hour, back, *rest in reader.rows(sql, (w.workload_no,)):
+            key = HourKey(Slot(hour, back), GroupKey._make(rest[:_KEYS]))
             hours.append((key, w.dtype, [int(text) for text in rest[_KEYS:]]))
     return progress_document(claims, hours, models, table, {w.dtype for w in workloads if w.dtype})

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flopmeter.collector.books import SUM_FIELDS, GroupKey, Sums
+from flopmeter.collector.books import SUM_FIELDS, GroupKey, Slot, Sums
 from flopmeter.collector.errors import RegistryError, SettingsError, StoreChangedError, StoreError
 from flopmeter.collector.figures import Model
 from flopmeter.collector.ingest.decide import scope_of
@@ -264,12 +264,14 @@ class Reader:
 
         def rows(run: str) -> Iterator[Row]:
             by_hour = registry.has_spans(run)
-            table, hour = ("hourly", "hour") if by_hour else ("totals", "0")
-            sql = f"SELECT {hour}, {_KEY}, {_SUMS} FROM {table} WHERE workload_no = ?"  # noqa: S608
+            table, slot = ("hourly", "hour, back") if by_hour else ("totals", "0, 0")
+            sql = f"SELECT {slot}, {_KEY}, {_SUMS} FROM {table} WHERE workload_no = ?"  # noqa: S608
             for w in by_run.get(run, ()):
                 for r in self.rows(sql, (w.workload_no,)):
                     job = Job(w.scope, w.kind, w.job)
-                    yield Row(job, r[0], w.dtype, GroupKey._make(r[1:7]), [int(text) for text in r[7:]])
+                    yield Row(
+                        job, Slot(*r[:2]), w.dtype, GroupKey._make(r[2:8]), [int(text) for text in r[8:]]
+                    )
 
         return rows
 
@@ -279,11 +281,11 @@ class Reader:
         for row in self._db.execute(sql):
             yield row[0], GroupKey(*row[1:7]), [int(text) for text in row[7:]]
 
-    def hourly(self, run: str) -> list[tuple[int, str, GroupKey, Sums]]:
-        """(hour since 1970, declared dtype, key, sums) of one run, by hour."""
-        sql = f"SELECT hour, {_KEY}, {_SUMS} FROM hourly WHERE workload_no = ?"  # noqa: S608
+    def hourly(self, run: str) -> list[tuple[Slot, str, GroupKey, Sums]]:
+        """(slot, declared dtype, key, sums) of one run, by slot."""
+        sql = f"SELECT hour, back, {_KEY}, {_SUMS} FROM hourly WHERE workload_no = ?"  # noqa: S608
         found = [
-            (r[0], w.dtype, GroupKey._make(r[1:7]), [int(text) for text in r[7:]])
+            (Slot(*r[:2]), w.dtype, GroupKey._make(r[2:8]), [int(text) for text in r[8:]])
             for name, w in self._works()
             if name == run
             for r in self.rows(sql, (w.workload_no,))

@@ -181,7 +181,9 @@ class Books(Protocol):
 
     def workload_hours(
         self, workload_nos: Iterable[int], from_hour: int = 0
-    ) -> Iterator[tuple[HourKey, Sums]]: ...
+    ) -> Iterator[tuple[HourKey, Sums]]:
+        """Hourly sums of those workloads that end in that hour or later, bridges that began before it among them."""
+        ...
 
     def last_claim(self, workload_no: int, agent_no: int) -> tuple[ClaimKey, ClaimHour] | None:
         """A claimer's latest hour."""

@@ -13,6 +13,10 @@ GROUP_COLUMNS = """
     workload_no INTEGER NOT NULL, model_no INTEGER NOT NULL, evidence_class INTEGER NOT NULL,
     measured INTEGER NOT NULL, spread_ppm INTEGER NOT NULL, gap_reason INTEGER NOT NULL"""
 
+_SUMS = (
+    "duration_ns, sm_elapsed_cycles, sm_active_cycles, hmma_cycles, imma_cycles, dmma_cycles, tensor_other_cycles, "
+    "fp64_cycles, fp32_cycles, fp16_cycles, int_cycles, energy_mj"
+)
 _GROUP_KEY = "workload_no, model_no, evidence_class, measured, spread_ppm, gap_reason"
 
 MIGRATIONS: tuple[tuple[str, str], ...] = (
@@ -283,5 +287,18 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         CREATE TABLE formerly_kept (from_position INTEGER PRIMARY KEY);
         INSERT INTO formerly_kept SELECT coalesce(max(position), 0) + 1 FROM records;
         """,
+    ),
+    (
+        "0013-slots",
+        f"""
+        -- What a record tells of more than some minutes cannot be divided among the hours that it spans: it stands
+        -- under the last of them, with how many it began before (books.Slot). `noted` says from which position on.
+        CREATE TABLE hourly_now (hour INTEGER NOT NULL, back INTEGER NOT NULL, {GROUP_COLUMNS}, {SUM_COLUMNS},
+            PRIMARY KEY (hour, back, {_GROUP_KEY})) WITHOUT ROWID;
+        INSERT INTO hourly_now SELECT hour, 0, {_GROUP_KEY}, {_SUMS} FROM hourly;
+        DROP TABLE hourly;
+        ALTER TABLE hourly_now RENAME TO hourly;
+        CREATE INDEX hourly_by_workload ON hourly (workload_no, hour);
+        """,  # noqa: S608
     ),
 )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from flopmeter.collector.books import SUM_FIELDS, GroupKey, HourKey, Sums
+from flopmeter.collector.books import SUM_FIELDS, GroupKey, HourKey, Slot, Sums
 from flopmeter.collector.duty.answers import Heard
 from flopmeter.collector.duty.deadlines import Deadline, Trigger
 from flopmeter.collector.errors import StoreError
@@ -77,7 +77,7 @@ WRITES: tuple[tuple[str, str], ...] = (
     ),
     ("spans", f"UPDATE workloads SET {_SPAN} WHERE workload_no = ?"),  # noqa: S608
     ("totals", _insert("totals", f"{_KEY}, {_SUMS}", "INSERT OR REPLACE")),
-    ("hourly", _insert("hourly", f"hour, {_KEY}, {_SUMS}", "INSERT OR REPLACE")),
+    ("hourly", _insert("hourly", f"hour, back, {_KEY}, {_SUMS}", "INSERT OR REPLACE")),
     ("progress", _insert("progress", CLAIM_COLUMNS, "INSERT OR REPLACE")),
     ("noted", _insert("noted", ", ".join(Noted._fields), "INSERT OR REPLACE")),
     ("losses", _insert("losses", "agent_no, from_seq, to_seq, noticed_unix_ns, reason")),
@@ -97,10 +97,10 @@ _AGENTS = f"""
     FROM agents LEFT JOIN heads USING (agent_no) LEFT JOIN records USING (position)"""  # noqa: S608
 _JOB_ROWS = f"SELECT {', '.join(JobRow._fields)} FROM workloads WHERE scope = ? AND kind = ? AND job = ? ORDER BY workload_no"  # noqa: S608
 _TOTALS = f"SELECT {_SUMS} FROM totals WHERE {_KEY_IS}"  # noqa: S608
-_HOURLY = f"SELECT {_SUMS} FROM hourly WHERE hour = ? AND {_KEY_IS}"  # noqa: S608
+_HOURLY = f"SELECT {_SUMS} FROM hourly WHERE hour = ? AND back = ? AND {_KEY_IS}"  # noqa: S608
 _HELD = f"SELECT {', '.join(Held._fields)} FROM workloads WHERE workload_no = ?"  # noqa: S608
 _WORKLOAD_TOTALS = f"SELECT {_KEY}, {_SUMS} FROM totals WHERE workload_no = ?"  # noqa: S608
-_WORKLOAD_HOURS = f"SELECT hour, {_KEY}, {_SUMS} FROM hourly WHERE workload_no = ? AND hour >= ?"  # noqa: S608
+_WORKLOAD_HOURS = f"SELECT hour, back, {_KEY}, {_SUMS} FROM hourly WHERE workload_no = ? AND hour >= ?"  # noqa: S608
 
 
 class SqliteStore:
@@ -313,7 +313,7 @@ class SqliteBooks:
     def hourly(self, keys: Iterable[HourKey]) -> dict[HourKey, Sums]:
         found = {}
         for key in keys:
-            for row in self._all(_HOURLY, (key.hour, *key.group)):
+            for row in self._all(_HOURLY, (*key.slot, *key.group)):
                 found[key] = [int(text) for text in row]
         return found
 
@@ -327,7 +327,7 @@ class SqliteBooks:
     ) -> Iterator[tuple[HourKey, Sums]]:
         for number in workload_nos:
             for row in self._all(_WORKLOAD_HOURS, (number, from_hour)):
-                yield HourKey(row[0], GroupKey._make(row[1:7])), [int(text) for text in row[7:]]
+                yield HourKey(Slot(*row[:2]), GroupKey._make(row[2:8])), [int(text) for text in row[8:]]
 
     def last_claim(self, workload_no: int, agent_no: int) -> tuple[ClaimKey, ClaimHour] | None:
         rows = self._all(
