@@ -15,6 +15,8 @@ from flopmeter.collector.ingest.claims import Claim
 from flopmeter.collector.law.progress import ClaimHour, ClaimKey
 from flopmeter.collector.registry.codec import EntryRow
 
+from .forecasts import ForecastRow
+
 
 class NextNumbers(NamedTuple):
     """The next free number of each counted table."""
@@ -97,6 +99,8 @@ class Transaction:
     applied: list[tuple[Any, ...]] = field(default_factory=list)
     records: list[tuple[Any, ...]] = field(default_factory=list)
     heads: list[tuple[Any, ...]] = field(default_factory=list)
+    texts: list[tuple[str, str, int]] = field(default_factory=list)  # digest, text, from_unix_ns
+    site_laws: list[tuple[int, int, int, str]] = field(default_factory=list)
     judged: list[tuple[Any, ...]] = field(default_factory=list)
     judged_until: list[tuple[Any, ...]] = field(default_factory=list)
     boots: list[tuple[Any, ...]] = field(default_factory=list)
@@ -111,6 +115,7 @@ class Transaction:
     conflicts: list[tuple[Any, ...]] = field(default_factory=list)
     events: list[tuple[Any, ...]] = field(default_factory=list)
     deadlines: list[Deadline] = field(default_factory=list)
+    forecasts: list[ForecastRow] = field(default_factory=list)
     outbox: list[tuple[Any, ...]] = field(default_factory=list)
 
 
@@ -221,6 +226,14 @@ class Books(Protocol):
         """Number of the last entry that runs were judged by; 0 = none."""
         ...
 
+    def site_laws(self) -> tuple[int, str]:
+        """(number, files) of the site's regimes as last applied; (0, "[]"): none ever was."""
+        ...
+
+    def text(self, digest: str) -> str | None:
+        """A regime file or counting profile by which something was judged."""
+        ...
+
     def judged(self) -> list[Judged]:
         """What runs are judged by, as last noted."""
         ...
@@ -243,6 +256,18 @@ class Books(Protocol):
 
     def answers_heard(self, after_no: int) -> list[Heard]:
         """Answers about deadlines behind that number, in order, and the last one of all, whatever it is about."""
+        ...
+
+    def next_forecast_no(self) -> int: ...
+
+    def last_forecast(self, run: str) -> ForecastRow | None: ...
+
+    def runs_forecast_since(self, unix_ns: int) -> list[str]:
+        """Runs of which a forecast was made since then."""
+        ...
+
+    def first_seen(self, workload_nos: Iterable[int]) -> int | None:
+        """Start of the first window that names any of them, Unix ns; None: none is in the books."""
         ...
 
     def write(self, transaction: Transaction) -> None:

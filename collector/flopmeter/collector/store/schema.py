@@ -175,6 +175,28 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         """,
     ),
     (
+        "0007-texts",
+        """
+        -- Every regime file and counting profile that anything was judged by, as it was: an old verdict is derived
+        -- again with the old file.
+        CREATE TABLE texts (
+            digest TEXT PRIMARY KEY,  -- SHA-256 of the text, hex
+            text TEXT NOT NULL, from_unix_ns INTEGER NOT NULL) WITHOUT ROWID;
+        CREATE TRIGGER texts_stay BEFORE UPDATE ON texts
+        BEGIN
+            SELECT RAISE(ABORT, 'texts are never changed: another text has another digest');
+        END;
+        CREATE TRIGGER texts_are_kept BEFORE DELETE ON texts
+        BEGIN
+            SELECT RAISE(ABORT, 'texts are never deleted: events were judged by them');
+        END;
+        -- The site's own files as they were applied: what a start falls back on that finds none that are good.
+        CREATE TABLE site_laws (
+            law_no INTEGER PRIMARY KEY, from_position INTEGER NOT NULL, from_unix_ns INTEGER NOT NULL,
+            files TEXT NOT NULL);  -- JSON: [[name, digest], ...], in order; none: the shipped ones alone
+        """,
+    ),
+    (
         "0008-answers",
         """
         -- What people answered to events and deadlines: appended, never changed (duty/answers.py).
@@ -217,6 +239,26 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         CREATE TRIGGER deadlines_are_kept BEFORE DELETE ON deadlines
         BEGIN
             SELECT RAISE(ABORT, 'deadlines are never deleted: answer them');
+        END;
+        """,
+    ),
+    (
+        "0009-forecasts",
+        """
+        -- What runs were foreseen to come to: each with the inputs it follows from (forecast/document.py), never changed.
+        CREATE TABLE forecasts (
+            forecast_no INTEGER PRIMARY KEY, run TEXT NOT NULL, unix_ns INTEGER NOT NULL,
+            position INTEGER NOT NULL,  -- of the last record in the books that it rests on
+            method TEXT NOT NULL, data TEXT NOT NULL);
+        CREATE INDEX forecasts_by_run ON forecasts (run, forecast_no);
+        CREATE INDEX forecasts_by_time ON forecasts (unix_ns, run);
+        CREATE TRIGGER forecasts_stay BEFORE UPDATE ON forecasts
+        BEGIN
+            SELECT RAISE(ABORT, 'forecasts are never changed: a new one is made');
+        END;
+        CREATE TRIGGER forecasts_are_kept BEFORE DELETE ON forecasts
+        BEGIN
+            SELECT RAISE(ABORT, 'forecasts are never deleted');
         END;
         """,
     ),

@@ -16,7 +16,7 @@ from flopmeter.collector.law.events import TWICE_PREFIX
 from flopmeter.collector.law.progress import CLAIM_COLUMNS, ClaimHour, ClaimKey, claim_of
 from flopmeter.collector.registry.codec import EntryRow
 
-from . import answers, entries
+from . import answers, entries, forecasts
 from .base import Held, JobRow, Judged, NextNumbers, Noted, StoredAgent, Transaction
 from .migrate import check, migrate
 from .place import Place
@@ -84,13 +84,17 @@ WRITES: tuple[tuple[str, str], ...] = (
     ("conflicts", _insert("conflicts", "agent_no, seq, hash, record, received_unix_ns", "INSERT OR IGNORE")),
     ("events", _insert("events", _EVENT)),
     ("deadlines", answers.INSERT_DEADLINE),
+    ("forecasts", forecasts.INSERT),
     ("outbox", _insert("outbox", "event_no, sink")),
     (
         "judged_until",
         "UPDATE judged SET until_position = ? WHERE regime = ? AND digest = ? AND w_table = ? AND from_position = ?",
     ),
     ("applied", _insert("applied", "entry_no, from_position, from_unix_ns")),
-    ("judged", _insert("judged", ", ".join(Judged._fields))),
+    ("texts", _insert("texts", "digest, text, from_unix_ns", "INSERT OR IGNORE")),
+    ("site_laws", _insert("site_laws", "law_no, from_position, from_unix_ns, files")),
+    # A text that comes back where it had gone, with no record between, is judged by again from the same position.
+    ("judged", _insert("judged", ", ".join(Judged._fields), "INSERT OR REPLACE")),
 )
 _AGENTS = f"""
     SELECT {", ".join(f"agents.{name}" for name in _NEW_AGENT.split(", "))}, record, received_unix_ns, usual_window_ns
@@ -373,6 +377,14 @@ class SqliteBooks:
     def applied(self) -> int:
         return int(self._all("SELECT coalesce(max(entry_no), 0) FROM applied")[0][0])
 
+    def site_laws(self) -> tuple[int, str]:
+        rows = self._all("SELECT law_no, files FROM site_laws ORDER BY law_no DESC LIMIT 1")
+        return (int(rows[0][0]), str(rows[0][1])) if rows else (0, "[]")
+
+    def text(self, digest: str) -> str | None:
+        rows = self._all("SELECT text FROM texts WHERE digest = ?", (digest,))
+        return str(rows[0][0]) if rows else None
+
     def judged(self) -> list[Judged]:
         columns = ", ".join(Judged._fields)
         rows = self._all(f"SELECT {columns} FROM judged WHERE until_position IS NULL")  # noqa: S608
@@ -398,6 +410,19 @@ class SqliteBooks:
 
     def answers_heard(self, after_no: int) -> list[Heard]:
         return answers.heard_rows(self._all(answers.HEARD, (after_no,)))
+
+    def next_forecast_no(self) -> int:
+        return int(self._all(forecasts.NEXT_NO)[0][0])
+
+    def last_forecast(self, run: str) -> forecasts.ForecastRow | None:
+        return next(iter(forecasts.forecast_rows(self._all(forecasts.LAST, (run,)))), None)
+
+    def runs_forecast_since(self, unix_ns: int) -> list[str]:
+        return [run for (run,) in self._all(forecasts.RUNS_SINCE, (unix_ns,))]
+
+    def first_seen(self, workload_nos: Iterable[int]) -> int | None:
+        found = [row[0] for no in workload_nos for row in self._all(forecasts.FIRST_SEEN, (no,))]
+        return min(found, default=None)
 
     def write(self, transaction: Transaction) -> None:
         connection = self._connection
