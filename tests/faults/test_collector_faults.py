@@ -21,6 +21,7 @@ from desk import DAY_NS, Desk
 from faulty_sqlite import Crash, Faults
 from processes import wait_for
 from registry_entries import entry
+from sinks import file_worker
 from wire_client import WireClient
 
 from flopmeter.collector.books import SUM_FIELDS
@@ -28,7 +29,7 @@ from flopmeter.collector.check.fsck import check_store
 from flopmeter.collector.duty.deadlines import rules_mark
 from flopmeter.collector.duty.watch import RULES
 from flopmeter.collector.encode import decode_batch
-from flopmeter.collector.errors import StoreError
+from flopmeter.collector.errors import SinkError, StoreError
 from flopmeter.collector.estimate.margin import MARGIN_PERCENT
 from flopmeter.collector.ingest.decide import TAKEN
 from flopmeter.collector.ingest.identity_rules import of_text
@@ -36,7 +37,6 @@ from flopmeter.collector.ingest.identity_rules import shipped as shipped_rules
 from flopmeter.collector.law.deadline_rules import DeadlineRule
 from flopmeter.collector.law.progress_watch import MARGIN
 from flopmeter.collector.law.regimes import shipped
-from flopmeter.collector.law.sink import EventLog, SinkError
 from flopmeter.collector.law.unattributed import LIMIT
 from flopmeter.collector.law.unattributed_watch import UNATTRIBUTED_MINUTES
 from flopmeter.collector.registry.codec import to_row
@@ -162,19 +162,31 @@ def what_was_noted(desk):
     }
 
 
-MARK = rules_mark(regimes())
+(REGIME,) = regimes()
 NOTED_FIRST = {
     "moved": [("slurm:c1/7", "slurm-id")],
     "identity_rules": [(1, shipped_rules().text)],
     "progress": [("1000", "0")],
-    "noted": [(1, RULES, MARK), (1, MARGIN, MARGIN_PERCENT), (1, LIMIT, UNATTRIBUTED_MINUTES)],
+    "noted": [
+        (1, RULES + REGIME.id, rules_mark(REGIME)),
+        (1, MARGIN, MARGIN_PERCENT),
+        (1, LIMIT, UNATTRIBUTED_MINUTES),
+    ],
     "applied": [],
     "judged": [(1, None)],
     "raised": [("r1",), ("slurm:c1/7",)],
     "deadlines": [("r1", 14 * DAY_NS), ("slurm:c1/7", 14 * DAY_NS)],
 }
 #: Tables that no commit of a group writes.
-NOT_THE_WRITERS = {"_sqlite_migrations", "claimed", "entries", "answers", "sinks"}
+NOT_THE_WRITERS = {
+    "_sqlite_migrations",
+    "claimed",
+    "entries",
+    "answers",
+    "sinks",
+    "retention",
+    "formerly_kept",
+}
 NOTED_THEN = {
     "moved": [("r7", "label (inherited)"), ("r7", "label")],
     "identity_rules": [*NOTED_FIRST["identity_rules"], (2, OTHER_RULES.text)],
@@ -394,5 +406,5 @@ def test_the_event_log_does_not_make_a_store_that_was_deleted(tmp_path):
     Desk(store).close()
     store.unlink()
     with pytest.raises(SinkError, match="cannot read the outbox"):
-        EventLog(store, tmp_path / "events.jsonl", "event-log").deliver()
+        file_worker(store, tmp_path / "events.jsonl").deliver()
     assert not store.exists()

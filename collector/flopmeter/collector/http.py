@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -12,6 +12,9 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from .metrics import COMMIT_BUCKETS, Counters
+
+if TYPE_CHECKING:
+    from .deliver.office import Office
 
 log = logging.getLogger(__name__)
 #: A request that takes longer to arrive is cut off.
@@ -21,8 +24,15 @@ REQUEST_TIMEOUT_S = 10
 class CollectorMetrics(Collector):
     """Reads the counters at each scrape; the hot path knows nothing of it."""
 
-    def __init__(self, counters: Counters, streams: Callable[[], int], ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        counters: Counters,
+        streams: Callable[[], int],
+        ready: Callable[[], bool],
+        office: "Office | None" = None,
+    ) -> None:
         self._counters, self._streams, self._ready = counters, streams, ready
+        self._office = office
 
     def collect(self) -> Iterator[Any]:
         c = self._counters
@@ -56,6 +66,38 @@ class CollectorMetrics(Collector):
         )
         yield GaugeMetricFamily(prefix + "streams", "Agent streams open now.", self._streams())
         yield GaugeMetricFamily(prefix + "ready", "1 while records are taken.", float(self._ready()))
+        if self._office is not None:
+            yield from _sink_families(prefix + "sink_", self._office)
+
+
+def _sink_families(prefix: str, office: "Office") -> Iterator[Any]:
+    """Of each sink: attempts by what became of them, what waits, what was put aside, and how old the oldest is."""
+    attempts = CounterMetricFamily(
+        prefix + "attempts",
+        "Deliveries attempted, by outcome; dead: put aside after its last attempt.",
+        labels=["sink", "outcome"],
+    )
+    waiting = GaugeMetricFamily(
+        prefix + "waiting", "Deliveries that are not done and not dead.", labels=["sink"]
+    )
+    dead = GaugeMetricFamily(
+        prefix + "dead", "Deliveries put aside (flopmeter events dead).", labels=["sink"]
+    )
+    oldest = GaugeMetricFamily(
+        prefix + "oldest_waiting_seconds",
+        "Age of the oldest event that waits; 0: none does.",
+        labels=["sink"],
+    )
+    gone = GaugeMetricFamily(prefix + "gone", "1: it answered 410 Gone and gets no more.", labels=["sink"])
+    for worker in office.workers:
+        name, counters = worker.settings.name, worker.counters
+        for outcome in ("delivered", "failed", "refused", "gone", "dead"):
+            attempts.add_metric([name, outcome], counters.attempts[outcome])
+        waiting.add_metric([name], counters.standing.waiting)
+        dead.add_metric([name], counters.standing.dead)
+        oldest.add_metric([name], office.age_seconds(worker))
+        gone.add_metric([name], float(counters.gone))
+    yield from (attempts, waiting, dead, oldest, gone)
 
 
 class HttpServer:

@@ -6,7 +6,7 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -19,8 +19,7 @@ from .ingest.admission import Admission, read_admit_file
 from .ingest.intake import Intake
 from .ingest.server import MAX_STREAMS, REVIEW_S, IngestServer
 from .ingest.writer import Writer
-from .law.regimes import MODIFICATION, with_site
-from .law.sink import EventLog, check_event_log
+from .law.laws import read_laws
 from .metrics import Counters
 from .settings import CollectorSettings, split_address
 from .store.sqlite import SqliteStore
@@ -29,8 +28,11 @@ from .store_path import store_file
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from .deliver.office import Office
+    from .deliver.settings import SinkSettings
     from .estimate.declared import Declared
     from .http import HttpServer
+    from .law.events import NewEvent
 
 log = logging.getLogger(__name__)
 START_TIMEOUT_S = 30.0
@@ -40,7 +42,6 @@ ALIVE_TIMEOUT_S = 2.0
 OTHER_DESCRIPTORS = 100
 #: Below this many, a cluster of ordinary size cannot connect; said at start.
 WANTED_DESCRIPTORS = 16_384
-EVENT_LOG_SINK = "event-log"
 #: gRPC hands the last events to whichever event loop of the process wakes first: let them arrive.
 DRAIN_S = 0.05
 
@@ -59,29 +60,27 @@ class Collector:
         self._unix_ns = unix_ns
         self.address = self.http_address = ""
         self._http: HttpServer | None = None
-        self._sink: EventLog | None = None
+        self._office: Office | None = None
 
     async def start(self) -> None:
         """Open the store and serve. Raises CollectorError; then nothing is left open."""
         s = self.settings
         admission = Admission(read_admit_file(s.admit) if s.admit else {}, s.admit_new)
         try:
-            regimes = (*with_site(s.regimes), *with_site(s.regimes, MODIFICATION))
+            regimes = read_laws(s.regimes).binding
         except RegimeError as e:  # a setting that cannot be used; `regimes check` answers yes or no instead
             raise SettingsError(f"--regimes: {e}", e.hint) from e
         estimates = _estimates(s.estimates) if s.estimates else ()
         rules = identity_rules.with_site(s.identity_rules)
-        if s.event_log is not None:
-            check_event_log(s.event_log)
+        sinks = _sinks(s)
         self._loop = asyncio.get_running_loop()
         path = store_file(s.store)
         self.store = SqliteStore(path)
         try:
-            sinks = [EVENT_LOG_SINK] if s.event_log else []
             writer = Writer(
                 self.store.books,
                 regimes,
-                sinks=sinks,
+                recipients=_recipients(sinks),
                 estimates=estimates,
                 unattributed_minutes=s.unattributed_minutes,
                 progress_margin_percent=s.progress_margin_percent,
@@ -103,9 +102,13 @@ class Collector:
                 linger_s=s.linger_ms / 1_000,
                 counters=Counters(),
                 unix_ns=self._unix_ns,
-                raised=self._wake_sink,
+                raised=self._wake_sinks,
                 review_s=self._review_s,
             )
+            if sinks:
+                from .deliver.office import Office
+
+                self._office = Office(path, sinks, self._unix_ns)
             host, _ = split_address("--listen", s.listen)
             try:
                 port = await self.server.start(s.listen)
@@ -114,9 +117,8 @@ class Collector:
             except OSError as e:
                 await self.server.stop()
                 raise CollectorError(str(e), "is another collector running on this address?") from e
-            if s.event_log is not None:
-                self._sink = EventLog(path, s.event_log, EVENT_LOG_SINK, unix_ns=self._unix_ns)
-                self._sink.start()
+            if self._office is not None:
+                self._office.start()
         except BaseException:
             self.store.close()
             raise
@@ -129,7 +131,9 @@ class Collector:
 
         host, port = split_address("--http", self.settings.http)
         server = self.server
-        metrics = CollectorMetrics(server.counters, lambda: server.stream_count, lambda: server.ready)
+        metrics = CollectorMetrics(
+            server.counters, lambda: server.stream_count, lambda: server.ready, self._office
+        )
         try:
             self._http = HttpServer(
                 host, port, metrics=metrics, alive=self._alive, ready=lambda: server.ready
@@ -138,9 +142,9 @@ class Collector:
             raise OSError(f"--http {self.settings.http}: cannot listen: {e.strerror or e}") from e
         self.http_address = f"{host}:{self._http.port}"
 
-    def _wake_sink(self) -> None:
-        if self._sink is not None:
-            self._sink.wake()
+    def _wake_sinks(self) -> None:
+        if self._office is not None:
+            self._office.wake()
 
     def _alive(self) -> bool:
         if not self.server.writer_lives:
@@ -154,9 +158,30 @@ class Collector:
         await self.server.stop()
         if self._http is not None:
             await asyncio.to_thread(self._http.stop)
-        if self._sink is not None:
-            await asyncio.to_thread(self._sink.stop)
+        if self._office is not None:
+            await asyncio.to_thread(self._office.stop)
         self.store.close()
+
+
+def _sinks(settings: CollectorSettings) -> "tuple[SinkSettings, ...]":
+    """Where events go; each is asked now whether it could, before the first event. Raises SettingsError."""
+    if settings.event_log is None and settings.sinks is None:
+        return ()
+    from .deliver.office import configured  # only by those who have some
+
+    known = {r.id for r in read_laws(settings.regimes).regimes} if settings.sinks else ()
+    found = configured(settings.event_log, settings.sinks, known)
+    for sink in found:
+        log.info("sink %s: %s", sink.name, sink.target.type)
+    return found
+
+
+def _recipients(sinks: "tuple[SinkSettings, ...]") -> "Callable[[NewEvent], Iterable[str]] | None":
+    if not sinks:
+        return None
+    from .deliver.office import recipients
+
+    return recipients(sinks)
 
 
 def _estimates(path: "Path") -> "tuple[Declared, ...]":

@@ -40,6 +40,7 @@ class CollectorSettings:
     unattributed_minutes: int = 60  # without an owner, of a node and day, that raise an event; 0 = none
     progress_margin_percent: int = 30  # that claims of training code may be off; 0 = never an event
     event_log: Path | None = None  # JSON Lines file that every event is written to
+    sinks: Path | None = None  # TOML file of where events go
 
     def __post_init__(self) -> None:
         """Raises SettingsError for a value out of range."""

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from flopmeter.collector.errors import CollectorError, SinkError
+from flopmeter.collector.errors import SinkError
 
 from .answer import Answer, delivered, failed
 from .message import Message
@@ -45,17 +45,6 @@ class FileSender:
         except OSError as e:
             return [failed(f"{self._path}: cannot write events: {e.strerror or e}")] * len(messages)
         return [delivered(f"written to {self._path}")] * len(messages)
-
-
-def check_event_log(path: Path) -> None:
-    """Make sure that events can be written, before the first one has to be. Raises CollectorError."""
-    try:
-        append_durably(path, b"")
-    except OSError as e:
-        raise CollectorError(
-            f"--event-log {path}: expected a file that events can be added to: {e.strerror or e}",
-            "name a file in a directory that exists and that this user may write in",
-        ) from e
 
 
 def append_durably(path: Path, lines: bytes) -> None:

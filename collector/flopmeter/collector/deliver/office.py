@@ -1,26 +1,56 @@
 """All sinks of one collector: started, woken and stopped together; asked by metrics."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flopmeter.collector.errors import SettingsError, SinkError
+
 from .answer import SECOND_NS
 from .sender import sender_for
-from .settings import Jsonl, SinkSettings
+from .settings import EVENT_LOG, Jsonl, SinkSettings
 from .worker import Worker
 
 if TYPE_CHECKING:
     from flopmeter.collector.law.events import NewEvent
 
-#: The sink of --event-log.
-EVENT_LOG = "event-log"
+
 #: All sinks together get this long to end what they are at; the rest is delivered at the next start.
 STOP_TIMEOUT_S = 5.0
 
 
-def event_log_sink(path: Path) -> SinkSettings:
-    return SinkSettings(EVENT_LOG, Jsonl(path))
+def configured(
+    event_log: Path | None, sinks_file: Path | None, regimes: Collection[str] | None = None
+) -> tuple[SinkSettings, ...]:
+    """The sinks of both settings, each checked as far as it can be without talking to anybody. Raises SettingsError."""
+    found: list[SinkSettings] = []
+    if event_log is not None:
+        found.append(SinkSettings(EVENT_LOG, Jsonl(event_log)))
+    if sinks_file is not None:
+        from .sink_file import read_sinks
+
+        found += read_sinks(sinks_file, regimes)
+    files: set[Path] = set()
+    for sink in found:
+        if isinstance(sink.target, Jsonl):
+            path = sink.target.path.resolve()
+            if path in files:  # each would cut the other's last line as torn
+                raise SettingsError(
+                    f"sink {sink.name}: expected a file of its own, got that of another: {path}",
+                    "name another path",
+                )
+            files.add(path)
+        try:
+            sender_for(sink, time.time_ns).check()
+        except SinkError as e:
+            named = (
+                f"--event-log {event_log}"
+                if sink.name == EVENT_LOG
+                else f"--sinks {sinks_file}: sink {sink.name}"
+            )
+            raise SettingsError(f"{named}: {e}", e.hint) from e
+    return tuple(found)
 
 
 def recipients(sinks: Sequence[SinkSettings]) -> "Callable[[NewEvent], list[str]]":

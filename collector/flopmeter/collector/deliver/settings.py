@@ -13,6 +13,8 @@ from .wanted import EVERYTHING, Wanted
 
 WEBHOOK, ALERTMANAGER, SMTP, JSONL, COMMAND = "webhook", "alertmanager", "smtp", "jsonl", "command"
 TYPES = (WEBHOOK, ALERTMANAGER, SMTP, JSONL, COMMAND)
+#: The sink of --event-log.
+EVENT_LOG = "event-log"
 #: Standard Webhooks asks for 15 to 30 s: the other side needs the time to make it durable.
 TIMEOUT_S = 20
 #: How often Alertmanager is told again that an alert still fires; Prometheus does it as often.

@@ -19,7 +19,6 @@ from flopmeter.collector.settings import is_loopback
 from . import settings as s
 from .answer import GIVE_UP_HOURS
 from .http_call import address_of
-from .office import EVENT_LOG
 from .redact import GROUPS, Redaction
 from .wanted import Wanted, is_of
 
@@ -71,8 +70,8 @@ def read_sinks(path: Path, regimes: Collection[str] | None = None) -> tuple[s.Si
 
 def _sink(keys: "_Table", regimes: Collection[str] | None) -> s.SinkSettings:
     name = keys.text("name")
-    if not _NAME.match(name) or len(name) > 64 or name == EVENT_LOG:
-        raise keys.fault("name", f"lower-case words joined by '-', other than {EVENT_LOG}", name)
+    if not _NAME.match(name) or len(name) > 64 or name == s.EVENT_LOG:
+        raise keys.fault("name", f"lower-case words joined by '-', other than {s.EVENT_LOG}", name)
     kind = keys.text("type")
     if kind not in s.TYPES:
         raise keys.fault("type", f"one of {', '.join(s.TYPES)}", kind)

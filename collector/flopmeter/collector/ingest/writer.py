@@ -61,6 +61,7 @@ class Writer:
         regimes: Sequence[Regime],
         *,
         sinks: Sequence[str] = (),
+        recipients: Callable[[NewEvent], Iterable[str]] | None = None,
         estimates: "Sequence[Declared]" = (),
         rules: RuleList | None = None,
         unattributed_minutes: int = UNATTRIBUTED_MINUTES,
@@ -68,7 +69,10 @@ class Writer:
         deadline_leads_ns: Sequence[int] = DEFAULT_LEADS_NS,
         unix_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        """`rules`: those by which the intake before it gives workloads their runs; None: the shipped ones."""
+        """What it books by. `recipients`: which sinks get an event; None: each of `sinks` gets every one.
+
+        `rules`: those by which the intake before it gives workloads their runs; None: the shipped ones.
+        """
         self._books = books
         self._rules = rules or shipped()
         self._whose = Whose(books)
@@ -77,7 +81,7 @@ class Writer:
         self._unowned = UnattributedWatch(books, self._whose, unattributed_minutes, current())
         self._progress = ProgressWatch(books, self._whose, progress_margin_percent, current())
         self._duty = DutyWatch(books, regimes, deadline_leads_ns)
-        self._sinks = tuple(sinks)
+        self._recipients = recipients or (lambda _: sinks)
         self._unix_ns = unix_ns
         self.reset()
 
@@ -284,7 +288,7 @@ class Writer:
                     e.data_json,
                 )
             )
-            tx.outbox += [(number, sink) for sink in self._sinks]
+            tx.outbox += [(number, sink) for sink in self._recipients(e)]
 
 
 def _second_method(books: Books, estimates: "Sequence[Declared]", whose: Whose) -> "SecondMethod":

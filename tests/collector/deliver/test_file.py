@@ -10,9 +10,12 @@ import time
 import pytest
 from builders import Chain
 from desk import Desk
+from sinks import file_worker
 
+from flopmeter.collector.deliver.answer import LAST_RETRY_NS
+from flopmeter.collector.deliver.file import append_durably
+from flopmeter.collector.errors import SinkError
 from flopmeter.collector.law.regimes import shipped
-from flopmeter.collector.law.sink import EventLog, SinkError, append_durably
 from flopmeter.collector.running import run_collector
 from flopmeter.collector.settings import CollectorSettings
 
@@ -42,10 +45,10 @@ def outbox(store):
 
 
 def test_every_event_is_a_cloudevent_line_once(store, tmp_path):
-    log = EventLog(store, tmp_path / "events.jsonl", SINK)
+    log = file_worker(store, tmp_path / "events.jsonl")
     assert log.deliver() == 3
     assert log.deliver() == 0
-    events = lines(log.path)
+    events = lines(tmp_path / "events.jsonl")
     assert [e["type"] for e in events] == ["coverage.lost"] * 3
     assert len({e["id"] for e in events}) == 3
     assert all(e["specversion"] == "1.0" for e in events)
@@ -60,8 +63,8 @@ def test_a_crash_before_the_note_repeats_the_line_with_its_id(store, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        EventLog(store, path, SINK, append=crash_after).deliver()
-    assert EventLog(store, path, SINK).deliver() == 3
+        file_worker(store, path, append=crash_after).deliver()
+    assert file_worker(store, path).deliver() == 3
     ids = [e["id"] for e in lines(path)]
     assert ids[:3] == ids[3:]
     assert len(set(ids)) == 3
@@ -71,7 +74,7 @@ def test_a_crash_before_the_note_repeats_the_line_with_its_id(store, tmp_path):
 def test_a_torn_line_is_cut_and_comes_again_whole(store, tmp_path, torn):
     path = tmp_path / "events.jsonl"
     path.write_bytes(b'{"specversion":"1.0","id":"before"}\n' + torn)
-    EventLog(store, path, SINK).deliver()
+    file_worker(store, path).deliver()
     assert lines(path)[0]["id"] == "before"
     assert len(lines(path)) == 4
 
@@ -79,7 +82,7 @@ def test_a_torn_line_is_cut_and_comes_again_whole(store, tmp_path, torn):
 def test_what_is_not_ours_in_the_file_is_left(store, tmp_path):
     path = tmp_path / "events.jsonl"
     path.write_bytes(b"a note by the admin")
-    EventLog(store, path, SINK).deliver()
+    file_worker(store, path).deliver()
     first, *rest = path.read_text().splitlines()
     assert first == "a note by the admin"
     assert len([json.loads(line) for line in rest]) == 3
@@ -102,13 +105,16 @@ def test_a_full_disk_keeps_the_events_and_leaves_no_half_line(store, tmp_path, m
             raise OSError(errno.ENOSPC, "No space left on device")
         return step(handle, data)
 
-    monkeypatch.setattr("flopmeter.collector.law.sink.os.write", full)
-    with pytest.raises(SinkError, match="No space left"):
-        EventLog(store, path, SINK).deliver()
+    monkeypatch.setattr("flopmeter.collector.deliver.file.os.write", full)
+    now = [10**18]
+    worker = file_worker(store, path, unix_ns=lambda: now[0])
+    assert worker.deliver() == 0
     monkeypatch.undo()
     assert path.read_bytes() == b""
     assert outbox(store) == [(1, 0)] * 3
-    assert EventLog(store, path, SINK).deliver() == 3
+    assert worker.deliver() == 0  # not due yet
+    now[0] += LAST_RETRY_NS
+    assert worker.deliver() == 3
     assert len(lines(path)) == 3
     assert outbox(store) == [(2, 1)] * 3
 
@@ -124,40 +130,43 @@ def test_a_sink_that_hangs_delays_neither_commits_nor_the_stop_of_others(tmp_pat
     with Desk(path, shipped(), sinks=(SINK,)) as desk:
         desk.agent(Chain("n1"), oldest_seq=5)
         desk.commit()
-        log = EventLog(path, tmp_path / "events.jsonl", SINK, append=hang)
+        log = file_worker(path, tmp_path / "events.jsonl", append=hang)
         log.start()
         assert entered.wait(10)
         desk.agent(Chain("n2"), oldest_seq=5)
         assert len(desk.commit().events) == 1  # no lock is held while the file hangs
         release.set()
-        log.stop()
+        log.ask_to_stop()
+        log.join(10)
 
 
 def test_the_thread_delivers_when_woken_and_after_a_restart(store, tmp_path):
     path = tmp_path / "events.jsonl"
-    log = EventLog(store, path, SINK)
+    log = file_worker(store, path)
     log.start()
     log.wake()
     deadline = time.monotonic() + 10
     while not path.exists() or len(lines(path)) < 3:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    log.stop()
-    again = EventLog(store, path, SINK)
+    log.ask_to_stop()
+    log.join(10)
+    again = file_worker(store, path)
     again.start()
-    again.stop()
+    again.ask_to_stop()
+    again.join(10)
     assert len(lines(path)) == 3
 
 
 def test_other_sinks_are_not_touched(store, tmp_path):
-    assert EventLog(store, tmp_path / "x.jsonl", "another").deliver() == 0
+    assert file_worker(store, tmp_path / "x.jsonl", "another").deliver() == 0
     assert outbox(store) == [(0, 0)] * 3
 
 
 def test_a_store_that_is_gone_is_an_error_with_a_hint(tmp_path):
     (tmp_path / "empty").write_bytes(b"")
     with pytest.raises(SinkError, match="outbox") as e:
-        EventLog(tmp_path / "empty", tmp_path / "x.jsonl", SINK).deliver()
+        file_worker(tmp_path / "empty", tmp_path / "x.jsonl").deliver()
     assert e.value.hint
 
 
