@@ -26,6 +26,7 @@ from flopmeter.contract.errors import ContractError
 from flopmeter.contract.record import parse_record, record_hash
 from flopmeter.contract.w_table import current
 
+from .duties import check_duties
 from .event_check import EventCheck, JudgedRow, StoredEvent, check_flags
 from .method_check import MethodCheck
 from .progress_check import ProgressCheck, check_claims
@@ -197,10 +198,16 @@ def _check(
         check.finish(books)
     check_claims(reader.rows(f"SELECT {CLAIM_COLUMNS} FROM progress"), books)  # noqa: S608
     check_flags(events.events, books.flags)
+    duties = check_duties(reader, events.events, regimes, books)
     for event_no, sink in db(
         "SELECT event_no, sink FROM outbox WHERE event_no NOT IN (SELECT event_no FROM events)"
     ):
         raise Difference("outbox", f"event_no {event_no}, sink {sink}", "event_no", "an event", event_no)
+    if duties.unknown_texts:
+        notes.append(
+            f"deadlines of {', '.join(sorted(duties.unknown_texts))} follow from texts that are not known here; they were "
+            "not derived again"
+        )
     if events.not_judged:
         notes.append(
             f"runs are not judged by {', '.join(events.not_judged)} (or not by this text of it, or not with this W "

@@ -168,10 +168,10 @@ def rule_digest(rule: DeadlineRule) -> str:
     return hashlib.sha256(canonical(asdict(rule)).encode()).hexdigest()
 
 
-def rules_mark(regimes: Iterable[Regime]) -> int:
-    """A number that changes with any rule of any regime: 62 bits of SHA-256."""
-    said = [[r.id, [rule_digest(rule) for rule in r.deadlines]] for r in sorted(regimes, key=lambda r: r.id)]
-    return int.from_bytes(hashlib.sha256(canonical(said).encode()).digest()[:8], "big") >> 2
+def rules_mark(regime: Regime) -> int:
+    """A number that changes with any of the regime's rules: 62 bits of SHA-256."""
+    said = canonical([regime.id, [rule_digest(rule) for rule in regime.deadlines]])
+    return int.from_bytes(hashlib.sha256(said.encode()).digest()[:8], "big") >> 2
 
 
 # ---- when ------------------------------------------------------------------------------------------------

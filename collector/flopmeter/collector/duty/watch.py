@@ -30,8 +30,8 @@ from .deadlines import (
 )
 from .notices import notice, told_of
 
-#: By which name it is noted that every event has the deadlines of these rules (deadlines.rules_mark).
-RULES = "deadline-rules"
+#: With a regime's id: by which name it is noted that every event has the deadlines of its rules (rules_mark).
+RULES = "deadline-rules:"
 #: Dates of one calendar that a commit opens at most; what is left comes with the next. A clock that jumps by decades
 #: must not hold a commit.
 MAX_DATES = 64
@@ -56,15 +56,20 @@ class DutyWatch:
         self, books: Books, regimes: Iterable[Regime], leads_ns: Sequence[int] = DEFAULT_LEADS_NS
     ) -> None:
         self._books = books
-        self._regimes = {r.id: r for r in regimes if r.deadlines}
-        self._mark = rules_mark(self._regimes.values())
+        self._regimes = {r.id: r for r in regimes}
+        self._marks = {r.id: rules_mark(r) for r in self._regimes.values()}
         self._leads = tuple(leads_ns)
         self.reset()
 
     def reset(self) -> None:
         """Forget all and read it again. Raises StoreError."""
-        noted = self._books.noted(RULES)
-        self._noted = noted == self._mark or (noted is None and not self._regimes)
+        noted = {i: self._books.noted(RULES + i) for i in self._regimes}
+        # A text without rules is noted only behind one that had some.
+        self._new = {
+            i: self._marks[i]
+            for i, r in self._regimes.items()
+            if noted[i] != self._marks[i] and (r.deadlines or noted[i] is not None)
+        }
         self._live: dict[str, _Live] = {}  # by key
         self._by_number: dict[int, _Live] = {}
         self._answers = 0
@@ -90,7 +95,7 @@ class DutyWatch:
         return self._look(at, tx)
 
     def _started(self, events: Iterable[NewEvent], first_event_no: int, at: Moment, tx: Transaction) -> bool:
-        triggers = [] if self._noted else self._unopened(at, tx)
+        triggers = self._unopened(at, tx) if self._new else []
         triggers += [
             Trigger(number, e.type, str(e.data.get("regime")), e.subject, e.time_unix_ns)
             for number, e in enumerate(events, first_event_no)
@@ -102,9 +107,10 @@ class DutyWatch:
 
     def _unopened(self, at: Moment, tx: Transaction) -> list[Trigger]:
         """Events from before these rules were known here: of an older flopmeter, or of a file of then."""
-        tx.noted = [*tx.noted, Noted(RULES, self._mark, at.since_position, at.unix_ns)]
-        self._noted = True
-        return self._books.triggers(_TRIGGERS)
+        noted = [Noted(RULES + i, mark, at.since_position, at.unix_ns) for i, mark in self._new.items()]
+        tx.noted = [*tx.noted, *noted]
+        new, self._new = self._new, {}
+        return [t for t in self._books.triggers(_TRIGGERS) if t.regime in new]
 
     def _open(self, deadline: Deadline, tx: Transaction) -> bool:
         if deadline.key in self._live:

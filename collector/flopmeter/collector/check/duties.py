@@ -1,0 +1,33 @@
+"""Answers and deadlines as they are stored, for duty_check."""
+
+from collections.abc import Iterable, Sequence
+
+from flopmeter.collector.duty.deadlines import Deadline
+from flopmeter.collector.duty.watch import RULES
+from flopmeter.collector.law.regimes import Regime
+from flopmeter.collector.report.queries import Reader
+from flopmeter.collector.store.answers import SELECT, SELECT_DEADLINES, answer_rows
+
+from .duty_check import DutyCheck
+from .event_check import StoredEvent
+from .rederive import Rederivation
+
+
+def check_duties(
+    reader: Reader, events: Sequence[StoredEvent], regimes: Iterable[Regime], books: Rederivation
+) -> DutyCheck:
+    """Check them, once every record is in `books`. Raises Difference."""
+    db, known = reader.rows, {r.id: r for r in regimes}
+    noted = db("SELECT name, value FROM noted WHERE name >= ? ORDER BY from_position", (RULES,)).fetchall()
+    check = DutyCheck(
+        [(r[0], Deadline._make(r[1:])) for r in db(SELECT_DEADLINES)],
+        answer_rows(db(SELECT, (0,))),
+        events,
+        known,
+        {(r.id, r.digest): r for r in known.values()},
+        marks={name.removeprefix(RULES): value for name, value in noted if name.startswith(RULES)},
+        position=books.position,
+        received_unix_ns=books.received_unix_ns,
+    )
+    check.check()
+    return check

@@ -1,0 +1,244 @@
+"""Answers, deadlines and what was told of them, derived again: from events, regime texts and the chain of answers. Pure."""
+
+import json
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from flopmeter.collector.duty.answers import (
+    DEADLINE,
+    EVENT,
+    INCIDENT,
+    NOT_APPLICABLE,
+    AnswerRow,
+    State,
+    check_chain,
+    outcome_of,
+)
+from flopmeter.collector.duty.deadlines import (
+    CROSSED,
+    FORECAST,
+    HOUR_NS,
+    OVERDUE,
+    Deadline,
+    Opening,
+    Trigger,
+    following,
+    incident,
+    opened,
+    rules_mark,
+    starting_types,
+)
+from flopmeter.collector.duty.notices import notice, notice_key, told_of
+from flopmeter.collector.law.deadline_rules import CALENDAR, DeadlineRule
+from flopmeter.collector.law.deadline_rules import INCIDENT as BY_PERSON
+from flopmeter.collector.law.events import DEADLINE_NEAR, DEADLINE_OVERDUE, time_text
+from flopmeter.collector.law.judge import Moment
+from flopmeter.collector.law.regimes import Regime
+from flopmeter.collector.law.rules import in_force
+
+from .event_check import StoredEvent
+from .rederive import Difference, compare
+
+#: What a commit may be later than the record that it brought: nothing is owed before.
+_LATE_NS = HOUR_NS
+_TABLE = "deadlines"
+
+
+@dataclass(slots=True)
+class DutyCheck:
+    """All that stands in the store, once every record is in."""
+
+    deadlines: Sequence[tuple[int, Deadline]]
+    answers: Sequence[AnswerRow]
+    events: Sequence[StoredEvent]
+    regimes: Mapping[str, Regime]  # as they are here
+    texts: Mapping[
+        tuple[str, str], Regime
+    ]  # (id, digest of the file) -> that text of it, as far as it is known
+    marks: Mapping[str, int]  # by regime, of the rules by which each event has its deadlines, as noted last
+    position: int  # of the last record
+    received_unix_ns: int  # when that came, by the collector's clock
+    unknown_texts: set[str] = field(default_factory=set)
+    _by_key: dict[str, tuple[int, Deadline]] = field(init=False, default_factory=dict)
+    _about: dict[int, list[AnswerRow]] = field(init=False, default_factory=dict)  # answers by deadline_no
+    _positions: list[int] = field(init=False, default_factory=list)  # of the answers
+
+    def check(self) -> None:
+        """Raise Difference at the first thing that does not follow."""
+        highest = {EVENT: len(self.events), DEADLINE: len(self.deadlines)}
+        fault = check_chain(self.answers, highest)
+        if fault is not None:
+            raise Difference(
+                "answers", f"answer_no {fault.answer_no}", fault.column, fault.expected, fault.got
+            )
+        self._by_key = {d.key: (number, d) for number, d in self.deadlines}
+        self._positions = [a.position for a in self.answers]
+        for answer in self.answers:
+            if answer.about in (DEADLINE, INCIDENT):
+                self._about.setdefault(answer.number, []).append(answer)
+        triggers = [self._trigger(e) for e in self.events if e.type in (CROSSED, FORECAST)]
+        for number, (got, deadline) in enumerate(self.deadlines, 1):
+            compare(_TABLE, _name(number), [("deadline_no", number, got)])
+            self._row(number, deadline, triggers)
+        self._notices()
+        self._none_missing(triggers)
+
+    @staticmethod
+    def _trigger(e: StoredEvent) -> Trigger:
+        regime = json.loads(e.data).get("regime")
+        return Trigger(e.event_no, e.type, str(regime), e.subject, e.time_unix_ns)
+
+    # ---- deadlines ---------------------------------------------------------------------------------------
+
+    def _row(self, number: int, d: Deadline, triggers: Sequence[Trigger]) -> None:
+        name = _name(number)
+        regime = self.texts.get((d.regime, d.text_digest))
+        if regime is None:
+            self.unknown_texts.add(d.regime)
+            return
+        rule = next((r for r in regime.deadlines if r.id == d.rule), None)
+        if rule is None:
+            said = f"one of {', '.join(r.id for r in regime.deadlines) or 'none'} of that text of {regime.id}"
+            raise Difference(_TABLE, name, "rule", said, d.rule)
+        expected = self._expected(number, d, regime, rule, triggers)
+        compare(_TABLE, name, zip(Deadline._fields, expected, d, strict=True))
+
+    def _expected(
+        self, number: int, d: Deadline, regime: Regime, rule: DeadlineRule, triggers: Sequence[Trigger]
+    ) -> Deadline:
+        """What it must be, for its own clock and position of opening."""
+        name, at = _name(number), Opening(d.opened_unix_ns, d.position)
+        if not 0 <= d.position <= self.position:
+            raise Difference(_TABLE, name, "position", f"0 … {self.position}", d.position)
+        if rule.trigger == BY_PERSON:
+            return self._by_person(number, d, regime, rule)
+        could = [
+            t for t in triggers if (t.regime, t.type) in {(d.regime, kind) for kind in starting_types(rule)}
+        ]
+        if rule.trigger == CALENDAR:
+            before = [
+                was for no, was in self.deadlines if no < number and was.due_unix_ns == d.trigger_unix_ns
+            ]
+            for was in before:
+                if (was.regime, was.rule, was.event_no) == (d.regime, d.rule, d.event_no):
+                    if d.opened_unix_ns < was.due_unix_ns:
+                        raise Difference(
+                            _TABLE, name, "opened_unix_ns", f"at least {was.due_unix_ns}", d.opened_unix_ns
+                        )
+                    return following(was, regime, rule, at)
+            could = [t for t in could if t.event_no == d.event_no]
+        of_it = [o for t in could for o in opened(t, {regime.id: regime}, at) if o.rule == d.rule]
+        first = next((o for o in of_it if o.key == d.key), None)
+        if first is None:
+            raise Difference(_TABLE, name, "event_no", "an event that sets this going", d.event_no)
+        return first
+
+    def _by_person(self, number: int, d: Deadline, regime: Regime, rule: DeadlineRule) -> Deadline:
+        said = next((a for a in self._about.get(number, ()) if a.about == INCIDENT), None)
+        if said is None:
+            raise Difference("answers", _name(number), "row", "what a person said of the incident", "none")
+        detail = json.loads(said.detail)
+        told = (detail.get("deadline"), detail.get("due_unix_ns"), said.unix_ns, said.position)
+        owed = (d.id, str(d.due_unix_ns), d.opened_unix_ns, d.position)
+        compare("answers", f"answer_no {said.answer_no}", [("about the deadline", owed, told)])
+        return incident(regime, rule, d.subject, d.trigger_unix_ns, Opening(d.opened_unix_ns, d.position))
+
+    # ---- what was told -------------------------------------------------------------------------------------
+
+    def _notices(self) -> None:
+        told: dict[str, int] = {}
+        heard = 0
+        for e in self.events:
+            if e.type not in (DEADLINE_NEAR, DEADLINE_OVERDUE):
+                continue
+            try:
+                lead, key = told_of(e.key)
+            except ValueError as error:
+                raise Difference(
+                    "events", e.name, "key", "a lead time and a deadline's key", e.key
+                ) from error
+            found = self._by_key.get(key)
+            if found is None:
+                raise Difference("events", e.name, "key", "a deadline that is in the store", key)
+            heard = self._told(e, *found, lead, heard)
+            if told.get(key, lead + 1) <= lead:
+                raise Difference(
+                    "events", e.name, "key", f"a lead under {told[key]} ns, which was told before", lead
+                )
+            told[key] = lead
+
+    def _told(self, e: StoredEvent, number: int, d: Deadline, lead: int, heard: int) -> int:
+        """Check one; how many answers it had heard."""
+        said = json.loads(e.data).get("answers")
+        # An answer from before the last record of the commit before was heard, whatever the race.
+        least = max(heard, bisect_left(self._positions, e.since_position - 1))
+        answers = int(said) if isinstance(said, str) and said.isascii() and said.isdigit() else -1
+        if not least <= answers <= len(self.answers):
+            raise Difference("events", e.name, "data.answers", f"{least} … {len(self.answers)}", said)
+        now = Moment(e.time_unix_ns, e.since_position, e.position)
+        expected = notice(d, lead, answers, now)
+        compare(
+            "events",
+            e.name,
+            [
+                ("key", expected.key, e.key),
+                ("type", expected.type, e.type),
+                ("subject", expected.subject, e.subject),
+                ("data", expected.data_json, e.data),
+            ],
+        )
+        begins = d.due_unix_ns - lead
+        if e.time_unix_ns < begins or (lead and e.time_unix_ns >= d.due_unix_ns) or e.position < d.position:
+            until = f", and before {time_text(d.due_unix_ns)}" if lead else ""
+            said_time = f"not before {time_text(begins)}{until}"
+            raise Difference("events", e.name, "time_unix_ns", said_time, time_text(e.time_unix_ns))
+        last = self._last_answer(number, answers)
+        if last is not None and last.state == State.RESOLVED:
+            raise Difference(
+                "events", e.name, "row", f"none: answer {last.answer_no} had resolved it", "an event"
+            )
+        return answers
+
+    def _last_answer(self, number: int, upto: int) -> AnswerRow | None:
+        mine = self._about.get(number, [])
+        at = bisect_right([a.answer_no for a in mine], upto)
+        return mine[at - 1] if at else None
+
+    # ---- nothing is missing --------------------------------------------------------------------------------
+
+    def _none_missing(self, triggers: Sequence[Trigger]) -> None:
+        keys = {e.key for e in self.events}
+        noted = {r.id: r for r in self.regimes.values() if self.marks.get(r.id) == rules_mark(r)}
+        for trigger in triggers:
+            for owed in opened(trigger, noted, Opening(0, 0)):
+                if owed.key not in self._by_key:
+                    said = f"a deadline of event {trigger.event_no}"
+                    raise Difference(_TABLE, f"key {owed.key}", "row", said, "none")
+        surely = bisect_left(self._positions, self.position)
+        for number, d in self.deadlines:
+            if d.position >= self.position or d.due_unix_ns + _LATE_NS > self.received_unix_ns:
+                continue
+            # It may have been resolved (or taken back) before or behind the last commit that could tell.
+            later = [a for a in self._about.get(number, []) if a.answer_no > surely]
+            answers = [a for a in (self._last_answer(number, surely), *later) if a is not None]
+            if not any(a.state == State.RESOLVED for a in answers):
+                key = notice_key(d, OVERDUE)
+                if key not in keys:
+                    raise Difference("events", f"key {key}", "row", f"an event: {d.key} is overdue", "none")
+            ended = any(outcome_of(a.detail) == NOT_APPLICABLE for a in answers)
+            if d.regime in noted and not ended:
+                self._next_is_there(d, noted[d.regime])
+
+    def _next_is_there(self, d: Deadline, regime: Regime) -> None:
+        rule = next((r for r in regime.deadlines if r.id == d.rule), None)
+        if rule is None or rule.trigger != CALENDAR:
+            return
+        bound = (self.received_unix_ns, self.received_unix_ns + _LATE_NS)
+        after = following(d, regime, rule, Opening(0, 0))
+        if all(in_force(regime, t) for t in bound) and after.key not in self._by_key:
+            raise Difference(_TABLE, f"key {after.key}", "row", f"the date behind that of {d.key}", "none")
+
+
+def _name(number: int) -> str:
+    return f"deadline_no {number}"
