@@ -107,7 +107,9 @@ def test_a_threshold_that_only_both_together_cross_is_raised_with_the_move(path)
     with reading(path) as reader:
         (run,) = reader.runs(asked(0))
     upper = int(run["executed"]["flop"]["upper"])
-    line = replace(shipped_regimes()[0], id="line", threshold_flop=upper + upper // 10, counting="executed")
+    line = replace(
+        shipped_regimes()[0], id="line", threshold_flop=upper + upper // 10, counting="executed", early=()
+    )
     path.unlink()
     chain = Chain()
     with Desk(path, [line]) as desk:

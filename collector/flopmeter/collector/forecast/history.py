@@ -3,6 +3,7 @@
 Who asks brings the rows: the writer the store's with its group, fsck what it derived, `flopmeter forecast` the store's.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -57,35 +58,36 @@ class Work(NamedTuple):
 
 
 def grown(
-    work: Work, run: str, rows: Mapping[str, Iterable[Row]], regimes: Sequence[Regime], span: Span
+    work: Work, run: str, rows: Callable[[str], Iterable[Row]], regimes: Sequence[Regime], span: Span
 ) -> list[Standing]:
     """Where the run would stand if only one block had been, for each block, oldest first.
 
-    `rows` by name: hourly ones of the run and of all that it stands on, of `span` at least.
+    `rows` of a run: its hourly ones, of `span` at least. Asked once for each run that counts for this one.
     """
-    cut: list[dict[str, list[Row]]] = [{} for _ in range(span.blocks)]
-    for name, found in rows.items():
-        for row in found:
-            for block, part in _cut(row, span):
-                cut[block].setdefault(name, []).append(part)
+    cuts: dict[str, list[list[Row]]] = {}
+
+    def cut(name: str, block: int) -> list[Row]:
+        if name not in cuts:
+            cuts[name] = _cut(rows(name), span)
+        return cuts[name][block]
+
     stood = []
-    for done in cut:
-        counting = _Grown(work.registry, _rows(done), work.models, work.table)
+    for block in range(span.blocks):
+        counting = _Grown(work.registry, functools.partial(cut, block=block), work.models, work.table)
         tally = Tally()
-        for row in done.get(run, ()):
+        for row in cut(run, block):
             tally.add(row.key, row.dtype, row.sums)
         stood.append(standing(counting, run, tally.figures(work.models, work.table), regimes))
     return stood
 
 
-def _rows(block: Mapping[str, list[Row]]) -> Callable[[str], Iterable[Row]]:
-    return lambda name: block.get(name, ())
-
-
-def _cut(row: Row, span: Span) -> Iterable[tuple[int, Row]]:
-    block = (row.slot.hour - span.first_hour) // span.hours
-    if 0 <= block < span.blocks:
-        yield block, row
+def _cut(rows: Iterable[Row], span: Span) -> list[list[Row]]:
+    found: list[list[Row]] = [[] for _ in range(span.blocks)]
+    for row in rows:
+        block = (row.slot.hour - span.first_hour) // span.hours
+        if 0 <= block < span.blocks:
+            found[block].append(row)
+    return found
 
 
 class Past(NamedTuple):

@@ -27,3 +27,6 @@ class Outlook(NamedTuple):
         if not 1 <= self.horizon_days <= MAX_HORIZON_DAYS:
             return f"a horizon of 1 to {MAX_HORIZON_DAYS} days, got {self.horizon_days}"
         return None
+
+
+DEFAULT = Outlook()

@@ -5,7 +5,7 @@ read again (`reset`); nothing is ever repaired in place.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,8 @@ from flopmeter.collector.books import BRIDGE, BRIDGE_S, NO_SUMS, GroupKey, HourK
 from flopmeter.collector.duty.deadlines import DEFAULT_LEADS_NS
 from flopmeter.collector.duty.watch import DutyWatch
 from flopmeter.collector.estimate.margin import MARGIN_PERCENT
+from flopmeter.collector.forecast.settings import DEFAULT, Outlook
+from flopmeter.collector.forecast.watch import ForecastWatch
 from flopmeter.collector.law.cross_check import check_event
 from flopmeter.collector.law.events import NewEvent, fork_event, loss_event, silent_event, twice_event
 from flopmeter.collector.law.judge import Judge, Moment
@@ -67,6 +69,7 @@ class Writer:
         unattributed_minutes: int = UNATTRIBUTED_MINUTES,
         progress_margin_percent: int = MARGIN_PERCENT,
         deadline_leads_ns: Sequence[int] = DEFAULT_LEADS_NS,
+        outlook: Outlook = DEFAULT,
         unix_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         """What it books by. `recipients`: which sinks get an event; None: each of `sinks` gets every one.
@@ -80,6 +83,7 @@ class Writer:
         self._methods = _second_method(books, estimates, self._whose) if estimates else None
         self._unowned = UnattributedWatch(books, self._whose, unattributed_minutes, current())
         self._progress = ProgressWatch(books, self._whose, progress_margin_percent, current())
+        self._forecasts = ForecastWatch(books, self._whose, self._judge, regimes, outlook, table=current())
         self._duty = DutyWatch(books, regimes, deadline_leads_ns)
         self._recipients = recipients or (lambda _: sinks)
         self._unix_ns = unix_ns
@@ -97,6 +101,7 @@ class Writer:
         self._judge.reset()
         self._unowned.reset()
         self._progress.reset()
+        self._forecasts.reset()
         self._duty.reset()
         if self._methods is not None:
             self._methods.reset()
@@ -110,8 +115,9 @@ class Writer:
         self._whose.add({w.workload_no: _held(w) for w in group.workloads}, group.moved)
         self._judge.add_names(group.models, group.moved)
         self._whose.look()
+        said: Collection[str] = ()
         if self._whose.before is not self._whose.registry:
-            self._judge.said(self._whose.before)
+            said = self._judge.said(self._whose.before)
 
         first_position = self._position
         if not self._rules_noted:
@@ -125,10 +131,10 @@ class Writer:
         self._spans(group.records, tx)
         at = Moment(now, first_position, position - 1)
         events = self._judge.book(delta, at)
-        events += self._judge.review(at, tx)
-        tx.noted = [*self._unowned.note(at), *self._progress.note(at)]
         if not self._slots_noted:
             tx.noted.append(Noted(BRIDGE, BRIDGE_S, first_position, now))
+        events += self._judge.review(at, tx)
+        tx.noted = [*self._unowned.note(at), *self._progress.note(at), *self._forecasts.note(at)]
         events += self._unowned.judge(delta, group.models, at)
         events += self._progress.judge(group, self._progress.add(group, tx), delta, at)
         if self._methods is not None:
@@ -136,6 +142,7 @@ class Writer:
         events += self._asides(group, tx, now, position - 1)
         events += self._flags(group, now, first_position)
         events += self._silences(group, now, first_position - 1)
+        events += self._forecasts.judge(delta, said, at, tx)
         events += self._duty.judge(events, self._event_no, at, tx)
         self._write_events(events, tx)
 

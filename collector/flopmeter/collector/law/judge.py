@@ -7,6 +7,8 @@ runs that have long stopped.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from math import floor
 
 from flopmeter.collector.books import GroupKey, HourKey, Slot, Sums
 from flopmeter.collector.figures import Model, Tally
@@ -24,6 +26,7 @@ from .countable import Share
 from .events import NewEvent
 from .modification import known, line_of
 from .regimes import MODIFICATION, RUN, Regime
+from .rules import early_lines
 from .standing import Standing, run_events, standing, text_of
 from .whose import Whose
 
@@ -90,7 +93,10 @@ class Judge:
         # integer operations. 40 best rates are more than that (tests/collector/test_writer.py).
         best = max((rate for arch in table.archs for rate in arch.rates.values()), default=1)
         self._most_per_cycle = best * 40
-        self._lines = sorted({r.threshold_flop for r in self._regimes if r.scope == RUN})
+        of_runs = [r for r in self._regimes if r.scope == RUN]
+        self._lines = sorted(
+            {r.threshold_flop for r in of_runs} | {floor(at) for r in of_runs for at in early_lines(r)}
+        )
         self.reset()
 
     def reset(self) -> None:
@@ -99,6 +105,7 @@ class Judge:
         self._models = {no: Model(*model) for no, model in self._books.models().items()}
         self._reviewed_day = -1
         self._due: set[str] = set()
+        self.touched: list[str] = []  # runs that the last group added to
         self._registry = Registry()
         self._lineage = Lineage(())
         self._above: dict[str, frozenset[str]] = {}
@@ -119,12 +126,14 @@ class Judge:
         for m in moved:
             self._change({m.was, m.run})
 
-    def said(self, before: Registry) -> None:
-        """People said something since `before`: what that touches is read again, and judged with this commit."""
+    def said(self, before: Registry) -> set[str]:
+        """People said something since `before`: what that touches is read again, judged with this commit, and returned."""
         touched = set(_touched(before, self._whose))
         standing_on = self._lineage.descendants(touched)
         self._take_registry()
-        self._change(touched | standing_on | self._lineage.descendants(touched))
+        touched |= standing_on | self._lineage.descendants(touched)
+        self._change(touched)
+        return touched
 
     def _change(self, runs: Iterable[str]) -> None:
         for run in runs:
@@ -137,7 +146,7 @@ class Judge:
         if not self._regimes:
             self._due = set()
             return []
-        touched = self._add(delta)
+        touched = self.touched = self._add(delta)
         today = at.unix_ns // _DAY_NS
         live: _Live | None = None
         events: list[NewEvent] = []
@@ -230,7 +239,29 @@ class Judge:
         if len(self._runs) > MAX_CACHED_RUNS:
             self._runs = {}
 
-    # --- one run ---
+    # --- one run, as it stands with this group ---
+
+    @property
+    def models(self) -> Mapping[int, Model]:
+        """Those of the group too."""
+        return self._models
+
+    @property
+    def most_per_cycle(self) -> int:
+        """What one cycle of a run's family adds to any figure of the run, at the very most."""
+        return self._most_per_cycle
+
+    def stands(self, name: str) -> Standing:
+        """Where a run stands, also one of which nothing was metered yet."""
+        return self._stands(name, self._state(name), self._live())
+
+    def stands_on(self, name: str) -> bool:
+        """Whether it stands on anything."""
+        return bool(self._lineage.parents(name))
+
+    def family_cycles(self, name: str) -> int:
+        """Cycles of the run and of all that it stands on: whatever counts, it grows with these."""
+        return self._family_cycles(name, self._state(name))
 
     def shares(self, name: str) -> list[Share]:
         """What a run did, cut by what was said of it, as it stands with this group."""
@@ -245,7 +276,7 @@ class Judge:
         if not state.tallies:  # declared, or emptied by an assignment: what stands in no books raises nothing
             state.quiet_until = 1
             return []
-        stands = standing(live, name, self._executed(name, state, live), self._regimes)
+        stands = self._stands(name, state, live)
         found = run_events(
             stands,
             self._regimes,
@@ -258,6 +289,9 @@ class Judge:
         room = self._quiet_cycles(stands)
         state.quiet_until = self._family_cycles(name, state) + room
         return found
+
+    def _stands(self, name: str, state: _Run, live: _Live) -> Standing:
+        return standing(live, name, self._executed(name, state, live), self._regimes)
 
     def _executed(self, name: str, state: _Run, live: _Live) -> tuple[Figure, Figure]:
         if len(state.tallies) == 1:
@@ -283,7 +317,8 @@ class Judge:
                     return 1  # until something is known of the original, each cycle may be its first
                 line = line_of(regime, made.original_flop)
                 bounds = _bounds(made.flop, made.flop + made.integer_ops)
-                rooms += [int(at - n) for n in bounds for at in line or () if at >= n]
+                lines = [at * part for at in line or () for part in (Fraction(1), *regime.early)]
+                rooms += [int(at - n) for n in bounds for at in lines if at >= n]
         return min(rooms) // self._most_per_cycle if rooms else _NEVER
 
     def _family_cycles(self, name: str, state: _Run) -> int:
