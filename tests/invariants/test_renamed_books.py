@@ -7,7 +7,7 @@ from pathlib import Path
 
 from builders import WINDOW_NS, Chain, busy
 from desk import Desk
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flopmeter.collector.check.fsck import check_store, result_text
@@ -83,7 +83,22 @@ def countable(reader: Reader) -> dict[str, int]:
     return {run: counting.countable(run, BROAD).flop.point for run in reader.run_names()}
 
 
+#: Better evidence twice, each with a name of its own; and a name that new work gets again.
+TWICE = [
+    ("say", Link("slurm:c1/8", Relation.CONTINUES, "b")),
+    ("book", [("8", "", True)]),
+    ("book", [("8", "a", True)]),
+]
+AGAIN = [
+    ("say", Link("slurm-array:c1/7", Relation.CONTINUES, "b")),
+    ("book", [("71", "a", False)]),
+    ("book", [("72", "", False)]),
+]
+
+
 @settings(max_examples=60, deadline=None)
+@example(first=[("8", "", False), ("72", "b", False)], drawn=TWICE)
+@example(first=[("71", "", False), ("8", "b", False)], drawn=AGAIN)
 @given(first=works, drawn=steps)
 def test_whoever_is_asked_says_the_same_of_runs_that_got_their_names_late(first, drawn):
     with tempfile.TemporaryDirectory() as place:
