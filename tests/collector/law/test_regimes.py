@@ -11,10 +11,8 @@ from flopmeter.collector.law.regimes import (
     MODIFICATION,
     Capacity,
     every_shipped,
-    load,
     parse,
     shipped,
-    with_site,
 )
 from flopmeter.collector.law.rules import (
     Verdict,
@@ -106,15 +104,6 @@ def test_every_fault_of_a_modification_regime_names_file_and_key(old, new, key, 
     text = MODIFIER.replace(old, new)
     assert text != MODIFIER
     the_fault(text, key, got)
-
-
-def test_a_sites_modification_regime_is_no_run_regime(tmp_path):
-    (tmp_path / "own.toml").write_text(MODIFIER)
-    assert "site-rule" not in {r.id for r in with_site(tmp_path)}
-    assert "site-rule" in {r.id for r in with_site(tmp_path, MODIFICATION)}
-    (tmp_path / "evil.toml").write_text(MODIFIER.replace("site-rule", "eu-systemic-risk"))
-    with pytest.raises(RegimeError, match="id of its own, got 'eu-systemic-risk'"):
-        with_site(tmp_path)
 
 
 def test_a_deadline_rule_as_it_is_written():
@@ -279,17 +268,6 @@ def test_every_fault_names_file_and_key(old, new, key, got):
 def test_what_is_no_regime_at_all_is_refused_by_name(raw):
     with pytest.raises(RegimeError, match=r"bad\.toml"):
         parse("bad.toml", raw)
-
-
-def test_a_site_adds_and_cannot_replace(tmp_path):
-    (tmp_path / "own.toml").write_text(GOOD)
-    (tmp_path / "README").write_text("not a regime")
-    assert {r.id for r in with_site(tmp_path)} == {r.id for r in shipped()} | {"site-rule"}
-    (tmp_path / "evil.toml").write_text(GOOD.replace("site-rule", "eu-systemic-risk"))
-    with pytest.raises(RegimeError, match="id of its own, got 'eu-systemic-risk'"):
-        with_site(tmp_path)
-    with pytest.raises(RegimeError, match="cannot read"):
-        load(tmp_path / "absent")
 
 
 def test_the_early_line_is_an_exact_fraction_and_stands_in_data():

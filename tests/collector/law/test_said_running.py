@@ -11,7 +11,7 @@ from builders import UNIX_NS, Chain
 from wire_client import WireClient
 
 from flopmeter.collector.check.fsck import check_store, result_text
-from flopmeter.collector.law.regimes import load, shipped
+from flopmeter.collector.law.laws import read_laws
 from flopmeter.collector.report.queries import asked, reading
 from flopmeter.collector.running import run_collector
 from flopmeter.collector.settings import CollectorSettings
@@ -67,7 +67,7 @@ def with_line(settings, flop):
 
 
 def good(settings):
-    result = check_store(settings.store, [*shipped(), *load(settings.regimes)])
+    result = check_store(settings.store, read_laws(settings.regimes).binding)
     assert result.difference is None, result_text(result)
 
 

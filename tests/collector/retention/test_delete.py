@@ -17,7 +17,8 @@ from desk import Desk
 from flopmeter.collector.check.fsck import check_store
 from flopmeter.collector.errors import RetentionRefused, StoreError
 from flopmeter.collector.ingest.decide import TAKEN
-from flopmeter.collector.law.regimes import SCOPES, with_site
+from flopmeter.collector.law.laws import with_site
+from flopmeter.collector.law.regimes import SCOPES
 from flopmeter.collector.retention import delete as module
 from flopmeter.collector.retention.delete import check_deletable, delete_store
 from flopmeter.collector.retention.queries import read_kept, say

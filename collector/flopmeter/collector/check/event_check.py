@@ -29,7 +29,6 @@ from flopmeter.collector.law.events import (
     silent_event,
     time_text,
 )
-from flopmeter.collector.law.profiles import profile_of
 from flopmeter.collector.law.progress import PROGRESS_PREFIX
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.law.rules import in_force
@@ -188,7 +187,7 @@ class EventCheck:
         if regime is None:
             self.unknown_regimes.add(regime_id)
             return None
-        profile = profile_of(regime.counting)
+        profile = regime.counted_by
         counted_by = json.loads(e.data).get("countable")
         digest = counted_by.get("profile_digest") if isinstance(counted_by, dict) else None
         if digest is not None and profile is not None and digest != profile.digest:

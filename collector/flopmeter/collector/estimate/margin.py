@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from flopmeter.collector.law.profiles import profile_of
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.law.rules import Verdict, in_force, meets, verdict
 from flopmeter.collector.registry.entries import Purpose
@@ -60,7 +59,7 @@ def lines(
 
 
 def _counts_recomputation(regime: Regime) -> bool:
-    profile = profile_of(regime.counting)
+    profile = regime.counted_by
     return profile is None or profile.of(Purpose.RECOMPUTATION).counted
 
 

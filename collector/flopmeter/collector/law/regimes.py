@@ -11,11 +11,8 @@ from dataclasses import dataclass, field
 from datetime import date
 from fractions import Fraction
 from importlib import resources
-from importlib.resources.abc import Traversable
-from pathlib import Path
 from types import MappingProxyType
 
-from flopmeter.collector.errors import RegimeError
 from flopmeter.contract.w_table import DTYPE_RATE
 
 from . import profiles
@@ -125,18 +122,6 @@ class Regime:
         return self.profile or profiles.profile_of(self.counting)
 
 
-def load(directory: Traversable | Path) -> tuple[Regime, ...]:
-    """Every `*.toml` of a directory, by id. Raises RegimeError naming file and key."""
-    try:
-        files = sorted((f for f in directory.iterdir() if f.name.endswith(".toml")), key=lambda f: f.name)
-        texts = [(f.name, f.read_bytes()) for f in files]
-    except OSError as e:
-        raise RegimeError(
-            f"regimes: cannot read {directory}: {e}", "name a directory that holds regime files (*.toml)"
-        ) from e
-    return _distinct((name, parse(name, raw)) for name, raw in texts)
-
-
 def due_after_ns(regime: Regime) -> int | None:
     """From meeting the threshold to the first thing that is due for it: of its first rule that begins then."""
     rules = (r for r in regime.deadlines if r.trigger in (KNOWN_OR_MET, MET))
@@ -151,16 +136,14 @@ def shipped(scope: str = RUN) -> tuple[Regime, ...]:
 
 @functools.cache
 def every_shipped() -> tuple[Regime, ...]:
-    return load(resources.files("flopmeter.collector").joinpath("regimes"))
+    """All that come with this version, in order."""
+    directory = resources.files("flopmeter.collector").joinpath("regimes")
+    return in_order(parse(f.name, f.read_bytes()) for f in directory.iterdir() if f.name.endswith(".toml"))
 
 
-def with_site(directory: Path | None, scope: str = RUN) -> tuple[Regime, ...]:
-    """The shipped regimes of one scope and a site's own. A site adds; it cannot replace a shipped one unseen."""
-    if directory is None:
-        return shipped(scope)
-    own = load(directory)
-    every = _distinct((f"{r.id}.toml", r) for r in (*every_shipped(), *own))
-    return tuple(r for r in every if r.scope == scope and r.may_bind)
+def in_order(regimes: Iterable[Regime]) -> tuple[Regime, ...]:
+    """As they are shown: by line, by date, by id."""
+    return tuple(sorted(regimes, key=lambda r: (r.threshold_flop, r.effective or date.max, r.id)))
 
 
 def parse(name: str, raw: bytes, own: Mapping[str, profiles.Profile] = _NO_PROFILES) -> Regime:
@@ -245,19 +228,3 @@ def _capacity(keys: Keys) -> Capacity:
         precision=keys.one_of("precision", (ANY_PRECISION, *DTYPE_RATE)),
         one_datacenter=keys.yes("one_datacenter"),
     )
-
-
-def _distinct(named: Iterable[tuple[str, Regime]]) -> tuple[Regime, ...]:
-    found: dict[str, Regime] = {}
-    for name, regime in named:
-        if regime.id in found:
-            raise RegimeError(
-                f"{name}: key id: expected an id of its own, got {regime.id!r}, which another file has",
-                "give the site's regime another id; it adds to the shipped ones and replaces none",
-            )
-        found[regime.id] = regime
-    return tuple(sorted(found.values(), key=_order))
-
-
-def _order(regime: Regime) -> tuple[int, date, str]:
-    return regime.threshold_flop, regime.effective or date.max, regime.id

@@ -15,7 +15,7 @@ from flopmeter.contract.flop import Figure, total
 from .countable import Countable
 from .events import NewEvent, threshold_events
 from .modification import Modification, modification_events
-from .profiles import profile_of
+from .profiles import Profile
 from .regimes import MODIFICATION, RUN, Regime
 
 
@@ -64,7 +64,7 @@ def run_events(
 
 def text_of(regime: Regime) -> str:
     """Which text a regime is judged by: its own, and that of the profile by which it counts (both SHA-256, hex)."""
-    profile = profile_of(regime.counting)
+    profile = regime.counted_by
     return regime.digest if profile is None else f"{regime.digest}+{profile.digest}"
 
 
@@ -85,14 +85,14 @@ def standing(
     for regime in regimes:
         name = regime.counting
         if name not in by_counting:
-            by_counting[name] = _counted(counting, run, name) if profile_of(name) is not None else whole
+            profile = regime.counted_by
+            by_counting[name] = whole if profile is None else _counted(counting, run, profile)
         if regime.scope == MODIFICATION and name not in modifications:
-            modifications[name] = _modifications(counting, run, name)
+            modifications[name] = _modifications(counting, run, regime.counted_by)
     return Standing(run, whole, by_counting, modifications, len(counting.registry.entries))
 
 
-def _counted(counting: Counting, run: str, name: str, without: Collection[str] = ()) -> Counted:
-    profile = profile_of(name)
+def _counted(counting: Counting, run: str, profile: Profile | None, without: Collection[str] = ()) -> Counted:
     if profile is None:
         shares = counting.shares(run)
         return Counted(total(s.flop for s in shares), total(s.integer_ops for s in shares), None)
@@ -100,18 +100,18 @@ def _counted(counting: Counting, run: str, name: str, without: Collection[str] =
     return Counted(found.flop, found.integer_ops, found)
 
 
-def _modifications(counting: Counting, run: str, name: str) -> tuple[Modification, ...]:
+def _modifications(counting: Counting, run: str, profile: Profile | None) -> tuple[Modification, ...]:
     originals = counting.lineage.originals(run)
     if not originals:
         return ()
-    made = _counted(counting, run, name, originals)
+    made = _counted(counting, run, profile, originals)
     return tuple(
         Modification(
             run,
             original,
             made.flop,
             made.integer_ops,
-            _counted(counting, original, name).flop if counting.shares(original) else None,
+            _counted(counting, original, profile).flop if counting.shares(original) else None,
             made.countable,
             len(counting.registry.entries),
         )

@@ -13,7 +13,6 @@ from flopmeter.collector.books import Slot
 from flopmeter.collector.figures import Model, Tally
 from flopmeter.collector.law.countable import UNTAGGED, Countable, Part
 from flopmeter.collector.law.events import NOT_RISK, figure_json, time_text
-from flopmeter.collector.law.profiles import profile_of
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.contract.flop import ZERO, Figure, total
 from flopmeter.contract.w_table import WTable
@@ -223,7 +222,7 @@ def _lineage(asked: Asked) -> dict[str, Any]:
 
 def _countable(asked: Asked, regime: Regime) -> dict[str, Any]:
     """What the regime counts of the run and of what it stands on, and every part of that."""
-    profile = profile_of(regime.counting)
+    profile = regime.counted_by
     result: dict[str, Any] = {
         "title": regime.title,
         "unit": regime.unit,
@@ -300,7 +299,7 @@ def _open_questions(regimes: Sequence[Regime]) -> dict[str, list[str]]:
     """What a lawyer has to answer, of the regimes and of their counting profiles."""
     found: dict[str, list[str]] = {}
     for regime in regimes:
-        profile = profile_of(regime.counting)
+        profile = regime.counted_by
         texts = [*regime.open_questions, *(profile.open_questions if profile is not None else ())]
         found[regime.id] = list(dict.fromkeys(texts))
     return found

@@ -375,15 +375,15 @@ def fsck(store: Path, regimes_dir: Path | None, as_json: bool) -> None:
 
 
 def regimes_of(directory: Path | None) -> "tuple[Regime, ...]":
-    from flopmeter.collector.law.regimes import with_site
+    from flopmeter.collector.law.laws import with_site
 
     return with_site(directory)
 
 
 def every_regime(directory: Path | None) -> "tuple[Regime, ...]":
-    from flopmeter.collector.law.regimes import SCOPES, with_site
+    from flopmeter.collector.law.laws import read_laws
 
-    return tuple(r for scope in SCOPES for r in with_site(directory, scope))
+    return read_laws(directory).binding
 
 
 def paint() -> "Paint":

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from flopmeter.cli.output import flop_text
-from flopmeter.collector.law.profiles import Profile, Ruling, profile_of
+from flopmeter.collector.law.profiles import Profile, Ruling
 from flopmeter.collector.law.regimes import HISTORICAL, KNOWN, MODIFICATION, Regime
 from flopmeter.collector.law.rules import in_force
 
@@ -29,7 +29,7 @@ def regime_document(regime: Regime, now_unix_ns: int) -> dict[str, Any]:
     for key in ("status_as_of", "effective", "ends"):
         document[key] = document[key].isoformat() if document[key] else None
     document["in_force"] = in_force(regime, now_unix_ns)
-    profile = profile_of(regime.counting)
+    profile = regime.counted_by
     document["profile"] = profile_document(profile) if profile else None
     return document
 
