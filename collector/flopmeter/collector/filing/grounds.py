@@ -9,7 +9,6 @@ from fractions import Fraction
 from typing import Any
 
 from flopmeter.collector.law.events import NOT_RISK, threshold_text
-from flopmeter.collector.law.profiles import profile_of
 from flopmeter.collector.law.regimes import Regime
 
 from .blocks import Document, given, section, table, to_fill, unknown
@@ -90,7 +89,7 @@ def compute(m: Material, regime: Regime) -> Document:
 
 
 def _counting(regime: Regime) -> str:
-    profile = profile_of(regime.counting)
+    profile = regime.counted_by
     return "all that was executed" if profile is None else f"profile {profile.id}, version {profile.version}"
 
 
@@ -285,7 +284,7 @@ def versions(m: Material, regimes: Iterable[Regime]) -> Document:
         fields.append(
             given(f"regime.{regime.id}", f"Regime {regime.id}", regime.version, f"SHA-256 {regime.digest}")
         )
-        profile = profile_of(regime.counting)
+        profile = regime.counted_by
         if profile is not None and all(f["name"] != f"profile.{profile.id}" for f in fields):
             fields.append(
                 given(
@@ -317,7 +316,7 @@ def open_questions(m: Material, regimes: Iterable[Regime]) -> Document:
     regimes = list(regimes)
     questions: dict[str, list[str]] = {}
     for regime in regimes:
-        profile = profile_of(regime.counting)
+        profile = regime.counted_by
         for text in (*regime.open_questions, *(profile.open_questions if profile is not None else ())):
             questions.setdefault(text, []).append(regime.id)
     return section(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from flopmeter.collector.law.countable import Countable
 from flopmeter.collector.law.modification import Line, line_of
-from flopmeter.collector.law.profiles import EXECUTED, profile_of
+from flopmeter.collector.law.profiles import EXECUTED
 from flopmeter.collector.law.regimes import FLOAT_ONLY, MODIFICATION, RUN, Regime
 from flopmeter.collector.law.rules import in_force
 from flopmeter.collector.registry.entries import Declare
@@ -108,7 +108,8 @@ def planned(stands: "Standing", declared: Declare | None, basis: Basis) -> Plann
     """The plan's total; None: no budget is declared. Work done already stays done, whatever the plan says."""
     if declared is None or declared.budget_flop is None:
         return None
-    profile = profile_of(basis.counting)
+    total = stands.by_counting.get(basis.counting)
+    profile = total.countable.profile if total is not None and total.countable is not None else None
     counts = profile is None or profile.of(declared.purpose).counted
     budget = declared.budget_flop if counts else 0
     whole, own = total_of(stands, basis), own_of(stands, basis)
