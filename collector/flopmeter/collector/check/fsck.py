@@ -22,12 +22,15 @@ from flopmeter.collector.registry.entries import Assign, Entry, External, JobKey
 from flopmeter.collector.report.queries import Reader, reading
 from flopmeter.collector.store.base import Noted
 from flopmeter.collector.store.entries import SELECT, entry_rows
+from flopmeter.collector.store.forecasts import SELECT as SELECT_FORECASTS
+from flopmeter.collector.store.forecasts import forecast_rows
 from flopmeter.contract.errors import ContractError
 from flopmeter.contract.record import parse_record, record_hash
 from flopmeter.contract.w_table import current
 
 from .duties import check_duties
 from .event_check import EventCheck, JudgedRow, StoredEvent, check_flags
+from .forecast_check import ForecastCheck
 from .method_check import MethodCheck
 from .progress_check import ProgressCheck, check_claims
 from .rederive import (
@@ -117,6 +120,9 @@ def _check(
     check_retention(reader)
     models = models_by_no(names.models)
     standings = Standings(books, _said(reader), _applied(reader), models, current())
+    judged = [
+        JudgedRow(*r) for r in db("SELECT regime, digest, w_table, from_position, until_position FROM judged")
+    ]
     events = EventCheck(
         (
             StoredEvent(*r)
@@ -127,24 +133,33 @@ def _check(
         regimes,
         models,
         current(),
-        judged=(
-            JudgedRow(*r)
-            for r in db("SELECT regime, digest, w_table, from_position, until_position FROM judged")
-        ),
+        judged=judged,
         heads={a.agent_id.hex(): a for a in by_no.values()},
         standings=standings,
     )
     counts["events"] = len(events.events)
     methods = MethodCheck(events.events, models, current(), standings)
     noted = [Noted(*r) for r in db("SELECT name, value, from_position, from_unix_ns FROM noted")]
+    forecasts = ForecastCheck(
+        forecast_rows(db(SELECT_FORECASTS)),
+        events.events,
+        regimes,
+        judged=judged,
+        noted=noted,
+        models=models,
+        table=current(),
+        standings=standings,
+    )
     checks = (
         UnattributedCheck(events.events, nodes_of(names.workloads), noted, models, current()),
         ProgressCheck(events.events, noted, models, current(), standings),
+        forecasts,
     )
     forks = _conflicts(reader, by_no)
 
     whole = reader.rows("SELECT count(*) FROM records").fetchone()[0]
     events.at(0, 0)
+    forecasts.at(books)
     for row in db(f"SELECT {RECORD_COLUMNS} FROM records ORDER BY position"):  # noqa: S608
         books.take(row)
         if (row[2], row[3], bytes(row[6])) in forks:
@@ -203,11 +218,6 @@ def _check(
         "SELECT event_no, sink FROM outbox WHERE event_no NOT IN (SELECT event_no FROM events)"
     ):
         raise Difference("outbox", f"event_no {event_no}, sink {sink}", "event_no", "an event", event_no)
-    if duties.unknown_texts:
-        notes.append(
-            f"deadlines of {', '.join(sorted(duties.unknown_texts))} follow from texts that are not known here; they were "
-            "not derived again"
-        )
     if events.not_judged:
         notes.append(
             f"runs are not judged by {', '.join(events.not_judged)} (or not by this text of it, or not with this W "
@@ -231,10 +241,20 @@ def _check(
             f"events of methods that disagree were priced with {', '.join(sorted(methods.other_tables))} and not "
             "derived again"
         )
+    if forecasts.not_priced:
+        notes.append(
+            f"{forecasts.not_priced} forecasts were made with another W table, or with texts of regimes that are not "
+            "known here: each follows from its inputs, and its inputs were not derived again"
+        )
     if events.unknown_regimes:
         notes.append(
             f"events of regimes not known here were not derived: {', '.join(sorted(events.unknown_regimes))}; "
             "name their directory with --regimes"
+        )
+    if duties.unknown_texts:
+        notes.append(
+            f"deadlines of {', '.join(sorted(duties.unknown_texts))} follow from texts that are not known here; they were "
+            "not derived again"
         )
 
 

@@ -119,9 +119,23 @@ class Standings:
         """Where the run stands, under the entries up to that one; None if the books have nothing of it."""
         if not run or not self.workloads(run, entry_no):
             return None
+        return self.stands(run, entry_no, regimes)
+
+    def stands(self, run: str, entry_no: int, regimes: Iterable[Regime]) -> Standing:
+        """The same, of a run of which the books may have nothing."""
         self._look(entry_no)
         executed = self.executed(run, entry_no).figures(self._models, self._table)
         return standing(self._counting, run, executed, regimes)
+
+    def slots(self, run: str, entry_no: int, from_hour: int) -> Iterator[Row]:
+        """What the run did, slot by slot."""
+        for no in self.workloads(run, entry_no):
+            span = self._books.spans[no]
+            for slot, key in self._sums_of(no):
+                if slot.hour >= from_hour:
+                    yield Row(
+                        JobKey(*span.job), slot, span.dtype, key, self._books.hourly[HourKey(slot, key)]
+                    )
 
     def _look(self, entry_no: int) -> None:
         if self._at == (self._books.position, entry_no):

@@ -84,10 +84,22 @@ def grown(
 def _cut(rows: Iterable[Row], span: Span) -> list[list[Row]]:
     found: list[list[Row]] = [[] for _ in range(span.blocks)]
     for row in rows:
-        block = (row.slot.hour - span.first_hour) // span.hours
-        if 0 <= block < span.blocks:
-            found[block].append(row)
+        first, hours = row.slot.first, row.slot.back + 1
+        for block in range(
+            max(0, (first - span.first_hour) // span.hours),
+            min(span.blocks, (row.slot.hour - span.first_hour) // span.hours + 1),
+        ):
+            begin = span.first_hour + block * span.hours
+            since, until = max(0, begin - first), min(hours, begin + span.hours - first)
+            found[block].append(row if until - since == hours else _part(row, since, until, hours))
     return found
+
+
+def _part(row: Row, since: int, until: int, hours: int) -> Row:
+    """Of a record that spans hours, those from `since` to `until`, as if it had all gone on evenly: when it was within
+    them nobody knows, and only rates depend on it. Parts add up to the whole.
+    """
+    return row._replace(sums=[n * until // hours - n * since // hours for n in row.sums])
 
 
 class Past(NamedTuple):

@@ -215,8 +215,8 @@ class ForecastWatch:
             for no in whose.workloads_of(name):
                 held = whose.held(no)
                 stored: Iterable[tuple[HourKey, Sums]] = self._books.workload_hours([no], from_hour)
-                for (hour, key), sums in (*stored, *brought.get(no, ())):
-                    yield Row(JobKey(held.scope, held.kind, held.job), hour, held.dtype, key, sums)
+                for (slot, key), sums in (*stored, *brought.get(no, ())):
+                    yield Row(JobKey(held.scope, held.kind, held.job), slot, held.dtype, key, sums)
 
         return rows
 
