@@ -68,7 +68,7 @@ def regime(
         "source": '"nowhere"',
         **keys,
     }
-    return parse(f"{regime_id}.toml", "\n".join(f"{k} = {v}" for k, v in values.items()).encode())
+    return parse(f"{regime_id}.toml", "\n".join(f"{k} = {v}" for k, v in values.items() if v).encode())
 
 
 def gathered(path: Path, regimes: tuple[Regime, ...], run: str = RUN, now: int = NOW) -> Material:

@@ -1,4 +1,4 @@
-"""`flopmeter fleet list | inventory`: thin over queries and views."""
+"""`flopmeter fleet list | inventory | tenants`: thin over queries and views."""
 
 import time
 from pathlib import Path
@@ -8,10 +8,21 @@ import click
 
 from flopmeter.cli.output import emit_json, json_option
 
-from .cli import expect_option, paint, store_option
+from .cli import expect_option, paint, regimes_option, store_option
 
 if TYPE_CHECKING:
     from .expected import ExpectedNode
+
+
+sites_option = click.option(
+    "--sites",
+    "sites_file",
+    type=click.Path(path_type=Path),
+    default=None,
+    envvar="FLOPMETER_SITES",
+    show_envvar=True,
+    help="TOML file of where clusters and nodes stand, and their network's speed (docs/fleet.md).",
+)
 
 
 @click.group()
@@ -39,16 +50,25 @@ def fleet_list(expect: Path | None, store: Path, as_json: bool) -> None:
 
 @fleet.command()
 @expect_option
+@sites_option
 @store_option
+@regimes_option
 @json_option
-def inventory(expect: Path | None, store: Path, as_json: bool) -> None:
-    """Per cluster: GPU models, how many, their dense peak by precision, and what does not report."""
+def inventory(
+    expect: Path | None, sites_file: Path | None, store: Path, regimes_dir: Path | None, as_json: bool
+) -> None:
+    """GPU models by cluster and site, their dense peaks, what does not report; lines of capacity, export control."""
+    from flopmeter.collector.law.laws import read_laws
+    from flopmeter.collector.law.regimes import FLEET_CAPACITY
+
     from . import queries
     from .inventory_view import inventory_view
+    from .sites import read_sites
 
-    nodes = expected_of(expect)
+    nodes, sites = expected_of(expect), read_sites(sites_file)
+    lines = [r for r in read_laws(regimes_dir).regimes if r.scope == FLEET_CAPACITY]
     with queries.reading(store) as reader:
-        document = reader.inventory(queries.asked(time.time_ns(), expected=nodes))
+        document = reader.inventory(queries.asked(time.time_ns(), expected=nodes), sites, lines)
     if as_json:
         emit_json(document)
     else:

@@ -42,6 +42,7 @@ from .expected import ExpectedNode
 from .fleet import SILENT_AFTER_NS, AgentState, fleet_document
 from .inventory import inventory_document
 from .progress_queries import claimers, run_progress
+from .sites import NO_SITES, Sites
 from .unowned import unowned_document
 from .unreported import JobKey, Owed, owed
 
@@ -229,9 +230,16 @@ class Reader:
         except SettingsError as e:
             raise StoreError(f"{self._path}: {e}", "see what is wrong with `flopmeter collector fsck`") from e
 
-    def _works(self) -> list["_Work"]:
-        """Every workload that is somebody's, with the run that it belongs to."""
+    def counting(self, table: WTable, entries: int | None = None) -> Counting:
+        """What counts of any run, by what people said up to that entry (None: up to now)."""
         registry = self.registry()
+        if entries is not None:
+            registry = Registry.of(registry.entries[:entries], registry.formerly)
+        return Counting(registry, self._rows_of(registry, self._works(registry)), self.models(), table)
+
+    def _works(self, registry: Registry | None = None) -> list["_Work"]:
+        """Every workload that is somebody's, with the run that it belongs to."""
+        registry = self.registry() if registry is None else registry
         found = []
         for row in self.rows(_WORKLOADS):
             chosen, *rest = row
@@ -306,10 +314,19 @@ class Reader:
             "not_reporting": [m.document() for m in missing],
         }
 
-    def inventory(self, question: Asked) -> dict[str, Any]:
-        """What the fleet is made of."""
+    def inventory(
+        self, question: Asked, sites: Sites = NO_SITES, capacities: Sequence[Regime] = ()
+    ) -> dict[str, Any]:
+        """What the fleet is made of, where it stands, and what `capacities` (regimes with one) say of it."""
         agents = self.agents()
-        return inventory_document(agents, self._missing(agents, question), question.table)
+        return inventory_document(
+            agents,
+            self._missing(agents, question),
+            question.table,
+            sites=sites,
+            regimes=capacities,
+            now_unix_ns=question.now_unix_ns,
+        )
 
     def _missing(self, agents: list[AgentState], question: Asked) -> list[NotReporting]:
         now = question.now_unix_ns
