@@ -17,7 +17,12 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "replay": ("flopmeter.play.cli", "replay", "Play a recorded trace through the real agent path."),
     "runs": ("flopmeter.collector.report.cli", "runs", "Training runs and their totals."),
     "regimes": ("flopmeter.collector.report.cli", "regimes", "Legal thresholds, as data."),
-    "events": ("flopmeter.collector.report.cli", "events", "What an operator must know or do."),
+    "events": ("flopmeter.collector.duty.cli", "events", "What an operator must know or do."),
+    "deadlines": (
+        "flopmeter.collector.duty.deadlines_cli",
+        "deadlines",
+        "What is due, when, and to whom.",
+    ),
     "fleet": ("flopmeter.collector.report.fleet_cli", "fleet", "Nodes and GPUs, and what is missing."),
     "drafts": ("flopmeter.collector.filing.cli", "drafts", "Drafts of filings, for a person to finish."),
     "estimate": (

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from flopmeter.collector.duty.deadlines import Deadline
 from flopmeter.collector.duty.watch import RULES
-from flopmeter.collector.law.regimes import Regime
+from flopmeter.collector.errors import RegimeError
+from flopmeter.collector.law.regimes import Regime, parse
 from flopmeter.collector.report.queries import Reader
 from flopmeter.collector.store.answers import SELECT, SELECT_DEADLINES, answer_rows
 
@@ -19,15 +20,31 @@ def check_duties(
     """Check them, once every record is in `books`. Raises Difference."""
     db, known = reader.rows, {r.id: r for r in regimes}
     noted = db("SELECT name, value FROM noted WHERE name >= ? ORDER BY from_position", (RULES,)).fetchall()
+    deadlines = [(r[0], Deadline._make(r[1:])) for r in db(SELECT_DEADLINES)]
     check = DutyCheck(
-        [(r[0], Deadline._make(r[1:])) for r in db(SELECT_DEADLINES)],
+        deadlines,
         answer_rows(db(SELECT, (0,))),
         events,
         known,
-        {(r.id, r.digest): r for r in known.values()},
+        _texts(reader, {d.text_digest for _, d in deadlines}) | {(r.id, r.digest): r for r in known.values()},
         marks={name.removeprefix(RULES): value for name, value in noted if name.startswith(RULES)},
         position=books.position,
         received_unix_ns=books.received_unix_ns,
     )
     check.check()
     return check
+
+
+def _texts(reader: Reader, digests: Iterable[str]) -> dict[tuple[str, str], Regime]:
+    """Texts of then, as they were kept when they were first judged by."""
+    found = {}
+    for digest in digests:
+        row = reader.rows("SELECT text FROM texts WHERE digest = ?", (digest,)).fetchone()
+        if row is None:
+            continue
+        try:
+            regime = parse(f"text {digest[:12]}", row[0].encode())
+        except RegimeError:
+            continue  # of another flopmeter, or damaged: what follows from it is told as not derived
+        found[regime.id, digest] = regime
+    return found

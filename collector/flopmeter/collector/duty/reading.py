@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from flopmeter.collector.law.events import to_cloudevent
@@ -13,6 +13,9 @@ from .answers import DEADLINE, EVENT, AnswerRow, State, outcome_of, state_of
 from .deadlines import Deadline
 from .saying import names
 from .severity import Severity, severity_of
+
+_COLUMNS = ("event_no", "id", "key", "type", "subject", "time_unix_ns", "since_position", "position", "data")
+_EVENTS = f"SELECT {', '.join(_COLUMNS)} FROM events"  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,12 @@ class Wanted:
 
     @property
     def any(self) -> bool:
+        """Whether anything is left out."""
         return self != Wanted()
+
+    def older(self, event_no: int) -> "Wanted":
+        """The same, raised before that event."""
+        return replace(self, before_no=event_no)
 
 
 class Found(NamedTuple):
@@ -76,9 +84,9 @@ def last_event(reader: Reader) -> tuple[int, str]:
 
 
 def event_by_no(reader: Reader, event_no: int) -> Found:
-    row = reader.rows("SELECT * FROM events WHERE event_no = ?", (event_no,)).fetchone()
+    row = reader.rows(f"{_EVENTS} WHERE event_no = ?", (event_no,)).fetchone()
     history = answers_about(reader, EVENT, event_no)
-    return _found(row, history[-1] if history else None)
+    return _found(dict(zip(_COLUMNS, row, strict=True)), history[-1] if history else None)
 
 
 def answers_about(reader: Reader, about: str, number: int) -> list[AnswerRow]:
@@ -104,8 +112,9 @@ def _newest_first(reader: Reader, wanted: Wanted, after_no: int = 0) -> Iterator
         if value is not None:
             where.append(clause)
             values.append(value)
-    sql = f"SELECT * FROM events WHERE {' AND '.join(where)} ORDER BY event_no DESC"  # noqa: S608
-    for row in reader.rows(sql, tuple(values)):
+    sql = f"{_EVENTS} WHERE {' AND '.join(where)} ORDER BY event_no DESC"
+    for values_of in reader.rows(sql, tuple(values)):
+        row = dict(zip(_COLUMNS, values_of, strict=True))
         if _is_wanted(row, wanted, last.get(row["event_no"])):
             yield _found(row, last.get(row["event_no"]))
 

@@ -15,7 +15,8 @@ _DAY_S, _HOUR_S, _MINUTE_S = 86_400, 3_600, 60
 
 def event_lines(e: Mapping[str, Any], paint: Paint) -> list[str]:
     """One event on a page: when, how grave, what, of whom; then what it says and what became of it."""
-    settled = e["state"] == State.RESOLVED
+    state = e.get("state", State.OPEN)  # an event as it was raised has none yet
+    settled = state == State.RESOLVED
     head = f"{_minute(e['time'])}  {e['id'][:SHOWN_ID]}  "
     grave = paint(e["severity"], COLOURS[e["severity"]], bold=not settled, dim=settled)
     lines = [f"{head}{grave}  {paint(e['type'], bold=not settled, dim=settled)}"]
@@ -28,8 +29,8 @@ def event_lines(e: Mapping[str, Any], paint: Paint) -> list[str]:
             paint(line, "red" if not settled else None)
             for line in paragraph(f"due {_minute(due)} UTC, to {recipient}", paint.width, 4)
         ]
-    if e["state"] != State.OPEN:
-        lines += paragraph(f"{e['state']} by {e['answer']['who']}: {e['answer']['why']}", paint.width, 4)
+    if e.get("answer"):
+        lines += paragraph(f"{state} by {e['answer']['who']}: {e['answer']['why']}", paint.width, 4)
     if e.get("over"):
         lines += paragraph(over_text(e["over"]), paint.width, 4)
     return lines

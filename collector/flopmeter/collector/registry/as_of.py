@@ -29,6 +29,8 @@ _DATED = (
     ("conflicts", "received_unix_ns"),
     ("events", "time_unix_ns"),
     ("entries", "unix_ns"),
+    ("answers", "unix_ns"),
+    ("deadlines", "opened_unix_ns"),
     ("identity_rules", "from_unix_ns"),
 )
 

@@ -1,4 +1,4 @@
-"""`flopmeter runs | events | regimes | fleet`, and `flopmeter collector fsck`: thin over queries and views."""
+"""`flopmeter runs | regimes | fleet`, and `flopmeter collector fsck`: thin over queries and views."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -238,38 +238,6 @@ def _run(
                 f"did you mean {', '.join(near)}?" if near else "`flopmeter runs list` shows them all",
             )
     return found[0]
-
-
-@click.group()
-def events() -> None:
-    """What an operator must know or do."""
-
-
-@events.command("list")
-@store_option
-@click.option("--run", help="Only events of this run (or subject).")
-@click.option("--type", "kind", help="Only events of this type, or of those it begins: threshold, evidence.")
-@json_option
-def events_list(store: Path, run: str | None, kind: str | None, as_json: bool) -> None:
-    """Every event raised, oldest first; --json prints them as CloudEvents 1.0."""
-    from flopmeter.collector.law.events import TYPES
-
-    from . import queries
-    from .runs_view import events_view
-
-    if kind is not None and not any(t == kind or t.startswith(kind + ".") for t in TYPES):
-        raise click.BadParameter(f"expected one of {', '.join(TYPES)}, got {kind!r}", param_hint="--type")
-    with queries.reading(store) as reader:
-        found = [
-            e
-            for e in reader.events()
-            if (run is None or e["subject"] == run)
-            and (kind is None or e["type"] == kind or e["type"].startswith(kind + "."))
-        ]
-    if as_json:
-        emit_json({"events": found})
-    else:
-        click.echo(events_view(found, paint(), filtered=bool(run or kind)))
 
 
 @click.group()

@@ -266,23 +266,6 @@ def watch_line(document: Mapping[str, Any], now_text: str) -> str:
     )
 
 
-def events_view(events: Sequence[Mapping[str, Any]], paint: Paint, *, filtered: bool = False) -> str:
-    """`events list`: what was raised, oldest first."""
-    if not events:
-        return "no event matches" if filtered else "no events: nothing was crossed, lost or forked"
-    lines = []
-    for e in events:
-        fg = "yellow" if e["type"].endswith(("undetermined", "silent")) else "red"
-        lines.append(
-            f"{_minute(e['time'])}  {paint(e['type'], fg, bold=True)}  {paint(e['subject'], bold=True)}"
-        )
-        lines += wrapped(e["data"]["message"], paint.width, "    ", "")
-        due = e["data"].get("due")
-        if due:
-            lines.append(f"    {paint('due ' + _minute(due) + ' UTC', 'red')} to {e['data']['recipient']}")
-    return "\n".join(lines)
-
-
 def _counted(n: int, word: str) -> str:
     return f"{n} {word}" if n == 1 else f"{n} {word}s"
 
