@@ -113,7 +113,7 @@ ERRORS = [
     (["--no-such-flag"], 2, "No such option"),
     (["--admit", "absent"], 2, "--admit absent: cannot read"),
     (["--config", "absent.toml"], 2, "--config absent.toml: cannot read"),
-    (["--regimes", "absent"], 2, "regimes: cannot read"),
+    (["--regimes", "absent"], 2, "expected a directory that can be read"),
     (["--identity-rules", "absent"], 2, "--identity-rules absent: cannot read"),
     (["--identity-rules", "/dev/null"], 2, "--identity-rules /dev/null: key schema: expected"),
     (["--store", "/proc/b.db"], 3, "cannot open"),

@@ -111,7 +111,16 @@ _FILE = click.Path(path_type=Path)
     help="How long a group of records waits for more before it is committed.",
 )
 @click.option(
-    "--regimes", type=_FILE, envvar=_env("REGIMES"), help="Directory of your own regime files (*.toml)."
+    "--regimes",
+    type=_FILE,
+    envvar=_env("REGIMES"),
+    help="Directory of your own regimes and counting profiles (*.toml); changes are taken while it runs.",
+)
+@click.option(
+    "--regime-key",
+    type=_FILE,
+    envvar=_env("REGIME_KEY"),
+    help="Public key that must have signed that directory (docs/regimes.md); else none of it is taken.",
 )
 @click.option(
     "--estimates",

@@ -15,6 +15,7 @@ from .metrics import COMMIT_BUCKETS, Counters
 
 if TYPE_CHECKING:
     from .deliver.office import Office
+    from .law.watch import LawWatch
 
 log = logging.getLogger(__name__)
 #: A request that takes longer to arrive is cut off.
@@ -30,9 +31,10 @@ class CollectorMetrics(Collector):
         streams: Callable[[], int],
         ready: Callable[[], bool],
         office: "Office | None" = None,
+        laws: "LawWatch | None" = None,
     ) -> None:
         self._counters, self._streams, self._ready = counters, streams, ready
-        self._office = office
+        self._office, self._laws = office, laws
 
     def collect(self) -> Iterator[Any]:
         c = self._counters
@@ -66,6 +68,15 @@ class CollectorMetrics(Collector):
         )
         yield GaugeMetricFamily(prefix + "streams", "Agent streams open now.", self._streams())
         yield GaugeMetricFamily(prefix + "ready", "1 while records are taken.", float(self._ready()))
+        if self._laws is not None:
+            good = float(self._laws.fault is None)
+            yield GaugeMetricFamily(
+                prefix + "regimes_good",
+                "0 while the site's law files are faulty and the last good ones hold.",
+                good,
+            )
+            count = len(self._laws.laws.binding)
+            yield GaugeMetricFamily(prefix + "regimes", "Regimes that runs are judged by.", count)
         if self._office is not None:
             yield from _sink_families(prefix + "sink_", self._office)
 

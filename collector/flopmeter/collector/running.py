@@ -1,12 +1,13 @@
 """Putting the collector together and running it: as this process, or in a thread of it."""
 
 import asyncio
+import contextlib
 import logging
 import resource
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -20,6 +21,7 @@ from .ingest.intake import Intake
 from .ingest.server import MAX_STREAMS, REVIEW_S, IngestServer
 from .ingest.writer import Writer
 from .law.laws import read_laws
+from .law.watch import LawWatch, last_good
 from .metrics import Counters
 from .settings import CollectorSettings, split_address
 from .store.sqlite import SqliteStore
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from .estimate.declared import Declared
     from .http import HttpServer
     from .law.events import NewEvent
+    from .law.signing import PublicKey
 
 log = logging.getLogger(__name__)
 START_TIMEOUT_S = 30.0
@@ -61,25 +64,38 @@ class Collector:
         self.address = self.http_address = ""
         self._http: HttpServer | None = None
         self._office: Office | None = None
+        self._law_task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Open the store and serve. Raises CollectorError; then nothing is left open."""
         s = self.settings
         admission = Admission(read_admit_file(s.admit) if s.admit else {}, s.admit_new)
+        key = _regime_key(s)
+        laws, fault = None, None
         try:
-            regimes = read_laws(s.regimes).binding
-        except RegimeError as e:  # a setting that cannot be used; `regimes check` answers yes or no instead
-            raise SettingsError(f"--regimes: {e}", e.hint) from e
+            laws = read_laws(s.regimes, key)
+        except RegimeError as e:
+            fault = e
+            if not store_file(s.store).exists():  # there was never a good one
+                raise _no_laws(e) from e
         estimates = _estimates(s.estimates) if s.estimates else ()
         rules = identity_rules.with_site(s.identity_rules)
-        sinks = _sinks(s)
         self._loop = asyncio.get_running_loop()
         path = store_file(s.store)
         self.store = SqliteStore(path)
         try:
+            laws = laws or last_good(self.store.books)
+            if laws is None:
+                assert fault is not None
+                raise _no_laws(fault) from fault
+            if fault is not None:
+                _say_last_good(fault)
+            self.laws = LawWatch(s.regimes, key, laws, fault=fault, unix_ns=self._unix_ns)
+            sinks = _sinks(s, {r.id for r in laws.regimes})
             writer = Writer(
                 self.store.books,
-                regimes,
+                (),
+                laws=lambda: self.laws.laws,
                 recipients=_recipients(sinks),
                 estimates=estimates,
                 unattributed_minutes=s.unattributed_minutes,
@@ -119,6 +135,9 @@ class Collector:
                 raise CollectorError(str(e), "is another collector running on this address?") from e
             if self._office is not None:
                 self._office.start()
+            self._look_now = asyncio.Event()
+            if self._review_s is not None:
+                self._law_task = self._loop.create_task(self._watch_laws(self._review_s))
         except BaseException:
             self.store.close()
             raise
@@ -132,7 +151,7 @@ class Collector:
         host, port = split_address("--http", self.settings.http)
         server = self.server
         metrics = CollectorMetrics(
-            server.counters, lambda: server.stream_count, lambda: server.ready, self._office
+            server.counters, lambda: server.stream_count, lambda: server.ready, self._office, self.laws
         )
         try:
             self._http = HttpServer(
@@ -141,6 +160,29 @@ class Collector:
         except OSError as e:
             raise OSError(f"--http {self.settings.http}: cannot listen: {e.strerror or e}") from e
         self.http_address = f"{host}:{self._http.port}"
+
+    def look_now(self) -> None:
+        """Look at the law files, now and not at the next time. On the event loop."""
+        self._look_now.set()
+
+    async def review(self) -> None:
+        """Look at the law files, for silent agents and for a new day, now; what came of it is committed."""
+        await self._look_at_laws()
+        await self.server.review()
+
+    async def _watch_laws(self, every_s: float) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._look_now.wait(), every_s)
+            self._look_now.clear()
+            try:
+                await self._look_at_laws()
+            except Exception:  # what holds, holds on
+                log.exception("looking at the law files failed")
+
+    async def _look_at_laws(self) -> None:
+        if await asyncio.to_thread(self.laws.look):  # a directory on a network may hang
+            self.server.judge_anew()
 
     def _wake_sinks(self) -> None:
         if self._office is not None:
@@ -155,6 +197,8 @@ class Collector:
 
     async def stop(self) -> None:
         """Commit and acknowledge what was taken, then close everything."""
+        if self._law_task is not None:
+            self._law_task.cancel()
         await self.server.stop()
         if self._http is not None:
             await asyncio.to_thread(self._http.stop)
@@ -163,13 +207,39 @@ class Collector:
         self.store.close()
 
 
-def _sinks(settings: CollectorSettings) -> "tuple[SinkSettings, ...]":
+def _regime_key(settings: CollectorSettings) -> "PublicKey | None":
+    if settings.regime_key is None:
+        return None
+    from .law.signing import read_public_key  # only by those who ask for signatures
+
+    try:
+        return read_public_key(settings.regime_key)
+    except RegimeError as e:
+        raise SettingsError(f"--regime-key: {e}", e.hint) from e
+
+
+def _no_laws(e: RegimeError) -> SettingsError:
+    return SettingsError(
+        f"--regimes: {e}", e.hint
+    )  # a setting that cannot be used: another exit than `regimes check`
+
+
+def _say_last_good(fault: RegimeError) -> None:
+    log.error(
+        "--regimes: the law files are not taken, and the collector starts with the site's files that it applied last "
+        "(kept in the store), so that metering and legal clocks go on. Mend them; `flopmeter regimes status` shows "
+        "what is judged by:\n%s\n%s",
+        fault,
+        fault.hint,
+    )
+
+
+def _sinks(settings: CollectorSettings, known: Collection[str]) -> "tuple[SinkSettings, ...]":
     """Where events go; each is asked now whether it could, before the first event. Raises SettingsError."""
     if settings.event_log is None and settings.sinks is None:
         return ()
     from .deliver.office import configured  # only by those who have some
 
-    known = {r.id for r in read_laws(settings.regimes).regimes} if settings.sinks else ()
     found = configured(settings.event_log, settings.sinks, known)
     for sink in found:
         log.info("sink %s: %s", sink.name, sink.target.type)
@@ -238,8 +308,8 @@ class RunningCollector:
         return self._collector.server.counters
 
     def review(self) -> None:
-        """Look for silent agents and for a new day, now. Back when what came of it is committed."""
-        asyncio.run_coroutine_threadsafe(self._collector.server.review(), self._loop).result(START_TIMEOUT_S)
+        """Look at the law files, for silent agents and for a new day, now. Back when what came of it is committed."""
+        asyncio.run_coroutine_threadsafe(self._collector.review(), self._loop).result(START_TIMEOUT_S)
 
     def stop(self) -> None:
         """Stop gracefully: what was taken is committed and acknowledged. Raises what went wrong meanwhile."""
@@ -290,6 +360,7 @@ async def _serve(settings: CollectorSettings) -> None:
         loop.add_signal_handler(number, stop.set)
     collector = Collector(settings)
     await collector.start()
+    loop.add_signal_handler(signal.SIGHUP, collector.look_now)
     log.info("listening on %s, store %s", collector.address, store_file(settings.store))
     if collector.http_address:
         log.info("health and metrics on http://%s", collector.http_address)

@@ -35,6 +35,7 @@ class CollectorSettings:
     admit_new: bool = False  # trust any key on first use
     linger_ms: int = 100  # how long a group waits for more records before it is committed
     regimes: Path | None = None  # a site's own regime files, beside the shipped ones
+    regime_key: Path | None = None  # public key that must have signed them
     estimates: Path | None = None  # a site's declared estimates, compared with the counters
     identity_rules: Path | None = None  # a site's own rules for which run a job is
     unattributed_minutes: int = 60  # without an owner, of a node and day, that raise an event; 0 = none

@@ -435,6 +435,12 @@ class IngestServer:
         if self.ready and self._intake.review(self._unix_ns(), listening=listening):
             self._committer.taken()
 
+    def judge_anew(self) -> None:
+        """Have all runs judged in a commit of its own, if no record comes first: by other law files."""
+        if self.ready:
+            self._intake.group.review = True
+            self._committer.taken()
+
     async def review(self) -> None:
         """Look for silent agents, and judge all runs if it is another day; what came of it is committed."""
         self._look()

@@ -4,6 +4,7 @@ What is in memory is a cache of the store. After any failure nothing is known, s
 read again (`reset`); nothing is ever repaired in place.
 """
 
+import json
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from flopmeter.collector.law.progress_watch import ProgressWatch
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.law.unattributed_watch import UNATTRIBUTED_MINUTES, UnattributedWatch
 from flopmeter.collector.law.whose import Whose
+from flopmeter.collector.law.witness import ENTRIES, RULES, rules_number
 from flopmeter.collector.store.base import Books, Held, Noted, Transaction
 from flopmeter.contract.w_table import current
 
@@ -31,6 +33,7 @@ from .identity_rules import shipped
 
 if TYPE_CHECKING:
     from flopmeter.collector.estimate.declared import Declared
+    from flopmeter.collector.law.laws import Laws
     from flopmeter.collector.law.second_method import SecondMethod
 
 #: Sums kept in memory; past this they are read from the store again.
@@ -70,24 +73,45 @@ class Writer:
         progress_margin_percent: int = MARGIN_PERCENT,
         deadline_leads_ns: Sequence[int] = DEFAULT_LEADS_NS,
         outlook: Outlook = DEFAULT,
+        laws: "Callable[[], Laws] | None" = None,
         unix_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         """What it books by. `recipients`: which sinks get an event; None: each of `sinks` gets every one.
 
-        `rules`: those by which the intake before it gives workloads their runs; None: the shipped ones.
+        `rules`: those by which the intake before it gives workloads their runs; None: the shipped ones. `laws`: where
+        the law files come from that hold now, asked at each commit; None: `regimes` hold for ever.
         """
         self._books = books
         self._rules = rules or shipped()
         self._whose = Whose(books)
-        self._judge = Judge(books, self._whose, regimes, current())
+        self._regimes = tuple(regimes)
+        self._laws_now, self._laws = laws, None if laws is None else laws()
+        self._outlook, self._leads_ns = outlook, deadline_leads_ns
+        self._by_law()
         self._methods = _second_method(books, estimates, self._whose) if estimates else None
         self._unowned = UnattributedWatch(books, self._whose, unattributed_minutes, current())
         self._progress = ProgressWatch(books, self._whose, progress_margin_percent, current())
-        self._forecasts = ForecastWatch(books, self._whose, self._judge, regimes, outlook, table=current())
-        self._duty = DutyWatch(books, regimes, deadline_leads_ns)
         self._recipients = recipients or (lambda _: sinks)
         self._unix_ns = unix_ns
         self.reset()
+
+    def _by_law(self) -> None:
+        """What judges, made for the regimes that hold. To be reset before it is used."""
+        if self._laws is not None:
+            self._regimes = self._laws.binding
+        regimes, books = self._regimes, self._books
+        self._judge = Judge(books, self._whose, regimes, current())
+        self._forecasts = ForecastWatch(
+            books, self._whose, self._judge, regimes, self._outlook, table=current()
+        )
+        self._duty = DutyWatch(books, regimes, self._leads_ns)
+
+    def _look_at_laws(self) -> None:
+        """Other law files hold since the last commit: judge by those, as after a start."""
+        if self._laws_now is not None and (now := self._laws_now()) is not self._laws:
+            self._laws = now
+            self._by_law()
+            self.reset()
 
     def reset(self) -> None:
         """Forget all sums and read numbers again from the store. Raises StoreError."""
@@ -96,6 +120,7 @@ class Writer:
         self._event_no = self._books.next_event_no()
         self._applied = self._books.applied()
         self._rules_noted = self._books.identity_rules() == self._rules.digest
+        self._laws_noted: Laws | None = None
         self._slots_noted = self._books.noted(BRIDGE) == BRIDGE_S
         self._whose.reset()
         self._judge.reset()
@@ -109,6 +134,7 @@ class Writer:
     def commit(self, group: Group) -> Committed:
         """Make `group` durable, whole. Raises StoreError; then `reset` before the next commit."""
         begun = time.perf_counter()
+        self._look_at_laws()
         now = self._unix_ns()
         tx = Transaction()
         _names(group, tx)
@@ -122,9 +148,11 @@ class Writer:
         first_position = self._position
         if not self._rules_noted:
             tx.identity_rules = [(first_position, now, self._rules.digest, self._rules.text)]
+            tx.noted.append(Noted(RULES, rules_number(self._rules.digest), first_position, now))
         entries = len(self._whose.registry.entries)
         if entries != self._applied:
             tx.applied = [(entries, first_position, now)]
+            tx.noted.append(Noted(ENTRIES, entries, first_position, now))
         position = self._records(group.records, tx)
         delta = _delta(group.records)
         totals, hourly = self._sums(delta, tx)
@@ -134,7 +162,8 @@ class Writer:
         if not self._slots_noted:
             tx.noted.append(Noted(BRIDGE, BRIDGE_S, first_position, now))
         events += self._judge.review(at, tx)
-        tx.noted = [*self._unowned.note(at), *self._progress.note(at), *self._forecasts.note(at)]
+        self._note_laws(at, tx)
+        tx.noted += [*self._unowned.note(at), *self._progress.note(at), *self._forecasts.note(at)]
         events += self._unowned.judge(delta, group.models, at)
         events += self._progress.judge(group, self._progress.add(group, tx), delta, at)
         if self._methods is not None:
@@ -153,12 +182,24 @@ class Writer:
         self._position, self._applied = position, entries
         self._rules_noted = self._slots_noted = True
         self._event_no += len(events)
+        self._laws_noted = self._laws
         cache = self._cache
         if len(cache.totals) + len(cache.hourly) > MAX_CACHED_SUMS:
             self._cache = _Cache()
         self._whose.trim(MAX_CACHED_WORKLOADS)
         self._judge.trim()
         return Committed(len(group.records), tuple(events), time.perf_counter() - begun)
+
+    def _note_laws(self, at: Moment, tx: Transaction) -> None:
+        """The site's files, if they are not those that were applied last."""
+        if self._laws is None or self._laws is self._laws_noted:
+            return
+        number, known = self._books.site_laws()
+        digests = [(f.name, f.digest, f.raw.decode()) for f in self._laws.files]
+        files = json.dumps([[name, digest] for name, digest, _ in digests], separators=(",", ":"))
+        if files != known:
+            tx.site_laws = [(number + 1, at.since_position, at.unix_ns, files)]
+            tx.texts += [(digest, text, at.unix_ns) for _, digest, text in digests]
 
     def _records(self, records: Iterable[TakenRecord], tx: Transaction) -> int:
         position = self._position

@@ -18,7 +18,7 @@ from flopmeter.collector.registry.entries import Assign, Entry, JobKey, Retract
 from flopmeter.collector.registry.lineage import Lineage
 from flopmeter.collector.registry.shares import Told, shares, told
 from flopmeter.collector.registry.state import Registry, names_of
-from flopmeter.collector.store.base import Books, Judged, Transaction
+from flopmeter.collector.store.base import Books, Judged, Noted, Transaction
 from flopmeter.contract.flop import Figure
 from flopmeter.contract.w_table import WTable
 
@@ -29,6 +29,7 @@ from .regimes import MODIFICATION, RUN, Regime
 from .rules import early_lines
 from .standing import Standing, run_events, standing, text_of
 from .whose import Whose
+from .witness import JUDGED
 
 #: Runs kept in memory; past this they are read from the store again.
 MAX_CACHED_RUNS = 100_000
@@ -233,6 +234,10 @@ class Judge:
         tx.judged = [
             Judged(*key, at.since_position, at.unix_ns) for key in sorted(wanted) if key not in noted
         ]
+        tx.noted.append(Noted(JUDGED, len(wanted), at.since_position, at.unix_ns))
+        texts = [(r.digest, r.text) for r in self._regimes]
+        texts += [(p.digest, p.text) for r in self._regimes if (p := r.counted_by) is not None]
+        tx.texts += [(digest, text, at.unix_ns) for digest, text in dict.fromkeys(texts) if text]
 
     def trim(self) -> None:
         """After a commit: forget, if too much is kept."""

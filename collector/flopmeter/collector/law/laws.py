@@ -5,6 +5,7 @@ is read before anything is used, and every fault of every file is told at once.
 """
 
 import difflib
+import hashlib
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -36,6 +37,11 @@ class LawFile:
 
     name: str
     raw: bytes
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, hex."""
+        return hashlib.sha256(self.raw).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

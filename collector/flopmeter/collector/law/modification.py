@@ -156,6 +156,7 @@ def _data(
         "conditions": list(regime.conditions),
         "open_questions": list(regime.open_questions),
         "note": NOT_RISK,
+        **({"replaces": regime.replaces} if regime.replaces else {}),
         "regime_version": regime.version,
         "regime_digest": regime.digest,
         "w_table": current().id,
