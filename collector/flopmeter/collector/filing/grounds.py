@@ -14,7 +14,7 @@ from flopmeter.collector.law.regimes import Regime
 from .blocks import Document, given, section, table, to_fill, unknown
 from .compute import figure_fields, margin_fields, unit_of
 from .material import Material
-from .rounding import decimal_text, two_figures
+from .rounding import decimal_text
 
 METHOD = (
     (
@@ -356,8 +356,3 @@ def line_of(regime: Regime) -> str:
         return "no number in the text"
     word = "at or above" if regime.comparison == ">=" else "more than"
     return f"{word} {threshold_text(regime.threshold_flop)} {unit_of(regime)}"
-
-
-def rounded(flop: str) -> str:
-    """A point of a report, to two significant figures."""
-    return two_figures(int(flop)).text

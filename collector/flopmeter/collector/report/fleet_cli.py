@@ -75,6 +75,27 @@ def inventory(
         click.echo(inventory_view(document, paint()))
 
 
+@fleet.command()
+@store_option
+@regimes_option
+@json_option
+def tenants(store: Path, regimes_dir: Path | None, as_json: bool) -> None:
+    """What each customer's runs did: by declared owner, else Slurm account, else namespace."""
+    from flopmeter.collector.law.laws import read_laws
+    from flopmeter.collector.law.regimes import TENANT
+
+    from . import queries
+    from .tenants_view import tenants_of, tenants_view
+
+    lines = [r for r in read_laws(regimes_dir).regimes if r.scope == TENANT]
+    with queries.reading(store) as reader:
+        document = tenants_of(reader, queries.asked(time.time_ns()), lines)
+    if as_json:
+        emit_json(document)
+    else:
+        click.echo(tenants_view(document, paint()))
+
+
 def expected_of(path: Path | None) -> "tuple[ExpectedNode, ...]":
     """The operator's list of nodes, if there is one."""
     if path is None:
