@@ -32,6 +32,7 @@ from .duties import check_duties
 from .event_check import EventCheck, JudgedRow, StoredEvent, check_flags
 from .forecast_check import ForecastCheck
 from .method_check import MethodCheck
+from .noted_check import JudgedSpan, check_applied, check_judged, check_rules
 from .progress_check import ProgressCheck, check_claims
 from .rederive import (
     RECORD_COLUMNS,
@@ -43,6 +44,7 @@ from .rederive import (
     models_by_no,
 )
 from .retention_check import check_retention
+from .schema_check import check_schema
 from .standings import Applied, Standings
 from .stored import stored_books
 from .unattributed_check import UnattributedCheck, nodes_of
@@ -155,6 +157,7 @@ def _check(
         ProgressCheck(events.events, noted, models, current(), standings),
         forecasts,
     )
+    _noted(reader, noted, events.events)
     forks = _conflicts(reader, by_no)
 
     whole = reader.rows("SELECT count(*) FROM records").fetchone()[0]
@@ -208,6 +211,7 @@ def _check(
         for entity, one, two in sorted(books.claims.pairs)
     }
     events.finish(books.position, books.received_unix_ns, stored.loss_keys, fork_keys)
+    check_applied(noted, db("SELECT entry_no, from_position, from_unix_ns FROM applied"))
     methods.finish(books.position)
     for check in checks:
         check.finish(books)
@@ -218,6 +222,7 @@ def _check(
         "SELECT event_no, sink FROM outbox WHERE event_no NOT IN (SELECT event_no FROM events)"
     ):
         raise Difference("outbox", f"event_no {event_no}, sink {sink}", "event_no", "an event", event_no)
+    check_schema(reader)  # last: of what somebody got at, the rows say more than the trigger that they dropped
     if events.not_judged:
         notes.append(
             f"runs are not judged by {', '.join(events.not_judged)} (or not by this text of it, or not with this W "
@@ -377,6 +382,13 @@ def _workloads(reader: Reader, books: Rederivation) -> None:
             raise Difference("workloads", f"workload_no {number}", "row", "none: no record names it", "a row")
         derived = (span.run, span.rule, span.first_unix_ns, span.last_unix_ns, span.begun_unix_ns)
         compare("workloads", f"workload_no {number}", zip(columns, derived, got, strict=True))
+
+
+def _noted(reader: Reader, noted: list[Noted], events: Iterable[StoredEvent]) -> None:
+    db = reader.rows
+    check_rules(noted, db("SELECT from_position, from_unix_ns, digest FROM identity_rules"))
+    spans = db("SELECT regime, digest, from_position, from_unix_ns, until_position FROM judged")
+    check_judged(noted, [JudgedSpan(*row) for row in spans], events)
 
 
 def _formerly(reader: Reader, books: Rederivation) -> None:
