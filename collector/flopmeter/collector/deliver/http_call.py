@@ -113,7 +113,10 @@ def post(
             if context is not None:
                 connection = context.wrap_socket(connection, server_hostname=address.host)
                 stack.callback(connection.close)
-            return _exchange(address, connection, body, headers, timeout_s)
+            reply = _exchange(address, connection, body, headers, timeout_s)
+            if deadline.passed:  # http.client takes a header that was cut off for a whole one
+                raise TimeoutError
+            return reply
         except ssl.SSLCertVerificationError as e:
             return failed(f"{where}: its certificate is not trusted: {e.verify_message}")
         except (OSError, http.client.HTTPException, ValueError) as e:

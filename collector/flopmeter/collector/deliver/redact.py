@@ -55,6 +55,11 @@ PLAIN = frozenset(
         "w_table",
         "what",
         "when_met",
+        "from_seq",
+        "last_seq",
+        "seq",
+        "since",
+        "to_seq",
         "window_end",
         "received",
     ]
@@ -92,16 +97,11 @@ FIELDS = {
             "booked_node",
             "cluster",
             "entity",
-            "from_seq",
-            "last_seq",
             "node",
             "nodes",
             "refused_hash",
-            "seq",
-            "since",
             "site",
             "stored_hash",
-            "to_seq",
         ]
     ),
 }
@@ -137,9 +137,16 @@ def redact(document: dict[str, Any], redaction: Redaction) -> dict[str, Any]:
     withheld: dict[str, str] = {}
     values: list[str] = []
 
-    def withhold(field: str, value: Any, reason: str, *, whole: bool = False) -> None:
+    def withhold(field: str, value: Any, reason: str) -> None:
         withheld.setdefault(field, reason)
-        values.extend(_words(value, named=whole or not isinstance(value, dict | list), whole=whole))
+        if reason == FIGURES:
+            values.extend(
+                text for text, number, _ in _words(value) if number and len(text) >= _ANYWHERE_CHARS
+            )
+        elif reason in (IDENTITIES, NODE):
+            values.extend(text for text, _, named in _words(value) if named)
+        else:
+            values.extend(text for text, _, _ in _words(value))
 
     if "subject" in found and {IDENTITIES, NODE} & set(redaction.groups):
         withhold("/subject", found.pop("subject"), "a name")
@@ -150,7 +157,7 @@ def redact(document: dict[str, Any], redaction: Redaction) -> dict[str, Any]:
     for path in redaction.paths:
         value = _cut(found, path)
         if value is not _DROP:
-            withhold(path, value, "this field", whole=True)
+            withhold(path, value, "this field")
 
     data.pop("message", None)
     for key in list(data):
@@ -212,22 +219,18 @@ def _cut(document: dict[str, Any], path: str) -> Any:
     return _DROP
 
 
-def _words(value: Any, *, named: bool, whole: bool) -> Iterator[str]:
-    """What to look for elsewhere, of a withheld value: `whole`, every text and number in it; else names and figures."""
+def _words(value: Any, *, named: bool = True) -> Iterator[tuple[str, bool, bool]]:
+    """Every text and number in a value as text; whether it is a number; whether it stands where names stand."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            yield from _words(inner, named=whole or key in _NAMES, whole=whole)
+            yield from _words(inner, named=key in _NAMES)
     elif isinstance(value, list):
         for inner in value:
-            yield from _words(inner, named=named, whole=whole)
-    elif isinstance(value, str | int | float) and not isinstance(value, bool):
-        text = str(value).strip()
-        if text and (
-            named
-            if isinstance(value, str) and not text.isdecimal()
-            else whole or len(text) >= _ANYWHERE_CHARS
-        ):
-            yield text
+            yield from _words(inner, named=named)
+    elif (
+        isinstance(value, str | int | float) and not isinstance(value, bool) and (text := str(value).strip())
+    ):
+        yield text, not isinstance(value, str) or text.isdecimal(), named
 
 
 def _scrubbed(value: Any, values: Iterable[str]) -> tuple[Any, bool]:
