@@ -9,6 +9,7 @@ from builders import UNIX_NS, Chain
 from flopmeter.collector.books import GroupKey, Sums
 from flopmeter.collector.estimate.declared import Declared
 from flopmeter.collector.estimate.margin import MARGIN_PERCENT
+from flopmeter.collector.forecast.settings import DEFAULT, Outlook
 from flopmeter.collector.ingest.admission import Admission
 from flopmeter.collector.ingest.decide import Outcome, Refused
 from flopmeter.collector.ingest.group import Agent
@@ -36,6 +37,7 @@ class Desk:
         rules: RuleList | None = None,
         unattributed_minutes: int = UNATTRIBUTED_MINUTES,
         progress_margin_percent: int = MARGIN_PERCENT,
+        outlook: Outlook = DEFAULT,
         connect: Callable[..., Any] | None = None,
     ) -> None:
         self.now = UNIX_NS + DAY_NS
@@ -48,6 +50,7 @@ class Desk:
             rules=rules,
             unattributed_minutes=unattributed_minutes,
             progress_margin_percent=progress_margin_percent,
+            outlook=outlook,
             unix_ns=lambda: self.now,
         )
         self.intake = Intake(self.store.catalogue, admission or Admission(admit_new=True), rules)

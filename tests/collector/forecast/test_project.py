@@ -81,7 +81,7 @@ def test_the_worked_example_of_the_docs():
     then = projected(h.total, r, 100 * HOUR_NS)
     assert (then.lower, then.point) == (5_500, 5_875)
     days = [(at - NOW) / HOUR_NS for at in crossing(h.total, r, goal, NOW)]
-    assert [math.ceil(d) for d in days] == [79, 115, 201]
+    assert [math.ceil(d) for d in days] == [80, 115, 201]
 
 
 def test_a_steady_run_is_forecast_at_its_rate_and_three_quarters_of_it_are_believed():
@@ -115,9 +115,13 @@ def test_too_young_is_no_forecast():
 
 
 def test_blocks_grow_with_the_run_to_three_days():
-    assert [block_hours(h) for h in (0, 3, 4, 12, 23, 24, 35, 71, 72, 10_000)] == [
-        (1, 0), (1, 3), (1, 4), (1, 12), (1, 12), (2, 12), (2, 12), (5, 12), (6, 12), (6, 12),
+    assert [block_hours(h) for h in (0, 3, 4, 12, 13, 24, 25, 71, 72, 10_000)] == [
+        (1, 0), (1, 3), (1, 4), (1, 12), (2, 6), (2, 12), (3, 8), (6, 11), (6, 12), (6, 12),
     ]  # fmt: skip
+    for hours in range(MIN_BLOCKS, 73):  # and hold nearly all of a young run
+        length, n = block_hours(hours)
+        assert n >= MIN_BLOCKS
+        assert hours - length < length * n <= hours
 
 
 def test_a_stall_slows_the_forecast_and_takes_the_lower_edge_to_nothing():

@@ -85,7 +85,7 @@ def target(line: Fraction | int, comparison: str) -> int:
 
 def block_hours(whole_hours: int) -> tuple[int, int]:
     """(hours of a block, number of blocks) for a run that has been going for that many whole hours."""
-    hours = min(MAX_BLOCK_HOURS, max(1, whole_hours // MAX_BLOCKS))
+    hours = min(MAX_BLOCK_HOURS, max(1, -(-whole_hours // MAX_BLOCKS)))
     return hours, max(0, min(MAX_BLOCKS, whole_hours // hours))
 
 
