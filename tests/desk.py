@@ -7,6 +7,7 @@ from typing import Any, Self
 from builders import UNIX_NS, Chain
 
 from flopmeter.collector.books import GroupKey, Sums
+from flopmeter.collector.duty.deadlines import DEFAULT_LEADS_NS
 from flopmeter.collector.estimate.declared import Declared
 from flopmeter.collector.estimate.margin import MARGIN_PERCENT
 from flopmeter.collector.forecast.settings import DEFAULT, Outlook
@@ -38,6 +39,7 @@ class Desk:
         unattributed_minutes: int = UNATTRIBUTED_MINUTES,
         progress_margin_percent: int = MARGIN_PERCENT,
         outlook: Outlook = DEFAULT,
+        deadline_leads_ns: tuple[int, ...] = DEFAULT_LEADS_NS,
         connect: Callable[..., Any] | None = None,
     ) -> None:
         self.now = UNIX_NS + DAY_NS
@@ -50,6 +52,7 @@ class Desk:
             rules=rules,
             unattributed_minutes=unattributed_minutes,
             progress_margin_percent=progress_margin_percent,
+            deadline_leads_ns=deadline_leads_ns,
             outlook=outlook,
             unix_ns=lambda: self.now,
         )
