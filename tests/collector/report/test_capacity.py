@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from flopmeter.collector.law.laws import read_laws
 from flopmeter.collector.law.rules import Verdict, in_force
-from flopmeter.collector.report.capacity import Unseen, capacities, capacity_document
-from flopmeter.collector.report.machines import Machine
+from flopmeter.collector.report.capacity import Unseen, capacity_document
+from flopmeter.collector.report.capacity import capacities as capacities_of
+from flopmeter.collector.report.machines import Machine, counted
 from flopmeter.collector.report.peak import PRECISIONS, best_op_s, peaks_op_s
 from flopmeter.collector.report.sites import UNKNOWN, Place
 from flopmeter.contract.w_table import current
@@ -39,6 +40,10 @@ def line(op_s=10**20, *, network=100, precision="any", one=True, comparison=">="
 
 def gpus(n, place=WEST, model=H100, begin=0):
     return [Machine(f"{place.site}-{begin + i}", model, f"n{i // 8}", "c", place) for i in range(n)]
+
+
+def capacities(law, found, unseen, table):
+    return capacities_of(law, counted(found), unseen, table)
 
 
 def at(found, site):

@@ -15,8 +15,8 @@ from flopmeter.collector.law.rules import Verdict, capacity_verdict, in_force
 from flopmeter.contract.flop import Figure
 from flopmeter.contract.w_table import WTable
 
-from .machines import Machine
 from .peak import best_op_s, peaks_op_s
+from .sites import Place
 
 #: Where a line is not of one datacenter: all sites together.
 FLEET = "fleet"
@@ -44,67 +44,73 @@ class Unseen:
 
 
 def capacities(
-    regime: Regime, found: Iterable[Machine], unseen: Iterable[Unseen], table: WTable
+    regime: Regime, counts: Mapping[tuple[Place, str], int], unseen: Iterable[Unseen], table: WTable
 ) -> list[Capacity]:
-    """Every site by name, then the fleet where the line is not of one datacenter. `regime` has a capacity."""
+    """Every site by name, then the fleet where the line is not of one datacenter. `regime` has a capacity.
+
+    `counts`: GPUs by where they stand and by model.
+    """
     line = regime.capacity
     assert line is not None
-    found, unseen = list(found), list(unseen)
-    worth = _worth(line.precision, found, table)
-    sites = sorted({m.place.site for m in found} | {u.site for u in unseen})
-    result = []
-    for site in sites:
-        sure, most, n = 0, 0, 0
-        strange: set[str] = set()
-        for m in found:
-            here = m.place.site == site
-            if not here and m.place.site != SITE_UNKNOWN:
-                continue  # known to stand elsewhere
-            speed = m.place.network_gbit_per_s
-            if speed is not None and speed <= line.network_gbit_s:
-                continue  # known to be slower
-            op_s = worth[m.model]
-            if op_s is None:
-                strange.add(f"no peak is known of {m.model}")
-                continue
-            most += op_s
-            if here and site != SITE_UNKNOWN and speed is not None:
-                sure, n = sure + op_s, n + 1
-        strange |= {_unseen(u) for u in unseen if u.site in (site, SITE_UNKNOWN)}
-        result.append(_capacity(regime, site, Figure(sure, sure, most), strange, n))
+    fast = {
+        key: n
+        for key, n in counts.items()
+        if n
+        and not (key[0].network_gbit_per_s is not None and key[0].network_gbit_per_s <= line.network_gbit_s)
+    }
+    worth = _worth(line.precision, {model for _, model in fast}, table)
+    unseen = list(unseen)
+    sites = sorted({place.site for (place, _), n in counts.items() if n} | {u.site for u in unseen})
+    result = [_site(regime, site, fast, unseen, worth) for site in sites]
     if not line.one_datacenter:
-        result.append(_whole(regime, result, found, unseen, worth))
+        result.append(_whole(regime, result, fast, unseen, worth))
     return result
+
+
+def _site(
+    regime: Regime,
+    site: str,
+    fast: Mapping[tuple[Place, str], int],
+    unseen: Iterable[Unseen],
+    worth: Mapping[str, int | None],
+) -> Capacity:
+    """`fast`: what stands behind a network that is fast enough, or of which nobody said how fast it is."""
+    sure, most, gpus = 0, 0, 0
+    strange: set[str] = set()
+    for (place, model), n in fast.items():
+        if place.site not in (site, SITE_UNKNOWN):
+            continue  # known to stand elsewhere
+        op_s = worth[model]
+        if op_s is None:
+            strange.add(f"no peak is known of {model}")
+            continue
+        most += n * op_s
+        if place.site == site != SITE_UNKNOWN and place.network_gbit_per_s is not None:
+            sure, gpus = sure + n * op_s, gpus + n
+    strange |= {_unseen(u) for u in unseen if u.site in (site, SITE_UNKNOWN)}
+    return _capacity(regime, site, Figure(sure, sure, most), strange, gpus)
 
 
 def _whole(
     regime: Regime,
     sites: list[Capacity],
-    found: list[Machine],
-    unseen: list[Unseen],
+    fast: Mapping[tuple[Place, str], int],
+    unseen: Iterable[Unseen],
     worth: Mapping[str, int | None],
 ) -> Capacity:
     """All sites as one: whether a network joins them is not known, so that the largest of them is the lower bound."""
-    line = regime.capacity
-    assert line is not None
-    fast = [
-        m
-        for m in found
-        if m.place.network_gbit_per_s is None or m.place.network_gbit_per_s > line.network_gbit_s
-    ]
     largest = max(sites, key=lambda c: c.op_s.lower, default=None)
-    sure = 0 if largest is None else largest.op_s.lower
-    strange = {f"no peak is known of {m.model}" for m in fast if worth[m.model] is None}
+    sure, gpus = (0, 0) if largest is None else (largest.op_s.lower, largest.gpus)
+    strange = {f"no peak is known of {model}" for _, model in fast if worth[model] is None}
     strange |= {_unseen(u) for u in unseen}
-    most = sum(worth[m.model] or 0 for m in fast)
-    gpus = 0 if largest is None else largest.gpus
+    most = sum(n * (worth[model] or 0) for (_, model), n in fast.items())
     return _capacity(regime, FLEET, Figure(sure, sure, most), strange, gpus, whole_fleet=True)
 
 
-def _worth(precision: str, found: Iterable[Machine], table: WTable) -> dict[str, int | None]:
+def _worth(precision: str, models: Iterable[str], table: WTable) -> dict[str, int | None]:
     """Operations a second of one GPU of each model; None: not known. A precision that a model lacks is none of it."""
     worth: dict[str, int | None] = {}
-    for model in {m.model for m in found}:
+    for model in models:
         peaks = peaks_op_s(model, table)
         if not peaks:
             worth[model] = None

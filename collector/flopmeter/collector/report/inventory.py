@@ -17,7 +17,7 @@ from .capacity import SITE_UNKNOWN, Unseen, capacities, capacity_document
 from .coverage import Missing, NotReporting
 from .export_control import card_json, rules_json
 from .fleet import AgentState
-from .machines import Machine, Told, machines
+from .machines import Machine, Told, counted, machines
 from .peak import INTEGER, PRECISIONS, best_op_s, peaks_op_s, sku_of
 from .sites import NO_SITES, Sites
 
@@ -48,7 +48,9 @@ def inventory_document(
     return {
         "clusters": [_cluster(name, found, told, table) for name in clusters],
         "sites": [_site(name, found, unseen, table) for name in sorted({m.place.site for m in found})],
-        "capacity": [capacity_document(r, capacities(r, found, unseen, table), now_unix_ns) for r in regimes],
+        "capacity": [
+            capacity_document(r, capacities(r, counted(found), unseen, table), now_unix_ns) for r in regimes
+        ],
         "export_control_rules": rules_json(),
         "sites_file": sites.digest or None,
         "not_reporting": [m.document() for m in missing],

@@ -37,12 +37,27 @@ def machines(told: Iterable[Told], sites: Sites) -> list[Machine]:
     for t in sorted(told, key=lambda t: (t.window_end_unix_ns, t.inventory.node)):
         inventory = t.inventory
         place = sites.place(inventory.cluster, inventory.node)
-        by_uuid = {d.entity: d for d in inventory.devices}
-        for device in inventory.devices:
-            whole = by_uuid.get(device.parent, device) if device.parent else device
-            entity = device.parent or device.entity
-            found[entity] = Machine(entity, model_of(whole), inventory.node, inventory.cluster, place)
+        for entity, model in gpus_of(inventory).items():
+            found[entity] = Machine(entity, model, inventory.node, inventory.cluster, place)
     return [found[entity] for entity in sorted(found)]
+
+
+def gpus_of(inventory: Inventory) -> dict[str, str]:
+    """UUID -> model of each whole GPU."""
+    by_uuid = {d.entity: d for d in inventory.devices}
+    found = {}
+    for device in inventory.devices:
+        whole = by_uuid.get(device.parent, device) if device.parent else device
+        found[device.parent or device.entity] = model_of(whole)
+    return found
+
+
+def counted(found: Iterable[Machine]) -> dict[tuple[Place, str], int]:
+    """How many GPUs stand where, by model."""
+    counts: dict[tuple[Place, str], int] = {}
+    for m in found:
+        counts[m.place, m.model] = counts.get((m.place, m.model), 0) + 1
+    return counts
 
 
 def model_of(device: Device) -> str:
