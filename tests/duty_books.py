@@ -1,7 +1,8 @@
 """Stores with deadlines in them, for tests: regimes that are met at once, and a collector whose clock is moved by hand."""
 
+import json
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from desk import DAY_NS, Desk
 
 from flopmeter.collector.check.fsck import Result, check_store
 from flopmeter.collector.law.deadline_rules import DeadlineRule
-from flopmeter.collector.law.regimes import Regime, shipped
+from flopmeter.collector.law.regimes import Regime, parse, shipped
 
 HOUR_NS = 3_600_000_000_000
 START = UNIX_NS + DAY_NS  # a Desk's clock when it opens
@@ -37,16 +38,28 @@ def quarters(name: str = "quarterly") -> DeadlineRule:
     return rule(name, "calendar", after_days=None, calendar=((1, 15), (4, 15), (7, 15), (10, 15)))
 
 
-def regime(*rules: DeadlineRule, flop: int = 10**14, **changed: Any) -> Regime:
-    """In force since long, and met by the first busy minute."""
-    whole = {
-        "threshold_flop": flop,
-        "status": "in-force",
-        "effective": date(2020, 1, 1),
-        "ends": None,
-        "deadlines": rules or (rule(),),
-    }
-    return replace(shipped()[0], **(whole | changed))
+def regime(
+    *rules: DeadlineRule,
+    flop: int = 10**14,
+    ends: date | None = None,
+    act: str = "documentation",
+    bare: bool = False,
+) -> Regime:
+    """A file of its own: in force since long, met by the first busy minute. `bare`: it sets no deadline."""
+    head, _, _ = shipped()[0].text.partition("[[")
+    lines = [
+        line for line in head.splitlines() if not line.startswith(("threshold_flop", "act ", "effective"))
+    ]
+    lines += [f'threshold_flop = "{flop}"', f'act = "{act}"', "effective = 2020-01-01"]
+    lines += [] if ends is None else [f"ends = {ends}"]
+    for r in () if bare else rules or (rule(),):
+        days = [f"{month:02}-{day:02}" for month, day in r.calendar]
+        said = {name: value for name, value in asdict(r).items() if value is not None} | {"calendar": days}
+        lines += [
+            "[[deadlines]]",
+            *(f"{name} = {json.dumps(value)}" for name, value in said.items() if value),
+        ]
+    return parse("a test", "\n".join(lines).encode())
 
 
 def opened(path: Path, *regimes: Regime, now: int = START, **settings: Any) -> Desk:
