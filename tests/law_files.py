@@ -1,6 +1,11 @@
 """Law files of a site, for tests: a regime, one for modifiers, a counting profile."""
 
+import json
+import re
+from datetime import date
 from pathlib import Path
+
+from flopmeter.collector.law.regimes import Regime, parse
 
 REGIME = """\
 schema = "flopmeter-regime/1"
@@ -35,3 +40,18 @@ MODIFIER = REGIME.replace(
 
 _SHIPPED = Path(__file__).parents[1] / "collector/flopmeter/collector/profiles/korea.toml"
 PROFILE = _SHIPPED.read_text().replace('id = "korea"', 'id = "house"')
+
+
+def changed(regime: Regime, **values: int | str | date) -> Regime:
+    """The regime by a file in which those keys have other values: its text and digest are of that file.
+
+    dataclasses.replace leaves the text as it was, and fsck would derive by it.
+    """
+    text = regime.text
+    for key, value in values.items():
+        shown = value.isoformat() if isinstance(value, date) else json.dumps(str(value), ensure_ascii=False)
+        text, count = re.subn(
+            rf"^{key} = .*$", lambda _, key=key, shown=shown: f"{key} = {shown}", text, flags=re.MULTILINE
+        )
+        assert count == 1, key
+    return parse(f"{values.get('id', regime.id)}.toml", text.encode())

@@ -3,11 +3,11 @@
 import shutil
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
 
 import pytest
 from builders import WINDOW_NS, Chain, busy
 from desk import Desk
+from law_files import changed
 
 from flopmeter.collector.check.fsck import check_store, result_text
 from flopmeter.collector.ingest.decide import TAKEN
@@ -17,7 +17,7 @@ from flopmeter.collector.registry.entries import Declare
 from flopmeter.collector.registry.say import say
 from flopmeter.contract.usage import Workload, WorkloadKind
 
-LOW = tuple(replace(r, threshold_flop=10**16) for r in shipped())
+LOW = tuple(changed(r, threshold_flop=10**16) for r in shipped())
 JOB = Workload(WorkloadKind.SLURM, job="1", run="a", dtype="bf16")
 
 

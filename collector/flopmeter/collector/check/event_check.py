@@ -37,6 +37,7 @@ from flopmeter.contract.w_table import WTable
 
 from .rederive import AgentBooks, Difference, compare
 from .standings import Standings
+from .texts import Texts
 
 _HOUR_NS = 3_600_000_000_000
 
@@ -98,14 +99,15 @@ class EventCheck:
         models: Mapping[int, Model],
         table: WTable,
         *,
+        texts: Texts,
         judged: Iterable[JudgedRow],
         heads: Mapping[str, AgentBooks],
         standings: Standings,
     ) -> None:
-        """`heads`, by agent id in hex, and `standings` are derived: they move between the calls of `at`."""
+        """`regimes`: as they hold now; `texts` finds those of older events. `heads`, by agent id in hex, and `standings` are derived: they move between the calls of `at`."""
         self._standings = standings
         self._regimes = {r.id: r for r in regimes}
-        self._models, self._table = models, table
+        self._models, self._table, self._texts = models, table, texts
         self.events = tuple(events)
         self._before: dict[int, list[StoredEvent]] = {}
         self._at: dict[int, list[StoredEvent]] = {}
@@ -114,13 +116,14 @@ class EventCheck:
         #: (regime, digest) -> first positions judged by it, under today's W table; and those that still are.
         self._judged_from: dict[tuple[str, str], set[int]] = {}
         self._judged_now: set[tuple[str, str]] = set()
+        self._judged: set[tuple[str, str]] = set()  # by any W table
         for row in judged:
+            self._judged.add((row.regime, row.digest))
             if row.w_table == table.id:
                 self._judged_from.setdefault((row.regime, row.digest), set()).add(row.from_position)
                 if row.until_position is None:
                     self._judged_now.add((row.regime, row.digest))
         self.unknown_regimes: set[str] = set()
-        self.other_profiles: set[str] = set()  # that events were counted by, in another text than today's
         for number, e in enumerate(self.events, 1):
             self._check_row(number, e)
             if e.type in _THRESHOLD_TYPES:
@@ -181,18 +184,21 @@ class EventCheck:
             raise Difference("events", e.name, "time_unix_ns", said, time_text(e.time_unix_ns))
 
     def _regime(self, e: StoredEvent) -> Regime | None:
-        """The regime of an event; None, and noted, if it is not known here, or its profile was another text then."""
+        """The regime of an event as it was; None, and noted, if its text is neither here nor kept.
+
+        Raises Difference if runs were never judged by that text.
+        """
         regime_id = e.key.split(":")[1]
-        regime = self._regimes.get(regime_id)
+        stored = json.loads(e.data)
+        counted_by = stored.get("countable")
+        profile = counted_by.get("profile_digest") if isinstance(counted_by, dict) else None
+        text = f"{stored.get('regime_digest')}" + (f"+{profile}" if profile else "")
+        if (regime_id, text) not in self._judged:
+            known = ", ".join(sorted(t for r, t in self._judged if r == regime_id)) or "none of that regime"
+            raise Difference("events", e.name, "data.regime_digest", f"a text judged by: {known}", text)
+        regime = self._texts.find(regime_id, text)
         if regime is None:
             self.unknown_regimes.add(regime_id)
-            return None
-        profile = regime.counted_by
-        counted_by = json.loads(e.data).get("countable")
-        digest = counted_by.get("profile_digest") if isinstance(counted_by, dict) else None
-        if digest is not None and profile is not None and digest != profile.digest:
-            self.other_profiles.add(str(counted_by.get("profile")))
-            return None
         return regime
 
     @staticmethod

@@ -11,7 +11,6 @@ import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
-from typing import Any
 
 from flopmeter.collector.figures import Model
 from flopmeter.collector.forecast.document import Document, again, forecast_document
@@ -37,6 +36,7 @@ from flopmeter.contract.w_table import WTable
 from .event_check import JudgedRow, StoredEvent
 from .rederive import Difference, Rederivation, compare
 from .standings import Standings
+from .texts import Texts
 
 
 class ForecastCheck:
@@ -49,17 +49,25 @@ class ForecastCheck:
         regimes: Iterable[Regime],
         *,
         judged: Sequence[JudgedRow],
+        applied_unix_ns: Mapping[int, int],
         noted: Iterable[Noted],
         models: Mapping[int, Model],
         table: WTable,
         standings: Standings,
+        texts: Texts,
     ) -> None:
+        """`regimes`: as they hold now; `texts` finds them as they were. `applied_unix_ns`: by entry, when runs were first
+        judged by what had been said up to it.
+        """
         self._regimes = {r.id: r for r in regimes}
-        self._judged = judged
-        self._models, self._table, self._standings = models, table, standings
+        self._judged, self._applied_unix_ns = judged, applied_unix_ns
+        self._models, self._table, self._standings, self._texts = models, table, standings, texts
         self._noted = [n for n in noted if n.name in (CONFIDENCE, HORIZON)]
+        #: Forecasts and events of plans whose figures cannot be derived from the books any more.
+        self.not_priced = 0
         self._rows: dict[int, list[ForecastRow]] = {}
         self._documents: dict[int, Document] = {}
+        self._position: dict[int, int] = {}
         self._last_position = 0
         for number, row in enumerate(rows, 1):
             self._check_row(number, row)
@@ -73,7 +81,6 @@ class ForecastCheck:
                 else:
                     self._rests(e)
         self._none_missing()
-        self.not_priced = 0  # forecasts whose inputs cannot be derived from the books any more
 
     # --- what needs no books ---
 
@@ -98,7 +105,7 @@ class ForecastCheck:
                 ("data.method", row.method, document["method"]),
             ],
         )
-        self._documents[number] = document
+        self._documents[number], self._position[number] = document, row.position
         self._rows.setdefault(row.position, []).append(row)
 
     def _rests(self, e: StoredEvent) -> None:
@@ -108,12 +115,11 @@ class ForecastCheck:
         document = self._documents.get(number)
         if document is None:
             raise Difference("events", e.name, "data.forecast", "a forecast that is kept", said)
-        made = self._made(number, document, When(e.time_unix_ns, e.position))
-        regime = json.loads(e.data).get("regime")
-        if regime is not None and not self._same_text(regime, e):
-            return
-        expected = made.get(e.key)
+        expected = self._made(number, document, When(e.time_unix_ns, e.position)).get(e.key)
         if expected is None:
+            if any(line["regime"] and self._regime(line) is None for line in document["lines"]):
+                self.not_priced += 1  # its text is neither here nor kept
+                return
             raise Difference("events", e.name, "key", f"what forecast {number} raises", e.key)
         compare(
             "events",
@@ -121,19 +127,20 @@ class ForecastCheck:
             [
                 ("type", expected.type, e.type),
                 ("subject", expected.subject, e.subject),
+                ("position", self._position[number], e.position),
                 ("since_position", e.position, e.since_position),
                 ("data", expected.data_json, e.data),
                 ("time_unix_ns", int(document["unix_ns"]), e.time_unix_ns),
             ],
         )
 
-    def _same_text(self, regime_id: str, e: StoredEvent) -> bool:
-        """Whether the regime is here as the event was raised by it: else it is not to be derived."""
-        regime = self._regimes.get(regime_id)
-        return regime is not None and json.loads(e.data).get("regime_digest") == regime.digest
+    def _regime(self, line: Mapping[str, str]) -> Regime | None:
+        """The regime of a line by the text that it was drawn by."""
+        return self._texts.find(line["regime"], line["digest"])
 
     def _made(self, number: int, document: Document, when: When) -> dict[str, NewEvent]:
-        made = forecast_events(number, document, self._regimes, frozenset(), when)
+        regimes = {x["regime"]: r for x in document["lines"] if x["regime"] and (r := self._regime(x))}
+        made = forecast_events(number, document, regimes, frozenset(), when)
         return {event.key: event for event in made}
 
     def _none_missing(self) -> None:
@@ -142,13 +149,8 @@ class ForecastCheck:
             for row in rows:
                 document = self._documents[row.forecast_no]
                 when = When(row.unix_ns, row.position)
-                for key, event in self._made(row.forecast_no, document, when).items():
-                    regime = event.data.get("regime")
-                    same = regime is None or any(
-                        line["regime"] == regime and line["digest"] == text_of(self._regimes[regime])
-                        for line in document["lines"]
-                    )
-                    if key not in self._keys and same:
+                for key in self._made(row.forecast_no, document, when):
+                    if key not in self._keys:
                         raise Difference(
                             "events", f"key {key}", "row", f"an event of forecast {row.forecast_no}", "none"
                         )
@@ -192,9 +194,9 @@ class ForecastCheck:
                 if j.from_position <= at and (j.until_position is None or at <= j.until_position)
             }
             tables = {j.w_table for j in self._judged if j.from_position <= at}
-            here = [r for r in self._regimes.values() if (r.id, text_of(r)) in texts]
+            here = [r for text in sorted(texts) if (r := self._texts.find(*text)) is not None]
             if len(here) == len(texts) and tables <= {self._table.id}:
-                found.append(here)
+                found.append(list(here))
         return found or None
 
     def _outlooks(self, position: int) -> list[Outlook]:
@@ -249,15 +251,17 @@ class ForecastCheck:
 
     def _planned(self, e: StoredEvent) -> None:
         stored = json.loads(e.data)
-        if stored.get("w_table") != self._table.id or not self._same_text(str(stored.get("regime")), e):
+        profile = stored.get("profile_digest")
+        text = f"{stored.get('regime_digest')}" + (f"+{profile}" if profile else "")
+        regime = self._texts.find(str(stored.get("regime")), text)
+        if stored.get("w_table") != self._table.id or regime is None:
+            self.not_priced += 1
             return
         said = stored.get("entries")
         entries = self._entries(
             int(said) if isinstance(said, str) and said.isdecimal() else -1, "events", e.name, e.position
         )
-        made = self._by_plan(
-            e.subject, entries, [self._regimes[stored["regime"]]], When(e.time_unix_ns, e.position)
-        )
+        made = self._by_plan(e.subject, entries, [regime], When(e.time_unix_ns, e.position))
         expected = made.get(e.key)
         if expected is None:
             raise Difference(
@@ -272,6 +276,19 @@ class ForecastCheck:
                 ("data", expected.data_json, e.data),
             ],
         )
+        self._not_late(e, entries, expected, regime)
+
+    def _not_late(self, e: StoredEvent, entries: int, made: NewEvent, regime: Regime) -> None:
+        """By the budget alone it was known when the plan was heard of, if the regime was judged by and in force then."""
+        heard = self._applied_unix_ns.get(entries)
+        if heard is None or e.time_unix_ns == heard or not _alone(made) or not in_force(regime, heard):
+            return
+        since = [
+            j.from_position for j in self._judged if (j.regime, j.digest) == (regime.id, text_of(regime))
+        ]
+        here = [a.from_position for a in self._standings.applied if a.entry_no == entries]
+        if since and here and min(since) <= min(here):
+            raise Difference("events", e.name, "time_unix_ns", heard, e.time_unix_ns)
 
     def _by_plan(self, run: str, entries: int, regimes: Sequence[Regime], when: When) -> dict[str, NewEvent]:
         stands = self._standings.stands(run, entries, regimes)
@@ -295,14 +312,15 @@ class ForecastCheck:
         for run in registry.declared_runs:
             made = self._by_plan(run, entries, owed, When(books.received_unix_ns, books.position))
             for key, event in made.items():
-                others = int(event.data["stands_on"]["lower"])
-                alone = int(event.data["planned"]["lower"]) - others >= _goal(event.data)
-                if alone and key not in self._keys:
+                if _alone(event) and key not in self._keys:
                     raise Difference("events", f"key {key}", "row", event.data["message"], "none")
 
 
-def _goal(data: Mapping[str, Any]) -> int:
-    return target(Fraction(data["line"]["upper"]), data["comparison"])
+def _alone(event: NewEvent) -> bool:
+    """Whether the plan meets the line without what the run stands on, which grows at any time."""
+    data = event.data
+    goal = target(Fraction(data["line"]["upper"]), data["comparison"])
+    return int(data["planned"]["lower"]) - int(data["stands_on"]["lower"]) >= goal
 
 
 def _apart(derived: Document, stored: Document) -> list[tuple[str, object, object]]:

@@ -47,6 +47,7 @@ from .retention_check import check_retention
 from .schema_check import check_schema
 from .standings import Applied, Standings
 from .stored import stored_books
+from .texts import kept_texts
 from .unattributed_check import UnattributedCheck, nodes_of
 
 _SUMS = ", ".join(SUM_FIELDS)
@@ -117,6 +118,8 @@ def _check(
 ) -> None:
     db = reader.rows
     stored = stored_books(reader)
+    texts, judgements = kept_texts(reader, regimes)
+    regimes = tuple(texts.now(judgements))
     books, names, by_no = stored.books, stored.names, stored.books.agents
     counts["agents"] = len(by_no)
     check_retention(reader)
@@ -135,6 +138,7 @@ def _check(
         regimes,
         models,
         current(),
+        texts=texts,
         judged=judged,
         heads={a.agent_id.hex(): a for a in by_no.values()},
         standings=standings,
@@ -147,10 +151,12 @@ def _check(
         events.events,
         regimes,
         judged=judged,
+        applied_unix_ns=dict(reader.rows("SELECT entry_no, from_unix_ns FROM applied")),
         noted=noted,
         models=models,
         table=current(),
         standings=standings,
+        texts=texts,
     )
     checks = (
         UnattributedCheck(events.events, nodes_of(names.workloads), noted, models, current()),
@@ -222,7 +228,9 @@ def _check(
         "SELECT event_no, sink FROM outbox WHERE event_no NOT IN (SELECT event_no FROM events)"
     ):
         raise Difference("outbox", f"event_no {event_no}, sink {sink}", "event_no", "an event", event_no)
-    check_schema(reader)  # last: of what somebody got at, the rows say more than the trigger that they dropped
+    check_schema(
+        reader
+    )  # last: of what somebody got at, the rows say more than the trigger that they dropped
     if events.not_judged:
         notes.append(
             f"runs are not judged by {', '.join(events.not_judged)} (or not by this text of it, or not with this W "
@@ -237,10 +245,6 @@ def _check(
     later = counts["entries"] - max((a.entry_no for a in standings.applied), default=0)
     if later:
         notes.append(f"the last {later} entries were not yet judged by: no collector has committed since")
-    if events.other_profiles:
-        notes.append(
-            f"events counted by another text of {', '.join(sorted(events.other_profiles))} were not derived again"
-        )
     if methods.other_tables:
         notes.append(
             f"events of methods that disagree were priced with {', '.join(sorted(methods.other_tables))} and not "
@@ -248,13 +252,13 @@ def _check(
         )
     if forecasts.not_priced:
         notes.append(
-            f"{forecasts.not_priced} forecasts were made with another W table, or with texts of regimes that are not "
-            "known here: each follows from its inputs, and its inputs were not derived again"
+            f"{forecasts.not_priced} forecasts or plans were priced with another W table, or judged by texts that are "
+            "neither here nor kept: their inputs were not derived again"
         )
     if events.unknown_regimes:
         notes.append(
-            f"events of regimes not known here were not derived: {', '.join(sorted(events.unknown_regimes))}; "
-            "name their directory with --regimes"
+            f"events of {', '.join(sorted(events.unknown_regimes))} were not derived again: the texts that they were "
+            "judged by are neither here nor kept in the store (an older flopmeter kept none; --regimes names others)"
         )
     if duties.unknown_texts:
         notes.append(

@@ -20,7 +20,7 @@ from flopmeter.collector.law.cross_check import check_event
 from flopmeter.collector.law.events import NewEvent, fork_event, loss_event, silent_event, twice_event
 from flopmeter.collector.law.judge import Judge, Moment
 from flopmeter.collector.law.progress_watch import ProgressWatch
-from flopmeter.collector.law.regimes import Regime
+from flopmeter.collector.law.regimes import Regime, in_order
 from flopmeter.collector.law.unattributed_watch import UNATTRIBUTED_MINUTES, UnattributedWatch
 from flopmeter.collector.law.whose import Whose
 from flopmeter.collector.law.witness import ENTRIES, RULES, rules_number
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from flopmeter.collector.estimate.declared import Declared
     from flopmeter.collector.law.laws import Laws
     from flopmeter.collector.law.second_method import SecondMethod
+    from flopmeter.collector.report.capacity_watch import CapacityWatch
+    from flopmeter.collector.report.sites import Sites
 
 #: Sums kept in memory; past this they are read from the store again.
 MAX_CACHED_SUMS = 200_000
@@ -73,6 +75,7 @@ class Writer:
         progress_margin_percent: int = MARGIN_PERCENT,
         deadline_leads_ns: Sequence[int] = DEFAULT_LEADS_NS,
         outlook: Outlook = DEFAULT,
+        sites: "Sites | None" = None,
         laws: "Callable[[], Laws] | None" = None,
         unix_ns: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -86,7 +89,7 @@ class Writer:
         self._whose = Whose(books)
         self._regimes = tuple(regimes)
         self._laws_now, self._laws = laws, None if laws is None else laws()
-        self._outlook, self._leads_ns = outlook, deadline_leads_ns
+        self._outlook, self._leads_ns, self._sites = outlook, deadline_leads_ns, sites
         self._by_law()
         self._methods = _second_method(books, estimates, self._whose) if estimates else None
         self._unowned = UnattributedWatch(books, self._whose, unattributed_minutes, current())
@@ -99,12 +102,13 @@ class Writer:
         """What judges, made for the regimes that hold. To be reset before it is used."""
         if self._laws is not None:
             self._regimes = self._laws.binding
-        regimes, books = self._regimes, self._books
+        regimes, books = in_order(self._regimes), self._books
         self._judge = Judge(books, self._whose, regimes, current())
         self._forecasts = ForecastWatch(
             books, self._whose, self._judge, regimes, self._outlook, table=current()
         )
         self._duty = DutyWatch(books, regimes, self._leads_ns)
+        self._capacity = _capacity(books, regimes, self._sites)
 
     def _look_at_laws(self) -> None:
         """Other law files hold since the last commit: judge by those, as after a start."""
@@ -128,6 +132,8 @@ class Writer:
         self._progress.reset()
         self._forecasts.reset()
         self._duty.reset()
+        if self._capacity is not None:
+            self._capacity.reset()
         if self._methods is not None:
             self._methods.reset()
 
@@ -172,6 +178,8 @@ class Writer:
         events += self._flags(group, now, first_position)
         events += self._silences(group, now, first_position - 1)
         events += self._forecasts.judge(delta, said, at, tx)
+        if self._capacity is not None:
+            events += self._capacity.judge(group, at, tx)
         events += self._duty.judge(events, self._event_no, at, tx)
         self._write_events(events, tx)
 
@@ -344,6 +352,17 @@ def _second_method(books: Books, estimates: "Sequence[Declared]", whose: Whose) 
     from flopmeter.collector.law.second_method import SecondMethod
 
     return SecondMethod(books, estimates, current(), whose)
+
+
+def _capacity(books: Books, regimes: Iterable[Regime], sites: "Sites | None") -> "CapacityWatch | None":
+    """None where no law that binds draws a line of capacity: none of the shipped ones does."""
+    lines = [r for r in regimes if r.capacity is not None and r.may_bind]
+    if not lines:
+        return None
+    from flopmeter.collector.report.capacity_watch import CapacityWatch
+    from flopmeter.collector.report.sites import NO_SITES
+
+    return CapacityWatch(books, lines, sites or NO_SITES, current())
 
 
 def _names(group: Group, tx: Transaction) -> None:
