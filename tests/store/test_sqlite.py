@@ -12,6 +12,7 @@ from datetime import datetime
 import pytest
 from builders import UNIX_NS, Chain
 from desk import Desk
+from old_stores import first_schema
 
 from flopmeter.collector.books import HOUR_NS, GroupKey, HourKey, Slot
 from flopmeter.collector.check.fsck import check_store
@@ -107,7 +108,7 @@ def test_a_newer_schema_is_refused_with_a_hint(path):
     with pytest.raises(StoreError, match="a newer flopmeter has written it") as e:
         open_for_reading(path)
     assert "use the flopmeter that wrote it" in e.value.hint
-    older(path)
+    first_schema(path)
     with pytest.raises(StoreError, match="an older flopmeter has written it") as e:
         open_for_reading(path)
     assert "serve" in e.value.hint
@@ -200,24 +201,6 @@ def test_a_store_made_anew_is_the_one_that_migrations_make(path, tmp_path, monke
     assert applied(path) == [("flopmeter", name) for name, _ in LATER]
 
 
-def older(path):
-    """Take a store back to what the first schema was, with all its records."""
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as first:
-        first.executescript(MIGRATIONS[0][1])
-        was = dict(first.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        for name in tables(path) - was.keys() - {"_sqlite_migrations"}:
-            connection.execute(f"DROP TABLE {name}")
-        connection.execute("ALTER TABLE workloads RENAME TO later")
-        connection.execute(was["workloads"])
-        columns = ", ".join(row[1] for row in connection.execute("PRAGMA table_info(workloads)").fetchall())
-        connection.execute(f"INSERT INTO workloads SELECT {columns} FROM later")
-        connection.execute("DROP TABLE later")
-        connection.execute("CREATE INDEX workloads_by_run ON workloads (run)")
-        connection.execute("DELETE FROM _sqlite_migrations WHERE name != '0001-books'")
-        connection.execute("PRAGMA user_version = 1")
-
-
 def test_a_store_of_the_first_schema_goes_on_and_what_was_booked_stays_booked(path):
     """Records from before claims were kept: two agents on one node may be in the totals, and stay there."""
     one, two = Chain("n", key_seed="one"), Chain("n", key_seed="two")
@@ -227,7 +210,7 @@ def test_a_store_of_the_first_schema_goes_on_and_what_was_booked_stays_booked(pa
             assert desk.offer(desk.agent(chain), chain.next()) is TAKEN
         desk.commit()
         before = desk.totals()
-    older(path)
+    first_schema(path)
     with Desk(path) as desk:
         assert desk.totals() == before
         assert check_store(path, ()).difference is None
@@ -245,7 +228,7 @@ def test_a_new_store_is_made_without_sqlite_utils_and_an_older_one_migrated_with
         "SqliteStore(Path(sys.argv[1])).close(); print('sqlite_utils' in sys.modules)"
     )
     said = [subprocess.check_output([sys.executable, "-c", code, path], text=True) for _ in range(2)]
-    older(path)
+    first_schema(path)
     said.append(subprocess.check_output([sys.executable, "-c", code, path], text=True))
     assert said == ["False\n", "False\n", "True\n"]
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from flopmeter.collector.figures import Model, Tally
 from flopmeter.collector.ingest.decide import usage_rows
 from flopmeter.collector.law.events import EVIDENCE_FORK, THRESHOLD_CROSSED, threshold_text
+from flopmeter.collector.report.curve import points_by_hour
 from flopmeter.collector.report.fleet import AgentState
 from flopmeter.collector.report.queries import Asked, Reader, asked, reading
 from flopmeter.contract.evidence_class import EvidenceClass
@@ -19,7 +20,7 @@ from .view import EventLine, NodeCell, Picture, RunLine, Severity, Tick
 SPARK_DAYS = 30
 EVENTS_SHOWN = 6
 _SECOND_NS = 1_000_000_000
-_DAY_S = 86_400
+_HOUR_S, _DAY_S = 3_600, 86_400
 _CRITICAL = frozenset({THRESHOLD_CROSSED, EVIDENCE_FORK})
 IDLE, UNATTRIBUTED = -1, -2
 
@@ -100,11 +101,10 @@ def _daily(hourly: Sequence[dict[str, Any]], now_unix_ns: int) -> tuple[int, ...
     """FLOP per day of the last days, in units that fit any arithmetic: points are exact integers."""
     today = now_unix_ns // _SECOND_NS // _DAY_S
     days = [0] * SPARK_DAYS
-    for hour in hourly:
-        at = datetime.fromisoformat(hour["hour"]).astimezone(UTC)
-        ago = today - int(at.timestamp()) // _DAY_S
+    for hour, point in points_by_hour(hourly).items():
+        ago = today - hour * _HOUR_S // _DAY_S
         if 0 <= ago < SPARK_DAYS:
-            days[SPARK_DAYS - 1 - ago] += int(hour["flop"]["point"])
+            days[SPARK_DAYS - 1 - ago] += point
     return tuple(days)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from flopmeter.collector.books import SUM_FIELDS, add_rows
 from flopmeter.collector.encode import decode_batch, decode_inventory
 from flopmeter.collector.ingest import encode
-from flopmeter.collector.ingest.decide import usage_rows
+from flopmeter.collector.ingest.decide import told_ns, usage_rows
 from flopmeter.collector.ingest.encode import BatchView, Implausible, device_bounds
 from flopmeter.contract.errors import ContractError
 from flopmeter.contract.evidence_class import EvidenceClass
@@ -235,6 +235,24 @@ def test_longer_than_any_outage_is_refused():
 def test_a_row_may_bridge_an_outage_longer_than_its_window():
     long = busy(0, duration_ns=3 * 86_400 * 10**9)
     assert groups(batch(DIGEST, [long]))[(0, 7, 1, 1023, 0, 0)][0] == 3 * 86_400 * 10**9
+
+
+row_lengths = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1), st.integers(1, 10**15)), max_size=12)
+
+
+@given(row_lengths, st.integers(0, 10**14))
+def test_the_most_time_of_an_entity_is_the_same_fast_and_slow(lengths, window_ns):
+    """Rows of one entity stand one behind another, as an interval that several jobs shared is cut among them."""
+    rows = [
+        dataclasses.replace(gap(e, w, duration_ns=ns), measured=Measured.APPORTIONED) for e, w, ns in lengths
+    ]
+    boot = (10**15, 10**15 + window_ns)
+    raw = batch(DIGEST, rows, [TRAINING, Workload(WorkloadKind.IDLE)], boot_ns=boot).SerializeToString()
+    view = BatchView(raw)
+    view.groups(DEVICES)
+    assert view.told_ns == told_ns(decode_batch(raw))
+    assert view.told_ns == max(window_ns, *(sum(ns for e, _, ns in lengths if e == n) for n in (0, 1)))
+    assert view.entities == {e for e, _, _ in lengths}
 
 
 def test_unknown_sm_count_means_no_cycles():

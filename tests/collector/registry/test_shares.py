@@ -68,6 +68,77 @@ _rows = st.lists(
 )
 
 
+def test_a_bridge_is_what_was_said_of_all_its_hours_or_nobodys() -> None:
+    later = Tag("r1", Purpose.EVALUATION, 4, 9, None, ("f",))
+    rollouts = Tag("r1", Purpose.RL_ROLLOUTS, 4, 9, None, ("f",))
+    hour, day = Slot(3), Slot(3, 23)
+    assert told(Registry.of(entries(EVALUATION)), "r1", JOB, hour) == Told(Purpose.EVALUATION, None, (1,))
+    # One that sticks out on either side counts, and who spoke of a part of it is named.
+    for slot in (Slot(3, 2), Slot(4, 1), Slot(5, 3), day):
+        assert told(Registry.of(entries(EVALUATION)), "r1", JOB, slot) == Told(None, None, (), (1,))
+    assert told(Registry.of(entries(EVALUATION)), "r1", JOB, Slot(3, 1)).purpose is Purpose.EVALUATION
+    # Two tags that say the same of its parts take it whole, two that do not take nothing of it.
+    assert told(Registry.of(entries(EVALUATION, later)), "r1", JOB, Slot(8, 6)) == Told(
+        Purpose.EVALUATION, None, (1, 2)
+    )
+    assert told(Registry.of(entries(EVALUATION, rollouts)), "r1", JOB, Slot(8, 6)) == Told(
+        None, None, (), (1, 2)
+    )
+    # A tag that says of an hour that it counts is not lost in a wider word that leaves it out.
+    wide = Declare("r1", purpose=Purpose.EVALUATION)
+    within = Tag("r1", Purpose.PRETRAINING, 2, 3)
+    assert told(Registry.of(entries(wide, within)), "r1", JOB, Slot(9, 8)) == Told(None, None, (), (1, 2))
+    # A tag of the job needs no hours.
+    whole = Tag("r1", Purpose.EVALUATION, None, None, JOB, ("e",))
+    assert told(Registry.of(entries(whole, within)), "r1", JOB, day) == Told(Purpose.EVALUATION, None, (1,))
+    again = Tag("r1", Purpose.RECOMPUTATION, 2, 4, None, ("e",), Fraction(1, 4))
+    assert told(Registry.of(entries(wide, again)), "r1", JOB, Slot(4, 1)) == Told(
+        Purpose.EVALUATION, None, (1,), (2,)
+    )
+
+
+@given(histories(), st.sampled_from(RUNS), _rows)
+def test_no_word_holds_for_an_hour_of_which_it_was_not_said(
+    made: list[Entry], run: str, rows: list[Row]
+) -> None:
+    """Hour by hour, the long way: what takes compute out of a total was said of all the time that it takes."""
+    registry = Registry.of(made)
+    for r in rows:
+        found = told(registry, run, r.job, r.slot)
+        hours = range(r.slot.first, r.slot.hour + 1)
+        purposes = {registry.purpose(run, r.job, hour) for hour in hours}
+        parts = {registry.recomputation(run, r.job, hour) for hour in hours}
+        assert found.purpose == (purposes.pop() if len(purposes) == 1 else None)
+        assert found.recomputation == (parts.pop() if len(parts) == 1 else None)
+        assert bool(found.across) == (len(purposes) > 1 or len(parts) > 1)
+        assert set(found.across) <= {e.number for e in registry.tag_entries(run)} | {
+            e.number for e in made if isinstance(e.statement, Declare) and e.statement.run == run
+        }
+
+
+@given(histories(), st.sampled_from(RUNS), _rows)
+def test_what_counts_is_never_below_what_was_executed_less_what_lies_wholly_in_tags(
+    made: list[Entry], run: str, rows: list[Row]
+) -> None:
+    registry = Registry.of(made)
+    rate = row(hmma=1)
+    whole = Tally()
+    whole.add(rate.key, rate.dtype, sums(10**15))
+    per_cycle = whole.figures(MODELS, current())[0].point // 10**15
+    executed = sum(per_cycle * list(r.sums)[3] for r in rows)
+    for profile in shipped().values():
+        most = Fraction(0)  # that any exclusion may take
+        for r in rows:
+            flop = per_cycle * list(r.sums)[3]
+            hours = range(r.slot.first, r.slot.hour + 1)
+            if all(not profile.of(registry.purpose(run, r.job, hour)).counted for hour in hours):
+                most += flop
+            else:
+                most += flop * min(registry.recomputation(run, r.job, hour) or Fraction(0) for hour in hours)
+        counted = countable(profile, shares(tallies(registry, run, rows), MODELS, current())).flop.point
+        assert executed - most <= counted <= executed
+
+
 @given(histories(), st.sampled_from(RUNS), _rows)
 def test_shares_hold_every_row_exactly_once(made: list[Entry], run: str, rows: list[Row]) -> None:
     found = tallies(Registry.of(made), run, rows)

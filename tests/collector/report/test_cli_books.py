@@ -15,8 +15,9 @@ from desk import Desk
 
 from flopmeter.cli.main import main
 from flopmeter.collector.law.regimes import SCOPES, shipped
+from flopmeter.collector.report.curve import sparkline
 from flopmeter.collector.report.layout import Paint
-from flopmeter.collector.report.runs_view import run_view, sparkline
+from flopmeter.collector.report.runs_view import run_view
 from flopmeter.contract.usage import IDLE, Workload, WorkloadKind
 
 PRETRAIN = Workload(WorkloadKind.SLURM, job="4711", run="llama-70b-pretrain", dtype="bf16")

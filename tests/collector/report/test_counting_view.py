@@ -20,6 +20,7 @@ def document(**more: Any) -> dict[str, Any]:
     nothing = {"profile": {"id": "eu-broad"}, "excluded": [], "silent": []}
     return {
         "lineage": [],
+        "purposes": [],
         "modifications": [],
         "countable": {"eu-gpai": dict(nothing), "eu-systemic-risk": dict(nothing), "korea": dict(nothing)},
     } | more
@@ -43,6 +44,16 @@ def test_parts_that_regimes_have_alike_are_said_once():
         "  left out   recomputation (entry 2): 2.50e23 FLOP, by eu-gpai, eu-systemic-risk",
         "  silent     untagged of base: 1.00e24 FLOP, yet counted by korea",
     ]
+
+
+def test_what_stands_across_the_edge_of_a_tag_is_said_with_the_tag():
+    across = {"purpose": "untagged", "entries": [], "across": [4, 7], "flop": figure(12 * 10**20)}
+    shown = document(purposes=[{"purpose": "rl", "entries": [4], "across": [], "flop": figure(1)}, across])
+    lines = counting_view(shown, PAINT)
+    assert lines[0].startswith("  not split  1.20e21 FLOP stand in windows across the edge of a tag")
+    text = " ".join(" ".join(lines).split())
+    assert "(entries 4, 7): untagged, as nobody can tell which part was of which hour" in text
+    assert all(len(line) <= 80 for line in lines)
 
 
 def test_ancestors_say_by_whom_they_are_counted_and_whose_word_their_figure_is():

@@ -238,8 +238,8 @@ def _check(
         )
     if books.unslotted:
         notes.append(
-            f"{books.unslotted:,} records from before position {stored.slots_from:,} tell of more than {BRIDGE_S // 60} "
-            "minutes over several hours and stand in the last of them alone, as an older flopmeter put them: a tag of "
+            f"records before position {stored.slots_from:,} that tell of more than {BRIDGE_S // 60} minutes over several "
+            f"hours: {books.unslotted:,}. They stand in the last hour alone, as an older flopmeter put them, and a tag of "
             "that hour takes all of it"
         )
     later = counts["entries"] - max((a.entry_no for a in standings.applied), default=0)

@@ -4,11 +4,11 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from flopmeter.collector.books import GroupKey, Sums
 from flopmeter.collector.figures import Model
 from flopmeter.collector.law.events import USAGE_UNATTRIBUTED
 from flopmeter.collector.law.unattributed import (
     LIMIT,
+    Busy,
     day_of,
     day_text,
     figures,
@@ -18,7 +18,6 @@ from flopmeter.collector.law.unattributed import (
     unattributed_key,
 )
 from flopmeter.collector.store.base import Noted
-from flopmeter.contract.flop import ZERO, Figure
 from flopmeter.contract.usage import WorkloadKind
 from flopmeter.contract.w_table import WTable
 
@@ -73,10 +72,10 @@ class UnattributedCheck:
         node, day = e.subject.removeprefix("node/"), json.loads(e.data).get("day")
         found = next((d for d in self._days(node, books) if day_text(d) == day), None)
         limit = self._limit(e.position)
-        told = (0, ZERO) if found is None else self._told(node, found, books)
+        told = Busy() if found is None else self._told(node, found, books)
         if not there:
             new = any(since == e.since_position for since, _ in self._limits)
-            if over(told[0], limit) and not new:
+            if over(told.time_ns, limit) and not new:
                 raise Difference(
                     "events",
                     e.name,
@@ -85,9 +84,9 @@ class UnattributedCheck:
                     e.since_position,
                 )
             return
-        if found is None or not over(told[0], limit):
+        if found is None or not over(told.time_ns, limit):
             said = f"over {limit} minutes on {day}, at position {e.position}"
-            raise Difference("events", e.name, "data.device_seconds", said, told[0] // 10**9)
+            raise Difference("events", e.name, "data.device_seconds", said, told.time_ns // 10**9)
         expected = unattributed_event(
             node,
             found,
@@ -110,12 +109,12 @@ class UnattributedCheck:
         mine = set(self._numbers.get(node, ()))
         return {day_of(slot) for slot, key in books.hourly if key.workload_no in mine}
 
-    def _told(self, node: str, day: int, books: Rederivation) -> tuple[int, Figure]:
+    def _told(self, node: str, day: int, books: Rederivation) -> Busy:
         mine = set(self._numbers.get(node, ()))
-        rows: list[tuple[GroupKey, Sums]] = [
+        rows = [
             (key, sums)
-            for (slot, key), sums in books.hourly.items()
-            if key.workload_no in mine and day_of(slot) == day
+            for key, sums in books.hourly.items()
+            if key.group.workload_no in mine and day_of(key.slot) == day
         ]
         return figures(rows, self._models, self._table)
 
@@ -130,6 +129,8 @@ class UnattributedCheck:
             if position < since or unattributed_key(self._nodes[number], day) in self._keys:
                 continue
             told = self._told(self._nodes[number], day, books)
-            if over(told[0], limit):
+            if over(told.time_ns, limit):
                 key = unattributed_key(self._nodes[number], day)
-                raise Difference("events", f"key {key}", "row", f"an event: {told[0] // 10**9} s", "none")
+                raise Difference(
+                    "events", f"key {key}", "row", f"an event: {told.time_ns // 10**9} s", "none"
+                )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from flopmeter.collector.books import SUM_FIELDS, GroupKey
 from flopmeter.contract.limits import MAX_CLOCK_AHEAD_NS
 from flopmeter.contract.record import ZERO_HASH, Record
-from flopmeter.contract.usage import Batch, Inventory, Measured, Workload, WorkloadKind
+from flopmeter.contract.usage import Batch, Inventory, Workload, WorkloadKind
 
 if TYPE_CHECKING:
     from .encode import BatchView
@@ -205,12 +205,11 @@ def scope_of(workload: Workload, inventory: Inventory) -> str:
 def told_ns(batch: "BatchView | Batch") -> int:
     """The most time that a batch tells of any entity: its window, or rows that reach back behind its start.
 
-    The plain path; BatchView.told_ns is what ingest has. What other holders did of a shared entity is no time of its own.
+    The plain path; BatchView.told_ns is what ingest has.
     """
     spent: dict[int, int] = {}
     for u in batch.usage:
-        if not u.measured & Measured.OTHERS:
-            spent[u.entity_index] = spent.get(u.entity_index, 0) + u.duration_ns
+        spent[u.entity_index] = spent.get(u.entity_index, 0) + u.duration_ns
     return max(batch.window_end_boot_ns - batch.window_start_boot_ns, *spent.values(), 0)
 
 

@@ -206,19 +206,19 @@ class BatchView:
                 if not row.measured & OTHERS:
                     _say_why_implausible(entity, numbers, cycles_per_us, slack)
                 others = True
-            evidence_class, measured = row.evidence_class, row.measured
+            evidence_class = row.evidence_class
             if not elapsed and duration and cycles_per_us and evidence_class == _GAP and not parent:
                 raise ContractError(
                     f"usage of entity {entity}: a gap of {duration} ns must state the most SM-cycles that can "
                     "have elapsed, got 0; a gap is never priced at nothing"
                 )
-            key = (row.workload_index, model_no, evidence_class, measured, row.spread_ppm, row.gap_reason)
+            key = (row.workload_index, model_no, evidence_class, row.measured, row.spread_ppm, row.gap_reason)
             same = by_key.get(key)
             if same is None:
                 by_key[key] = [numbers]
             else:
                 same.append(numbers)
-            spent[entity] = spent.get(entity, 0) + (0 if measured & OTHERS else duration)
+            spent[entity] = spent.get(entity, 0) + duration
         self.entities = set(spent)
         self.told_ns = max(self.told_ns, *spent.values(), 0)
         if others and (fault := fault_in_others(rows, PIPE_SLACK_CYCLES)):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from flopmeter.collector.books import GroupKey, HourKey, Sums
+from flopmeter.collector.books import HourKey, Sums
 from flopmeter.collector.figures import Model
 from flopmeter.collector.registry.entries import JobKey
 from flopmeter.collector.store.base import Books, Noted
@@ -59,13 +59,13 @@ class UnattributedWatch:
 
         Call it behind `Judge.book`: the workloads of `delta` are known then.
         """
-        touched: dict[tuple[JobKey, int], list[tuple[GroupKey, Sums]]] = {}
+        touched: dict[tuple[JobKey, int], list[tuple[HourKey, Sums]]] = {}
         self._whose.know(key.group.workload_no for key in delta)
         for (slot, key), sums in delta.items():
             held = self._whose.held(key.workload_no)
             if held.kind == _UNATTRIBUTED and counts(key):
                 job = JobKey(held.scope, held.kind, held.job)
-                touched.setdefault((job, day_of(slot)), []).append((key, sums))
+                touched.setdefault((job, day_of(slot)), []).append((HourKey(slot, key), sums))
         if not touched or not self._limit:
             return []
         if len(self._days) > MAX_CACHED_DAYS:
@@ -101,11 +101,11 @@ class UnattributedWatch:
         """The day's time before this group, or None if its event was raised."""
         if (job, day) not in self._days:
             raised = self._books.has_event(unattributed_key(node_of(job.scope, job.job), day))
-            stored = sum(sums[0] for key, sums in self._stored(job, day) if counts(key))
+            stored = sum(sums[0] for key, sums in self._stored(job, day) if counts(key.group))
             self._days[job, day] = None if raised else stored
         return self._days[job, day]
 
-    def _stored(self, job: JobKey, day: int) -> list[tuple[GroupKey, Sums]]:
+    def _stored(self, job: JobKey, day: int) -> list[tuple[HourKey, Sums]]:
         first = day * HOURS_A_DAY
         hours = self._books.workload_hours(self._whose.workloads_of_job(job), first)
-        return [(key.group, sums) for key, sums in hours if key.slot.hour < first + HOURS_A_DAY]
+        return [(key, sums) for key, sums in hours if key.slot.hour < first + HOURS_A_DAY]

@@ -33,6 +33,7 @@ UNSAID = (
     "Who said something is what the machine's login said; entries are hash-chained, and not yet signed by person.",
     "Purposes and links are the lab's word. Counters show how much was computed, not what for.",
     "Time that nobody tagged is counted. Tags of time hold for whole hours of UTC, by when a window of usage ended.",
+    "A window over several hours, as after an outage, is what was said of all of them alike; else it counts.",
     "GPUs that flopmeter does not meter are in no total.",
     NOT_RISK,
 )

@@ -5,6 +5,7 @@ from fractions import Fraction
 from typing import Any
 
 from flopmeter.cli.output import flop_text
+from flopmeter.collector.report.counting_view import ACROSS
 from flopmeter.collector.report.layout import Paint, hours
 
 from .words import names_text, paragraph
@@ -122,6 +123,12 @@ class _Page:
             self._text(
                 f"{p['purpose']}{part}{by}: {flop_text(int(p['flop']['point']))} FLOP, {hours(p['device_seconds'])}"
             )
+            if p["across"]:
+                self._text(
+                    f"{ACROSS} ({_entries(p['across'])}), after an outage or a long interval: which part was of which hour "
+                    "is not known",
+                    6,
+                )
             shown = [f"{_hour(a)} to {_hour(b)}" for a, b in p["spans"][:_SPANS_SHOWN]]
             rest = len(p["spans"]) - len(shown)
             self._text(", ".join(shown) + (f" and {rest} more spans" if rest else ""), 6, dim=True)

@@ -7,6 +7,8 @@ from flopmeter.cli.output import flop_text
 
 from .layout import Paint, wrapped
 
+#: What is said of work that bridges hours of which people said several things.
+ACROSS = "stand in windows across the edge of a tag"
 MAX_LINES = 8  # of each kind; `runs report` has all
 
 
@@ -14,6 +16,7 @@ def counting_view(document: Mapping[str, Any], paint: Paint) -> list[str]:
     """Empty where every regime counts just what was executed."""
     lines = _named("stands on", (_ancestor(a) for a in document["lineage"]), paint)
     lines += _named("left out", _parts(document, "excluded"), paint)
+    lines += _named("not split", _across(document["purposes"]), paint)
     lines += _named("silent", _parts(document, "silent"), paint)
     lines += _named("modifies", (_modification(m) for m in document["modifications"]), paint)
     return lines
@@ -35,6 +38,21 @@ def _ancestor(a: Mapping[str, Any]) -> str:
     outside = f", declared by {a['source']}" if a["external"] else ""
     took = "what it took is not known" if a["flop"] is None else f"{flop_text(int(a['flop']['point']))} FLOP"
     return f"{', '.join(a['path'])}: {took}{outside}, {counted}"
+
+
+def _across(purposes: Iterable[Mapping[str, Any]]) -> Iterable[str]:
+    """What stands across the edge of a tag."""
+    for p in purposes:
+        if p["across"]:
+            yield (
+                f"{flop_text(int(p['flop']['point']))} FLOP {ACROSS} ({_said_by(p['across'])}): {p['purpose']}, as "
+                "nobody can tell which part was of which hour"
+            )
+
+
+def _said_by(entries: Iterable[int]) -> str:
+    found = [str(n) for n in entries]
+    return f"entry {found[0]}" if len(found) == 1 else f"entries {_few(found)}"
 
 
 def _parts(document: Mapping[str, Any], kind: str) -> Iterable[str]:

@@ -1,4 +1,4 @@
-"""Documents for people: tables, log-scale bars, sparklines. Pure: a document in, text out.
+"""Documents for people: tables and log-scale bars. Pure: a document in, text out.
 
 Figures are rounded down and bars drawn from logarithms; both are for the eye only. Verdicts come from the
 exact integers in the document.
@@ -6,20 +6,19 @@ exact integers in the document.
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
-from flopmeter.cli.output import flop_text, seconds_text
+from flopmeter.cli.output import flop_text
 from flopmeter.collector.registry.words import names_text
 
 from .counting_view import compared, counting_view
+from .curve import curve_view
 from .fleet_view import unattributed_text
 from .layout import STATUS, Paint, Row, hours, table, wrapped
 from .parts_view import accuracy_view, nominal_view, parts_view
 from .progress_view import progress_view
 from .regimes_view import power
 
-SPARKS = "▁▂▃▄▅▆▇█"
 _VERDICT = {"crossed": "red", "undetermined": "yellow", "below": "green"}
 _MAX_SHARE_SHOWN = 10  # times the line; beyond, "over 10 x"
 
@@ -50,7 +49,7 @@ def run_view(document: Mapping[str, Any], paint: Paint) -> str:
     lines += nominal_view(document)
     lines += progress_view(document["progress"], paint)
     if document.get("hourly"):
-        lines += _hourly(document["hourly"], paint)
+        lines += curve_view(document["hourly"], paint)
     lines += ["", *thresholds_view(document, paint), ""]
     lines += counting_view(document, paint)
     lines += _coverage(document, paint)
@@ -154,33 +153,6 @@ def _share(fraction: float) -> str:
     if 0 < fraction < 0.001:
         return "<0.1 %"
     return f"{math.floor(fraction * 1000) / 10:.1f} %"
-
-
-def _hourly(hourly: Sequence[Mapping[str, Any]], paint: Paint) -> list[str]:
-    by_hour = {_hour(h["hour"]): int(h["flop"]["point"]) for h in hourly}
-    first, last = min(by_hour), max(by_hour)
-    series = [by_hour.get(h, 0) for h in range(first, last + 1)]
-    cells = min(72, paint.width - 13)
-    per_cell = -(-len(series) // cells)
-    span = "hour" if per_cell == 1 else f"{per_cell} h"
-    said = f"{seconds_text(len(series) * 3600.0)}, a block per {span}, peak {flop_text(max(series))} FLOP/h"
-    curve = sparkline(series, cells)
-    line = f"  curve      {paint(curve, 'cyan')}"
-    if 13 + len(curve) + 2 + len(said) <= paint.width:
-        return [f"{line}  {said}"]
-    return [line, f"{'':13}{said}"]
-
-
-def sparkline(series: Sequence[int], cells: int) -> str:
-    """The series as blocks, at most `cells` of them; a blank is an hour in which nothing was done."""
-    per_cell = max(1, -(-len(series) // cells))
-    sums = [sum(series[max(0, end - per_cell) : end]) for end in range(len(series), 0, -per_cell)][::-1]
-    top = max(sums, default=0) or 1
-    return "".join(SPARKS[min(7, value * 8 // top)] if value > 0 else " " for value in sums)
-
-
-def _hour(text: str) -> int:
-    return int(datetime.fromisoformat(text).timestamp()) // 3600
 
 
 def _coverage(document: Mapping[str, Any], paint: Paint) -> list[str]:
