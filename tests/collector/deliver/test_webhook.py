@@ -200,7 +200,7 @@ def huge_header(connection, over):
         (hang, "no answer within"),
         (hang_after_the_status, "no answer within"),
         (drip, "no answer within"),
-        (endless_continues, "no answer within"),
+        (endless_continues, "said more than"),
         (garbage, "not HTTP"),
         (close_at_once, "closed the connection|reset|Broken pipe"),
         (reset, "reset|closed the connection|Broken pipe"),

@@ -1,37 +1,60 @@
-"""A bound on a whole conversation: a peer that sends a byte now and then keeps no timeout of a single read from passing."""
+"""Bounds on a whole conversation, in time and in bytes: one of a single read is no bound on a peer that drips, or floods."""
 
-import contextlib
-import os
+import io
 import socket
-import threading
-from types import TracebackType
-from typing import Self
+import time
+from typing import Any
+
+#: What a peer may say in one conversation: headers, replies, and what is read of a reason.
+MAX_BYTES = 1 << 18
 
 
 class Deadline:
-    """Cuts a connection when its time is over; whoever reads or writes then gets an error, and `passed` says why.
+    """Counts down from when it is made."""
 
-    It holds a descriptor of its own, so that a TLS layer may take the socket over.
+    def __init__(self, seconds: float) -> None:
+        self._until = time.monotonic() + seconds
+
+    @property
+    def passed(self) -> bool:
+        return time.monotonic() >= self._until
+
+    def left_s(self) -> float:
+        """Raises TimeoutError when nothing is left."""
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+
+class Bounded(io.RawIOBase):
+    """A connection, as http.client and smtplib use one: each wait is what is left of the deadline.
+
+    It closes nothing: whoever opened the connection closes it.
     """
 
-    def __init__(self, connection: socket.socket, seconds: float) -> None:
-        self.passed = False
-        self._socket = socket.socket(fileno=os.dup(connection.fileno()))
-        self._timer = threading.Timer(seconds, self._cut)
-        self._timer.daemon = True
+    def __init__(self, connection: socket.socket, deadline: Deadline) -> None:
+        super().__init__()
+        self._connection, self._deadline = connection, deadline
+        self._heard = 0
 
-    def _cut(self) -> None:
-        self.passed = True
-        with contextlib.suppress(OSError):  # it ended by itself
-            self._socket.shutdown(socket.SHUT_RDWR)
+    def readable(self) -> bool:
+        return True
 
-    def __enter__(self) -> Self:
-        self._timer.start()
-        return self
+    def readinto(self, buffer: Any) -> int:
+        self._connection.settimeout(self._deadline.left_s())
+        count = self._connection.recv_into(buffer)
+        self._heard += count
+        if self._heard > MAX_BYTES:
+            raise OSError(f"it said more than {MAX_BYTES} bytes")
+        return count
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._timer.cancel()
-        self._timer.join()
-        self._socket.close()
+    def sendall(self, data: Any) -> None:
+        self._connection.settimeout(self._deadline.left_s())  # of all of it, not of each part
+        self._connection.sendall(data)
+
+    def close(self) -> None:
+        """http.client closes what it reads, and what it reads that by, in either order."""
+
+    def makefile(self, _mode: str = "rb") -> io.BufferedReader:
+        return io.BufferedReader(self)

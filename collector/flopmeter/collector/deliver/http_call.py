@@ -19,7 +19,7 @@ from flopmeter.collector.errors import SinkError
 from flopmeter.collector.settings import is_loopback
 
 from .answer import SECOND_NS, Answer, delivered, failed, gone, refused
-from .deadline import Deadline
+from .deadline import Bounded, Deadline
 
 #: Read of an answer, for what is said of it; the rest is left.
 MAX_BODY_BYTES = 4_096
@@ -99,37 +99,30 @@ def post(
 ) -> Reply | Answer:
     """Send it and read what comes back; an Answer where nothing that can be understood does. Never raises for these."""
     where = address.shown
-    try:
-        context = trust(ca_file) if address.scheme == "https" else None
-        connection = socket.create_connection((address.host, address.port), timeout=timeout_s)
-    except SinkError as e:
-        return failed(str(e))
-    except OSError as e:
-        return failed(f"{where}: cannot connect: {e.strerror or e}")
+    deadline = Deadline(timeout_s)
     with contextlib.ExitStack() as stack:
-        stack.callback(connection.close)
-        deadline = stack.enter_context(Deadline(connection, timeout_s))
         try:
+            context = trust(ca_file) if address.scheme == "https" else None
+            connection = socket.create_connection((address.host, address.port), timeout=deadline.left_s())
+            stack.callback(connection.close)
             if context is not None:
+                connection.settimeout(deadline.left_s())
                 connection = context.wrap_socket(connection, server_hostname=address.host)
                 stack.callback(connection.close)
-            reply = _exchange(address, connection, body, headers, timeout_s)
-            if deadline.passed:  # http.client takes a header that was cut off for a whole one
-                raise TimeoutError
-            return reply
+            return _exchange(address, Bounded(connection, deadline), body, headers)
+        except SinkError as e:
+            return failed(str(e))
+        except TimeoutError:
+            return failed(f"{where}: no answer within {timeout_s:g} s")
         except ssl.SSLCertVerificationError as e:
             return failed(f"{where}: its certificate is not trusted: {e.verify_message}")
         except (OSError, http.client.HTTPException, ValueError) as e:
-            if deadline.passed or isinstance(e, TimeoutError):
-                return failed(f"{where}: no answer within {timeout_s:g} s")
             return failed(f"{where}: {_text(e)}")
 
 
-def _exchange(
-    address: Address, connection: socket.socket, body: bytes, headers: Mapping[str, str], timeout_s: float
-) -> Reply:
-    call = http.client.HTTPConnection(address.host, address.port, timeout=timeout_s)
-    call.sock = connection
+def _exchange(address: Address, wire: Bounded, body: bytes, headers: Mapping[str, str]) -> Reply:
+    call = http.client.HTTPConnection(address.host, address.port)
+    call.sock = wire
     sent = {"User-Agent": _USER_AGENT, "Connection": "close", "Accept": "*/*", **headers}
     default = 443 if address.scheme == "https" else 80
     host = f"[{address.host}]" if ":" in address.host else address.host
@@ -176,6 +169,8 @@ def retry_after_ns(text: str, now_unix_ns: int) -> int | None:
 
 
 def _text(e: Exception) -> str:
+    if isinstance(e, ConnectionRefusedError | socket.gaierror):
+        return f"cannot connect: {e.strerror}"
     if isinstance(e, http.client.RemoteDisconnected):
         return "it closed the connection without an answer"
     if isinstance(e, http.client.HTTPException):

@@ -10,7 +10,7 @@ from email.message import EmailMessage
 from flopmeter.collector.errors import SinkError
 
 from .answer import Answer, delivered, failed, refused
-from .deadline import Deadline
+from .deadline import Bounded, Deadline
 from .http_call import trust
 from .mail import digest_mail, event_mail
 from .message import Message
@@ -61,17 +61,17 @@ class SmtpSender:
         target = self._target
         context = trust(target.ca_file) if target.security != NONE else None
         password = read_line(target.password) if target.password is not None else ""
+        deadline = Deadline(self._timeout_s)
         with contextlib.ExitStack() as stack:
-            connection = socket.create_connection((target.host, target.port), timeout=self._timeout_s)
+            connection = socket.create_connection((target.host, target.port), timeout=deadline.left_s())
             stack.callback(connection.close)
-            deadline = stack.enter_context(Deadline(connection, self._timeout_s))
+            if target.security == TLS:
+                assert context is not None
+                connection = context.wrap_socket(connection, server_hostname=target.host)
+                stack.callback(connection.close)
+            smtp = _Session(connection, target, deadline)
+            stack.callback(_leave, smtp)
             try:
-                if target.security == TLS:
-                    assert context is not None
-                    connection = context.wrap_socket(connection, server_hostname=target.host)
-                    stack.callback(connection.close)
-                smtp = _Session(connection, target, self._timeout_s)
-                stack.callback(_leave, smtp)
                 smtp.greet()
                 if target.security == STARTTLS:
                     smtp.starttls(context=context)
@@ -80,7 +80,7 @@ class SmtpSender:
                     smtp.login(target.user, password)
                 yield smtp
             except (OSError, smtplib.SMTPException) as e:
-                if deadline.passed:
+                if deadline.passed:  # which smtplib takes for a connection that was closed
                     raise TimeoutError from e
                 raise
 
@@ -114,12 +114,19 @@ class SmtpSender:
 class _Session(smtplib.SMTP):
     """smtplib on a connection that is there, so that its whole life has one bound."""
 
-    def __init__(self, connection: socket.socket, target: Smtp, timeout_s: float) -> None:
+    def __init__(self, connection: socket.socket, target: Smtp, deadline: Deadline) -> None:
         # In EHLO we name the sender's domain: this machine's name need not be known outside.
-        super().__init__(local_hostname=target.sender.rpartition("@")[2], timeout=timeout_s)
+        super().__init__(local_hostname=target.sender.rpartition("@")[2], timeout=deadline.left_s())
         self.sock = connection
         self.file = None
+        self._deadline = deadline
         self._host = target.host  # whom starttls() verifies
+
+    def getreply(self) -> tuple[int, bytes]:
+        if self.file is None:  # at first, and behind STARTTLS
+            assert self.sock is not None
+            self.file = Bounded(self.sock, self._deadline).makefile()
+        return super().getreply()
 
     def greet(self) -> None:
         code, said = self.getreply()
