@@ -26,7 +26,7 @@ from flopmeter.collector.forecast.project import DAY_NS, METHOD, MIN_BLOCKS, tar
 from flopmeter.collector.forecast.settings import Outlook
 from flopmeter.collector.forecast.watch import CONFIDENCE, HORIZON
 from flopmeter.collector.law.events import PLAN_EXCEEDS, THRESHOLD_FORECAST, NewEvent
-from flopmeter.collector.law.regimes import Regime
+from flopmeter.collector.law.regimes import Regime, in_order
 from flopmeter.collector.law.rules import in_force
 from flopmeter.collector.law.standing import text_of
 from flopmeter.collector.store.base import Noted
@@ -196,7 +196,7 @@ class ForecastCheck:
             tables = {j.w_table for j in self._judged if j.from_position <= at}
             here = [r for text in sorted(texts) if (r := self._texts.find(*text)) is not None]
             if len(here) == len(texts) and tables <= {self._table.id}:
-                found.append(list(here))
+                found.append(list(in_order(here)))  # as the writer has them
         return found or None
 
     def _outlooks(self, position: int) -> list[Outlook]:

@@ -219,9 +219,12 @@ class Judge:
                 # A run that this group touched is in memory, with what the group adds; others are not kept.
                 kept = name in self._runs
                 state = self._state(name)
+                new: list[NewEvent] = []
                 if state.quiet_day != today or self._family_cycles(name, state) >= state.quiet_until:
-                    events += self._judge(name, state, live, at)
-                if not kept:
+                    new = self._judge(name, state, live, at)
+                    events += new
+                # What was raised just now is in no store yet: whoever asks after the run in this commit would not see it.
+                if not kept and not new:
                     del self._runs[name]
         return events
 
