@@ -99,6 +99,7 @@ class HourLab:
     def good(self, regimes=None):
         result = check_store(self.path, self.regimes if regimes is None else regimes)
         assert result.difference is None, result_text(result)
+        assert not [n for n in result.notes if "not derived again" in n], result.notes
         return result
 
 

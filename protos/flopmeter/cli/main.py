@@ -16,13 +16,14 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "collector": ("flopmeter.collector.cli", "collector", "Take in what agents ship; check the books."),
     "replay": ("flopmeter.play.cli", "replay", "Play a recorded trace through the real agent path."),
     "runs": ("flopmeter.collector.report.cli", "runs", "Training runs and their totals."),
-    "regimes": ("flopmeter.collector.report.cli", "regimes", "Legal thresholds, as data."),
+    "regimes": ("flopmeter.collector.law.cli", "regimes", "Legal thresholds, as data."),
     "events": ("flopmeter.collector.duty.cli", "events", "What an operator must know or do."),
     "deadlines": (
         "flopmeter.collector.duty.deadlines_cli",
         "deadlines",
         "What is due, when, and to whom.",
     ),
+    "forecast": ("flopmeter.collector.forecast.cli", "forecast", "What runs will come to, and when."),
     "fleet": ("flopmeter.collector.report.fleet_cli", "fleet", "Nodes and GPUs, and what is missing."),
     "drafts": ("flopmeter.collector.filing.cli", "drafts", "Drafts of filings, for a person to finish."),
     "estimate": (

@@ -59,7 +59,7 @@ class ForecastCheck:
         """`regimes`: as they hold now; `texts` finds them as they were. `applied_unix_ns`: by entry, when runs were first
         judged by what had been said up to it.
         """
-        self._regimes = {r.id: r for r in regimes}
+        self._regimes = tuple(regimes)
         self._judged, self._applied_unix_ns = judged, applied_unix_ns
         self._models, self._table, self._standings, self._texts = models, table, standings, texts
         self._noted = [n for n in noted if n.name in (CONFIDENCE, HORIZON)]
@@ -306,7 +306,7 @@ class ForecastCheck:
         now = {(j.regime, j.digest) for j in self._judged if j.until_position is None}
         owed = [
             r
-            for r in self._regimes.values()
+            for r in self._regimes
             if (r.id, text_of(r)) in now and in_force(r, books.received_unix_ns - DAY_NS)
         ]
         for run in registry.declared_runs:

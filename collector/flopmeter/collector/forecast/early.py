@@ -10,14 +10,20 @@ from collections.abc import Set as AbstractSet
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from flopmeter.collector.law.events import NOT_RISK, THRESHOLD_APPROACHING, NewEvent, figure_json
+from flopmeter.collector.law.events import (
+    NOT_RISK,
+    THRESHOLD_APPROACHING,
+    NewEvent,
+    countable_json,
+    figure_json,
+)
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.law.rules import in_force
 from flopmeter.collector.report.accuracy import LIMIT_PERCENT, accuracy_json
 from flopmeter.contract.flop import Figure
 from flopmeter.contract.w_table import current
 
-from .lines import Met, lines_of, total_of
+from .lines import Met, countable_of, lines_of, total_of
 from .project import target
 
 if TYPE_CHECKING:
@@ -79,7 +85,7 @@ def early_key(regime_id: str, run: str, part: Fraction, by: str, original: str =
 
 
 def _data(stands: "Standing", met: Met, basis: Figure, part: Fraction, by: str) -> dict[str, Any]:
-    regime = met.regime
+    regime, found = met.regime, countable_of(stands, met.basis)
     may = "has" if by == POINT else "may have"
     said = f"{may} come to {part} of the line of {regime.title}"
     if part == Fraction(100, 100 + LIMIT_PERCENT):
@@ -101,6 +107,7 @@ def _data(stands: "Standing", met: Met, basis: Figure, part: Fraction, by: str) 
         "accuracy": {"limit_percent": LIMIT_PERCENT, **accuracy_json(basis)},
         "flop": figure_json(stands.executed.flop),
         "integer_ops": figure_json(stands.executed.integer_ops),
+        "countable": None if found is None else countable_json(found),
         "entries": str(stands.entries),
         "act": regime.act,
         "when_met": regime.when_met,

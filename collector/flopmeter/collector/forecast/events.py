@@ -260,4 +260,5 @@ def _law(regime: Regime, original: str, line: Iterable[Fraction]) -> dict[str, A
         "note": NOT_RISK,
         "regime_version": regime.version,
         "regime_digest": regime.digest,
+        "profile_digest": None if regime.counted_by is None else regime.counted_by.digest,
     }

@@ -74,6 +74,11 @@ def total_of(stands: "Standing", basis: Basis) -> Figure:
     return _counted(stands, basis)[0]
 
 
+def countable_of(stands: "Standing", basis: Basis) -> Countable | None:
+    """What that is made of; None: all that was executed."""
+    return _counted(stands, basis)[1]
+
+
 def own_of(stands: "Standing", basis: Basis) -> Figure:
     """Of that, what the run did itself."""
     whole, found, integers = _counted(stands, basis)
