@@ -1,6 +1,7 @@
 """The mail sink against a real mail server (Exim), and against ones that do not behave."""
 
 import json
+import os
 import re
 import socket
 from dataclasses import replace
@@ -16,7 +17,9 @@ from flopmeter.collector.deliver.settings import NONE, STARTTLS, TLS, Secret, Si
 from flopmeter.collector.deliver.smtp import SINGLE_MAILS, SmtpSender
 from flopmeter.collector.deliver.worker import Worker
 
-needs_exim = pytest.mark.skipif(BINARY is None, reason="Exim is not installed")
+needs_exim = pytest.mark.skipif(
+    BINARY is None or os.geteuid() != 0, reason="Exim is not installed, or this is not root"
+)
 CLOCK = FakeClock()
 
 

@@ -13,7 +13,7 @@ from flopmeter.collector.errors import SinkError
 from flopmeter.collector.law.events import time_text
 
 from .answer import SECOND_NS, Answer, Kind, failed
-from .http_call import Address, address_of, judge, post
+from .http_call import Address, address_of, judge, post, trust
 from .message import TEST, Message
 from .secret import read_line, url_of
 from .settings import Alertmanager, SinkSettings
@@ -43,6 +43,7 @@ class AlertmanagerSender:
         """Raises SinkError."""
         self._address()
         self._headers()
+        trust(self._target.endpoint.ca_file)
 
     def send(self, messages: Sequence[Message]) -> list[Answer]:
         answer = self._post(messages)

@@ -6,7 +6,7 @@ from flopmeter.collector.errors import SinkError
 
 from . import signature
 from .answer import SECOND_NS, Answer, failed
-from .http_call import Address, address_of, judge, post
+from .http_call import Address, address_of, judge, post, trust
 from .message import Message
 from .secret import read, url_of
 from .settings import SinkSettings, Webhook
@@ -28,6 +28,7 @@ class WebhookSender:
         """Raises SinkError."""
         self._keys()
         self._address()
+        trust(self._target.endpoint.ca_file)
 
     def send(self, messages: Sequence[Message]) -> list[Answer]:
         return [self._one(message) for message in messages]

@@ -1,0 +1,129 @@
+"""The command sink: bounded, alone, and ended with all that it started."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from processes import wait_for
+
+from flopmeter.collector.deliver.answer import MAX_SAID_CHARS, Kind
+from flopmeter.collector.deliver.command import CommandSender
+from flopmeter.collector.deliver.message import test_message as a_test_message
+from flopmeter.collector.deliver.settings import Command, SinkSettings
+from flopmeter.collector.errors import SinkError
+
+MESSAGE = a_test_message("c", 1_790_000_000_000_000_000, "")
+
+
+def run(code, *arguments, timeout_s=20, environment=(), environ=None):
+    target = Command((sys.executable, "-I", "-c", code, *map(str, arguments)), environment)
+    (answer,) = CommandSender(SinkSettings("c", target, timeout_s=timeout_s), target, environ).send([MESSAGE])
+    return answer
+
+
+def test_the_event_is_on_its_standard_input(tmp_path):
+    answer = run("import sys; open(sys.argv[1], 'wb').write(sys.stdin.buffer.read())", tmp_path / "got")
+    assert answer.kind is Kind.DELIVERED
+    assert json.loads((tmp_path / "got").read_bytes()) == MESSAGE.document
+
+
+def test_its_environment_is_its_own(tmp_path):
+    answer = run(
+        "import os, sys, json; json.dump({**os.environ, 'cwd': os.getcwd()}, open(sys.argv[1], 'w'))",
+        tmp_path / "env",
+        environment=("KUBECONFIG", "ABSENT"),
+        environ={"KUBECONFIG": "/k", "SECRET": "s", "PATH": "/mine"},
+    )
+    assert answer.kind is Kind.DELIVERED
+    found = json.loads((tmp_path / "env").read_text())
+    found.pop("LC_CTYPE", None)  # Python's own
+    assert found == {
+        "KUBECONFIG": "/k",
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "LANG": "C.UTF-8",
+        "FLOPMETER_EVENT_ID": MESSAGE.id,
+        "cwd": "/",
+    }
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import sys; sys.exit(3)", "exit code 3"),
+        ("import os; os.kill(os.getpid(), 11)", "ended by signal 11"),
+        ("import sys; print('no such job', file=sys.stderr); sys.exit(1)", "exit code 1: no such job"),
+        ("import os; os.close(0); raise SystemExit(7)", "exit code 7"),
+    ],
+)
+def test_any_other_end_is_a_failure_with_what_it_said(code, said):
+    answer = run(code)
+    assert answer.kind is Kind.FAILED
+    assert said in answer.said
+
+
+def test_of_what_it_says_the_end_is_kept():
+    answer = run("import sys; sys.stderr.write('x' * 10_000_000 + '\\x1b[31m the end'); sys.exit(1)")
+    assert len(answer.said) <= MAX_SAID_CHARS
+    assert answer.said.isprintable()
+    assert "exit code 1" in answer.said
+
+
+def test_it_need_not_read_what_it_does_not_want():
+    assert run("import os; os.close(0)").kind is Kind.DELIVERED
+
+
+def started(path: Path) -> int:
+    """The process that wrote its number there, once it has."""
+    wait_for("it is running", lambda: path.exists() and path.read_text().endswith("\n"), 30)
+    return int(path.read_text())
+
+
+def gone(pid: int) -> bool:
+    """Whether it is not there, or dead and not yet reaped by whoever has to."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+CHILD = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-I", "-c", "import time; time.sleep(600)"])
+open(sys.argv[1], "w").write(f"{child.pid}\\n")
+"""
+
+
+@pytest.mark.parametrize(
+    "ignores", ["", "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"], ids=["obeys", "ignores"]
+)
+def test_its_time_is_bounded_and_its_children_end_with_it(tmp_path, ignores):
+    answer = run(ignores + CHILD + "time.sleep(600)", tmp_path / "pid", timeout_s=2)
+    assert answer.kind is Kind.FAILED
+    assert "was killed" in answer.said
+    wait_for("its child is gone", lambda: gone(started(tmp_path / "pid")), 30)
+
+
+def test_what_it_leaves_behind_ends_with_it(tmp_path):
+    """Also when it was content: a sink does not collect processes. One that holds its standard error keeps nobody."""
+    answer = run(CHILD, tmp_path / "pid")
+    assert answer.kind is Kind.DELIVERED
+    wait_for("its child is gone", lambda: gone(started(tmp_path / "pid")), 30)
+
+
+@pytest.mark.parametrize("argv", [("/no/such/program",), ("/etc/passwd",), ("/",)])
+def test_what_cannot_be_run_is_said_at_the_start_and_tried_again_later(argv):
+    sender = CommandSender(SinkSettings("c", Command(argv)), Command(argv))
+    with pytest.raises(SinkError, match="expected a program"):
+        sender.check()
+    (answer,) = sender.send([MESSAGE])
+    assert answer.kind is Kind.FAILED
+    assert "cannot be run" in answer.said
+
+
+def test_no_descriptor_is_left(tmp_path):
+    run("pass")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        run("import sys; sys.exit(1)")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
