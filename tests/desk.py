@@ -19,6 +19,7 @@ from flopmeter.collector.ingest.intake import Intake
 from flopmeter.collector.ingest.writer import Committed, Writer
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.law.unattributed_watch import UNATTRIBUTED_MINUTES
+from flopmeter.collector.report.sites import Sites
 from flopmeter.collector.store.sqlite import SqliteStore
 
 DAY_NS = 86_400_000_000_000
@@ -40,6 +41,7 @@ class Desk:
         progress_margin_percent: int = MARGIN_PERCENT,
         outlook: Outlook = DEFAULT,
         deadline_leads_ns: tuple[int, ...] = DEFAULT_LEADS_NS,
+        sites: Sites | None = None,
         connect: Callable[..., Any] | None = None,
     ) -> None:
         self.now = UNIX_NS + DAY_NS
@@ -54,6 +56,7 @@ class Desk:
             progress_margin_percent=progress_margin_percent,
             deadline_leads_ns=deadline_leads_ns,
             outlook=outlook,
+            sites=sites,
             unix_ns=lambda: self.now,
         )
         self.intake = Intake(self.store.catalogue, admission or Admission(admit_new=True), rules)

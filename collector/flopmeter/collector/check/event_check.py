@@ -17,6 +17,7 @@ from flopmeter.collector.law.events import (
     DEADLINE_NEAR,
     DEADLINE_OVERDUE,
     EVIDENCE_FORK,
+    FLEET_CAPACITY,
     METHOD_DISAGREES,
     PLAN_EXCEEDS,
     THRESHOLD_APPROACHING,
@@ -33,6 +34,7 @@ from flopmeter.collector.law.progress import PROGRESS_PREFIX
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.law.rules import in_force
 from flopmeter.collector.law.standing import run_events, text_of
+from flopmeter.collector.report.capacity_event import CAPACITY_PREFIX
 from flopmeter.contract.w_table import WTable
 
 from .rederive import AgentBooks, Difference, compare
@@ -55,6 +57,7 @@ _PREFIX: Mapping[str, str | tuple[str, ...]] = {
     USAGE_UNATTRIBUTED: "unattributed:",
     DEADLINE_NEAR: NEAR_PREFIX,
     DEADLINE_OVERDUE: OVERDUE_PREFIX,
+    FLEET_CAPACITY: CAPACITY_PREFIX,
 }
 #: What a threshold event says that follows from the books alone, whatever the regime file's wording was.
 _FROM_BOOKS = ("run", "regime", "verdict", "estimate", "flop", "integer_ops")

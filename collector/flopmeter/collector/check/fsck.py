@@ -28,6 +28,7 @@ from flopmeter.contract.errors import ContractError
 from flopmeter.contract.record import parse_record, record_hash
 from flopmeter.contract.w_table import current
 
+from .capacity_check import CapacityCheck
 from .duties import check_duties
 from .event_check import EventCheck, JudgedRow, StoredEvent, check_flags
 from .forecast_check import ForecastCheck
@@ -158,7 +159,12 @@ def _check(
         standings=standings,
         texts=texts,
     )
+    kept = dict(db("SELECT digest, text FROM texts"))
+    capacity = CapacityCheck(
+        events.events, regimes, texts, kept, judged=judged, noted=noted, table=current()
+    )
     checks = (
+        capacity,
         UnattributedCheck(events.events, nodes_of(names.workloads), noted, models, current()),
         ProgressCheck(events.events, noted, models, current(), standings),
         forecasts,
@@ -250,6 +256,8 @@ def _check(
             f"events of methods that disagree were priced with {', '.join(sorted(methods.other_tables))} and not "
             "derived again"
         )
+    if capacity.other_tables:
+        notes.append(f"events of capacity by {', '.join(sorted(capacity.other_tables))} were not derived again")
     if forecasts.not_priced:
         notes.append(
             f"{forecasts.not_priced} forecasts or plans were priced with another W table, or judged by texts that are "

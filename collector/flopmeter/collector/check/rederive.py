@@ -67,6 +67,7 @@ class AgentBooks:
     head: ingest.Head = field(default_factory=ingest.Head)
     position: int = 0  # of its last record; 0 = none
     losses: list[tuple[int, int]] = field(default_factory=list)  # not yet met in the chain, by number
+    inventory: Inventory | None = None  # of its last record
 
     @property
     def name(self) -> str:
@@ -205,7 +206,7 @@ class Rederivation:
         self._add(key, agent, record, batch, inventory)
         stopped = any(n.kind is NoticeKind.AGENT_STOPPED for n in batch.notices)
         ingest.move(agent.head, record, stored_hash, batch, received_unix_ns=received_ns, stopped=stopped)
-        agent.position = position
+        agent.position, agent.inventory = position, inventory
         self.received_unix_ns = received_ns
 
     def _chain(

@@ -44,6 +44,7 @@ class TakenRecord(NamedTuple):
     window_end_unix_ns: int
     received_unix_ns: int
     usual_window_ns: int  # of the agent, with this record
+    inventory: bytes  # digest of the one that it names
     slot: Slot
     groups: list[tuple[GroupKey, Sums]]
 

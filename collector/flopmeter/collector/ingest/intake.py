@@ -306,6 +306,7 @@ class Intake:
                 view.window_end_unix_ns,
                 now_unix_ns,
                 head.usual_window_ns,
+                view.inventory_digest,
                 slot_of(view.window_start_unix_ns, view.window_end_unix_ns, view.told_ns),
                 groups,
             )

@@ -36,6 +36,7 @@ THRESHOLD_FORECAST = "threshold.forecast"
 PLAN_EXCEEDS = "plan.exceeds"
 DEADLINE_NEAR = "deadline.near"
 DEADLINE_OVERDUE = "deadline.overdue"
+FLEET_CAPACITY = "fleet.capacity"
 TYPES = (
     THRESHOLD_UNDETERMINED,
     THRESHOLD_CROSSED,
@@ -49,6 +50,7 @@ TYPES = (
     PLAN_EXCEEDS,
     DEADLINE_NEAR,
     DEADLINE_OVERDUE,
+    FLEET_CAPACITY,
 )
 MAX_ANCESTORS_SHOWN = 50
 #: How the keys of those begin that are about two agents on one entity.

@@ -218,6 +218,18 @@ class Books(Protocol):
 
     def has_event(self, key: str) -> bool: ...
 
+    def event_keys_from(self, prefix: str) -> set[str]:
+        """Keys that begin so."""
+        ...
+
+    def last_records(self) -> list[tuple[int, bytes]]:
+        """(agent_no, its last record) of every agent that has one."""
+        ...
+
+    def inventory(self, digest: bytes) -> bytes | None:
+        """The inventory's received bytes, or None."""
+        ...
+
     def identity_rules(self) -> str:
         """Digest of the rule list that was noted last; "" = none."""
         ...

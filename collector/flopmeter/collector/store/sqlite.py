@@ -370,6 +370,17 @@ class SqliteBooks:
     def has_event(self, key: str) -> bool:
         return bool(self._all("SELECT 1 FROM events WHERE key = ?", (key,)))
 
+    def event_keys_from(self, prefix: str) -> set[str]:
+        end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+        return {key for (key,) in self._all("SELECT key FROM events WHERE key >= ? AND key < ?", (prefix, end))}
+
+    def last_records(self) -> list[tuple[int, bytes]]:
+        return self._all("SELECT heads.agent_no, record FROM heads JOIN records USING (position)")
+
+    def inventory(self, digest: bytes) -> bytes | None:
+        rows = self._all("SELECT bytes FROM inventories WHERE digest = ?", (digest,))
+        return rows[0][0] if rows else None
+
     def identity_rules(self) -> str:
         rows = self._all("SELECT digest FROM identity_rules ORDER BY from_position DESC LIMIT 1")
         return str(rows[0][0]) if rows else ""
