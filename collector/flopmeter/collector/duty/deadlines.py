@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from flopmeter.collector.law.deadline_rules import (
@@ -25,8 +25,9 @@ from flopmeter.collector.law.regimes import Regime
 
 from .answers import canonical
 
-#: The types of events that start clocks. The second says that a threshold will be met (regulations.md 13.9).
-CROSSED, FORECAST = "threshold.crossed", "threshold.forecast"
+#: The types of events that start clocks: a threshold is met; it will be (regulations.md 13.9); a fleet's is met.
+CROSSED, FORECAST, CAPACITY = "threshold.crossed", "threshold.forecast", "fleet.capacity"
+STARTING = (CROSSED, FORECAST, CAPACITY)
 _SECOND_NS = 1_000_000_000
 HOUR_NS = 3_600 * _SECOND_NS
 DAY_NS = 24 * HOUR_NS
@@ -63,10 +64,21 @@ class Trigger(NamedTuple):
     """An event that may start clocks."""
 
     event_no: int
-    type: str
+    type: str  # CROSSED: met, whatever the line is of; or FORECAST
     regime: str
     subject: str
     unix_ns: int
+
+
+def trigger_of(
+    event_no: int, kind: str, subject: str, unix_ns: int, data: Mapping[str, Any]
+) -> Trigger | None:
+    """The event as what may start a clock; None if it cannot."""
+    if kind not in STARTING or (kind == CAPACITY and data.get("verdict") != "crossed"):
+        return None
+    return Trigger(
+        event_no, FORECAST if kind == FORECAST else CROSSED, str(data.get("regime")), subject, unix_ns
+    )
 
 
 class Opening(NamedTuple):
@@ -85,7 +97,8 @@ def opened(trigger: Trigger, regimes: Mapping[str, Regime], at: Opening) -> list
     for rule in regime.deadlines:
         if trigger.type not in starting_types(rule):
             continue
-        key = key_of(regime.id, rule, trigger.subject, trigger.unix_ns)
+        since = _binding_since(regime, rule, trigger.unix_ns)
+        key = key_of(regime.id, rule, trigger.subject, since)
         subject = trigger.subject if rule.trigger in (KNOWN, MET) else ""
         found.append(
             _deadline(
@@ -96,9 +109,19 @@ def opened(trigger: Trigger, regimes: Mapping[str, Regime], at: Opening) -> list
                 subject=subject,
                 event_no=trigger.event_no,
                 trigger_unix_ns=trigger.unix_ns,
+                since_unix_ns=since,
             )
         )
     return found
+
+
+def _binding_since(regime: Regime, rule: DeadlineRule, unix_ns: int) -> int:
+    """From when a date is looked for: not before the law binds where its days are counted. It is in force by UTC days,
+    and the first of them begins there on a day, and so on a date, that was before the law.
+    """
+    if rule.trigger != CALENDAR or regime.effective is None:
+        return unix_ns
+    return max(unix_ns, _end_of_day(regime.effective - timedelta(days=1), rule.timezone))
 
 
 def starting_types(rule: DeadlineRule) -> tuple[str, ...]:
@@ -142,6 +165,7 @@ def _deadline(
     subject: str,
     event_no: int | None,
     trigger_unix_ns: int,
+    since_unix_ns: int | None = None,
 ) -> Deadline:
     return Deadline(
         id=hashlib.sha256(key.encode()).hexdigest()[:32],
@@ -153,7 +177,7 @@ def _deadline(
         subject=subject,
         event_no=event_no,
         trigger_unix_ns=trigger_unix_ns,
-        due_unix_ns=due_unix_ns(rule, trigger_unix_ns),
+        due_unix_ns=due_unix_ns(rule, trigger_unix_ns if since_unix_ns is None else since_unix_ns),
         timezone=rule.timezone,
         recipient=rule.recipient,
         act=regime.act,
