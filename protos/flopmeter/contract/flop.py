@@ -247,10 +247,12 @@ def _sparse(arch: Arch) -> Arch:
 
 
 def total(figures: Iterable[Figure]) -> Figure:
-    result = ZERO
+    lower = point = upper = 0
     for figure in figures:
-        result += figure
-    return result
+        lower += figure.lower
+        point += figure.point
+        upper += figure.upper
+    return Figure(lower, point, upper)
 
 
 # ---- parts of the upper bound, for width.py too ----------------------------------------------------------

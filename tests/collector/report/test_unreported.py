@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 from builders import CLOCK_MHZ, SM_COUNT, UNIX_NS, WINDOW_NS, Chain, busy, gap
@@ -12,8 +13,12 @@ from flopmeter.collector.figures import Model
 from flopmeter.collector.ingest.decide import TAKEN
 from flopmeter.collector.ingest.encode import MAX_BRIDGE_NS
 from flopmeter.collector.law.regimes import shipped
+from flopmeter.collector.registry.entries import Declare, Link, Purpose, Relation, Tag
+from flopmeter.collector.registry.say import say
 from flopmeter.collector.report import queries
 from flopmeter.collector.report.expected import ExpectedNode
+from flopmeter.collector.report.layout import Paint
+from flopmeter.collector.report.runs_view import run_view, runs_view
 from flopmeter.collector.report.unreported import (
     LONGEST_BRIDGE_NS,
     Owed,
@@ -375,3 +380,82 @@ def test_the_books_know_nothing_of_it(path):
         pass
     result = check_store(path, shipped())
     assert result.difference is None, result_text(result)
+
+
+def test_silence_of_an_ancestor_widens_what_stands_on_it_and_says_so(path):
+    """The base's node fell silent: what it may have done since is in every run that counts the base, once."""
+    a, b = Chain("n1"), Chain("n2")
+    with Desk(path, shipped()) as desk:
+        for chain, minutes, workload in ((a, 20, OTHER_JOB), (b, 4, TRAINING)):
+            agent = desk.agent(chain)
+            for _ in range(minutes):
+                desk.offer(agent, chain.next([busy(0), busy(1)], [workload]))
+        desk.commit()
+        for statement in (
+            Link("r2", Relation.FINE_TUNES, "r1"),
+            Declare("r3", owner="x"),
+            Link("r3", Relation.DISTILS, "r1"),
+        ):
+            say(path, lambda _, s=statement: s, "ada", "so", lambda: UNIX_NS)
+    base, child, heard = run_at(path, 20, "r1"), run_at(path, 20, "r2"), run_at(path, 4, "r2")
+    owed = int(base["unreported"]["flop"]["upper"])
+    assert owed > 0
+    assert child["unreported"]["flop"]["upper"] == "0"
+    assert child["unreported"]["ancestors"] == ["r1"]
+    assert child["executed"] == heard["executed"]  # what it did itself is known
+    for regime in ("eu-gpai", "eu-systemic-risk"):
+        now, then = (d["countable"][regime]["flop"] for d in (child, heard))
+        assert int(now["upper"]) - int(then["upper"]) == owed
+        assert (now["lower"], now["point"]) == (then["lower"], then["point"])
+        assert child["countable"][regime]["unreported"]["upper"] == str(owed)
+    lines = {t["regime"]: t for t in child["thresholds"]}
+    assert lines["eu-gpai"]["fraction_bounds"][1] >= heard["thresholds"][0]["fraction_bounds"][1]
+    page = " ".join(run_view({**child, "hourly": []}, Paint(colour=False, width=80)).split())
+    assert "silent agents of r1, which the run stands on" in page
+    low = replace(
+        next(r for r in shipped() if r.id == "eu-gpai"),
+        threshold_flop=int(heard["countable"]["eu-gpai"]["flop"]["upper"]) + 1,
+    )
+    with queries.reading(path) as reader:
+        (run,) = reader.runs(queries.asked(UNIX_NS + 20 * MINUTE_NS, (low,)), "r2")
+    assert [(t["verdict"], t["verdict_of_records"]) for t in run["thresholds"]] == [("undetermined", "below")]
+
+
+def test_a_line_of_runs_list_is_the_runs_document_in_short(path):
+    """Whatever the list shows has the value that `runs show` gives it: silent agents, tags, lineage and all."""
+    a, b = Chain("n1"), Chain("n2")
+    with Desk(path, shipped()) as desk:
+        for chain, minutes, workload in ((a, 20, OTHER_JOB), (b, 4, TRAINING)):
+            agent = desk.agent(chain)
+            for minute in range(minutes):
+                rows = [busy(0), gap(1) if minute == 2 else busy(1, percent=7)]
+                desk.offer(agent, chain.next(rows, [workload]))
+        desk.commit()
+        hour = UNIX_NS // 3_600_000_000_000
+        for statement in (
+            Link("r2", Relation.FINE_TUNES, "r1"),
+            Tag("r1", Purpose.EVALUATION, hour, hour + 1, evidence=("e",)),
+            Tag("r2", Purpose.RECOMPUTATION, fraction=Fraction(1, 3), evidence=("e",)),
+        ):
+            say(path, lambda _, s=statement: s, "ada", "so", lambda: UNIX_NS)
+    for minute in (4, 20):
+        for line in (10**15, 4 * 10**17, 10**25):
+            regimes = tuple(replace(r, threshold_flop=line + i * 10**14) for i, r in enumerate(shipped()))
+            question = queries.asked(UNIX_NS + minute * MINUTE_NS, regimes)
+            with queries.reading(path) as reader:
+                whole, short = reader.runs(question), reader.briefs(question)
+            assert [d["run"] for d in short] == [d["run"] for d in whole] == ["r2", "r1"]
+            for d, s in zip(whole, short, strict=True):
+                (near,) = s.pop("thresholds")
+                assert near in told(d["thresholds"])
+                for key, value in s.items():
+                    assert value == d[key] if isinstance(value, str) else value.items() <= d[key].items()
+                s["thresholds"] = [near]
+            assert runs_view(short, WIDE) == runs_view(whole, WIDE)
+
+
+def told(rows):
+    return [{key: value for key, value in row.items() if key != "event_raised"} for row in rows]
+
+
+WIDE = Paint(colour=False, width=200)

@@ -110,6 +110,9 @@ def _parts(profile: Profile, shares: Iterable[Share], ancestor: Ancestor | None 
 
 def _merged(shares: Iterable[Share]) -> list[Share]:
     """Shares that differ in nothing but their figures as one, so that a fraction is rounded once."""
+    shares = [*shares]
+    if len(shares) <= 1:
+        return shares
     found: dict[tuple[Purpose | None, Fraction | None, tuple[int, ...]], Share] = {}
     for s in shares:
         key = (s.purpose, s.recomputation, s.entries)

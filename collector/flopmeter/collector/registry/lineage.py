@@ -57,6 +57,8 @@ class Lineage:
         An external model's name comes twice, for its declared figure and for what a run of that name did.
         `without`: as if these were not there, nor what only they lead to.
         """
+        if run not in self._parents:
+            return ()
         certain = self._walk(run, profile, Answer.COUNTS, without)
         every = self._walk(run, profile, Answer.SILENT, without)
         found: dict[tuple[str, bool], Reached] = {}

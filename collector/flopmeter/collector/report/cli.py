@@ -100,7 +100,8 @@ def runs_list(
     nodes = expected_of(expect)
     with books(store, as_of) as (reader, unix_ns):
         question = queries.asked(unix_ns, every_regime(regimes_dir), nodes)
-        documents, unattributed = reader.runs(question), reader.unowned(question)["unattributed"]
+        documents = reader.runs(question) if as_json else reader.briefs(question)
+        unattributed = reader.unowned(question)["unattributed"]
     if as_json:
         emit_json({"runs": documents, "unattributed": unattributed})
     else:
@@ -185,7 +186,9 @@ def _watched(run: str | None, store: Path, regimes_dir: Path | None) -> list[dic
     if run is not None:
         return [_run(run, store, regimes_dir)]
     with queries.reading(store) as reader:
-        return reader.runs(queries.asked(time.time_ns(), every_regime(regimes_dir)))
+        question = queries.asked(time.time_ns(), every_regime(regimes_dir))
+        found = reader.briefs(question)
+        return found if len(found) != 1 else reader.runs(question)  # a run alone has the page to itself
 
 
 @contextmanager

@@ -29,7 +29,8 @@ from flopmeter.contract.w_table import WTable
 
 from .accuracy import LIMIT_PERCENT, accuracy_json, answer
 from .run_figures import Part, RunFigures, run_figures
-from .unreported import RUNNING_WITHIN_NS, JobKey, Owed, Unreported, unreported
+from .silence import Behind, Silence
+from .unreported import RUNNING_WITHIN_NS, Unreported
 
 MAX_JOBS_SHOWN = 100
 MAX_VALUES_SHOWN = 20
@@ -81,20 +82,21 @@ def run_document(
     *,
     rules: RuleList,
     now_unix_ns: int,
+    silence: Silence,
     raised: frozenset[str] = frozenset(),
-    owed: Mapping[JobKey, list[Owed]] | None = None,
     hourly: Iterable[tuple[Slot, str, GroupKey, Sums]] | None = None,
 ) -> dict[str, Any]:
     """One run's whole report, under regimes of either scope. `hourly` adds its curve under "hourly"."""
-    missing = unreported(_held(rows, owed or {}), rows.last_unix_ns, now_unix_ns, models)
+    missing = silence.of(rows.run)
     dtypes = {w.workload_no: w.dtype for w in rows.workloads}
     figures = run_figures(rows.groups, models, dtypes, table, missing)
     regimes = tuple(regimes)
     stands = standing(counting, rows.run, (figures.booked_flop, figures.booked_integer_ops), regimes)
     of_runs = [r for r in regimes if r.scope == RUN]
+    behind = {r.counting: silence.behind(counting, rows.run, r.counting) for r in of_runs}
     document: dict[str, Any] = {
         "run": rows.run,
-        "status": _status(rows, missing, now_unix_ns),
+        "status": status_of(rows, missing, now_unix_ns),
         "rule": _rules(rows.workloads)[0],
         "rules": _rules(rows.workloads),
         "assigned_by": sorted({w.assigned_by for w in rows.workloads if w.assigned_by}),
@@ -116,7 +118,7 @@ def run_document(
         "accuracy": _accuracy(figures),
         "nominal_sparse_flop": str(figures.nominal_sparse_flop),
         "purposes": [_purpose(share) for share in counting.work(rows.run)],
-        "countable": {r.id: _countable(r, stands.of(r), figures) for r in of_runs},
+        "countable": {r.id: _countable(r, stands.of(r), behind[r.counting]) for r in of_runs},
         "by_pipe": {
             name: {
                 "sm_cycles": str(p.cycles),
@@ -133,12 +135,16 @@ def run_document(
             "nodes": list(missing.nodes),
             "since": time_text(missing.since_unix_ns) if missing.nodes else None,
             "unpriced": list(missing.unpriced),
+            # Runs below this one in the lineage whose agents are silent: that is in `countable` and `thresholds`.
+            "ancestors": sorted({name for b in behind.values() for name in b.ancestors}),
         },
         "energy_joules": figures.energy_mj / 1000,
         "energy_unmeasured_device_seconds": figures.energy_unmeasured_ns / _SECOND_NS,
         "apportioned_device_seconds": figures.apportioned_ns / _SECOND_NS,
         "thresholds": [
-            _threshold(rows.run, r, stands.of(r), figures, now_unix_ns=now_unix_ns, raised=raised)
+            threshold_row(
+                rows.run, r, stands.of(r), behind[r.counting], now_unix_ns=now_unix_ns, raised=raised
+            )
             for r in of_runs
         ],
         "modifications": [
@@ -175,16 +181,7 @@ def hourly_series(
     ]
 
 
-def _held(rows: RunRows, owed: Mapping[JobKey, list[Owed]]) -> list[Owed]:
-    """What silent agents last saw this run hold; a job may have left the run before that."""
-    last: dict[JobKey, int] = {}
-    for w in rows.workloads:
-        job = (w.scope, w.kind, w.job)
-        last[job] = max(last.get(job, 0), w.last_unix_ns)
-    return [o for job in sorted(last) for o in owed.get(job, ()) if last[job] >= o.since_unix_ns]
-
-
-def _status(rows: RunRows, missing: Unreported, now_unix_ns: int) -> str:
+def status_of(rows: RunRows, missing: Unreported, now_unix_ns: int) -> str:
     if rows.last_unix_ns >= now_unix_ns - RUNNING_WITHIN_NS:
         return "running"
     return "silent" if missing.duration_ns else "stopped"
@@ -294,17 +291,16 @@ def _purpose(share: Share) -> dict[str, Any]:
     }
 
 
-def _with_unreported(total: Counted, figures: RunFigures) -> tuple[Figure, Figure]:
-    """What silent agents may have done of the run is of no known purpose, and counts up to its bound."""
-    ops = figures.integer_ops.upper - figures.booked_integer_ops.upper
-    return total.flop + figures.unreported_flop, total.integer_ops + Figure(0, 0, ops)
+def _with_unreported(total: Counted, behind: Behind) -> tuple[Figure, Figure]:
+    return total.flop + behind.flop, total.integer_ops + behind.integer_ops
 
 
-def _countable(regime: Regime, total: Counted, figures: RunFigures) -> dict[str, Any]:
+def _countable(regime: Regime, total: Counted, behind: Behind) -> dict[str, Any]:
     """What the regime counts of the run and of what it stands on, and what it leaves out or says nothing of."""
     found = total.countable
     document: dict[str, Any] = {
-        "flop": figure_json(counted(regime, *_with_unreported(total, figures))),
+        "flop": figure_json(counted(regime, *_with_unreported(total, behind))),
+        "unreported": figure_json(counted(regime, behind.flop, behind.integer_ops)),
         "unit": regime.unit,
         "counting": regime.counting,
         "note": regime.counting_note,
@@ -380,16 +376,17 @@ def _modified(
         }
 
 
-def _threshold(
+def threshold_row(
     run: str,
     regime: Regime,
     total: Counted,
-    figures: RunFigures,
+    behind: Behind,
     *,
     now_unix_ns: int,
-    raised: frozenset[str],
+    raised: frozenset[str] = frozenset(),
 ) -> dict[str, Any]:
-    basis = counted(regime, *_with_unreported(total, figures))
+    """Where the run stands by one regime. `behind`: of silent agents."""
+    basis = counted(regime, *_with_unreported(total, behind))
     state = threshold_state(total.flop, regime, total.integer_ops)
     booked = counted(regime, total.flop, total.integer_ops)
     return {

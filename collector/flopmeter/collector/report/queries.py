@@ -4,7 +4,7 @@ Each answer is read in one transaction, so it is one state of the books and neve
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from flopmeter.collector.ingest.identity import RuleList
 from flopmeter.collector.ingest.identity_rules import before_lists, identities_text, of_text
 from flopmeter.collector.law.events import AGENT_SILENT, silent_key, to_cloudevent
 from flopmeter.collector.law.regimes import MODIFICATION, RUN, Regime, shipped
+from flopmeter.collector.law.rules import in_force
 from flopmeter.collector.registry.codec import to_entry
 from flopmeter.collector.registry.counting import Counting
 from flopmeter.collector.registry.entries import JobKey as Job
@@ -42,6 +43,8 @@ from .expected import ExpectedNode
 from .fleet import SILENT_AFTER_NS, AgentState, fleet_document
 from .inventory import inventory_document
 from .progress_queries import claimers, run_progress
+from .run_brief import Briefs
+from .silence import Silence
 from .sites import NO_SITES, Sites
 from .unowned import unowned_document
 from .unreported import JobKey, Owed, owed
@@ -58,6 +61,17 @@ _FEW = 1_000  # workloads that a statement names one by one
 class _Work(NamedTuple):
     run: str
     workload: WorkloadRow
+
+
+def _by_size(document: Mapping[str, Any]) -> tuple[int, str]:
+    return -int(document["executed"]["flop"]["point"]), document["run"]
+
+
+def _whole(rows: RunRows) -> Iterator[Row]:
+    workloads = {w.workload_no: w for w in rows.workloads}
+    for key, sums in rows.groups.items():
+        w = workloads[key.workload_no]
+        yield Row(Job(w.scope, w.kind, w.job), Slot(0), w.dtype, key, sums)
 
 
 @contextmanager
@@ -165,9 +179,11 @@ class Reader:
         """Run documents, the largest first; `only` one run, `series` with its hourly curve."""
         models = self.models()
         missing = self._owed(question)
-        registry, works = self.registry(), self._works()
+        registry = self.registry()
+        works = self._works(registry)
         rows = self._run_rows(only, works)
-        counting = Counting(registry, self._rows_of(registry, works), models, question.table)
+        silence = self._silence(question, missing, works, models)
+        counting = Counting(registry, self._rows_of(registry, works, rows), models, question.table)
         rules = self.identity_rules()
         events: dict[str, list[str]] = {}
         for subject, key in self._db.execute("SELECT subject, key FROM events"):
@@ -182,7 +198,7 @@ class Reader:
                 rules=rules,
                 now_unix_ns=question.now_unix_ns,
                 raised=frozenset(events.get(r.run, ())),
-                owed=missing,
+                silence=silence,
                 hourly=self.hourly(r.run) if series else None,
             )
             for r in rows
@@ -190,8 +206,32 @@ class Reader:
         claimed = claimers(self)
         for r, d in zip(rows, documents, strict=True):
             d["progress"] = run_progress(self, r.workloads, claimed, models, question.table)
-        documents.sort(key=lambda d: (-int(d["executed"]["flop"]["point"]), d["run"]))
+        documents.sort(key=_by_size)
         return documents
+
+    def briefs(self, question: Asked) -> list[dict[str, Any]]:
+        """What `runs list` shows of every run, the largest first."""
+        models, owed = self.models(), self._owed(question)
+        registry = self.registry()
+        works = self._works(registry)
+        rows = self._run_rows(None, works)
+        counting = Counting(registry, self._rows_of(registry, works, rows), models, question.table)
+        silence = self._silence(question, owed, works, models)
+        binding = [r for r in question.regimes if in_force(r, question.now_unix_ns)]
+        lines = Briefs(models, question.table, binding, counting, silence, question.now_unix_ns)
+        documents = [lines.of(r) for r in rows]
+        documents.sort(key=_by_size)
+        return documents
+
+    @staticmethod
+    def _silence(
+        question: Asked, owed: Mapping[JobKey, list[Owed]], works: list["_Work"], models: Mapping[int, Model]
+    ) -> Silence:
+        workloads: dict[str, list[WorkloadRow]] = {}
+        if owed:
+            for run, w in works:
+                workloads.setdefault(run, []).append(w)
+        return Silence(owed, workloads, question.now_unix_ns, models, question.table)
 
     def run_names(self) -> list[str]:
         """Every run that anything belongs to, by what people assigned."""
@@ -264,14 +304,23 @@ class Reader:
                 runs[mine].groups[GroupKey(*row[:6])] = [int(text) for text in row[6:]]
         return list(runs.values())
 
-    def _rows_of(self, registry: Registry, works: list["_Work"]) -> Callable[[str], Iterator[Row]]:
-        """A run's sums as registry.counting asks for them: by hour where the run has tagged spans."""
+    def _rows_of(
+        self, registry: Registry, works: list["_Work"], read: Sequence[RunRows] = ()
+    ) -> Callable[[str], Iterator[Row]]:
+        """A run's sums as registry.counting asks for them: by hour where the run has tagged spans.
+
+        `read`: runs whose totals are at hand.
+        """
+        at_hand = {r.run: r for r in read}
         by_run: dict[str, list[WorkloadRow]] = {}
         for run, w in works:
             by_run.setdefault(run, []).append(w)
 
         def rows(run: str) -> Iterator[Row]:
             by_hour = registry.has_spans(run)
+            if not by_hour and run in at_hand:
+                yield from _whole(at_hand[run])
+                return
             table, slot = ("hourly", "hour, back") if by_hour else ("totals", "0, 0")
             sql = f"SELECT {slot}, {_KEY}, {_SUMS} FROM {table} WHERE workload_no = ?"  # noqa: S608
             for w in by_run.get(run, ()):

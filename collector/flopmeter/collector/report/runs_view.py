@@ -167,6 +167,10 @@ def _coverage(document: Mapping[str, Any], paint: Paint) -> list[str]:
         f"  gaps       {paint(gaps, 'yellow')}" if gaps else "  gaps       none",
         f"  energy     {_energy(energy)}" + (f", {hours(unread)} unread" if unread else ""),
     ]
+    if document["unreported"]["ancestors"]:
+        silent = ", ".join(document["unreported"]["ancestors"])
+        said = f"silent     agents of {silent}, which the run stands on: in each countable total from 0 to the most"
+        lines += wrapped(said, paint.width - 2, "  ", "  ")
     if document["apportioned_device_seconds"]:
         shared = hours(document["apportioned_device_seconds"])
         lines.append(f"  shared     {shared} apportioned among the holders of a GPU")
