@@ -151,6 +151,29 @@ _FILE = click.Path(path_type=Path)
     help="By how much claims of training code may be off before method.disagrees; 0 = never.",
 )
 @click.option(
+    "--forecast-confidence-percent",
+    type=int,
+    default=90,
+    show_default=True,
+    envvar=_env("FORECAST_CONFIDENCE_PERCENT"),
+    help="A line is known to be met when the lower edge of this interval meets it: 80, 90, 95 or 99.",
+)
+@click.option(
+    "--forecast-horizon-days",
+    type=int,
+    default=30,
+    show_default=True,
+    envvar=_env("FORECAST_HORIZON_DAYS"),
+    help="How far ahead a run that declares no end is forecast.",
+)
+@click.option(
+    "--deadline-leads",
+    default="7d,2d,1d",
+    show_default=True,
+    envvar=_env("DEADLINE_LEADS"),
+    help="How long before it is due a deadline is told of; of what is due within two weeks, in proportion.",
+)
+@click.option(
     "--event-log", type=_FILE, envvar=_env("EVENT_LOG"), help="Write every event to this file, as JSON Lines."
 )
 @click.option(

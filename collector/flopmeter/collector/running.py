@@ -23,7 +23,7 @@ from .ingest.writer import Writer
 from .law.laws import read_laws
 from .law.watch import LawWatch, last_good
 from .metrics import Counters
-from .settings import CollectorSettings, split_address
+from .settings import CollectorSettings, leads_ns, split_address
 from .store.sqlite import SqliteStore
 from .store_path import store_file
 
@@ -100,6 +100,8 @@ class Collector:
                 estimates=estimates,
                 unattributed_minutes=s.unattributed_minutes,
                 progress_margin_percent=s.progress_margin_percent,
+                outlook=s.outlook,
+                deadline_leads_ns=leads_ns("--deadline-leads", s.deadline_leads),
                 rules=rules,
                 unix_ns=self._unix_ns,
             )

@@ -2,6 +2,7 @@
 
 import ipaddress
 import logging
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -11,6 +12,7 @@ from typing import Any
 from flopmeter.cli.environment import is_service_link
 
 from .errors import SettingsError
+from .forecast.settings import Outlook
 from .store_path import DEFAULT_STORE
 
 log = logging.getLogger(__name__)
@@ -18,10 +20,17 @@ log = logging.getLogger(__name__)
 ENV_PREFIX = "FLOPMETER_COLLECTOR_"
 MAX_LINGER_MS = 10_000
 MAX_UNATTRIBUTED_MINUTES = 1_024 * 24 * 60  # a day of the largest node there is (limits.MAX_ENTITIES)
+MAX_LEADS, MAX_LEAD_MINUTES = 8, 366 * 1_440
 MAX_MARGIN_PERCENT = 99  # of 100 nothing would be left to disagree with
 
 
-_NUMBERS = ("linger_ms", "unattributed_minutes", "progress_margin_percent")
+_NUMBERS = (
+    "linger_ms",
+    "unattributed_minutes",
+    "progress_margin_percent",
+    "forecast_confidence_percent",
+    "forecast_horizon_days",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +49,9 @@ class CollectorSettings:
     identity_rules: Path | None = None  # a site's own rules for which run a job is
     unattributed_minutes: int = 60  # without an owner, of a node and day, that raise an event; 0 = none
     progress_margin_percent: int = 30  # that claims of training code may be off; 0 = never an event
+    forecast_confidence_percent: int = 90  # of the interval whose lower edge makes a line known to be met
+    forecast_horizon_days: int = 30  # how far ahead a run that declares no end is forecast
+    deadline_leads: str = "7d,2d,1d"  # how long before it is due a deadline is told of
     event_log: Path | None = None  # JSON Lines file that every event is written to
     sinks: Path | None = None  # TOML file of where events go
 
@@ -55,6 +67,10 @@ class CollectorSettings:
             raise SettingsError(
                 f"--progress-margin-percent: expected 0 (never) to {MAX_MARGIN_PERCENT}, got {self.progress_margin_percent}"
             )
+        leads_ns("--deadline-leads", self.deadline_leads)
+        fault = self.outlook.fault
+        if fault is not None:
+            raise SettingsError(f"--forecast-confidence-percent, --forecast-horizon-days: expected {fault}")
         host, _ = split_address("--listen", self.listen)
         if not is_loopback(host):
             raise SettingsError(
@@ -64,9 +80,33 @@ class CollectorSettings:
         if self.http:
             split_address("--http", self.http)
 
+    @property
+    def outlook(self) -> Outlook:
+        """How forecasts are made."""
+        return Outlook(self.forecast_confidence_percent, self.forecast_horizon_days)
+
     def shown(self) -> list[str]:
         """One `name = value` line per setting, for the log at start."""
         return [f"{f.name} = {getattr(self, f.name)}" for f in fields(self)]
+
+
+def leads_ns(what: str, text: str) -> tuple[int, ...]:
+    """Lead times in ns, longest first, of "7d,36h,10m". Raises SettingsError; `what` names the setting."""
+    hint = (
+        "write days, hours or minutes: 7d,2d,1d; for something due in less than two weeks they shrink with it"
+    )
+    found = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([1-9][0-9]{0,5})([dhm])\s*", part, re.ASCII)
+        lead = int(match[1]) * {"d": 1_440, "h": 60, "m": 1}[match[2]] if match is not None else 0
+        if not 0 < lead <= MAX_LEAD_MINUTES:
+            raise SettingsError(
+                f"{what}: expected lead times of up to 366 days, got {part.strip()[:40]!r}", hint
+            )
+        found.add(lead * 60_000_000_000)
+    if len(found) > MAX_LEADS:
+        raise SettingsError(f"{what}: expected at most {MAX_LEADS} lead times, got {len(found)}", hint)
+    return tuple(sorted(found, reverse=True))
 
 
 def split_address(what: str, address: str) -> tuple[str, int]:

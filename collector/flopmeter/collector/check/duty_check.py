@@ -16,10 +16,9 @@ from flopmeter.collector.duty.answers import (
     outcome_of,
 )
 from flopmeter.collector.duty.deadlines import (
-    CROSSED,
-    FORECAST,
     HOUR_NS,
     OVERDUE,
+    STARTING,
     Deadline,
     Opening,
     Trigger,
@@ -28,6 +27,7 @@ from flopmeter.collector.duty.deadlines import (
     opened,
     rules_mark,
     starting_types,
+    trigger_of,
 )
 from flopmeter.collector.duty.notices import notice, notice_key, told_of
 from flopmeter.collector.law.deadline_rules import CALENDAR, DeadlineRule
@@ -77,17 +77,17 @@ class DutyCheck:
         for answer in self.answers:
             if answer.about in (DEADLINE, INCIDENT):
                 self._about.setdefault(answer.number, []).append(answer)
-        triggers = [self._trigger(e) for e in self.events if e.type in (CROSSED, FORECAST)]
+        triggers = [
+            trigger
+            for e in self.events
+            if e.type in STARTING
+            and (trigger := trigger_of(e.event_no, e.type, e.subject, e.time_unix_ns, json.loads(e.data)))
+        ]
         for number, (got, deadline) in enumerate(self.deadlines, 1):
             compare(_TABLE, _name(number), [("deadline_no", number, got)])
             self._row(number, deadline, triggers)
         self._notices()
         self._none_missing(triggers)
-
-    @staticmethod
-    def _trigger(e: StoredEvent) -> Trigger:
-        regime = json.loads(e.data).get("regime")
-        return Trigger(e.event_no, e.type, str(regime), e.subject, e.time_unix_ns)
 
     # ---- deadlines ---------------------------------------------------------------------------------------
 

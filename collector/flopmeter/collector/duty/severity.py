@@ -38,6 +38,11 @@ def _undetermined(data: _Data) -> Severity:
     return Severity.WARNING if data.get("estimate") == "crossed" else Severity.NOTICE
 
 
+def _capacity(data: _Data) -> Severity:
+    """Met for certain, or only possibly."""
+    return _filed(data) if data.get("verdict") == "crossed" else Severity.NOTICE
+
+
 def _near(data: _Data) -> Severity:
     """A day or less: somebody must act today."""
     lead = data.get("lead_seconds")
@@ -51,7 +56,7 @@ TABLE: Mapping[str, Severity | Callable[[_Data], Severity]] = {
     "threshold.undetermined": _undetermined,
     "threshold.approaching": Severity.NOTICE,
     "plan.exceeds": Severity.WARNING,
-    "fleet.capacity": Severity.WARNING,
+    "fleet.capacity": _capacity,
     "deadline.near": _near,
     "deadline.overdue": Severity.CRITICAL,
     "coverage.lost": Severity.WARNING,

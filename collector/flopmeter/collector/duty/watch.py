@@ -15,10 +15,9 @@ from flopmeter.collector.store.base import Books, Noted, Transaction
 
 from .answers import DEADLINE, INCIDENT, NOT_APPLICABLE, State
 from .deadlines import (
-    CROSSED,
     DEFAULT_LEADS_NS,
-    FORECAST,
     OVERDUE,
+    STARTING,
     Deadline,
     Opening,
     Trigger,
@@ -27,6 +26,7 @@ from .deadlines import (
     next_look,
     opened,
     rules_mark,
+    trigger_of,
 )
 from .notices import notice, told_of
 
@@ -35,7 +35,6 @@ RULES = "deadline-rules:"
 #: Dates of one calendar that a commit opens at most; what is left comes with the next. A clock that jumps by decades
 #: must not hold a commit.
 MAX_DATES = 64
-_TRIGGERS = (CROSSED, FORECAST)
 _NEVER = 1 << 63
 
 
@@ -97,9 +96,9 @@ class DutyWatch:
     def _started(self, events: Iterable[NewEvent], first_event_no: int, at: Moment, tx: Transaction) -> bool:
         triggers = self._unopened(at, tx) if self._new else []
         triggers += [
-            Trigger(number, e.type, str(e.data.get("regime")), e.subject, e.time_unix_ns)
+            trigger
             for number, e in enumerate(events, first_event_no)
-            if e.type in _TRIGGERS
+            if (trigger := trigger_of(number, e.type, e.subject, e.time_unix_ns, e.data)) is not None
         ]
         opening = Opening(at.unix_ns, at.position)
         new = [d for t in triggers for d in opened(t, self._regimes, opening) if self._open(d, tx)]
@@ -110,7 +109,7 @@ class DutyWatch:
         noted = [Noted(RULES + i, mark, at.since_position, at.unix_ns) for i, mark in self._new.items()]
         tx.noted = [*tx.noted, *noted]
         new, self._new = self._new, {}
-        return [t for t in self._books.triggers(_TRIGGERS) if t.regime in new]
+        return [t for t in self._books.triggers(STARTING) if t.regime in new]
 
     def _open(self, deadline: Deadline, tx: Transaction) -> bool:
         if deadline.key in self._live:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from flopmeter.collector.duty.answers import NO_HASH, AnswerRow, Heard, Last, outcome_of
-from flopmeter.collector.duty.deadlines import Deadline, Trigger
+from flopmeter.collector.duty.deadlines import Deadline, Trigger, trigger_of
 from flopmeter.collector.errors import StoreError
 
 from .entries import BUSY_TIMEOUT_S, blob
@@ -58,8 +58,9 @@ def heard_rows(rows: Iterable[Any]) -> list[Heard]:
 
 
 def trigger_rows(rows: Iterable[Any]) -> list[Trigger]:
-    """What TRIGGERS found."""
-    return [Trigger(r[0], r[1], str(json.loads(r[2]).get("regime")), r[3], r[4]) for r in rows]
+    """What TRIGGERS found, as far as it starts clocks."""
+    found = (trigger_of(no, kind, subject, at, json.loads(data)) for no, kind, data, subject, at in rows)
+    return [t for t in found if t is not None]
 
 
 class SqliteAnswers:
