@@ -207,48 +207,6 @@ def test_fleet_list(flopmeter):
     assert [n["status"] for n in fleet["nodes"]] == ["live", "never"]
 
 
-def test_regimes_list_show_and_check(flopmeter, tmp_path):
-    code, out, _ = flopmeter("regimes", "list")
-    assert code == 0
-    known = [r.id for scope in SCOPES for r in shipped(scope)]
-    assert [line.split()[0] for line in out.splitlines()[1 : 1 + len(known)]] == known
-    _, out, _ = flopmeter("regimes", "list", "--json")
-    assert {r["threshold_flop"] for r in json.loads(out)["regimes"]} == {
-        str(10**23),
-        str(10**25),
-        str(10**26),
-        "0",  # eu-modifier: a share of the original's own
-    }
-    _, out, _ = flopmeter("regimes", "show", "korea")
-    assert ">= 100000000000000000000000000" in out
-    assert "at or above" in out
-    for said in (
-        "recomputation          silent",
-        "evaluation             left out",
-        "inference              left out (R)",
-    ):
-        assert said in out
-    assert "What it counts: profile korea" in out
-    document = json.loads(flopmeter("regimes", "show", "eu-modifier", "--json")[1])
-    assert (document["share"], document["profile"]["relations"]["distils"]["answer"]) == ("1/3", "excluded")
-    assert "line        > 1/3 of original floating point" in flopmeter("regimes", "show", "eu-modifier")[1]
-    document = json.loads(flopmeter("regimes", "show", "us-ny-raise", "--json")[1])
-    assert document["effective"] == "2027-01-01"
-    assert document["in_force"] is (time.time() >= 1_798_761_600)
-    code, _, err = flopmeter("regimes", "show", "atlantis")
-    assert code == 3
-    assert "eu-gpai" in err
-
-    bad = tmp_path / "bad.toml"
-    bad.write_text("threshold_flop = 1e25\n")
-    code, _, err = flopmeter("regimes", "check", str(bad))
-    assert code == 1
-    assert "bad.toml: key schema" in err
-    assert flopmeter("regimes", "check", str(tmp_path / "absent"))[0] == 3
-    assert flopmeter("regimes", "list", "--regimes", str(tmp_path))[0] == 1
-    assert flopmeter("regimes", "list", "--regimes", str(tmp_path / "absent"))[0] == 1
-
-
 def test_fsck_says_good_or_names_the_difference(flopmeter, store):
     code, out, err = flopmeter("collector", "fsck")
     assert (code, err) == (0, "")

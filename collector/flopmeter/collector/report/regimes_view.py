@@ -22,6 +22,7 @@ def regime_document(regime: Regime, now_unix_ns: int) -> dict[str, Any]:
     document["threshold_flop"] = str(regime.threshold_flop)
     document["share"] = str(regime.share)
     document["early"] = [str(part) for part in regime.early]
+    del document["text"]
     document["historical"] = regime.status in HISTORICAL
     document["may_bind"] = regime.may_bind
     if regime.capacity is not None:
@@ -62,7 +63,7 @@ def regimes_view(regimes: Sequence[Mapping[str, Any]], paint: Paint) -> str:
     head = ("regime", "line (FLOP)", "status", "effective", "what follows", "title")
     rows: list[Row] = [
         (
-            (r["id"], {"bold": True}),
+            (r["id"], {"bold": True, "dim": not r["may_bind"]}),
             (line_text(r), {}),
             (status_text(r), {"fg": "green" if r["in_force"] else "yellow" if r["may_bind"] else None}),
             (r["effective"] or "-", {}),
@@ -71,14 +72,46 @@ def regimes_view(regimes: Sequence[Mapping[str, Any]], paint: Paint) -> str:
         )
         for r in regimes
     ]
-    return table(head, rows, paint, spare=(5, 4))  # title, what follows: `regimes show` has them
+    notes = [f"{r['id']} is the site's own{_instead(r)}." for r in regimes if r["origin"] == "site"]
+    notes.append("What is proposed or historical raises nothing; a site turns one on with a file of its own.")
+    lines = [line for note in notes for line in wrapped(note, paint.width, "", "")]
+    return "\n".join([table(head, rows, paint, spare=(5, 4)), *(paint(line, dim=True) for line in lines)])
+
+
+def _instead(r: Mapping[str, Any]) -> str:
+    return f" and stands in the place of the shipped {r['replaces']}" if r["replaces"] else ""
+
+
+def status_view(document: Mapping[str, Any], paint: Paint) -> str:
+    """`regimes status`."""
+    said = {
+        "same": ("as here", "green"),
+        "other-text": ("another text is here", "yellow"),
+        "not-here": ("not among the files here", "yellow"),
+        "not-judged": ("here, and not judged by", "yellow"),
+    }
+    rows: list[Row] = [
+        (
+            (r["regime"], {"bold": True}),
+            (r["version"] or "-", {}),
+            ((r["digest"] or "-")[:12], {}),
+            ((r["since"] or "-")[:16], {}),
+            (said[r["files"]][0], {"fg": said[r["files"]][1]}),
+        )
+        for r in document["regimes"]
+    ]
+    if not any(r["since"] for r in document["regimes"]):
+        return "Nothing is judged by: no collector with regimes has committed to this store."
+    return table(("regime", "version", "sha256", "judged by since", "files"), rows, paint, spare=(2,))
 
 
 def status_text(r: Mapping[str, Any]) -> str:
     """Whether it binds, in a word or two."""
     if r["in_force"]:
         return "binds now"
-    return f"{r['status']}, historical" if r["historical"] else str(r["status"])
+    if r["replaced_by"]:
+        return "replaced"
+    return "historical" if r["historical"] else str(r["status"])
 
 
 def line_text(r: Mapping[str, Any]) -> str:
@@ -89,6 +122,8 @@ def line_text(r: Mapping[str, Any]) -> str:
         return "none in the text"
     if r["scope"] != MODIFICATION:
         return f"{r['comparison']} {power(r['threshold_flop'])}"
+    if r["share"] == "1":
+        return f"{r['comparison']} {power(r['threshold_flop'])} of its own"
     of = "original" if r["original"] == KNOWN else power(r["threshold_flop"])
     return f"{r['comparison']} {r['share']} of {of}"
 
@@ -115,23 +150,55 @@ def regime_view(r: Mapping[str, Any], paint: Paint) -> str:
         + (f", ends {r['ends']}" if r["ends"] else ""),
     ]
     if not r["in_force"]:
-        why = "historical: " if r["historical"] else ""
+        why = f"replaced by the site's {r['replaced_by']}: " if r["replaced_by"] else ""
+        why += "historical: " if r["historical"] else ""
         lines.append(f"{'':14}{paint(f'{why}not in force now: raises nothing', 'yellow')}")
     texts = (
         ("counted", r["counting_note"] if r["profile"] else f"Executed total. {r['counting_note']}"),
         ("when met", r["when_met"]),
         ("recipient", r["recipient"]),
         ("deadline", r["deadline"]),
+        *(("", _due(d)) for d in r["deadlines"]),
+        ("early", _early(r)),
         ("also needed", "; ".join(r["conditions"]) or "nothing else"),
         ("open", "; ".join(r["open_questions"]) or "no open question recorded"),
         ("source", r["source"]),
-        ("file", f"version {r['version']}, sha256 {r['digest']}"),
+        ("file", f"version {r['version']}, sha256 {r['digest']}, {_origin(r)}"),
     )
     for name, text in texts:
         lines += _named(name, text, paint)
     if r["profile"]:
         lines += ["", *_matrix(r["profile"], paint)]
     return "\n".join(lines)
+
+
+def _due(d: Mapping[str, Any]) -> str:
+    if d["calendar"]:
+        when = "each " + ", ".join(f"{month:02d}-{day:02d}" for month, day in d["calendar"])
+    else:
+        when = f"{d['after_hours']} hours" if d["after_hours"] else f"{d['after_days']} days"
+        when += f" after: {_TRIGGERS[d['trigger']]}"
+    return f"{d['id']}: {when} ({d['timezone']}). {d['what']}. To: {d['recipient']}. From: {d['source']}."
+
+
+_TRIGGERS = {
+    "known": "met, or known that it will be",
+    "met": "met",
+    "first-covered": "first met by any run of the organisation",
+    "incident": "an incident that a person opens",
+}
+
+
+def _early(r: Mapping[str, Any]) -> str:
+    return (
+        f"warns from {' and '.join(r['early'])} of the line on"
+        if r["early"]
+        else "no warning before the line"
+    )
+
+
+def _origin(r: Mapping[str, Any]) -> str:
+    return f"the site's own{_instead(r)}" if r["origin"] == "site" else "shipped with this version"
 
 
 def _matrix(p: Mapping[str, Any], paint: Paint) -> list[str]:

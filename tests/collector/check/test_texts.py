@@ -1,0 +1,101 @@
+"""fsck and the texts that were judged by: an old verdict by the old file, and what was got at is named."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from builders import Chain
+from desk import Desk
+from law_files import PROFILE, REGIME, changed
+
+from flopmeter.collector.check.fsck import Result, check_store, result_text
+from flopmeter.collector.law.laws import LawFile, of_files
+from flopmeter.collector.law.regimes import shipped
+
+GPAI = next(r for r in shipped() if r.id == "eu-gpai")
+HOUSE = REGIME.replace("exponent = 24", "exponent = 15").replace('"executed"', '"house"')
+OWN = of_files([LawFile("own.toml", HOUSE.encode()), LawFile("house.toml", PROFILE.encode())])
+SITE = next(r for r in OWN.regimes if r.id == "site-rule")
+
+
+def check(path: Path, regimes: tuple = ()) -> Result:
+    return check_store(path, regimes)
+
+
+def good(path: Path, regimes: tuple = ()) -> None:
+    result = check(path, regimes)
+    assert result.difference is None, result_text(result)
+    assert not any("derived again" in note for note in result.notes)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A run over an old line of a shipped regime and over a site's, each by a text that fsck is not given."""
+    file, chain = tmp_path / "books.db", Chain("n")
+    for low in (10**15, 10**16):
+        with Desk(file, (changed(GPAI, threshold_flop=low), SITE)) as desk:
+            desk.offer(desk.agent(chain), chain.next())
+            desk.commit()
+            desk.intake.review(desk.now)
+            desk.commit()
+    return file
+
+
+def alter(path: Path, *statements: str) -> None:
+    """By somebody who knows the triggers."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        triggers = [sql for (sql,) in db.execute("SELECT sql FROM sqlite_master WHERE type = 'trigger'")]
+        for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            db.execute(f"DROP TRIGGER {name}")
+        for statement in statements:
+            db.execute(statement)
+        for sql in triggers:
+            db.execute(sql)
+
+
+def test_an_old_verdict_is_derived_with_the_old_file_and_needs_no_other(path):
+    good(path)
+    good(path, shipped())  # whose eu-gpai is another text
+    with closing(sqlite3.connect(path)) as db:
+        (old,) = db.execute("SELECT data FROM events WHERE key LIKE 'threshold:eu-gpai:%'").fetchone()
+    assert f'"threshold_flop":"{10**15}"' in old
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("UPDATE texts SET text = replace(text, 'exponent = 15', 'exponent = 14')", "texts, digest"),
+        ("DELETE FROM texts WHERE text LIKE '%board%'", "judged, regime site-rule"),
+        ("DELETE FROM texts WHERE text LIKE '%flopmeter-counting%'", "judged, regime"),
+        (
+            'UPDATE events SET data = replace(data, \'"regime_digest":"\', \'"regime_digest":"0\')',
+            "judged, regime eu-gpai: row",
+        ),
+        (
+            "UPDATE events SET data = replace(data, '\"lower\"', '\"Lower\"') WHERE key LIKE '%site-rule%'",
+            "event",
+        ),
+        ("UPDATE events SET data = replace(data, 'tell the board', 'tell nobody')", "data"),
+        ("DELETE FROM events WHERE key LIKE '%site-rule%'", "event"),
+    ],
+)
+def test_what_was_got_at_is_named(path, statement, said):
+    alter(path, statement)
+    result = check(path, shipped())
+    assert result.difference is not None
+    assert said in f"{result.difference.table}, {result.difference.key}: {result.difference.column}"
+
+
+def test_texts_cannot_be_changed_or_deleted(path):
+    with closing(sqlite3.connect(path)) as db:
+        for statement in ("UPDATE texts SET text = ''", "DELETE FROM texts"):
+            with pytest.raises(sqlite3.IntegrityError, match="texts are never"):
+                db.execute(statement)
+
+
+def test_a_store_of_an_older_flopmeter_is_noted_and_not_accused(path):
+    alter(path, "DELETE FROM texts")
+    result = check(path, shipped())
+    assert result.difference is None
+    assert any("site-rule were not derived again" in note for note in result.notes), result.notes
