@@ -23,6 +23,7 @@ from flopmeter.collector.registry.entries import JobKey, Purpose, Retract, Tag
 from flopmeter.collector.registry.report_view import report_view
 from flopmeter.collector.registry.reporting import run_report
 from flopmeter.collector.registry.say import say
+from flopmeter.collector.registry.when import hour_text
 from flopmeter.collector.report.layout import Paint
 from flopmeter.collector.report.queries import asked, reading
 from flopmeter.collector.report.runs_view import run_view
@@ -72,9 +73,13 @@ class Books:
         with closing(sqlite3.connect(self.path)) as db:
             return db.execute("SELECT DISTINCT hour, back FROM hourly ORDER BY hour, back").fetchall()
 
+    def _judged(self):
+        return self.desk.writer._judge.shares(RUN)
+
     def good(self) -> None:
-        judged = self.desk.writer._judge.shares(RUN)
-        assert sum(s.flop.point for s in judged) == int(self.run()["executed"]["flop"]["point"])
+        judged = [(s.purpose or "untagged", list(s.across), str(s.flop.point)) for s in self._judged()]
+        told = [(p["purpose"], p["across"], p["flop"]["point"]) for p in self.run()["purposes"]]
+        assert sorted(judged) == sorted(told), "the writer keeps in memory what the reports read"
         result = check_store(self.path, [BROAD])
         assert result.difference is None, result_text(result)
         assert not any("older flopmeter" in note for note in result.notes)
@@ -163,9 +168,10 @@ def test_a_tag_of_the_hour_of_return_takes_nothing_of_the_hours_away(books, away
     assert (across["purpose"], across["across"]) == ("untagged", [1])
     assert int(across["flop"]["upper"]) * 10 > int(executed["upper"]) * 9
     with reading(books.path) as reader:
-        report = report_view(
-            run_report(reader, RUN, asked(books.desk.now, (BROAD,))), Paint(colour=False, width=80)
-        )
+        whole = run_report(reader, RUN, asked(books.desk.now, (BROAD,)))
+    (told,) = [p for p in whole["purposes"] if p["across"]]
+    assert any(begin <= hour_text(before // HOUR_NS + 1) for begin, _ in told["spans"]), "from when it began"
+    report = report_view(whole, Paint(colour=False, width=80))
     shown = run_view(books.run(), Paint(colour=False, width=80))
     for text in (shown, report):
         assert "stand in windows across the edge of a tag (entry 1)" in " ".join(text.split())

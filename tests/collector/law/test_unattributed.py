@@ -9,6 +9,7 @@ from builders import UNIX_NS, Chain, busy, gap
 from desk import Desk
 
 from flopmeter.collector.check.fsck import check_store, result_text
+from flopmeter.collector.ingest.decide import TAKEN
 from flopmeter.collector.law.unattributed import over
 from flopmeter.contract.usage import IDLE, UNATTRIBUTED, Measured, Workload, WorkloadKind
 
@@ -113,6 +114,25 @@ def test_all_gpus_of_a_node_are_added_and_nodes_are_not(path):
 def test_what_is_owned_idle_or_unseen_is_no_alarm(path, rows):
     with desk_on(path) as desk:
         assert run(desk, at_midnight("n1"), 20, rows) == []
+    good(path)
+
+
+def test_what_began_on_an_earlier_day_is_told_of_and_said(path):
+    """An agent was down over midnight: how much of it was of which day cannot be known."""
+    chain = at_midnight("n1")
+    length = 20 * 60 * MINUTE_NS
+    chain.unix_ns -= length - 30 * MINUTE_NS
+    batch = chain.batch([busy(0, duration_ns=length)], (UNATTRIBUTED,))
+    batch.window_end_boot_ns, batch.window_end_unix_ns = chain.boot_ns + length, chain.unix_ns + length
+    with desk_on(path) as desk:
+        assert desk.offer(desk.agent(chain), chain.next(payload=batch.SerializeToString())) is TAKEN
+        (event,) = desk.commit().events
+        assert event.data["day"] == "2026-09-22"
+        assert event.data["device_seconds"] == event.data["earlier_device_seconds"] == 20 * 3600
+        assert (
+            "20.00 GPU-h so far, 20.00 of it in windows that began on an earlier day, without"
+            in event.data["message"]
+        )
     good(path)
 
 

@@ -12,6 +12,7 @@ from flopmeter.collector.registry.kind import (
     LEAST_HOURS,
     Guess,
     Kind,
+    Looks,
     disagrees,
     guess,
     guess_json,
@@ -129,6 +130,20 @@ def test_no_tensor_work_is_another_kind_and_says_what_it_may_be_as_well():
     found = guess([hour(n, tensor=0.001) for n in range(30)])
     assert (found.kind, found.confidence) == (Kind.OTHER, Confidence.LOW)
     assert "decoding one request at a time" in found.why_not
+
+
+def test_what_bridges_hours_shows_how_none_of_them_was():
+    """An outage of a day within a training: a guess from the hours that were seen, and from none that were not."""
+    seen = training(26)
+    bridge = (Slot(FIRST + 60, 34), *hour(60, tensor=0.001, busy=0.01, gpus=64 * 34)[1:])
+    assert guess([*seen, bridge]) == guess(seen)
+    looks = Looks()
+    for slot, key, sums in (*seen, bridge):
+        looks.add(slot, key, sums)
+    assert bridge[0] in looks.slots, "but it is time in which there was something"
+    # Windows of an hour lie over the edge of one: each is as good as an hour.
+    shifted = [(Slot(slot.hour, 1), key, sums) for slot, key, sums in seen]
+    assert guess(shifted) == guess(seen)
 
 
 def test_signals_that_contradict_each_other_are_unknown():

@@ -15,7 +15,6 @@ from desk import Desk
 
 from flopmeter.cli.main import main
 from flopmeter.collector.law.regimes import SCOPES, shipped
-from flopmeter.collector.report.curve import sparkline
 from flopmeter.collector.report.layout import Paint
 from flopmeter.collector.report.runs_view import run_view
 from flopmeter.contract.usage import IDLE, Workload, WorkloadKind
@@ -270,10 +269,3 @@ def test_a_terminal_gets_colour_and_a_picture_that_is_redrawn_in_place(store):
     assert b"\x1b[" not in plain
     progress = on_terminal(store, "collector", "fsck", NO_COLOR="1")
     assert b"5 of 5 records" in progress
-
-
-def test_sparkline_shows_idle_hours_as_blanks_and_never_overflows():
-    assert sparkline([0, 1, 8, 0, 4], 10) == " ▂█ ▅"
-    assert len(sparkline(list(range(1000)), 72)) <= 72
-    assert sparkline([], 5) == ""
-    assert sparkline([10**26, 1], 5) == "█▁"
