@@ -183,8 +183,8 @@ def tag(
     Executed totals never change; what each regime counts may. Time that nobody tagged counts. A purpose that some
     regime does not count takes compute out of a total, and needs --evidence. Times are UTC unless they say
     otherwise, and are moved inward to whole hours: the grain of the books. Usage stands in the hour in which its
-    window ended; after an outage one window bridges all of it, and a tag of that hour takes the whole: then tag
-    the job.
+    window ended. What bridges several hours, as after an outage, cannot be cut: it counts unless all of its hours
+    are tagged alike. A tag of the job is exact.
 
     \b
     Purposes: pretraining finetuning rl rl-rollouts synthetic-data
