@@ -31,7 +31,7 @@ sinks_option = click.option(
 @regimes_option
 @json_option
 def sinks_command(sinks_file: Path, store: Path, regimes_dir: Path | None, as_json: bool) -> None:
-    """Check the sinks file, and show how each sink's outbox stands. Sends nothing."""
+    """Check the sinks file; how each outbox stands. Sends nothing."""
     from .office import configured
     from .redeliver import served
 
@@ -116,7 +116,7 @@ def _gets(document: dict[str, Any]) -> str:
 @sinks_option
 @json_option
 def test_command(sink: str, sinks_file: Path, as_json: bool) -> None:
-    """Send a marked test event to SINK, now, and say what the other side answered.
+    """Send a marked test event to SINK; say what it answered.
 
     Exit 0: it took it. 1: it answered, and refused. 3: nobody answered.
     """
@@ -165,7 +165,7 @@ def test_command(sink: str, sinks_file: Path, as_json: bool) -> None:
 @store_option
 @json_option
 def dead_command(sink: str | None, store: Path, as_json: bool) -> None:
-    """Deliveries that were put aside: refused again and again, or tried for too long."""
+    """Deliveries that were put aside, and why."""
     from flopmeter.collector.law.events import time_text
 
     from .answer import line
@@ -217,7 +217,10 @@ def dead_command(sink: str | None, store: Path, as_json: bool) -> None:
 def redeliver_command(
     ids: tuple[str, ...], sink: str | None, all_dead: bool, store: Path, as_json: bool
 ) -> None:
-    """Have events delivered again, or to a sink that was added later. A running collector does it within seconds."""
+    """Deliver events again, or to a sink that was added later.
+
+    A running collector does it within seconds; else it is done at the next start.
+    """
     from .redeliver import redeliver, redeliver_dead
 
     if bool(ids) == all_dead:
