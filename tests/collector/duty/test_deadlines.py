@@ -1,6 +1,7 @@
 """When something is due: exact durations, days of the calendar in their own time zone, and when a person is told."""
 
 from calendar import isleap
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from zoneinfo import ZoneInfo
@@ -29,6 +30,7 @@ from flopmeter.collector.duty.deadlines import (
     opened,
     rule_digest,
     rules_mark,
+    trigger_of,
 )
 
 ZONES = (
@@ -181,6 +183,36 @@ def test_a_calendar_goes_on_from_its_last_day():
         "2027-07-15",
         "2027-10-15",
     ]
+
+
+def test_a_clock_does_not_run_before_the_law_binds():
+    """A forecast knows in November what a law of January will want: its two weeks begin with the law."""
+    rules = (rule(), quarters())
+    law = replace(regime(*rules), effective=date(2027, 1, 16))
+    early = Trigger(1, FORECAST, law.id, "r1", ns("2026-11-20T10:00:00+00:00"))
+    weeks, day = opened(early, {law.id: law}, Opening(early.unix_ns, 1))
+    assert weeks.trigger_unix_ns == early.unix_ns
+    assert weeks.due_unix_ns == ns("2027-01-16T00:00:00+00:00") + 14 * DAY_NS
+    assert day.key.endswith(":2027-04-15")
+    later = early._replace(unix_ns=ns("2027-02-01T00:00:00+00:00"))
+    assert opened(later, {law.id: law}, Opening(0, 1))[0].due_unix_ns == later.unix_ns + 14 * DAY_NS
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "starts"),
+    [
+        (CROSSED, {"regime": "x"}, CROSSED),
+        (FORECAST, {"regime": "x"}, FORECAST),
+        ("fleet.capacity", {"regime": "x", "verdict": "crossed"}, CROSSED),
+        ("fleet.capacity", {"regime": "x", "verdict": "undetermined"}, None),
+        ("threshold.undetermined", {"regime": "x"}, None),
+        ("plan.exceeds", {"regime": "x"}, None),
+        ("deadline.near", {"regime": "x"}, None),
+    ],
+)
+def test_what_may_start_a_clock(kind, data, starts):
+    found = trigger_of(7, kind, "s", 5, data)
+    assert found == (None if starts is None else Trigger(7, starts, "x", "s", 5))
 
 
 def test_people_are_told_in_proportion_of_what_is_due_soon():

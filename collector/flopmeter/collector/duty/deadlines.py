@@ -116,12 +116,15 @@ def opened(trigger: Trigger, regimes: Mapping[str, Regime], at: Opening) -> list
 
 
 def _binding_since(regime: Regime, rule: DeadlineRule, unix_ns: int) -> int:
-    """From when a date is looked for: not before the law binds where its days are counted. It is in force by UTC days,
-    and the first of them begins there on a day, and so on a date, that was before the law.
+    """From when the clock runs: not before the law binds, of which a forecast may know earlier.
+
+    A law is in force by UTC days. Days of a calendar are counted in the rule's own zone: there the first of them begins
+    on a day, and so on a date, that was before the law.
     """
-    if rule.trigger != CALENDAR or regime.effective is None:
+    if regime.effective is None or regime.effective.year <= _EPOCH.year:
         return unix_ns
-    return max(unix_ns, _end_of_day(regime.effective - timedelta(days=1), rule.timezone))
+    zone = rule.timezone if rule.trigger == CALENDAR else "UTC"
+    return max(unix_ns, _end_of_day(regime.effective - timedelta(days=1), zone))
 
 
 def starting_types(rule: DeadlineRule) -> tuple[str, ...]:
