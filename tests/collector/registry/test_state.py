@@ -20,6 +20,7 @@ from flopmeter.collector.registry.entries import (
     Retract,
     Tag,
 )
+from flopmeter.collector.registry.formerly import Formerly, Once
 from flopmeter.collector.registry.state import Registry
 from flopmeter.contract.flop import Figure
 
@@ -37,6 +38,10 @@ def answers(registry: Registry) -> dict[str, object]:
         "declared": {r: registry.declared(r) for r in RUNS},
         "runs": registry.declared_runs,
         "links": registry.links,
+        "stands_on": set(registry.stands_on),
+        "assigned": {r: registry.assigned_jobs(r) for r in RUNS},
+        "assigned_runs": registry.assigned_runs,
+        "now": {r: (registry.now(r), registry.each(r), registry.names(r)) for r in RUNS},
         "externals": dict(registry.externals),
         "decisions": dict(registry.decisions),
     }
@@ -61,13 +66,24 @@ def test_as_of_a_time_is_the_registry_of_the_entries_then(made: list[Entry], the
     assert answers(Registry.of(made).at(then)) == answers(Registry.of([e for e in made if e.unix_ns <= then]))
 
 
-@given(histories(max_size=8))
-def test_one_more_entry_is_the_registry_of_all(made: list[Entry]) -> None:
+lost = st.dictionaries(
+    st.sampled_from(RUNS),
+    st.lists(
+        st.builds(Once, st.sampled_from(JOBS), st.sampled_from(STEPS), st.sampled_from(RUNS)),
+        min_size=1,
+        max_size=3,
+    ).map(tuple),
+    max_size=2,
+)
+
+
+@given(histories(max_size=8), st.just({}) | lost)
+def test_one_more_entry_is_the_registry_of_all(made: list[Entry], formerly: Formerly) -> None:
     """Also where everything had been asked before, and what was worked out then is kept."""
-    registry = Registry()
+    registry = Registry(formerly=formerly)
     for number, e in enumerate(made, 1):
         registry = registry.plus(e)
-        whole = Registry.of(made[:number])
+        whole = Registry.of(made[:number], formerly)
         assert answers(registry) == answers(whole)
         assert (registry.entries, registry.in_force) == (whole.entries, whole.in_force)
 

@@ -59,6 +59,10 @@ class _Said(NamedTuple):
 _OF_RUN, _OLD_DECLARED, _OLD_NAME, _OLD_JOB, _OF_JOB = range(5)
 
 
+def _own(entry: Entry, tag: Tag) -> _Said:
+    return _Said(_OF_RUN, entry, tag, None) if tag.job is None else _Said(_OF_JOB, entry, tag, {tag.job})
+
+
 @dataclass(frozen=True)
 class Registry:
     """The entries up to some moment, by number, and what follows from those in force."""
@@ -96,10 +100,36 @@ class Registry:
         for name, kinds in (_MADE_OF if self.formerly else _AS_SAID).items():
             if name in self.__dict__ and not isinstance(entry.statement, kinds):
                 grown.__dict__[name] = self.__dict__[name]
-        if "_tags" in self.__dict__ and isinstance(entry.statement, Tag):
-            tag = entry.statement
-            grown.__dict__["_tags"] = self._tags | {tag.run: [*self._tags.get(tag.run, ()), (entry, tag)]}
+        known = self.__dict__.keys()
+        grown.__dict__.update(
+            {name: value for name, value in self._with(entry, known).items() if name in known}
+        )
         return grown
+
+    def _with(self, entry: Entry, known: AbstractSet[str]) -> dict[str, object]:
+        """Of what is `known`, that which one more entry changes in one place. Each word is a commit's or fsck's to take."""
+        found: dict[str, object] = {}
+        match entry.statement:
+            case Tag(run=run) as tag:
+                if "_tags" in known:
+                    found["_tags"] = self._tags | {run: [*self._tags.get(run, ()), (entry, tag)]}
+                if "_said" in known and not self.formerly:
+                    found["_said"] = self._said | {run: [*self._said.get(run, ()), _own(entry, tag)]}
+            case Declare(run=run, purpose=purpose) as said:
+                if "_declared" in known:
+                    old = self._declared.get(run)
+                    found["_declared"] = self._declared | {run: said if old is None else merged(old, said)}
+                if "_declared_purpose" in known:
+                    more = {} if purpose is None else {run: (entry, purpose)}
+                    found["_declared_purpose"] = self._declared_purpose | more
+                if "stands_on" in known and not said.base_models:
+                    found["stands_on"] = self.stands_on
+            case Assign(job=job, step=step, run=run) if not self.formerly:
+                if "_assigned" in known:
+                    found["_assigned"] = self._assigned | {(job, step): entry}
+                if "_assigned_to" in known and (job, step) not in self._assigned:
+                    found["_assigned_to"] = self._assigned_to | {run: {*self._assigned_to.get(run, ()), job}}
+        return found
 
     @cached_property
     def in_force(self) -> tuple[Entry, ...]:
@@ -253,10 +283,7 @@ class Registry:
         """By the run that the work has now: what its tags say, and those of names that it has lost."""
         found: dict[str, list[_Said]] = {}
         for run, tags in self._tags.items():
-            found[run] = [
-                _Said(_OF_RUN, e, tag, None) if tag.job is None else _Said(_OF_JOB, e, tag, {tag.job})
-                for e, tag in tags
-            ]
+            found[run] = [_own(e, tag) for e, tag in tags]
         for name, gone in self._went.items():
             run = self.now(name)
             if run == name:  # some stayed, or it went to several: no guess takes work out of a total
