@@ -29,6 +29,7 @@ from flopmeter.contract.record import parse_record, record_hash
 from flopmeter.contract.w_table import current
 
 from .capacity_check import CapacityCheck
+from .delivery_check import check_delivery
 from .duties import check_duties
 from .event_check import EventCheck, JudgedRow, StoredEvent, check_flags
 from .forecast_check import ForecastCheck
@@ -230,10 +231,7 @@ def _check(
     check_claims(reader.rows(f"SELECT {CLAIM_COLUMNS} FROM progress"), books)  # noqa: S608
     check_flags(events.events, books.flags)
     duties = check_duties(reader, events.events, regimes, books)
-    for event_no, sink in db(
-        "SELECT event_no, sink FROM outbox WHERE event_no NOT IN (SELECT event_no FROM events)"
-    ):
-        raise Difference("outbox", f"event_no {event_no}, sink {sink}", "event_no", "an event", event_no)
+    check_delivery(reader)
     check_schema(
         reader
     )  # last: of what somebody got at, the rows say more than the trigger that they dropped

@@ -277,7 +277,8 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
             said TEXT NOT NULL DEFAULT '',              -- what the last failed attempt was answered
             PRIMARY KEY (event_no, sink, answer_no)) WITHOUT ROWID;
         INSERT INTO outbox_now (event_no, sink, attempts, first_unix_ns, delivered_unix_ns)
-            SELECT event_no, sink, attempts, delivered_unix_ns, delivered_unix_ns FROM outbox;
+            SELECT event_no, sink, iif(delivered_unix_ns IS NULL, 0, max(attempts, 1)), delivered_unix_ns,
+                delivered_unix_ns FROM outbox;
         DROP TABLE outbox;
         ALTER TABLE outbox_now RENAME TO outbox;
         -- What is still to be delivered, in the order in which it is tried; nothing that was.
