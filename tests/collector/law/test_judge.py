@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from builders import UNIX_NS, Chain, busy
 from desk import DAY_NS, Desk
+from law_files import changed
 
 from flopmeter.collector.check.fsck import check_store, result_text
 from flopmeter.collector.ingest.decide import TAKEN
@@ -15,9 +16,9 @@ from flopmeter.collector.law.standing import text_of
 
 OLD = next(r for r in shipped() if r.comparison == ">=" and r.ends is None)
 #: Crossed by a window of busy(); in force long before.
-LOW = replace(OLD, id="low", threshold_flop=10**15, digest="11" * 32)
+LOW = changed(OLD, id="low", threshold_flop=10**15)
 TODAY = datetime.fromtimestamp((UNIX_NS + DAY_NS) // 10**9, UTC).date()
-TOMORROW = replace(LOW, id="tomorrow", effective=TODAY + timedelta(days=1), digest="22" * 32)
+TOMORROW = changed(LOW, id="tomorrow", effective=TODAY + timedelta(days=1))
 
 
 def look(desk):
@@ -98,10 +99,10 @@ def test_after_a_failed_commit_all_is_judged_again_and_nothing_raised_twice(path
 
 def test_another_text_of_a_regime_ends_the_first(path):
     run_once(path, [LOW])
-    other = replace(LOW, digest="33" * 32)
+    other = changed(LOW, version="2")
     with Desk(path, [other]) as desk:
         look(desk)
-        rows = desk.rows("SELECT digest, from_position, until_position FROM judged ORDER BY digest")
+        rows = desk.rows("SELECT digest, from_position, until_position FROM judged ORDER BY from_position")
         assert rows == [(text_of(LOW), 1, 1), (text_of(other), 2, None)]
 
 
