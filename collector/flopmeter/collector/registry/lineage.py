@@ -60,7 +60,9 @@ class Lineage:
         if run not in self._parents:
             return ()
         certain = self._walk(run, profile, Answer.COUNTS, without)
-        every = self._walk(run, profile, Answer.SILENT, without)
+        every = certain  # where no step is weaker, there is nothing more to find
+        if any(reached.ruling.answer is not Answer.COUNTS for reached in certain):
+            every = self._walk(run, profile, Answer.SILENT, without)
         found: dict[tuple[str, bool], Reached] = {}
         for answer, walked in ((Answer.COUNTS, certain), (Answer.SILENT, every), (Answer.EXCLUDED, every)):
             for reached in walked:

@@ -1,6 +1,6 @@
 """How a person's word gets into the store: read what holds, check, append; again if somebody else was quicker."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,8 +38,7 @@ class _Overtaken(Exception):  # noqa: N818
 def read_registry(reader: Reader) -> Registry:
     """The registry in a store. Raises StoreError where its chain does not hold: nothing may be built on that."""
     rows = entry_rows(reader.rows(SELECT, (0,)))
-    _check_hashes(rows)
-    said = Registry.of(map(to_entry, rows))
+    said = Registry.of(_checked(rows))
     return said.knowing(read_formerly(reader.rows, said.mentioned))
 
 
@@ -92,14 +91,14 @@ def draft(registry: Registry, books: Known, said: Said, unix_ns: int) -> Entry:
     return entry
 
 
-def _check_hashes(rows: Sequence[EntryRow]) -> None:
+def _checked(rows: Sequence[EntryRow]) -> Iterator[Entry]:
     prev_hash = NO_HASH
     for number, row in enumerate(rows, 1):
-        if (row.entry_no, row.prev_hash) != (number, prev_hash) or row.hash != entry_hash(
-            prev_hash, to_entry(row)
-        ):
+        entry = to_entry(row)
+        if (row.entry_no, row.prev_hash) != (number, prev_hash) or row.hash != entry_hash(prev_hash, entry):
             raise StoreError(
                 f"entry {number} of the run registry: expected what was said then, got something else: it was altered",
                 "keep this store as evidence; `flopmeter collector fsck` names the difference; restore a backup",
             )
         prev_hash = row.hash
+        yield entry
