@@ -10,7 +10,7 @@ from desk import DAY_NS, Desk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flopmeter.collector.errors import StoreError
+from flopmeter.collector.errors import EntryRefused, StoreError
 from flopmeter.collector.law.regimes import shipped
 from flopmeter.collector.registry.as_of import reading_as_of
 from flopmeter.collector.registry.entries import (
@@ -27,7 +27,7 @@ from flopmeter.collector.registry.entries import (
 from flopmeter.collector.registry.reporting import run_report
 from flopmeter.collector.registry.say import say
 from flopmeter.collector.report.queries import asked, reading
-from flopmeter.contract.usage import IDLE, Workload, WorkloadKind
+from flopmeter.contract.usage import IDLE, UNATTRIBUTED, Workload, WorkloadKind
 
 A = Workload(WorkloadKind.SLURM, job="1", step="0", run="a", dtype="bf16")
 B = Workload(WorkloadKind.SLURM, job="2", step="0", dtype="fp8")
@@ -158,6 +158,56 @@ def test_nothing_is_changed_by_asking(lab):
         printed_as_of(lab.path, lab.desk.now - 1)
         assert list(db.iterdump()) == dump
     assert printed(lab.path, lab.desk.now) == before
+
+
+def test_a_collectors_clock_that_is_set_back_takes_nothing_of_later_in(lab):
+    """The clock was five minutes fast, and is set right: what comes then is dated earlier than what had come before."""
+    moments = []
+    for n in range(3):
+        lab.record(n % 2, busy(0), busy(1, 1))
+        lab.commit()
+        lab.say(Tag("a", Purpose.EVALUATION if n else Purpose.RL, job=ONE, evidence=(f"e{n}",)))
+        if n < 2:
+            lab.say(Retract(2 * n + 1))
+        lab.commit()
+        moments.append((lab.desk.now, printed(lab.path, lab.desk.now)))
+        lab.later()
+    lab.desk.now -= 6 * MINUTE
+    for n in range(4):
+        lab.record(n % 2, busy(0, duration_ns=90 * MINUTE), workloads=(UNATTRIBUTED,))
+        with pytest.raises(EntryRefused, match="expected a time not before"):  # words are never dated back
+            lab.say(Declare(f"later-{n}", owner="x"))
+        lab.commit()
+        lab.later()
+    with reading(lab.path) as reader:
+        assert {e["type"].rpartition(".")[2] for e in reader.events()} == {"unattributed"}, (
+            "dated before them"
+        )
+    for then, before in moments[:2]:
+        assert printed_as_of(lab.path, then) == before
+        with reading_as_of(lab.path, then) as found:
+            assert found.set_back > 0
+    # No record shows that the clock ever passed the third moment; by the clock it is still to come (the command says so).
+    assert lab.desk.now < moments[2][0]
+    lab.desk.now += 10 * MINUTE
+    with reading_as_of(lab.path, lab.desk.now) as found:
+        assert (found.records, found.entries, found.set_back) == (7, 5, 0)
+        assert _documents(found.reader, lab.desk.now) == printed(lab.path, lab.desk.now)
+
+
+def test_an_agent_admitted_by_a_clock_that_was_fast_is_there_with_its_records(lab):
+    lab.record(0, busy(0))
+    lab.commit()
+    lab.desk.now += 60 * MINUTE
+    lab.chains.append(Chain("n3", gpus=2))
+    lab.agents.append(lab.desk.agent(lab.chains[2]))
+    lab.desk.commit()
+    lab.desk.now -= 60 * MINUTE
+    lab.record(2, busy(0))
+    lab.commit()
+    with reading_as_of(lab.path, lab.desk.now) as found:
+        assert found.records == 2
+        assert [a.node for a in found.reader.agents()] == ["n1", "n2", "n3"]
 
 
 def test_before_everything_there_was_nothing(lab):

@@ -14,7 +14,7 @@ from builders import WINDOW_NS, Chain, busy, gap
 from desk import Desk
 
 from flopmeter.cli.main import main
-from flopmeter.collector.law.regimes import SCOPES, shipped
+from flopmeter.collector.law.regimes import shipped
 from flopmeter.collector.report.layout import Paint
 from flopmeter.collector.report.runs_view import run_view
 from flopmeter.contract.usage import IDLE, Workload, WorkloadKind

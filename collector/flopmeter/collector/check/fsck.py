@@ -161,9 +161,7 @@ def _check(
         texts=texts,
     )
     kept = dict(db("SELECT digest, text FROM texts"))
-    capacity = CapacityCheck(
-        events.events, regimes, texts, kept, judged=judged, noted=noted, table=current()
-    )
+    capacity = CapacityCheck(events.events, regimes, texts, kept, judged=judged, noted=noted, table=current())
     checks = (
         capacity,
         UnattributedCheck(events.events, nodes_of(names.workloads), noted, models, current()),
@@ -255,7 +253,9 @@ def _check(
             "derived again"
         )
     if capacity.other_tables:
-        notes.append(f"events of capacity by {', '.join(sorted(capacity.other_tables))} were not derived again")
+        notes.append(
+            f"events of capacity by {', '.join(sorted(capacity.other_tables))} were not derived again"
+        )
     if forecasts.not_priced:
         notes.append(
             f"{forecasts.not_priced} forecasts or plans were priced with another W table, or judged by texts that are "

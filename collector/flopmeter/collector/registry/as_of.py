@@ -5,6 +5,10 @@ derives the books by; what comes out is laid over the store in temporary tables 
 events of later times are hidden, and then the same code answers as answered then. Exact to the last integer, but for
 three things: records that were received and not yet committed at that very moment are in it (a commit lingers 100 ms);
 nodes are called what they are called today; and the law and the W table are today's, under their own dates.
+
+What came when is asked of the collector's clock, in the order in which things came: the first that it dates later than
+the moment ends the answer. So a clock that is set back takes nothing in that came after it had once, as far as any
+record shows, passed that time; but for agents, losses, inventories and refused records, which have a clock alone.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -21,18 +25,27 @@ from flopmeter.collector.report.queries import Reader, reading
 Progress = Callable[[int, int], None]
 PROGRESS_EVERY = 500
 
-#: Tables with a time of their own: later rows are hidden.
-_DATED = (
-    ("agents", "admitted_unix_ns"),
-    ("inventories", "received_unix_ns"),
-    ("losses", "noticed_unix_ns"),
-    ("conflicts", "received_unix_ns"),
-    ("events", "time_unix_ns"),
-    ("entries", "unix_ns"),
-    ("answers", "unix_ns"),
-    ("deadlines", "opened_unix_ns"),
-    ("identity_rules", "from_unix_ns"),
+
+class _Numbered(NamedTuple):
+    """A table whose rows were made one after the other, each by the collector's clock."""
+
+    table: str
+    number: str
+    clock: str
+    position: str = "0"  # of the last record that there was when the row was made
+
+
+_NUMBERED = (
+    _Numbered("agents", "agent_no", "admitted_unix_ns"),
+    _Numbered("losses", "loss_no", "noticed_unix_ns"),
+    _Numbered("events", "event_no", "time_unix_ns", "position"),
+    _Numbered("entries", "entry_no", "unix_ns", "position"),
+    _Numbered("answers", "answer_no", "unix_ns", "position"),
+    _Numbered("deadlines", "deadline_no", "opened_unix_ns", "position"),
+    _Numbered("identity_rules", "from_position", "from_unix_ns", "from_position - 1"),
 )
+#: Tables with a clock and no order of their own.
+_DATED = (("inventories", "received_unix_ns"), ("conflicts", "received_unix_ns"))
 
 
 class AsOf(NamedTuple):
@@ -41,15 +54,14 @@ class AsOf(NamedTuple):
     reader: Reader
     records: int  # read, from the first on
     entries: int  # of the registry, that had been made
+    set_back: int  # records that came later, with an earlier clock
 
 
 @contextmanager
 def reading_as_of(path: Path, unix_ns: int, progress: Progress | None = None) -> Iterator[AsOf]:
     """The store at `path` as it stood at `unix_ns`. Raises StoreError, also where the records contradict each other."""
     with reading(path) as reader:
-        (last,) = reader.rows(
-            "SELECT coalesce(max(position), 0) FROM records WHERE received_unix_ns <= ?", (unix_ns,)
-        ).fetchone()
+        last, set_back = _last_record(reader, unix_ns)
         try:
             books = _derive(reader, last, progress)
         except Difference as d:
@@ -59,7 +71,20 @@ def reading_as_of(path: Path, unix_ns: int, progress: Progress | None = None) ->
             ) from d
         _lay_over(reader, books, last, unix_ns)
         (entries,) = reader.rows("SELECT count(*) FROM entries").fetchone()
-        yield AsOf(reader, last, entries)
+        yield AsOf(reader, last, entries, set_back)
+
+
+def _last_record(reader: Reader, unix_ns: int) -> tuple[int, int]:
+    """The last record that had come by then, and how many came behind it although their clock says earlier."""
+    (end,) = reader.rows(
+        "SELECT coalesce(min(position), (SELECT coalesce(max(position), 0) + 1 FROM records)) FROM records "
+        "WHERE received_unix_ns > ?",
+        (unix_ns,),
+    ).fetchone()
+    (set_back,) = reader.rows(
+        "SELECT count(*) FROM records WHERE position > ? AND received_unix_ns <= ?", (end, unix_ns)
+    ).fetchone()
+    return end - 1, set_back
 
 
 def _derive(reader: Reader, last: int, progress: Progress | None) -> Rederivation:
@@ -75,6 +100,17 @@ def _derive(reader: Reader, last: int, progress: Progress | None) -> Rederivatio
 def _lay_over(reader: Reader, books: Rederivation, last: int, unix_ns: int) -> None:
     """Temporary tables and views: SQLite looks names up there first."""
     # S608: names and integers of this program only; a view takes no bound values.
+    known = max((a.agent_no for a in books.agents.values() if a.position), default=0)
+    for t in _NUMBERED:
+        (end,) = reader.rows(
+            f"SELECT min({t.number}) FROM main.{t.table} WHERE {t.clock} > ? OR {t.position} > ?",  # noqa: S608
+            (unix_ns, last),
+        ).fetchone()
+        if end is None:
+            end = 1 << 62
+        elif t.table == "agents":  # a record that had come is of an agent that there was
+            end = max(end, known + 1)
+        reader.rows(f"CREATE TEMP VIEW {t.table} AS SELECT * FROM main.{t.table} WHERE {t.number} < {end:d}")  # noqa: S608
     for table, column in _DATED:
         reader.rows(f"CREATE TEMP VIEW {table} AS SELECT * FROM main.{table} WHERE {column} <= {unix_ns:d}")  # noqa: S608
     reader.rows(f"CREATE TEMP VIEW records AS SELECT * FROM main.records WHERE position <= {last:d}")  # noqa: S608

@@ -133,6 +133,12 @@ def books_as_of(store: Path, text: str) -> "Iterator[tuple[Reader, int]]":
             f"{then.entries:,} entries of the run registry.",
             err=True,
         )
+        if then.set_back:
+            click.echo(
+                f"The collector's clock was set back later on: {then.set_back:,} records that it dates earlier came after "
+                "it had passed that time, and are left out.",
+                err=True,
+            )
         yield then.reader, unix_ns
 
 

@@ -372,7 +372,9 @@ class SqliteBooks:
 
     def event_keys_from(self, prefix: str) -> set[str]:
         end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
-        return {key for (key,) in self._all("SELECT key FROM events WHERE key >= ? AND key < ?", (prefix, end))}
+        return {
+            key for (key,) in self._all("SELECT key FROM events WHERE key >= ? AND key < ?", (prefix, end))
+        }
 
     def last_records(self) -> list[tuple[int, bytes]]:
         return self._all("SELECT heads.agent_no, record FROM heads JOIN records USING (position)")
