@@ -129,6 +129,12 @@ _FILE = click.Path(path_type=Path)
     help="TOML file of declared estimates, compared with what is metered (docs/estimate.md).",
 )
 @click.option(
+    "--sites",
+    type=_FILE,
+    envvar=[_env("SITES"), "FLOPMETER_SITES"],
+    help="TOML file of where clusters and nodes stand, and their network's speed (docs/fleet.md).",
+)
+@click.option(
     "--identity-rules",
     type=_FILE,
     envvar=_env("IDENTITY_RULES"),

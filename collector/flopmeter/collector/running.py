@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .http import HttpServer
     from .law.events import NewEvent
     from .law.signing import PublicKey
+    from .report.sites import Sites
 
 log = logging.getLogger(__name__)
 START_TIMEOUT_S = 30.0
@@ -79,6 +80,7 @@ class Collector:
             if not store_file(s.store).exists():  # there was never a good one
                 raise _no_laws(e) from e
         estimates = _estimates(s.estimates) if s.estimates else ()
+        sites = _sites(s.sites) if s.sites else None
         rules = identity_rules.with_site(s.identity_rules)
         self._loop = asyncio.get_running_loop()
         path = store_file(s.store)
@@ -98,6 +100,7 @@ class Collector:
                 laws=lambda: self.laws.laws,
                 recipients=_recipients(sinks),
                 estimates=estimates,
+                sites=sites,
                 unattributed_minutes=s.unattributed_minutes,
                 progress_margin_percent=s.progress_margin_percent,
                 outlook=s.outlook,
@@ -263,6 +266,12 @@ def _estimates(path: "Path") -> "tuple[Declared, ...]":
         return tuple(read_estimates(path, current()))
     except EstimateError as e:
         raise SettingsError(f"--estimates: {e}", e.hint) from e
+
+
+def _sites(path: "Path") -> "Sites":
+    from .report.sites import read_sites  # only by those who have one
+
+    return read_sites(path)
 
 
 class RunningCollector:
