@@ -28,7 +28,7 @@ def whole(tmp_path_factory) -> Path:
         ids = [i for (i,) in desk.rows("SELECT id FROM deadlines ORDER BY deadline_no")]
         open_incident(path, LAW, "incident", told, trigger_unix_ns=START)
         answer(path, DEADLINE, ids[0], State.ACKNOWLEDGED, told)
-        answer(path, EVENT, event_id("threshold:eu-gpai:r1:crossed:crossed"), State.RESOLVED, told)
+        answer(path, EVENT, event_id("threshold:eu-gpai:r1:crossed:crossed:>10^14"), State.RESOLVED, told)
         for day in range(1, 20):
             commit_at(desk, START + day * DAY_NS)
             busy_minute(desk, chain)

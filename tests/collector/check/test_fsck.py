@@ -364,7 +364,7 @@ def test_totals_near_10_to_the_26_and_regimes_that_only_the_store_knows(tmp_path
         crossed = {e.data["regime"] for e in desk.commit().events} | {
             r[0] for r in desk.rows("SELECT key FROM events")
         }
-    assert "threshold:eu-gpai:r1:crossed:crossed" in crossed
+    assert "threshold:eu-gpai:r1:crossed:crossed:>10^23" in crossed
     assert check_store(tmp_path / "books.sqlite", shipped()).difference is None
     only_korea = [r for r in shipped() if r.id == "korea"]
     result = check_store(tmp_path / "books.sqlite", only_korea)

@@ -15,7 +15,7 @@ from flopmeter.collector.law.events import event_id
 from flopmeter.collector.report.queries import reading
 from flopmeter.collector.store.answers import SELECT, answer_rows
 
-CROSSED = event_id("threshold:eu-gpai:r1:crossed:crossed")
+CROSSED = event_id("threshold:eu-gpai:r1:crossed:crossed:>10^14")
 LAW = regime(rule(), rule("incident", "incident", after_days=None, after_hours=72))
 ADA = Person("ada", "seen", START)
 

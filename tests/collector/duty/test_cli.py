@@ -19,7 +19,7 @@ from flopmeter.collector.errors import CollectorError
 from flopmeter.collector.law.events import event_id
 
 LAW = regime(rule(), rule("incident", "incident", after_days=None, after_hours=72))
-CROSSED = event_id("threshold:eu-gpai:r1:crossed:crossed")
+CROSSED = event_id("threshold:eu-gpai:r1:crossed:crossed:>10^14")
 DEADLINE = event_id("deadline:run:eu-gpai:notify:r1")
 
 

@@ -61,7 +61,7 @@ def test_a_crossing_opens_its_deadline_in_the_same_commit(path):
         assert deadlines(desk) == [(KEY, DUE)]
         assert desk.rows("SELECT event_no, opened_unix_ns, position FROM deadlines") == [(1, START, 1)]
         assert desk.rows("SELECT key FROM events WHERE event_no = 1") == [
-            ("threshold:eu-gpai:r1:crossed:crossed",)
+            ("threshold:eu-gpai:r1:crossed:crossed:>10^14",)
         ]
     assert fsck(path, [regime()]).difference is None
 

@@ -93,9 +93,9 @@ def test_undetermined_then_the_estimate_passes_then_crossed_each_once():
         ("threshold.crossed", "crossed", "crossed"),
     ]
     assert raised == {
-        "threshold:eu-systemic-risk:r:undetermined:below",
-        "threshold:eu-systemic-risk:r:undetermined:crossed",
-        "threshold:eu-systemic-risk:r:crossed:crossed",
+        "threshold:eu-systemic-risk:r:undetermined:below:>10^25",
+        "threshold:eu-systemic-risk:r:undetermined:crossed:>10^25",
+        "threshold:eu-systemic-risk:r:crossed:crossed:>10^25",
     }
 
 
@@ -107,8 +107,8 @@ def test_whatever_the_path_no_key_is_raised_twice_and_a_crossing_is_never_missed
         low, point, high = low + a, point + a + b, high + a + b + c
         raised += [e.key for e in raise_for(Figure(low, point, high), set(raised))]
     assert len(raised) == len(set(raised))
-    assert ("threshold:eu-systemic-risk:r:crossed:crossed" in raised) == (low > 10**25)
-    assert ("threshold:korea:r:crossed:crossed" in raised) == (low >= 10**26)
+    assert ("threshold:eu-systemic-risk:r:crossed:crossed:>10^25" in raised) == (low > 10**25)
+    assert ("threshold:korea:r:crossed:crossed:>=10^26" in raised) == (low >= 10**26)
 
 
 def test_idle_and_unattributed_time_is_no_run():

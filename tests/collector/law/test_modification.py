@@ -136,7 +136,7 @@ def test_an_event_is_raised_once_per_original_and_says_what_follows():
     (event,) = raised(exactly(10**25), exactly(2 * 10**25))
     assert event.type == THRESHOLD_CROSSED
     assert event.subject == "tuned"
-    assert event.key == "modification:eu-modifier:tuned:crossed:crossed:base"
+    assert event.key == "modification:eu-modifier:tuned:crossed:crossed:>1/3:base"
     assert (event.since_position, event.position) == (4, 5)
     assert event.data["line"]["point"] == "20000000000000000000000000/3"
     assert event.data["counted"]["point"] == "1" + "0" * 25

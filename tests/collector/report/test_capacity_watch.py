@@ -94,7 +94,7 @@ def test_it_is_raised_by_the_gpu_that_makes_it_true_and_once(path):
         assert data["message"].startswith("Site west is past the line of A law of the test (>= ")
         assert "not a measure of risk" in data["message"]
         assert (data["sites_digest"], data["regime_digest"]) == (SITES.digest, law.digest)
-        assert severity_of(FLEET_CAPACITY, data) is Severity.WARNING
+        assert severity_of(FLEET_CAPACITY, data) is Severity.CRITICAL
         desk.offer(desk.agent(three), three.next())
         desk.offer(first, one.next())
         assert not desk.commit().events

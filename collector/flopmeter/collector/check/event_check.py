@@ -26,6 +26,7 @@ from flopmeter.collector.law.events import (
     THRESHOLD_UNDETERMINED,
     USAGE_UNATTRIBUTED,
     NewEvent,
+    current_key,
     event_id,
     silent_event,
     time_text,
@@ -90,6 +91,11 @@ class StoredEvent:
     @property
     def name(self) -> str:
         return f"event {self.event_no} ({self.key})"
+
+    @property
+    def meant(self) -> str:
+        """Its key as it would be made today."""
+        return current_key(self.key, self.data)
 
 
 class EventCheck:
@@ -245,7 +251,7 @@ class EventCheck:
         at = {e.since_position, e.since_position + 1}
         if any(entries in self._standings.new_at(position) for position in at):
             entries = self._standings.before(entries)  # what was said last is what may have made it true
-        if e.key not in self._keys(e.subject, entries, regime, received_unix_ns):
+        if e.meant not in self._keys(e.subject, entries, regime, received_unix_ns):
             return
         # Late by right: this text of the regime (or this W table) was new to the collector at this event. From then
         # on every commit judged by it.
@@ -265,7 +271,7 @@ class EventCheck:
             return
         entries = self._entries(e)
         derived = self._keys(e.subject, entries, regime, e.time_unix_ns)
-        expected = derived.get(e.key)
+        expected = derived.get(e.meant)
         if expected is None:
             tally = self._standings.executed(e.subject, entries)
             flop = tally.figures(self._models, self._table)[0]
@@ -291,7 +297,7 @@ class EventCheck:
         for waiting in (self._before, self._at, self._silences):
             for e in sorted((e for events in waiting.values() for e in events), key=lambda e: e.event_no):
                 raise Difference("events", e.name, "position", f"at most {position}", e.position)
-        keys = {e.key for e in self.events}
+        keys = {e.meant for e in self.events}
         self._none_missing(keys, received_unix_ns)
         for kind, wanted, rows in (
             (COVERAGE_LOST, loss_keys, "losses"),

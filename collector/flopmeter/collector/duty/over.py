@@ -1,5 +1,6 @@
 """Whether what an event said is still so, derived from the books of today. The event stays whatever comes out."""
 
+import json
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from flopmeter.collector.law.events import (
     DEADLINE_OVERDUE,
     THRESHOLD_CROSSED,
     THRESHOLD_UNDETERMINED,
+    current_key,
     silent_key,
 )
 from flopmeter.collector.law.regimes import Regime
@@ -65,20 +67,22 @@ class Condition:
         if not in_force(regime, self._now):
             return Over(f"{regime.id} does not bind now", None)
         keys = self._raised(run, regime, None)
-        if event.key in keys:
+        mine = current_key(event.key, json.dumps(data))
+        if mine in keys:
             return None
-        crossed = event.key.rsplit(":", 2)[0] + ":crossed:crossed"
-        if crossed in keys:
-            return Over("the line is crossed for certain now, which is another event", None)
-        return self._since(event, run, regime, str(data.get("entries", "0")))
+        for estimate in ("crossed", "below"):
+            if mine.replace(f":undetermined:{estimate}:", ":crossed:crossed:") in keys:
+                return Over("the line is crossed for certain now, which is another event", None)
+        return self._since(mine, event, regime)
 
-    def _since(self, event: Found, run: str, regime: Regime, entries: str) -> Over:
+    def _since(self, mine: str, event: Found, regime: Regime) -> Over:
         """By whose word, or else that the line or the price of a cycle changed."""
+        run, entries = event.cloud["subject"], str(event.cloud["data"].get("entries", "0"))
         said = self._reader.registry().entries
         first = int(entries) if entries.isdigit() else 0
-        if event.key in self._raised(run, regime, first):
+        if mine in self._raised(run, regime, first):
             for entry in said[first:]:
-                if event.key not in self._raised(run, regime, entry.number):
+                if mine not in self._raised(run, regime, entry.number):
                     return Over(
                         f"entry {entry.number} of the run registry, by {entry.who}: {entry.why}",
                         entry.unix_ns,

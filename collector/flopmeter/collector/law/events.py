@@ -55,6 +55,8 @@ TYPES = (
 MAX_ANCESTORS_SHOWN = 50
 #: How the keys of those begin that are about two agents on one entity.
 TWICE_PREFIX = "fork:entity:"
+THRESHOLD_PREFIX = "threshold:"
+_WITHOUT_LINE = (f":{Verdict.CROSSED}", f":{Verdict.BELOW}")
 SOURCE = "urn:flopmeter:collector"
 #: Said with every threshold event (reference/regulations.md section 13, items 20 and 28).
 NOT_RISK = "Compute is a trigger for scrutiny, not a measure of risk."
@@ -113,7 +115,7 @@ def threshold_events(
         if state is None or not in_force(regime, at_unix_ns):
             continue
         answer, estimate = state
-        key = threshold_key(regime.id, run, answer, estimate)
+        key = threshold_key(regime, run, answer, estimate)
         if key not in raised:
             data = _threshold_data(stands, regime, state, at_unix_ns=at_unix_ns)
             kind = THRESHOLD_CROSSED if answer is Verdict.CROSSED else THRESHOLD_UNDETERMINED
@@ -132,11 +134,22 @@ def threshold_state(
     return answer, Verdict.CROSSED if meets(basis.point, regime) else Verdict.BELOW
 
 
-def threshold_key(regime_id: str, run: str, answer: Verdict, estimate: Verdict) -> str:
-    """A crossing is one event, wherever the point lay; undetermined is one per side of the point."""
+def threshold_key(regime: Regime, run: str, answer: Verdict, estimate: Verdict) -> str:
+    """A crossing is one event, wherever the point lay; undetermined is one per side of the point. Of another line it is
+    another event: a law whose number is raised can be met again.
+    """
     if answer is Verdict.CROSSED:
         estimate = Verdict.CROSSED
-    return f"threshold:{regime_id}:{run}:{answer}:{estimate}"
+    line = f"{regime.comparison}{threshold_text(regime.threshold_flop)}"
+    return f"{THRESHOLD_PREFIX}{regime.id}:{run}:{answer}:{estimate}:{line}"
+
+
+def current_key(key: str, data: str | None) -> str:
+    """An event's key as it would be made today: flopmeter 0.1.0 made those of thresholds without the line."""
+    if not key.startswith(THRESHOLD_PREFIX) or not key.endswith(_WITHOUT_LINE) or data is None:
+        return key
+    said = json.loads(data)
+    return f"{key}:{said['comparison']}{threshold_text(int(said['threshold_flop']))}"
 
 
 def _threshold_data(

@@ -88,11 +88,14 @@ def modification_state(modification: Figure, line: Line, regime: Regime) -> tupl
     return answer, Verdict.CROSSED if past(modification.point, line.point, regime) else Verdict.BELOW
 
 
-def modification_key(regime_id: str, run: str, original: str, answer: Verdict, estimate: Verdict) -> str:
-    """As of a threshold: a crossing is one event, undetermined one per side of the point; per original."""
+def modification_key(regime: Regime, run: str, original: str, answer: Verdict, estimate: Verdict) -> str:
+    """As of a threshold: a crossing is one event, undetermined one per side of the point; per original, and per line."""
     if answer is Verdict.CROSSED:
         estimate = Verdict.CROSSED
-    return f"modification:{regime_id}:{run}:{answer}:{estimate}:{original}"
+    of = "" if regime.original == KNOWN else f"x{threshold_text(regime.threshold_flop)}"
+    return (
+        f"modification:{regime.id}:{run}:{answer}:{estimate}:{regime.comparison}{regime.share}{of}:{original}"
+    )
 
 
 def modification_events(
@@ -114,7 +117,7 @@ def modification_events(
         state = modification_state(basis, line, regime)
         if state is None:
             continue
-        key = modification_key(regime.id, made.run, made.original, *state)
+        key = modification_key(regime, made.run, made.original, *state)
         if key not in raised:
             kind = THRESHOLD_CROSSED if state[0] is Verdict.CROSSED else THRESHOLD_UNDETERMINED
             data = _data(made, regime, state, line, at_unix_ns)

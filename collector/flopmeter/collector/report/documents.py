@@ -372,7 +372,7 @@ def _modified(
             "counted": figure_json(basis),
             "verdict": Verdict.BELOW.value if state is None else state[0].value,
             "event_raised": state is not None
-            and modification_key(regime.id, made.run, made.original, *state) in raised,
+            and modification_key(regime, made.run, made.original, *state) in raised,
         }
 
 
@@ -407,7 +407,7 @@ def threshold_row(
         "act": regime.act,
         "recipient": regime.recipient,
         "deadline": regime.deadline,
-        "event_raised": state is not None and threshold_key(regime.id, run, *state) in raised,
+        "event_raised": state is not None and threshold_key(regime, run, *state) in raised,
     }
 
 

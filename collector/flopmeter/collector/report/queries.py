@@ -16,7 +16,7 @@ from flopmeter.collector.figures import Model
 from flopmeter.collector.ingest.decide import scope_of
 from flopmeter.collector.ingest.identity import RuleList
 from flopmeter.collector.ingest.identity_rules import before_lists, identities_text, of_text
-from flopmeter.collector.law.events import AGENT_SILENT, silent_key, to_cloudevent
+from flopmeter.collector.law.events import AGENT_SILENT, current_key, silent_key, to_cloudevent
 from flopmeter.collector.law.regimes import MODIFICATION, RUN, Regime, shipped
 from flopmeter.collector.law.rules import in_force
 from flopmeter.collector.registry.codec import to_entry
@@ -28,7 +28,7 @@ from flopmeter.collector.store.entries import SELECT as SELECT_ENTRIES
 from flopmeter.collector.store.entries import entry_rows
 from flopmeter.collector.store.formerly import read_formerly
 from flopmeter.collector.store.migrate import check
-from flopmeter.collector.store.sqlite import BUSY_TIMEOUT_S, open_for_reading
+from flopmeter.collector.store.sqlite import BUSY_TIMEOUT_S, OLD_DATA, open_for_reading
 from flopmeter.collector.store.told import hint_for
 from flopmeter.collector.store_path import store_file
 from flopmeter.contract.errors import ContractError
@@ -186,8 +186,8 @@ class Reader:
         counting = Counting(registry, self._rows_of(registry, works, rows), models, question.table)
         rules = self.identity_rules()
         events: dict[str, list[str]] = {}
-        for subject, key in self._db.execute("SELECT subject, key FROM events"):
-            events.setdefault(subject, []).append(key)
+        for subject, key, data in self._db.execute(f"SELECT subject, key, {OLD_DATA} FROM events"):  # noqa: S608
+            events.setdefault(subject, []).append(current_key(key, data))
         documents = [
             run_document(
                 r,

@@ -12,7 +12,7 @@ from flopmeter.collector.duty.answers import Heard
 from flopmeter.collector.duty.deadlines import Deadline, Trigger
 from flopmeter.collector.errors import StoreError
 from flopmeter.collector.ingest.claims import Claim, Until
-from flopmeter.collector.law.events import TWICE_PREFIX
+from flopmeter.collector.law.events import TWICE_PREFIX, current_key
 from flopmeter.collector.law.progress import CLAIM_COLUMNS, ClaimHour, ClaimKey, claim_of
 from flopmeter.collector.registry.codec import EntryRow
 
@@ -52,6 +52,8 @@ _CLAIM = (
     "claim_no, entity, agent_no, boot_id, since_boot_ns, since_unix_ns, "
     "until_boot_id, until_boot_ns, until_unix_ns"
 )
+#: Of events whose keys flopmeter 0.1.0 made: what tells of which line they are (law.events.current_key).
+OLD_DATA = "CASE WHEN key GLOB 'threshold:*:crossed' OR key GLOB 'threshold:*:below' THEN data END"
 _EVENT = "event_no, id, key, type, subject, time_unix_ns, since_position, position, data"
 
 #: Transaction field -> statement, in the order they run. Names come before what uses them.
@@ -404,7 +406,8 @@ class SqliteBooks:
         return [Judged(*row) for row in rows]
 
     def event_keys(self, subject: str) -> set[str]:
-        return {key for (key,) in self._all("SELECT key FROM events WHERE subject = ?", (subject,))}
+        rows = self._all(f"SELECT key, {OLD_DATA} FROM events WHERE subject = ?", (subject,))  # noqa: S608
+        return {current_key(key, data) for key, data in rows}
 
     def entries(self, after_no: int = 0) -> list[EntryRow]:
         return entries.entry_rows(self._all(entries.SELECT, (after_no,)))
