@@ -95,9 +95,10 @@ def answer(
     who: str = "alice",
     why: str = "seen",
     unix_ns: int = 1_790_000_100_000_000_000,
+    about: str = EVENT,
 ) -> None:
     """A person answers an event, while a collector may be running."""
     with SqliteAnswers(store) as answers:
         answers.append(
-            lambda _, last: answer_row(last, EVENT, event_no, state, who=who, why=why, unix_ns=unix_ns)
+            lambda _, last: answer_row(last, about, event_no, state, who=who, why=why, unix_ns=unix_ns)
         )

@@ -283,6 +283,26 @@ def test_alertmanager_is_told_again_until_a_person_has_resolved(store, clock):
     assert [m.event_no for m in sender.got] == [1, 3]
 
 
+def test_what_is_said_of_a_deadline_is_over_when_that_is_resolved(store, clock):
+    with closing(sqlite3.connect(store)) as db, db:
+        columns = [row[1] for row in db.execute("PRAGMA table_info(deadlines)")]
+        row = dict.fromkeys(columns, 0) | {"deadline_no": 1, "id": "d1", "key": "k", "timezone": "UTC"}
+        db.execute(
+            f"INSERT INTO deadlines ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", [*row.values()]
+        )
+        db.execute(
+            "UPDATE events SET type = 'deadline.near', data = json_set(data, '$.deadline', 'd1') WHERE event_no = 2"
+        )
+    sender = FakeSender(limit=10)
+    worker = worker_of(store, sender, clock, Alertmanager(Endpoint("http://127.0.0.1/")))
+    worker.deliver()
+    answer(store, 1, State.RESOLVED, about="deadline")
+    sender.got.clear()
+    clock.pass_s(60)
+    worker.deliver()
+    assert [m.event_no for m in sender.got] == [1, 3]
+
+
 # --- threads ---
 
 

@@ -186,13 +186,20 @@ def standing(db: sqlite3.Connection, sink: str) -> Standing:
 
 
 def open_events(db: sqlite3.Connection, sink: str) -> list[int]:
-    """Events that this sink was told of and nobody has resolved, in order: what Alertmanager must be told again."""
+    """Events that this sink was told of and nobody has resolved, in order: what Alertmanager must be told again.
+
+    What is said of a deadline is over when that is resolved, too.
+    """
     return [
-        r[0]
-        for r in db.execute(
-            "SELECT event_no FROM outbox o WHERE sink = ? AND answer_no = 0 AND delivered_unix_ns IS NOT NULL "
-            "AND coalesce((SELECT state FROM answers WHERE about = 'event' AND number = o.event_no "
-            "ORDER BY answer_no DESC LIMIT 1), 'open') <> 'resolved' ORDER BY event_no",
+        row[0]
+        for row in db.execute(
+            "SELECT event_no FROM outbox o JOIN events e USING (event_no) WHERE o.sink = ? AND o.answer_no = 0 "
+            "AND o.delivered_unix_ns IS NOT NULL AND coalesce((SELECT state FROM answers WHERE about = 'event' "
+            "AND number = o.event_no ORDER BY answer_no DESC LIMIT 1), 'open') <> 'resolved' "
+            "AND NOT (e.type IN ('deadline.near', 'deadline.overdue') AND coalesce((SELECT state FROM answers "
+            "WHERE about IN ('deadline', 'incident') AND number = (SELECT deadline_no FROM deadlines "
+            "WHERE id = json_extract(e.data, '$.deadline')) ORDER BY answer_no DESC LIMIT 1), 'open') = 'resolved') "
+            "ORDER BY event_no",
             (sink,),
         )
     ]

@@ -12,98 +12,31 @@ from typing import Any
 
 FIGURES, IDENTITIES, NODE = "figures", "identities", "node"
 GROUPS = (FIGURES, IDENTITIES, NODE)
-#: Fields of `data` that no group withholds: the law, the method, and what kind of thing happened.
-PLAIN = frozenset(
-    [
-        "acknowledged",
-        "act",
-        "calendar",
-        "check",
-        "citation",
-        "comparison",
-        "conditions",
-        "counting",
-        "counting_note",
-        "day",
-        "deadline",
-        "deadline_id",
-        "declared",
-        "due",
-        "entries",
-        "event",
-        "event_type",
-        "method",
-        "note",
-        "noticed",
-        "open_questions",
-        "outcome",
-        "recipient",
-        "reason",
-        "regime",
-        "regime_digest",
-        "regime_version",
-        "rule",
-        "source",
-        "state",
-        "test",
-        "threshold_flop",
-        "timezone",
-        "trigger",
-        "unit",
-        "verdict",
-        "estimate",
-        "w_table",
-        "what",
-        "when_met",
-        "from_seq",
-        "last_seq",
-        "seq",
-        "since",
-        "to_seq",
-        "window_end",
-        "received",
-    ]
-)
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+#: Fields of `data` that no group withholds: the law, the method, when, and what kind of thing happened.
+PLAIN = _names("""
+    act answers as_of basis check citation comparison conditions confidence_percent counting counting_note day deadline
+    declared due due_local entries event event_type forecast formula from from_seq last_seq lead_seconds margin_percent
+    method network_over_gbit_per_s note noticed open_above open_questions part precision profile_digest reason received
+    recipient regime regime_digest regime_text regime_version rule rule_digest seq side since sink sites_digest state test
+    threshold_flop threshold_op_per_s timezone to to_seq trigger unit verdict w_table what when_met window_end
+    whole_fleet""")
 #: Fields of `data` by what they tell. One may be in several groups.
 FIELDS = {
-    FIGURES: frozenset(
-        [
-            "accuracy",
-            "countable",
-            "counted",
-            "device_seconds",
-            "estimate_flop",
-            "estimate_flop_point",
-            "flop",
-            "forecast",
-            "gap_device_seconds",
-            "integer_ops",
-            "limit_minutes",
-            "measured",
-            "measured_device_seconds",
-            "plan",
-            "rate",
-            "total",
-        ]
+    FIGURES: _names("""
+        accuracy budget_flop countable counted counted_of_budget crosses detail device_seconds estimate estimate_digest
+        estimate_flop executed flop flop_per_hour gpus_sure integer_ops limit_minutes line measured op_per_s original_flop
+        plan planned projected share stands_on until"""),
+    IDENTITIES: _names(
+        "by countable estimate estimate_digest original plan run stands_on subject tenant user who why"
     ),
-    IDENTITIES: frozenset(
-        "about by countable job jobs lineage owner plan run runs subject tenant user who why workload".split()  # noqa: SIM905
-    ),
-    NODE: frozenset(
-        [
-            "agent",
-            "agents",
-            "booked_agent",
-            "booked_node",
-            "cluster",
-            "entity",
-            "node",
-            "nodes",
-            "refused_hash",
-            "site",
-            "stored_hash",
-        ]
-    ),
+    NODE: _names("""
+        agent booked_agent booked_node detail entity node refused_hash site stored_hash"""),
 }
 #: Below a withheld field, the fields that hold names; the others hold words of ours.
 _NAMES = FIELDS[IDENTITIES] | FIELDS[NODE] | {"name", "of", "path"}
