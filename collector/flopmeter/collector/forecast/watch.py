@@ -113,7 +113,13 @@ class ForecastWatch:
         hour, day = (unix_ns - LAG_NS) // HOUR_NS, unix_ns // DAY_NS
         if hour != self._hour:
             if self._hour < 0:
-                self._active.update(self._books.runs_forecast_since(unix_ns - _RECENT_NS))
+                for run in self._books.runs_forecast_since(unix_ns - _RECENT_NS):
+                    row = self._books.last_forecast(run)
+                    last = self._last[run] = None if row is None else kept(row.data)
+                    if (
+                        last is not None and last.in_sight and not last.at_rest
+                    ):  # as if nothing had been forgotten
+                        self._active.add(run)
             self._hour = hour
             self._due.update(dict.fromkeys(sorted(self._active)))
         if day != self._day:
