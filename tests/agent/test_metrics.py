@@ -181,6 +181,8 @@ def test_what_training_code_declared_is_counted(view: AgentView, server: Metrics
         "flopmeter_agent_declarations_taken_total": 1,
         "flopmeter_agent_declarations_refused_total": 2,
         "flopmeter_agent_declarations_unknown_total": 1,
+        "flopmeter_agent_declarations_uncounted_total": 0,
+        "flopmeter_agent_declarations_forgotten_total": 0,
     }
 
 

@@ -92,6 +92,9 @@ class AgentView:
             yield "declarations_taken", "Claims of training code that were taken.", claims.taken
             yield "declarations_refused", "Datagrams that were no claims.", claims.refused
             yield "declarations_unknown", "Claims whose sender could not be told.", claims.unknown
+            said = "Claims of ranks past the 128th of one workload: its tokens are the others' alone."
+            yield "declarations_uncounted", said, claims.uncounted
+            yield "declarations_forgotten", "Workloads whose claims gave way to others'.", claims.forgotten
 
     def collect(self) -> "Iterator[Metric]":
         """For prometheus_client: all series, in base units."""

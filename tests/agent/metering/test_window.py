@@ -107,8 +107,14 @@ def test_however_many_workloads_the_record_stays_below_its_limit_and_nothing_is_
     assert UNATTRIBUTED in workloads
     assert sum(len(w.job) + len(w.user) for w in workloads) <= MAX_WINDOW_NAME_CHARS
     assert len(usage) <= min(MAX_WINDOW_ROWS + 16, MAX_ROWS)
+    window.say_left_out(3, 7, 8)
     notices = window.notices(index)
     assert len(notices) == MAX_WINDOW_NOTICES
+    last = notices[-1]
+    assert (last.kind, last.t_boot_ns, last.entity_index) == (NoticeKind.ATTRIBUTION, 7, -1)
+    assert last.detail == (
+        f"no room in this window for 3 workloads' claims of progress; {1_000 - MAX_WINDOW_NOTICES + 1} notices"
+    )
     most = Progress(4_095, *[(1 << 63) - 1] * 5, (1 << 32) - 1)
     progress = (most,) * MAX_WINDOW_PROGRESS
     batch = Batch("0.1.0", bytes(32), 1, 2, 1, 2, workloads, usage, window.anchors(index), notices, progress)
@@ -137,6 +143,31 @@ def test_a_notice_is_told_once_per_entity_and_counted() -> None:
     notices = window.notices({"GPU-0": 4})
     assert [(n.entity_index, n.detail) for n in notices] == [(4, "first (3 times)"), (-1, "node")]
     assert window.entities() == {"GPU-0"}
+
+
+def test_each_contradiction_about_one_gpu_is_told_and_counted() -> None:
+    window = Window()
+    for i, text in enumerate(
+        ("two jobs by the files", "a job that the cgroup does not know", "two jobs by the files")
+    ):
+        window.say(NoticeKind.ATTRIBUTION, i, i, "GPU-0", text)
+    window.say_left_out(0, 9, 9)  # nothing was left out: nothing is said
+    assert [n.detail for n in window.notices({"GPU-0": 0})] == [
+        "two jobs by the files (2 times)",
+        "a job that the cgroup does not know",
+    ]
+
+
+def test_shares_without_room_for_what_lay_beside_them_are_counted() -> None:
+    """Their upper bounds are the devices' only with it."""
+    window = Window()
+    for i in range(MAX_WINDOW_ROWS):
+        window.add("GPU-0", JOB_A, Interval(EvidenceClass.A2, i, 0, (1, *(0,) * 11)))
+    for i in range(2):
+        window.add("GPU-1", JOB_A, Interval(EvidenceClass.A1, SM_ACTIVE | OTHERS, i, (0, 0, 500, *(0,) * 9)))
+    window.say_left_out(0, 9, 9)
+    (notice,) = window.notices({})
+    assert "1 shares of GPUs without what lay beside them: their upper bounds are too low" in notice.detail
 
 
 def test_dropping_usage_keeps_what_was_said() -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from metering import BOOT, JOB_A, JOB_B, SECOND, Gpu, meter, taken
 
+from flopmeter.agent.metering.window import MAX_WINDOW_PROGRESS
 from flopmeter.agent.reading import Process, Reading
 from flopmeter.agent.workloads.allocations import Allocations
 from flopmeter.agent.workloads.attribution import Attributor
@@ -118,6 +119,7 @@ def test_processes_that_count_their_own_are_added_up() -> None:
     assert found is not None
     assert (found.tokens, found.ranks) == ((1 << 63) - 1, (1 << 32) - 1)
     assert len(claims._spoken[A0].by_process) == MAX_SPEAKERS
+    assert claims.uncounted > 0
     claims.hear(1, datagram(tokens=5), 4, 4)  # of the whole run, from here on
     found = claims.of([A0])
     assert found is not None
@@ -156,6 +158,7 @@ def test_a_storm_costs_a_bounded_number_of_looks_and_memory() -> None:
         claims.listen(tick * SECOND, tick * SECOND)
         assert len(finder.asked) - before == MAX_LOOKS_A_TICK < MAX_A_TICK
     assert len(claims._spoken) <= MAX_PLACES
+    assert claims.forgotten == claims.taken - MAX_PLACES
     assert len(claims._looked) <= MAX_PLACES
     one = Claims(finder)
     del finder.asked[:]
@@ -222,6 +225,23 @@ def test_claims_reach_the_record_at_the_windows_end_once() -> None:
     assert [w.dtype for s in sealed for w in s.batch.workloads] == ["", "", "fp8", "fp8"]
     assert Identity("declared:run", "gpt") in sealed[0].batch.workloads[0].identities
     taken(sealed)
+
+
+def test_claims_that_a_window_has_no_room_for_are_counted_in_it() -> None:
+    crowd = {
+        pid: Workload(WorkloadKind.SLURM, job=str(pid), step="0") for pid in range(1, MAX_WINDOW_PROGRESS + 4)
+    }
+    claims = Claims(Finder(crowd))
+    agent, gpu = meter(attributor=Attributor(Finder(crowd), (), claims), window=10 * SECOND), Gpu()
+    for pid in crowd:
+        claims.listen(0, 0)  # a tick each: so many senders are looked up
+        claims.hear(pid, datagram(tokens=pid), 1, 1)
+    sealed = []
+    for t in range(100, 112):
+        sealed += agent.observe(reading(gpu, t * SECOND, *crowd))
+    told = [n.detail for s in sealed for n in s.batch.notices if "no room" in n.detail]
+    assert sum(len(s.batch.progress) for s in sealed) == MAX_WINDOW_PROGRESS
+    assert told == ["no room in this window for 3 workloads' claims of progress"]
 
 
 def test_a_pods_claim_finds_it_under_the_kubelets_name() -> None:

@@ -161,13 +161,21 @@ def test_an_answer_that_is_none_is_a_failure(clock: FakeClock, caplog: pytest.Lo
     assert "Expecting value" in caplog.text
 
 
-def test_a_node_has_so_many_jobs(clock: FakeClock) -> None:
+def test_a_node_has_so_many_jobs(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
     squeue = Squeue(1)
     ask = asker(squeue, clock)
     for job in range(1, 10 * MAX_WANTED):
         ask.facts(str(job))
     ask.turn()
     assert squeue.asked[0][2].count(",") == MAX_WANTED - 1
+    told = [r.getMessage() for r in caplog.records if "not asked of job" in r.getMessage()]
+    assert len(told) == 1  # however many they are
+    assert told[0].startswith(f"/usr/bin/squeue: not asked of job {MAX_WANTED + 1} and perhaps others")
+    clock.advance((REFRESH_PERIODS + 1) * PERIOD)
+    ask.turn()
+    for job in range(1, MAX_WANTED + 3):
+        ask.facts(str(job))
+    assert len([r for r in caplog.records if "not asked of job" in r.getMessage()]) == 2
 
 
 # ---- the program itself --------------------------------------------------------------------------

@@ -74,19 +74,22 @@ class Intake(Epochs):
         """All that is known by now of a workload that rows name."""
         return self._attributor.describe(workload)
 
-    def progress(self, places: Mapping[Workload, int]) -> tuple[Progress, ...]:
-        """What those workloads have declared since the last window, by where they are in the batch."""
+    def progress(self, places: Mapping[Workload, int]) -> tuple[tuple[Progress, ...], int]:
+        """What those workloads have declared since the last window, by where they are in the batch; and of how many more
+        the batch has no room for it.
+        """
         news = [
             (place, said)
             for key, place in places.items()
             if (said := self._attributor.news(key)) and said.tokens
         ]
-        return tuple(
+        told = tuple(
             [
                 Progress(place, c.t_boot_ns, c.t_unix_ns, c.tokens, c.parameters, c.flop_per_token, c.ranks)
                 for place, c in news[:MAX_WINDOW_PROGRESS]
             ]
         )
+        return told, len(news) - len(told)
 
     def sealed(self) -> None:
         """A window is closed: who holds nothing any more need not be remembered."""

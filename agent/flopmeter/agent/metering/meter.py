@@ -304,11 +304,9 @@ class Meter:
         j, window = self._j, self._in.window
         inventory, digest, index = self._inventory_for(window.entities())
         workloads, usage = window.usage(index, self._in.describe)
-        if window.left_out:
-            self._in.say(
-                NoticeKind.ATTRIBUTION, "", f"no room for all that is known of {window.left_out} workloads"
-            )
+        progress, unclaimed = self._in.progress(window.places)
         end_unix = end + j.offset_ns
+        window.say_left_out(unclaimed, end, wall(end_unix))
         batch = Batch(
             agent_version=self._version,
             inventory_digest=digest,
@@ -320,7 +318,7 @@ class Meter:
             usage=usage,
             anchors=window.anchors(index),
             notices=window.notices(index),
-            progress=self._in.progress(window.places),
+            progress=progress,
         )
         self._in.window = Window()
         self._in.gone.clear()

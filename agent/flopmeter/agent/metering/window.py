@@ -27,12 +27,15 @@ MAX_WINDOW_NAME_CHARS = 32_768
 #: Each identity's own: at most 12 bytes of the wire beside its name and value.
 IDENTITY_CHARS = 3
 MAX_WINDOW_NOTICES = 128
+_KEPT_FREE = 1  # for what there was no room for
 MAX_WINDOW_PROGRESS = 256
 MAX_DETAIL_CHARS = 256
 OTHERS = int(Measured.OTHERS)
 _MAX_NUMBER = (1 << 63) - 1
 #: Notices whose text begins with what they are about and a colon: each subject is told of.
 _BY_SUBJECT = frozenset({NoticeKind.CROSS_CHECK, NoticeKind.CALIBRATION})
+#: Notices of which each text is told: two contradictions about one GPU are two.
+_BY_TEXT = frozenset({NoticeKind.ATTRIBUTION})
 assert MAX_WINDOW_NOTICES <= MAX_NOTICES
 assert MAX_WINDOW_PROGRESS <= MAX_PROGRESS
 assert MAX_DETAIL_CHARS <= MAX_TEXT_CHARS
@@ -56,7 +59,9 @@ class Window:
     So devices may come and go in mid-window; the indices are worked out against the batch's inventory.
     """
 
-    __slots__ = ("_anchors", "_chars", "_rows", "_said", "_workloads", "held_back", "left_out", "places")
+    __slots__ = (
+        "_anchors", "_beside", "_chars", "_rows", "_said", "_unsaid", "_workloads", "held_back", "left_out", "places",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._workloads: dict[Workload, int] = {}
@@ -64,6 +69,8 @@ class Window:
         self._anchors: list[tuple[str, Anchor]] = []
         self._said: dict[tuple[NoticeKind, str, str], _Said] = {}
         self._chars = 0
+        self._unsaid = 0  # notices that there was no room for
+        self._beside: set[tuple[str, Workload]] = set()  # shares that what lies beside them had no room
         self.held_back = False  # there is usage that has no price yet: worth a journal, if nothing else
         self.left_out = 0  # workloads that the record had no room to describe
         self.places: dict[
@@ -101,7 +108,7 @@ class Window:
     ) -> None:
         number = self._number(workload)
         if measured & OTHERS and number != self._workloads.get(workload):
-            return  # what is beside several workloads that fall together is more than the entity did
+            return  # what is beside several workloads that fall together is more than the entity did, and no run's
         key = (entity, number, int(grade), measured, spread, reason)
         row = self._rows.get(key)
         if row is not None:
@@ -122,6 +129,8 @@ class Window:
             self._rows[key] = list(numbers)
         elif not measured & OTHERS:
             self._add(entity, UNATTRIBUTED, grade, measured, spread, reason, numbers)
+        else:
+            self._beside.add((entity, workload))
 
     def _number(self, workload: Workload) -> int:
         """The workload's index; one too many, or with too long names in all, is unattributed."""
@@ -139,13 +148,37 @@ class Window:
         self._anchors.append((entity, anchor))
 
     def say(self, kind: NoticeKind, t_boot_ns: int, t_unix_ns: int, entity: str, detail: str) -> None:
-        """A notice; a kind is told once per entity and window, with how often it happened; some by subject."""
-        key = kind, entity, detail.partition(":")[0] if kind in _BY_SUBJECT else ""
+        """A notice; a kind is told once per entity and window, with how often it happened; some by subject, or by text."""
+        about = detail.partition(":")[0] if kind in _BY_SUBJECT else detail if kind in _BY_TEXT else ""
+        key = kind, entity, about
         said = self._said.get(key)
         if said is not None:
             said.times += 1
-        elif len(self._said) < MAX_WINDOW_NOTICES:
+        elif len(self._said) < MAX_WINDOW_NOTICES - _KEPT_FREE:
             self._said[key] = _Said(kind, t_boot_ns, t_unix_ns, entity, detail[:MAX_DETAIL_CHARS])
+        else:
+            self._unsaid += 1
+
+    def say_left_out(self, claims: int, t_boot_ns: int, t_unix_ns: int) -> None:
+        """What this window had no room for, in one notice for which there is room. `claims`: of training code."""
+        said = [
+            f"{n} {what}"
+            for n, what in (
+                (self.left_out, "workloads of which more is known"),
+                (
+                    len(self._beside),
+                    "shares of GPUs without what lay beside them: their upper bounds are too low",
+                ),
+                (claims, "workloads' claims of progress"),
+                (self._unsaid, "notices"),
+            )
+            if n
+        ]
+        if said:
+            detail = f"no room in this window for {'; '.join(said)}"
+            self._said[NoticeKind.ATTRIBUTION, "", detail] = _Said(
+                NoticeKind.ATTRIBUTION, t_boot_ns, t_unix_ns, "", detail[:MAX_DETAIL_CHARS]
+            )
 
     def duration_ns(self, entity: str) -> int:
         """Time that the entity's rows cover."""

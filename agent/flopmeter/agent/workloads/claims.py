@@ -121,6 +121,7 @@ class Claims:
         self._looked: dict[int, tuple[int, Place | None]] = {}  # process id -> when, and what it belongs to
         self._looks = 0
         self.taken = self.refused = self.unknown = 0
+        self.uncounted = self.forgotten = 0
 
     def listen(self, t_boot_ns: int, t_unix_ns: int) -> None:
         """Take what waits. Called once a tick, from the thread that meters."""
@@ -180,6 +181,8 @@ class Claims:
         if ranks and "tokens" in said:  # its own alone: the workload's is the sum
             if pid in before.by_process or len(before.by_process) < MAX_SPEAKERS:
                 before.by_process[pid] = said["tokens"], ranks
+            else:
+                self.uncounted += 1
             counted = before.by_process.values()
             said["tokens"] = min(sum(tokens for tokens, _ in counted), _MAX_COUNT)
             ranks = min(sum(of for _, of in counted), _MAX_RANKS)
@@ -191,4 +194,5 @@ class Claims:
         before.fresh = True
         if len(self._spoken) >= MAX_PLACES:
             del self._spoken[next(iter(self._spoken))]  # who was silent for longest
+            self.forgotten += 1
         self._spoken[place] = before

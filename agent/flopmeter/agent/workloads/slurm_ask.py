@@ -53,11 +53,19 @@ class Asker:
         self._outdated: set[str] = set()
         self._due_ns = 0
         self._failures = 0
+        self._turned_away = ""  # the last job that there was no room for
 
     def facts(self, job: str) -> JobFacts | None:
         """What is known of a job by now; and that somebody wants to know."""
         if job in self._wanted or len(self._wanted) < MAX_WANTED:
             self._wanted[job] = self._clock.boot_ns()
+        elif not self._turned_away:
+            self._turned_away = job
+            log.warning(
+                "%s: not asked of job %s and perhaps others: %d jobs of this node were wanted in the last %d periods; "
+                "their names and arrays stay unknown",
+                *(self._program, job, MAX_WANTED, REFRESH_PERIODS),
+            )
         known = self._known.get(job)
         return known[0] if known else None
 
@@ -75,6 +83,7 @@ class Asker:
                 wanted.add(job)
             else:
                 self._wanted.pop(job, None)
+                self._turned_away = ""  # there is room again; whoever is turned away later is told of anew
         for job, (_, when) in self._known.copy().items():
             if now - when > KEPT_NS:
                 self._known.pop(job, None)
