@@ -31,10 +31,10 @@ def path(tmp_path):
     return tmp_path / "books.sqlite"
 
 
-def fill(path, minutes, *, tokens=TOKENS, workload=TRAINING, chain=None, first=0, **more):
+def fill(path, minutes, *, tokens=TOKENS, workload=TRAINING, chain=None, first=0, margin=30, **more):
     chain = chain or Chain("n1", gpus=1)
     chain.unix_ns += -chain.unix_ns % HOUR_NS
-    with Desk(path) as desk:
+    with Desk(path, progress_margin_percent=margin) as desk:
         agent = desk.agent(chain)
         for minute in range(1, minutes + 1):
             batch = chain.batch([busy(0)], (workload,))
@@ -110,6 +110,16 @@ def test_a_model_without_a_peak_has_no_utilisation(path, name):
 def test_the_answer(path, factor, answer):
     fill(path, 10, tokens=int(TOKENS * factor))
     assert progress(path)["agreement"] == answer
+
+
+@pytest.mark.parametrize(
+    ("margin", "shown", "agreement"), [(30, 30, "disagrees"), (90, 90, "cannot tell"), (0, 30, "disagrees")]
+)
+def test_the_margin_is_the_one_that_the_collector_noted(path, margin, shown, agreement):
+    """What is shown as a disagreement is what an event is raised of; where none are raised, by the usual margin."""
+    fill(path, 30, tokens=6 * TOKENS, margin=margin)
+    p = progress(path)
+    assert (p["margin_percent"], p["agreement"]) == (shown, agreement)
 
 
 def test_what_was_done_before_this_job_is_left_out(path):

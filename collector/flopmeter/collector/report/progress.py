@@ -32,8 +32,12 @@ def progress_document(
     models: Mapping[int, Model],
     table: WTable,
     dtypes: Iterable[str],
+    *,
+    margin_percent: int = MARGIN_PERCENT,
 ) -> dict[str, Any] | None:
-    """`runs show --json`, under "progress"; None: nothing was claimed of the run."""
+    """`runs show --json`, under "progress"; None: nothing was claimed of the run. `margin_percent`: by which events are
+    raised of it.
+    """
     if not rows:
         return None
     found = beside(rows, hours, models, table)
@@ -45,8 +49,8 @@ def progress_document(
         **claims_json(found.claims),
         "measured": figure_json(measured),
         "device_seconds": found.device_ns / _SECOND_NS,
-        "agreement": _agreement(found).value,
-        "margin_percent": MARGIN_PERCENT,
+        "agreement": _agreement(found, margin_percent).value,
+        "margin_percent": margin_percent,
         "dtype": dtype,
         "peak_flop": None if peak is None else str(peak),
         "mfu": None if peak is None else _share(found.claims.declared_flop, peak),
@@ -56,19 +60,19 @@ def progress_document(
     }
 
 
-def _agreement(found: Beside) -> Agreement:
+def _agreement(found: Beside, margin_percent: int) -> Agreement:
     declared: int = found.claims.declared_flop
     if found.claims.empty or not found.device_ns:
         return Agreement.CANNOT_TELL
-    if side_of(found.measured, declared) is not None:
+    if side_of(found.measured, declared, margin_percent) is not None:
         return Agreement.DISAGREES
-    return Agreement.AGREES if _within(found.measured, declared) else Agreement.CANNOT_TELL
+    return Agreement.AGREES if _within(found.measured, declared, margin_percent) else Agreement.CANNOT_TELL
 
 
-def _within(measured: Figure, declared: int) -> bool:
+def _within(measured: Figure, declared: int, margin_percent: int) -> bool:
     """Whether every figure that the counters allow is within the margin of what is claimed."""
-    return measured.lower * 100 >= declared * (100 - MARGIN_PERCENT) and measured.upper * 100 <= declared * (
-        100 + MARGIN_PERCENT
+    return measured.lower * 100 >= declared * (100 - margin_percent) and measured.upper * 100 <= declared * (
+        100 + margin_percent
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flopmeter.collector.books import SUM_FIELDS, GroupKey, HourKey, Slot, Sums
+from flopmeter.collector.estimate.margin import MARGIN_PERCENT
 from flopmeter.collector.figures import Model
 from flopmeter.collector.law.progress import CLAIM_COLUMNS, ClaimHour, ClaimKey, claim_of
 from flopmeter.contract.w_table import WTable
@@ -21,6 +22,20 @@ _KEYS = len(GroupKey._fields)
 def claimers(reader: "Reader") -> set[int]:
     """Workloads of which anything was claimed; few stores have any."""
     return {number for (number,) in reader.rows("SELECT DISTINCT workload_no FROM progress")}
+
+
+def noted_margin(reader: "Reader") -> int:
+    """By which events are raised, as the collector that wrote the newest records noted it; where it raises none, the
+    usual one.
+    """
+    from flopmeter.collector.law.progress_watch import MARGIN  # with the judge: few runs claim anything
+
+    row = reader.rows(
+        "SELECT value FROM noted WHERE name = ? AND from_position <= (SELECT coalesce(max(position), 0) + 1 FROM records) "
+        "ORDER BY from_position DESC LIMIT 1",
+        (MARGIN,),
+    ).fetchone()
+    return MARGIN_PERCENT if row is None or not row[0] else int(row[0])
 
 
 def run_progress(
@@ -42,4 +57,6 @@ def run_progress(
         for hour, back, *rest in reader.rows(sql, (w.workload_no,)):
             key = HourKey(Slot(hour, back), GroupKey._make(rest[:_KEYS]))
             hours.append((key, w.dtype, [int(text) for text in rest[_KEYS:]]))
-    return progress_document(claims, hours, models, table, {w.dtype for w in workloads if w.dtype})
+    dtypes = {w.dtype for w in workloads if w.dtype}
+    margin = noted_margin(reader)
+    return progress_document(claims, hours, models, table, dtypes, margin_percent=margin)
