@@ -33,6 +33,7 @@ from flopmeter.contract.flop import Figure
 from flopmeter.contract.usage import Workload, WorkloadKind
 
 UNIT = busy().hmma_cycles * 4_096  # FLOP of one GPU-minute, as the point has it
+JUDGED = ("threshold.undetermined", "threshold.crossed")
 EVERY = (*shipped(), *shipped(MODIFICATION))
 EU_BROAD, EU_NARROW, STATE, KOREA = "eu-systemic-risk", "eu-gpai", "us-ca-sb53", "korea"
 SITE = """
@@ -98,9 +99,9 @@ class Lab:
         return int(self.runs()[run]["executed"]["flop"]["point"])
 
     def events(self) -> list[tuple[str, str, str]]:
-        """(regime, run, estimate) of threshold events, in the order in which they were raised."""
+        """(regime, run, estimate) of events of totals, in the order in which they were raised."""
         with reading(self.path) as reader:
-            found = [e["data"] for e in reader.events() if e["type"].startswith("threshold")]
+            found = [e["data"] for e in reader.events() if e["type"] in JUDGED]
         return [(d["regime"], d["run"], d["estimate"]) for d in found]
 
     def close(self) -> None:

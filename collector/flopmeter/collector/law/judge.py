@@ -36,11 +36,15 @@ MAX_CACHED_RUNS = 100_000
 _DAY_NS = 86_400_000_000_000
 _NEVER = 1 << 200  # cycles: past every line, nothing is left to meet
 _ANY_SLOT = Slot(0)
+_Row = tuple[Slot, GroupKey, Sums]
 
 
 @dataclass(slots=True)
 class _Run:
-    """One run's sums merged for pricing, and what it has raised."""
+    """One run's sums merged for pricing, and what it has raised.
+
+    Most commits only add to `cycles`: the tallies are brought up to them when somebody asks (`Judge._tallied`).
+    """
 
     tallies: dict[Told, Tally]  # by what was said of the work
     said: dict[tuple[JobKey, Slot], Told]  # job, slot -> that; filled as it is asked for
@@ -51,6 +55,8 @@ class _Run:
     #: priced …
     quiet_until: int = 0
     quiet_day: int = -1  # … on this UTC day: regimes come into force and lapse at midnight
+    pending: list[_Row] | None = None  # what the last commit that touched it added, and the tallies have not
+    stale: bool = False  # the tallies lack more than that, and are to be read again
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +113,7 @@ class Judge:
         self._reviewed_day = -1
         self._due: set[str] = set()
         self.touched: list[str] = []  # runs that the last group added to
+        self._rows: dict[str, list[_Row]] = {}  # what this group adds, by run, while it is in no store
         self._registry = Registry()
         self._lineage = Lineage(())
         self._above: dict[str, frozenset[str]] = {}
@@ -159,23 +166,30 @@ class Judge:
                 or today != state.quiet_day
             ):
                 live = live or self._live()
-                events += self._judge(name, state, live, at)
+                events += self._judge(name, live, at)
         self._due = set()
         return events
 
     def _add(self, delta: dict[HourKey, Sums]) -> list[str]:
         """The runs that `delta` was added to."""
-        touched: dict[str, list[tuple[Slot, GroupKey, Sums]]] = {}
+        touched: dict[str, list[_Row]] = {}
         whose = self._whose
         whose.know(key.group.workload_no for key in delta)
         for (slot, group_key), numbers in delta.items():
             run = whose.run_of(group_key.workload_no)
             if run:
                 touched.setdefault(run, []).append((slot, group_key, numbers))
+        self._rows = touched
         for name, rows in touched.items():
-            state = self._state(name)
-            for slot, group_key, numbers in rows:
-                self._put(name, state, slot, group_key, numbers)
+            state = self._runs.get(name)
+            if state is None:
+                self._state(name)  # from the store, with what is in none yet
+                continue
+            state.cycles += _cycles(rows)
+            if state.pending is None and not state.stale:
+                state.pending = rows
+            else:  # nobody asked since the commit before
+                state.tallies, state.said, state.pending, state.stale = {}, {}, None, True
         return list(touched)
 
     def _put(self, name: str, state: _Run, slot: Slot, key: GroupKey, numbers: Sums) -> None:
@@ -188,7 +202,6 @@ class Judge:
         if tally is None:
             tally = state.tallies[what] = Tally()
         tally.add(key, w.dtype, numbers)
-        state.cycles += sum(numbers[1:11])
 
     def _to_judge(self, touched: Iterable[str]) -> list[str]:
         names = dict.fromkeys(touched)
@@ -221,7 +234,7 @@ class Judge:
                 state = self._state(name)
                 new: list[NewEvent] = []
                 if state.quiet_day != today or self._family_cycles(name, state) >= state.quiet_until:
-                    new = self._judge(name, state, live, at)
+                    new = self._judge(name, live, at)
                     events += new
                 # What was raised just now is in no store yet: whoever asks after the run in this commit would not see it.
                 if not kept and not new:
@@ -243,7 +256,8 @@ class Judge:
         tx.texts += [(digest, text, at.unix_ns) for digest, text in dict.fromkeys(texts) if text]
 
     def trim(self) -> None:
-        """After a commit: forget, if too much is kept."""
+        """After a commit: what the group added is in the store. Forget, if too much is kept."""
+        self._rows = {}
         if len(self._runs) > MAX_CACHED_RUNS:
             self._runs = {}
 
@@ -261,7 +275,7 @@ class Judge:
 
     def stands(self, name: str) -> Standing:
         """Where a run stands, also one of which nothing was metered yet."""
-        return self._stands(name, self._state(name), self._live())
+        return self._stands(name, self._tallied(name), self._live())
 
     def stands_on(self, name: str) -> bool:
         """Whether it stands on anything."""
@@ -273,13 +287,14 @@ class Judge:
 
     def shares(self, name: str) -> list[Share]:
         """What a run did, cut by what was said of it, as it stands with this group."""
-        state = self._state(name)
+        state = self._tallied(name)
         return shares(state.tallies, self._models, self._table)
 
     def _live(self) -> _Live:
         return _Live(self, self._registry, self._lineage, self._models, self._table)
 
-    def _judge(self, name: str, state: _Run, live: _Live, at: Moment) -> list[NewEvent]:
+    def _judge(self, name: str, live: _Live, at: Moment) -> list[NewEvent]:
+        state = self._tallied(name)
         state.quiet_day = at.unix_ns // _DAY_NS
         if not state.tallies:  # declared, or emptied by an assignment: what stands in no books raises nothing
             state.quiet_until = 1
@@ -353,17 +368,40 @@ class Judge:
             state = self._runs[name] = self._read(name)
         return state
 
-    def _read(self, name: str) -> _Run:
-        """The run's state before this group, from the store."""
-        state = _Run({}, {}, self._registry.has_spans(name), 0, self._books.event_keys(name))
-        numbers = self._whose.workloads_of(name)
-        if state.by_hour:
-            for (slot, key), sums in self._books.workload_hours(numbers):
-                self._put(name, state, slot, key, sums)
+    def _tallied(self, name: str) -> _Run:
+        """The run's state with all that was added to it in its tallies."""
+        state = self._state(name)
+        if state.stale:
+            self._tally(name, state)
+            state.stale = False
         else:
-            for key, sums in self._books.workload_totals(numbers):
-                self._put(name, state, _ANY_SLOT, key, sums)
+            for row in state.pending or ():
+                self._put(name, state, *row)
+        state.pending = None
         return state
+
+    def _read(self, name: str) -> _Run:
+        """The run's state, from the store and this group."""
+        state = _Run({}, {}, self._registry.has_spans(name), 0, self._books.event_keys(name))
+        state.cycles = self._tally(name, state)
+        return state
+
+    def _tally(self, name: str, state: _Run) -> int:
+        """Fill empty tallies; all cycles that went into them."""
+        numbers = self._whose.workloads_of(name)
+        rows: list[_Row] = []
+        if state.by_hour:
+            rows += [(slot, key, sums) for (slot, key), sums in self._books.workload_hours(numbers)]
+        else:
+            rows += [(_ANY_SLOT, key, sums) for key, sums in self._books.workload_totals(numbers)]
+        rows += self._rows.get(name, ())
+        for row in rows:
+            self._put(name, state, *row)
+        return _cycles(rows)
+
+
+def _cycles(rows: Iterable[_Row]) -> int:
+    return sum(sum(numbers[1:11]) for _, _, numbers in rows)
 
 
 def _bounds(*figures: Figure) -> list[int]:
