@@ -134,7 +134,10 @@ EVENTS = [
     ("2027-01-12", FORECAST, "second", GPAI, "forecast"),
     ("2027-01-17", APPROACHING, "second", GPAI, "point"),
     ("2027-01-19", CROSSED, "second", GPAI, ""),
-    # The EU's line falls to 350 u, by its file: 392 x 0.97 = 380.2. Base and chat were past 600; nothing is said twice.
+    # The EU's line falls to 350 u, by its file: 392 x 0.97 = 380.2. Base and chat were past 600; that they are past this
+    # other number too is another event. Their clocks, for the same duty, have run long since.
+    ("2027-03-02", CROSSED, "base", EU, ""),
+    ("2027-03-02", CROSSED, "chat", EU, ""),
     ("2027-03-02", CROSSED, "second", EU, ""),
     ("2027-03-09", NEAR, "second", EU, "7 d"),
     ("2027-03-14", NEAR, "second", EU, "2 d"),
