@@ -13,6 +13,8 @@ from desk import Desk
 from flopmeter.collector.filing.gather import material
 from flopmeter.collector.filing.material import Material
 from flopmeter.collector.law.regimes import Regime, parse, shipped
+from flopmeter.collector.registry.entries import Declare
+from flopmeter.collector.registry.say import say
 from flopmeter.collector.report.queries import asked, reading
 from flopmeter.contract.usage import Workload, WorkloadKind
 
@@ -24,13 +26,17 @@ NOW = UNIX_NS + 61 * WINDOW_NS
 LABELLED = Workload(WorkloadKind.SLURM, job="4711", step="0", run=RUN, user="ada", dtype="bf16")
 
 
-def fill(path: Path, run: str = RUN, regimes: tuple[Regime, ...] | None = None) -> Path:
+def fill(
+    path: Path, run: str = RUN, regimes: tuple[Regime, ...] | None = None, budget: int | None = None
+) -> Path:
     """An hour of two GPUs: the second works for the run from minute 29 on, and cannot be read in minute 29."""
     chain = Chain()
     w = Workload(WorkloadKind.SLURM, job="4711", step="0", run=run, user="ada", dtype="bf16")
     with Desk(path, shipped() if regimes is None else regimes) as desk:
         desk.now = NOW
         agent = desk.agent(chain)
+        if budget is not None:
+            say(path, lambda _: Declare(run, budget_flop=budget), "ada@lab", "the plan", lambda: NOW)
         for minute in range(60):
             rows = [busy(0)]
             if minute >= 29:

@@ -172,6 +172,44 @@ def test_events_of_the_regime_and_the_plan_start_the_clock(tmp_path):
     assert fields(document)["trigger.known_at"]["state"] == TO_FILL
 
 
+def test_a_plan_starts_the_clock_and_its_deadline_stands_in_the_draft(tmp_path):
+    """A line just above what is done, and a plan past it: known that it will be met, and due two weeks later."""
+    line = regime(
+        str(3 * POINT),
+        deadlines='[{ id = "two-weeks", trigger = "known", what = "notify", recipient = "an office", '
+        'after_days = 14, timezone = "UTC", source = "Art. 1" }]',
+    )
+    path = fill(tmp_path / "books.sqlite", regimes=(line,), budget=5 * POINT)
+    document = notification(path, line)
+    found = fields(document)
+    (event,) = [row for row in tables(document)["trigger.events"] if row[1] == "threshold.forecast"]
+    assert "plan" in event[3]
+    (row,) = tables(document)["trigger.deadlines"]
+    assert row[:2] == ["notify", "an office"]
+    assert row[4] == "open"
+    assert found["plan.budget_flop"]["value"] == str(5 * POINT)
+    assert "9.9×10^18 FLOP" in found["plan.budget_flop"]["note"]
+    assert "forecast.answer" not in found, "an hour is too young for a forecast to be kept"
+
+
+def test_when_a_line_would_be_met_is_said_with_its_interval(path):
+    import dataclasses
+
+    m = gathered(path, (LINE,))
+    crosses = {"earliest": "1800000000000000000", "point": "1800003600000000000", "latest": None}
+    forecast = {
+        "unix_ns": "1795000000000000000",
+        "until": "1799000000000000000",
+        "confidence_percent": 90,
+        "lines": [{"regime": LINE.id, "answer": "may-be-met", "crosses": crosses}],
+    }
+    document = make(KINDS["eu-notification"], dataclasses.replace(m, forecast=forecast))
+    assert fields(document)["forecast.answer"]["value"] == "may be met"
+    assert fields(document)["forecast.crosses"]["value"] == (
+        "at the earliest 2027-01-15T08:00:00.000Z, as estimated 2027-01-15T09:00:00.000Z"
+    )
+
+
 def test_a_run_that_is_only_declared_has_a_draft_from_its_plan(path):
     now = gathered(path, (LINE,)).now_unix_ns
     say(path, lambda _: Declare("next", budget_flop=3 * 10**25), "ada@lab", "plan", lambda: now)

@@ -106,7 +106,7 @@ names = st.text(st.characters(codec=None), min_size=1, max_size=60) | st.text(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(names)
 def test_html_of_any_name_has_the_tags_of_a_plain_one(name):
     plain, other = Page(to_html(document("plain"))), Page(to_html(document(name)))
@@ -115,7 +115,7 @@ def test_html_of_any_name_has_the_tags_of_a_plain_one(name):
     assert visible(name) in "".join(other.text)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(names)
 def test_markdown_of_any_name_is_one_line_in_which_nothing_acts(name):
     line = escaped(name)
@@ -128,7 +128,7 @@ def test_markdown_of_any_name_is_one_line_in_which_nothing_acts(name):
     assert not re.match(r"[-+=]|\d+[.)]", block(name))
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(names)
 def test_markdown_of_any_name_parses_to_the_blocks_of_a_plain_one(name):
     """By a real parser of CommonMark with GitHub's tables and strike-through."""
@@ -145,6 +145,7 @@ def test_markdown_of_any_name_parses_to_the_blocks_of_a_plain_one(name):
         ]
 
 
+@settings(deadline=None)
 @given(names)
 def test_nothing_hidden_is_left(name):
     shown = visible(name)

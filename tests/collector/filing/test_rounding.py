@@ -5,7 +5,7 @@ from decimal import ROUND_HALF_EVEN, Context
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flopmeter.collector.filing.rounding import (
@@ -42,6 +42,7 @@ def test_two_figures(value, text):
     assert two_figures(value).text == text
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10**30))
 def test_two_figures_are_what_decimal_makes_of_it(n):
     """Against another implementation, with more digits than the number has."""
@@ -49,6 +50,7 @@ def test_two_figures_are_what_decimal_makes_of_it(n):
     assert two_figures(n).value == Fraction(expected)
 
 
+@settings(deadline=None)
 @given(st.fractions(min_value=Fraction(1, 10**9), max_value=10**30))
 def test_two_figures_are_off_by_half_a_step_at_most(x):
     got = two_figures(x)

@@ -2,7 +2,7 @@
 
 import pytest
 from filing_ledger import regime
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flopmeter.collector.law.laws import read_laws
@@ -133,6 +133,7 @@ machine = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(machine, max_size=12), machine, st.sampled_from([100, 300]), st.booleans())
 def test_one_more_gpu_never_makes_a_site_smaller_and_a_named_network_never_widens(found, more, network, one):
     """Monotony, and naming what was not known narrows: the old verdict, if it was one, stays."""

@@ -8,7 +8,7 @@ import pytest
 from builders import Chain, busy
 from desk import DAY_NS, Desk
 from filing_ledger import regime
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flopmeter.collector.check.fsck import check_store
@@ -316,6 +316,7 @@ told = st.tuples(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(told, max_size=20))
 def test_what_is_kept_up_is_what_is_counted_from_nothing(steps):
     """After any course of inventories: the same as machines() finds in the last ones, by the order of agents."""

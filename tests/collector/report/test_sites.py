@@ -1,7 +1,7 @@
 """The operator's file of sites: what it may say, and which node is where."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flopmeter.collector.errors import CollectorError
@@ -83,6 +83,7 @@ def test_what_is_wrong_is_named_and_nothing_is_taken(text, said):
     assert e.value.hint
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200) | st.text(alphabet="[]site={}\"'n0,.\n ", max_size=200).map(str.encode))
 def test_no_bytes_bring_it_down(raw):
     try:

@@ -7,7 +7,7 @@ import pytest
 from builders import UNIX_NS, WINDOW_NS, Chain, busy
 from desk import Desk
 from filing_ledger import MINUTE_FLOP, regime
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flopmeter.cli.main import main
@@ -146,6 +146,7 @@ def test_the_shipped_regime_on_tenants_has_no_number_and_no_answer(path):
 names = st.text(max_size=6)
 
 
+@settings(deadline=None)
 @given(st.none() | names, names, names)
 def test_whose_it_is_goes_by_owner_then_account_then_namespace(owner, account, namespace):
     seen = {"slurm.account": account, "k8s.namespace": namespace}

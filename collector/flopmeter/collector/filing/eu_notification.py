@@ -5,7 +5,7 @@ Content: reference/regulations.md section 4, "Notification content"; section 13,
 
 from flopmeter.collector.law.regimes import MODIFICATION, Regime
 
-from . import grounds
+from . import clock, grounds
 from .blocks import Document, given, section, table, to_fill
 from .compute import summary
 from .head import draft, filer
@@ -36,7 +36,7 @@ def eu_notification(m: Material, regime: Regime) -> Document:
                 *grounds.conditions(regime),
             ],
         ),
-        grounds.trigger(m, regime),
+        clock.trigger(m, regime),
         grounds.compute(m, regime),
         grounds.uncertainties(m, regime),
         grounds.method(grounds.EU_METHOD),

@@ -1,13 +1,17 @@
 """Reads what a draft is made of from a store: thin over the run's report and the tables beside it."""
 
 import importlib.metadata
+import json
 from typing import Any
 
+from flopmeter.collector.duty.documents import deadline_document
+from flopmeter.collector.duty.reading import duties
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.registry.entries import Tag
 from flopmeter.collector.registry.reporting import run_report
 from flopmeter.collector.registry.say import read_registry
 from flopmeter.collector.report.queries import Asked, Reader
+from flopmeter.collector.store.forecasts import LAST, forecast_rows
 from flopmeter.contract.w_table import WTable
 
 from .material import BooksState, Material
@@ -23,6 +27,12 @@ def material(reader: Reader, run: str, question: Asked, regimes: tuple[Regime, .
         report=report,
         metered=found[0] if found else None,
         events=tuple(e for e in reader.events() if _about(e, run)),
+        deadlines=tuple(
+            deadline_document(d.deadline, d.state, d.outcome, question.now_unix_ns)
+            for d in duties(reader)
+            if d.deadline.subject == run
+        ),
+        forecast=_forecast(reader, run),
         evidence={e.number: e.statement.evidence for e in registry.entries if isinstance(e.statement, Tag)},
         regimes=regimes,
         books=books_state(reader, question.table),
@@ -45,6 +55,11 @@ def books_state(reader: Reader, table: WTable) -> BooksState:
         w_table=table.id,
         w_table_digest=table.digest,
     )
+
+
+def _forecast(reader: Reader, run: str) -> dict[str, Any] | None:
+    row = next(iter(forecast_rows(reader.rows(LAST, (run,)))), None)
+    return None if row is None else dict(json.loads(row.data))
 
 
 def _last(reader: Reader, sql: str) -> tuple[int, str]:

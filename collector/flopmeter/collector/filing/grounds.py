@@ -41,43 +41,6 @@ ASSUMPTIONS = (
 _HOUR = 3600
 
 
-def trigger(m: Material, regime: Regime) -> Document:
-    """What starts the regime's clock: the events so far, and what people planned."""
-    found = m.of_regime(regime)
-    plan = m.report["plan"]
-    fields = []
-    if plan is not None and plan["budget_flop"] is not None:
-        fields.append(
-            given(
-                "plan.budget_flop",
-                "Planned compute",
-                plan["budget_flop"],
-                "as declared by the lab, unrounded",
-            )
-        )
-    rows = [(e["time"], e["type"], e["id"], str(e["data"].get("message", "")), _due(e)) for e in found]
-    return section(
-        "trigger",
-        "What started the clock",
-        text=[f"Deadline, in the words of the regime file: {regime.deadline}"],
-        fields=[
-            *fields,
-            to_fill(
-                "trigger.known_at",
-                "When it became known that the threshold would be met",
-                "the clock starts then, if that was before the first event below",
-            ),
-        ],
-        tables=[
-            table("trigger.events", "Events of this regime", ("time", "type", "id", "says", "due"), rows)
-        ],
-    )
-
-
-def _due(event: Mapping[str, Any]) -> str:
-    return str(event["data"].get("due") or "-")
-
-
 def compute(m: Material, regime: Regime) -> Document:
     """The figure against its line."""
     return section(

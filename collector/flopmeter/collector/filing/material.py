@@ -36,6 +36,8 @@ class Material:
     report: Mapping[str, Any]  # `runs report --json`
     metered: Mapping[str, Any] | None  # `runs show --json`; None: declared, and nothing metered yet
     events: tuple[Mapping[str, Any], ...]  # CloudEvents about the run, oldest first
+    deadlines: tuple[Mapping[str, Any], ...]  # `deadlines list --json`, of the run
+    forecast: Mapping[str, Any] | None  # the last one that was kept of the run
     evidence: Mapping[int, tuple[str, ...]]  # registry entry -> what it refers to
     regimes: tuple[Regime, ...]  # of every scope
     books: BooksState
