@@ -89,7 +89,7 @@ def test_law_files_are_taken_whole_or_not_at_all(tmp_path, statement, before, di
     then = office.stored()
     assert {(row[1], row[2]) for row in then["judged"]} == {(1, 1), (2, None)}
     assert [number for number, _ in then["files"]] == [1, 2]
-    assert then["raised"] == [("threshold:site-rule:r1:crossed:crossed",)]
+    assert then["raised"] == [("threshold:site-rule:r1:crossed:crossed:>10^16",)]
     assert last_good(office.store.books).files == office.laws.files
     office.store.close()
     result = check_store(path, ())
