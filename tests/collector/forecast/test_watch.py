@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
 import pytest
-from forecast_lab import BEGIN_NS, BROAD, DAY_NS, HourLab, job, of_type, regime
+from forecast_lab import BEGIN_NS, BROAD, DAY_NS, HOUR_NS, HourLab, job, of_type, regime
 
 from flopmeter.collector.figures import Tally
 from flopmeter.collector.forecast.settings import Outlook
@@ -47,10 +47,10 @@ def declare(flop=None, end=None, **more):
 
 
 def test_requirement_9_known_that_it_will_be_met_long_before_it_is(lab_with, per_hour):
-    """The lower bound meets the line in ten days, the point in three: known after five hours, and raised once."""
-    lab = lab_with(regime(per_hour.lower * 240))
-    assert lab.hours(4) == []
-    (event,) = lab.hours(1)
+    """The lower bound meets the line in two days: known after less than 18 hours, and raised once."""
+    lab = lab_with(regime(per_hour.lower * 48))
+    assert lab.hours(12) == []
+    (event,) = lab.hours(6)
     assert event.type == THRESHOLD_FORECAST
     assert event.data["regime"] == "line"
     assert event.data["basis"] == "forecast"
@@ -58,21 +58,21 @@ def test_requirement_9_known_that_it_will_be_met_long_before_it_is(lab_with, per
     assert event.subject == "r"
     begin = datetime.fromtimestamp(BEGIN_NS // 10**9, UTC)
     point = datetime.fromisoformat(event.data["crosses"]["point"])
-    expected = timedelta(hours=240) * (per_hour.lower / per_hour.point)
-    assert abs(point - begin - expected) < timedelta(hours=1)
+    assert abs(point - begin - timedelta(hours=48) * (per_hour.lower / per_hour.point)) < timedelta(hours=1)
     assert (
         event.data["crosses"]["earliest"] < event.data["crosses"]["point"] < event.data["crosses"]["latest"]
     )
     assert "not a measure of risk" in event.data["message"]
-    assert of_type(lab.hours(20), THRESHOLD_FORECAST) == []
+    assert of_type(lab.hours(10), THRESHOLD_FORECAST) == []
     lab.reopen()
-    assert of_type(lab.hours(20), THRESHOLD_FORECAST) == []
+    assert of_type(lab.hours(25), THRESHOLD_FORECAST) == []
+    assert len(of_type(lab.events, THRESHOLD_CROSSED)) == 1
     lab.good()
 
 
 def test_requirement_9_each_forecast_is_kept_with_its_time_and_inputs(lab_with, per_hour):
-    lab = lab_with(regime(per_hour.lower * 240))
-    lab.hours(60)
+    lab = lab_with(regime(per_hour.lower * 48))
+    lab.hours(60, percent=20)
     rows = lab.kept()
     assert [r.forecast_no for r in rows] == list(range(1, len(rows) + 1))
     days = {r.unix_ns // DAY_NS for r in rows}
@@ -81,7 +81,7 @@ def test_requirement_9_each_forecast_is_kept_with_its_time_and_inputs(lab_with, 
     assert first["method"] == "flopmeter-forecast/1"
     assert len(first["series"][0]["blocks"]) == 4
     lower = sum(int(b["lower"]) for b in first["series"][0]["blocks"])
-    assert abs(lower - 4 * per_hour.lower) <= 4
+    assert abs(lower - 2 * per_hour.lower) <= 4
     assert first["lines"][0]["answer"] == "may-be-met"
     assert json.loads(rows[-1].data)["lines"][0]["answer"] == "will-be-met"
     with pytest.raises(Exception, match="never changed"):
@@ -93,7 +93,7 @@ def test_requirement_9_each_forecast_is_kept_with_its_time_and_inputs(lab_with, 
 
 def test_a_run_that_stops_is_forecast_to_its_rest_and_then_no_more(lab_with, per_hour):
     """The line is out of its reach: what it may come to falls with the silence, and one day it is at rest."""
-    lab = lab_with(regime(per_hour.lower * 24 * 40))
+    lab = lab_with(regime(per_hour.lower * 24 * 8))
     lab.hours(30)
     before = len(lab.every())
     assert before
@@ -114,13 +114,12 @@ def test_a_run_that_stops_is_forecast_to_its_rest_and_then_no_more(lab_with, per
 
 
 def test_a_later_forecast_below_the_line_takes_nothing_back(lab_with, per_hour):
-    lab = lab_with(regime(per_hour.lower * 240))
-    lab.hours(6)
+    lab = lab_with(regime(per_hour.lower * 48))
+    lab.hours(20)
     assert len(of_type(lab.events, THRESHOLD_FORECAST)) == 1
     lab.quiet(24 * 4)
     assert json.loads(lab.kept()[-1].data)["lines"][0]["answer"] == "may-be-met"
-    assert of_type(lab.hours(60), THRESHOLD_FORECAST) == []  # and when it says so again it is no news
-    assert json.loads(lab.kept()[-1].data)["lines"][0]["answer"] == "will-be-met"
+    assert of_type(lab.hours(25), THRESHOLD_FORECAST) == []  # and what it says then is no news
     lab.good()
 
 
@@ -133,9 +132,9 @@ def test_what_has_crossed_is_not_forecast(lab_with, per_hour):
 
 
 def test_the_declared_end_is_what_counts_and_not_the_horizon(lab_with, per_hour):
-    """Ten days of work to the line, and the run is to end in five: it will not be met."""
-    lab = lab_with(regime(per_hour.lower * 240))
-    lab.say(declare(end=BEGIN_NS + 5 * DAY_NS))
+    """Two days of work to the line, and the run is to end in one and a half: it will not be met."""
+    lab = lab_with(regime(per_hour.lower * 48))
+    lab.say(declare(end=BEGIN_NS + 36 * HOUR_NS))
     assert of_type(lab.hours(24), THRESHOLD_FORECAST) == []
     lab.say(declare(end=BEGIN_NS + 20 * DAY_NS))
     (event,) = of_type(lab.hours(1), THRESHOLD_FORECAST)
@@ -147,36 +146,38 @@ def test_the_declared_end_is_what_counts_and_not_the_horizon(lab_with, per_hour)
 
 
 def test_confidence_and_horizon_are_settings(lab_with, per_hour):
-    line = regime(per_hour.lower * 24 * 9)
-    sure, short = Outlook(99, 10), Outlook(80, 10)
-    assert of_type(lab_with(line, outlook=sure).hours(48), THRESHOLD_FORECAST) == []
-    lab = lab_with(line, outlook=short)
-    (event,) = of_type(lab.hours(48), THRESHOLD_FORECAST)
-    assert event.data["confidence_percent"] == 80
-    lab.good()
-    far = regime(per_hour.lower * 24 * 12)
-    assert of_type(lab_with(far, outlook=short).hours(24), THRESHOLD_FORECAST) == []
+    line = regime(per_hour.lower * 48)
+    hours = {}
+    for percent in (80, 99):
+        lab = lab_with(line, outlook=Outlook(percent, 10))
+        lab.hours(30)
+        (event,) = of_type(lab.events, THRESHOLD_FORECAST)
+        assert event.data["confidence_percent"] == percent
+        hours[percent] = (event.time_unix_ns - BEGIN_NS) // HOUR_NS
+        lab.good()
+    assert hours[80] < hours[99]
+    assert of_type(lab_with(line, outlook=Outlook(80, 1)).hours(20), THRESHOLD_FORECAST) == []
     assert Outlook(75).fault
     assert Outlook(90, 0).fault
     assert Outlook().fault is None
 
 
 def test_a_regime_counts_from_the_day_it_is_in_force(lab_with, per_hour):
-    """Enacted, and in force from the third day on: foreseen at once, raised on that day."""
-    day = (datetime.fromtimestamp(BEGIN_NS // 10**9, UTC) + timedelta(days=3)).date()
-    lab = lab_with(regime(per_hour.lower * 240, effective=day))
-    lab.hours(48)
+    """Enacted, and in force from the second midnight on: foreseen before, raised then."""
+    day = (datetime.fromtimestamp(BEGIN_NS // 10**9, UTC) + timedelta(days=2)).date()
+    lab = lab_with(regime(per_hour.lower * 48, effective=day))
+    lab.hours(30)
     assert of_type(lab.events, THRESHOLD_FORECAST) == []
     assert json.loads(lab.kept()[0].data)["lines"][0]["effective"] == day.isoformat()
-    lab.hours(30)
+    lab.hours(6)
     (event,) = of_type(lab.events, THRESHOLD_FORECAST)
     assert datetime.fromtimestamp(event.time_unix_ns // 10**9, UTC).date() == day
     lab.good()
 
 
 def test_a_regime_that_has_ended_by_then_raises_nothing(lab_with, per_hour):
-    ends = (datetime.fromtimestamp(BEGIN_NS // 10**9, UTC) + timedelta(days=10)).date()
-    lab = lab_with(regime(per_hour.lower * 240, ends=ends))
+    ends = (datetime.fromtimestamp(BEGIN_NS // 10**9, UTC) + timedelta(days=2)).date()
+    lab = lab_with(regime(per_hour.lower * 48, ends=ends))
     assert of_type(lab.hours(24), THRESHOLD_FORECAST) == []
     lab.good()
 
@@ -194,8 +195,8 @@ def test_far_from_every_line_nothing_is_priced_or_kept(lab_with, monkeypatch):
 
 
 def test_a_run_is_asked_once_an_hour(lab_with, per_hour, monkeypatch):
-    lab = lab_with(regime(per_hour.lower * 240))
-    lab.hours(6)
+    lab = lab_with(regime(per_hour.lower * 48))
+    lab.hours(16)
     asked = []
     watch = lab.desk.writer._forecasts
     forecast = watch._forecast
@@ -210,8 +211,8 @@ def test_a_run_is_asked_once_an_hour(lab_with, per_hour, monkeypatch):
 
 def test_clock_steps_of_the_collector(lab_with, per_hour):
     """A year ahead and back: no crash, no forecast twice for one hour, and it goes on."""
-    lab = lab_with(regime(per_hour.lower * 240))
-    lab.hours(6)
+    lab = lab_with(regime(per_hour.lower * 48))
+    lab.hours(18)
     lab.desk.now += 365 * DAY_NS
     lab.commit()
     lab.desk.now -= 365 * DAY_NS
@@ -224,7 +225,7 @@ def test_clock_steps_of_the_collector(lab_with, per_hour):
 
 def test_late_records_of_a_whole_day_are_in_their_own_hours(lab_with, per_hour):
     """The node was cut off for a day and sends all at once: the rate is that of its hours."""
-    lab = lab_with(regime(per_hour.lower * 240))
+    lab = lab_with(regime(per_hour.lower * 48))
     lab.hours(24)
     lab.hours(24, commit=False)
     lab.commit()
@@ -242,12 +243,12 @@ def test_modifications_are_foreseen_too(lab_with, per_hour):
         effective=BROAD.effective,
         early=(),
     )
-    original = per_hour.lower * 240 * 3
+    original = per_hour.lower * 48 * 3
     lab = lab_with(regime(10**30), third)
     lab.say(Declare("r", owner="lab"))
     lab.say(External("base", Figure(original, original, original), "their report"))
     lab.say(Link("r", Relation.FINE_TUNES, "base"))
-    (event,) = of_type(lab.hours(8), THRESHOLD_FORECAST)
+    (event,) = of_type(lab.hours(20), THRESHOLD_FORECAST)
     assert event.data["regime"] == "third"
     assert event.data["original"] == "base"
     assert event.key == "forecast:third:r:forecast:base"
@@ -256,7 +257,7 @@ def test_modifications_are_foreseen_too(lab_with, per_hour):
 
 def test_what_it_stands_on_grows_with_it(lab_with, per_hour):
     """r continues q, which goes on beside it: by the profile both count, and so do both rates."""
-    lab = lab_with(regime(per_hour.lower * 24 * 60))
+    lab = lab_with(regime(per_hour.lower * 24 * 20))
     lab.say(Declare("r", owner="lab"))
     lab.say(Declare("q", owner="lab"))
     lab.say(Link("r", Relation.CONTINUES, "q"))
@@ -331,21 +332,21 @@ def test_a_plan_is_asked_again_when_a_regime_comes_into_force(lab_with):
 
 def test_a_plan_that_is_exceeded_and_one_that_will_be(lab_with, per_hour):
     lab = lab_with(regime(10**30))
-    lab.say(declare(per_hour.lower * 12, BEGIN_NS + 10 * DAY_NS))
-    will, done = of_type(lab.hours(20), PLAN_EXCEEDS)
+    lab.say(declare(per_hour.lower * 24, BEGIN_NS + 10 * DAY_NS))
+    will, done = of_type(lab.hours(30), PLAN_EXCEEDS)
     assert (will.data["basis"], done.data["basis"]) == ("forecast", "measured")
-    assert int(done.data["executed"]["lower"]) > per_hour.lower * 12
-    lab.say(declare(per_hour.lower * 30))
+    assert int(done.data["executed"]["lower"]) > per_hour.lower * 24
+    lab.say(declare(per_hour.lower * 60))
     (again,) = of_type(lab.hours(2), PLAN_EXCEEDS)
-    assert again.data["budget_flop"] == str(per_hour.lower * 30)
+    assert again.data["budget_flop"] == str(per_hour.lower * 60)
     assert of_type(lab.hours(2), PLAN_EXCEEDS) == []
     lab.good()
 
 
 def test_both_bases_are_told_apart(lab_with, per_hour):
-    lab = lab_with(regime(per_hour.lower * 240))
-    lab.say(declare(per_hour.lower * 500))
-    assert [e.data["basis"] for e in of_type(lab.hours(8), THRESHOLD_FORECAST)] == ["plan", "forecast"]
+    lab = lab_with(regime(per_hour.lower * 48))
+    lab.say(declare(per_hour.lower * 50))
+    assert [e.data["basis"] for e in of_type(lab.hours(20), THRESHOLD_FORECAST)] == ["plan", "forecast"]
     lab.good()
 
 

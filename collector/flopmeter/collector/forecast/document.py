@@ -228,7 +228,7 @@ def _of_series(history: History, rate: Rates | None, ahead_ns: int) -> Document:
     points: Sequence[int] = [b.point for b in history.blocks]
     return {
         "state": "at-rest" if at_rest(history) else "going",
-        "flop_per_hour": {name: str(int(getattr(rate, name) * HOUR_NS)) for name in Rates._fields},
+        "flop_per_hour": {name: str(int(getattr(rate, name) * HOUR_NS)) for name in Rates._fields[:3]},
         "windows": {
             str(k * hours): str(int(r * HOUR_NS)) for k, r in windows(points, history.block_ns).items()
         },
