@@ -51,7 +51,11 @@ def changed(regime: Regime, **values: int | str | date) -> Regime:
     for key, value in values.items():
         shown = value.isoformat() if isinstance(value, date) else json.dumps(str(value), ensure_ascii=False)
         text, count = re.subn(
-            rf"^{key} = .*$", lambda _, key=key, shown=shown: f"{key} = {shown}", text, flags=re.MULTILINE
+            rf"^{key} = .*$",
+            lambda _, key=key, shown=shown: f"{key} = {shown}",
+            text,
+            count=1,
+            flags=re.MULTILINE,
         )
         assert count == 1, key
     return parse(f"{values.get('id', regime.id)}.toml", text.encode())
