@@ -3,6 +3,8 @@
 import hashlib
 import json
 import sqlite3
+import time
+from contextlib import suppress
 
 import pytest
 from builders import Chain, busy
@@ -13,10 +15,14 @@ from hypothesis import strategies as st
 
 from flopmeter.collector.check.fsck import check_store
 from flopmeter.collector.duty.severity import Severity, severity_of
+from flopmeter.collector.errors import CollectorError, StoreChangedError
 from flopmeter.collector.law.events import FLEET_CAPACITY
 from flopmeter.collector.report.capacity_watch import Standing
 from flopmeter.collector.report.machines import Told, counted, machines
+from flopmeter.collector.report.queries import reading
 from flopmeter.collector.report.sites import parse_sites
+from flopmeter.collector.running import RunningCollector
+from flopmeter.collector.settings import CollectorSettings
 from flopmeter.contract.usage import Device, Inventory
 from flopmeter.wire.v1 import batch_pb2
 
@@ -330,3 +336,40 @@ def test_what_is_kept_up_is_what_is_counted_from_nothing(steps):
         kept = {key: n for key, n in standing.counts.items() if n}
         assert kept == {key: n for key, n in again.counts.items() if n}
         assert kept == counted(machines([Told(i, n) for n, i in last.items()], SITES))
+
+
+# --- the whole collector ---
+
+
+def test_collector_serve_takes_the_file_of_sites(path, tmp_path):
+    """Its setting reaches the writer; the events' list shows what it raised, and fsck agrees."""
+    chain = Chain("n1")
+    with Desk(path) as desk:
+        desk.offer(desk.agent(chain), chain.next())
+        desk.commit()
+    laws = tmp_path / "laws"
+    laws.mkdir()
+    law = line(2)
+    (laws / "xx-cluster.toml").write_text(law.text)
+    sites = tmp_path / "sites.toml"
+    sites.write_text(SITES.text)
+    settings = CollectorSettings(store=path, listen="127.0.0.1:0", http="", regimes=laws, sites=sites)
+    running = RunningCollector(settings, review_s=0.05)
+    try:
+        found, deadline = [], time.monotonic() + 30
+        while not found and time.monotonic() < deadline:
+            with suppress(StoreChangedError), reading(path) as reader:
+                found = [e for e in reader.events() if e["type"] == FLEET_CAPACITY]
+    finally:
+        running.stop()
+    assert [(e["subject"], e["data"]["verdict"]) for e in found] == [("site/west", "crossed")]
+    good(path, law)
+
+
+def test_a_bad_file_of_sites_stops_the_start(path, tmp_path):
+    sites = tmp_path / "sites.toml"
+    sites.write_text("[[site]]\n")
+    settings = CollectorSettings(store=path, listen="127.0.0.1:0", http="", sites=sites)
+    with pytest.raises(CollectorError, match="site 1: name: expected a line"):
+        RunningCollector(settings)
+    assert not path.exists(), "nothing was made"
