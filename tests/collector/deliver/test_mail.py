@@ -87,6 +87,7 @@ def test_a_digest_tells_the_gravest_first():
 @example(name="x\n.\n\nMAIL FROM:<y@z>\n")
 @example(name="=?utf-8?b?WA==?=")
 @example(name="\u2028\u2029\x85\x0b\x0c\x1c Bcc: z")
+@example(name="\x1b[31mred\x07\x7f\u202e")
 @example(name="é" * 300)
 @example(name="ab," * 100 + "<x@y.z>")
 def test_a_hostile_name_adds_no_header_and_ends_no_line(name):
@@ -103,3 +104,5 @@ def test_a_hostile_name_adds_no_header_and_ends_no_line(name):
     assert len(found["Subject"]) <= MAX_SUBJECT_CHARS
     assert all(len(line) <= 998 for line in raw.split(b"\r\n"))
     raw.decode("ascii")
+    assert all(c.isprintable() or c in "\r\n" for c in text_of(mail))
+    assert found["Subject"].isprintable()

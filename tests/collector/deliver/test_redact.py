@@ -128,6 +128,11 @@ def test_a_withheld_subject_takes_what_repeats_it():
     assert RUN not in event_message(ROW, of("/subject")).body.decode()
 
 
+def test_a_name_is_found_however_it_is_written():
+    row = ROW | {"data": json.dumps({"message": "m", "run": RUN, "note": f"of {RUN.upper()}"})}
+    assert RUN.upper() not in event_message(row, of("/data/run")).body.decode()
+
+
 def test_answers_are_redacted_as_their_events_are():
     body = change_message(ROW, CHANGE, of(IDENTITIES), CHANGE).body.decode()
     assert RUN not in body

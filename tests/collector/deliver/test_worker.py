@@ -123,6 +123,30 @@ def test_a_sink_that_is_down_is_not_asked_for_each_event(tmp_path, clock, caplog
     assert [e for e in ends(store) if e != DELIVERED] == []
 
 
+def test_after_an_outage_nobody_waits_for_the_end_of_his_own_time(store, clock):
+    """Each retry had waited longer. Somebody is there again when the next event comes, and gets all of them."""
+    with closing(sqlite3.connect(store)) as db, db:
+        db.execute("DELETE FROM outbox WHERE event_no = 3")
+    sender = FakeSender(script=[failed("nobody")] * 12)
+    worker = worker_of(store, sender, clock)
+    while sender.script:
+        worker.deliver()
+        clock.pass_s(330)
+    worker.deliver()
+    assert worker.counters.standing.waiting == 0  # 330 s were enough for these
+    with closing(sqlite3.connect(store)) as db, db:
+        db.execute(
+            "UPDATE outbox SET delivered_unix_ns = NULL, attempts = 9, due_unix_ns = ?", (clock.now_ns,)
+        )
+        db.execute("INSERT INTO outbox (event_no, sink, answer_no) SELECT 3, 'pager', 0")
+    sender.script = [failed("nobody")] * 3
+    worker.deliver()
+    clock.pass_s(41)
+    with closing(sqlite3.connect(store)) as db, db:
+        db.execute("UPDATE outbox SET due_unix_ns = 0 WHERE event_no = 3")
+    assert worker.deliver() == 3
+
+
 def test_nothing_is_lost_over_a_long_outage_and_nothing_is_tried_for_ever(store, clock):
     """Three days (give_up_after_hours) from the first attempt on, then the dead letters."""
     down = [True]
