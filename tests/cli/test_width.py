@@ -74,6 +74,8 @@ COMMANDS = (
     *(("regimes", "show", r.id) for scope in SCOPES for r in shipped(scope)),
     ("fleet", "list"),
     ("fleet", "inventory"),
+    ("fleet", "tenants"),
+    ("drafts", "list"),
     ("collector", "fsck"),
     ("estimate", "hardware", "--units", "512", "--hours", "300", "--sku", "H100 SXM", "--utilisation", "0.4"),
     ("estimate", "hardware", "--units", "8e9", "--hours", "8e9", "--sku", "H100 SXM", "--utilisation", "0.9"),

@@ -129,6 +129,15 @@ def test_the_page_with_sites_fits_and_says_what_is_not_law(run, monkeypatch):
     assert "it is no FLOP and in no total" in out
 
 
+def test_names_as_long_as_they_may_be_fit_the_page(run, tmp_path):
+    long = tmp_path / "long.toml"
+    long.write_text(
+        f'[[site]]\nname = "{"dc-" + "w" * 197}"\nclusters = ["c*"]\nnetwork_gbit_per_s = 1000000\n'
+    )
+    _, out, _ = run("--sites", str(long))
+    assert max(map(len, out.splitlines())) <= 80
+
+
 def test_a_bad_file_is_refused(run, tmp_path):
     bad = tmp_path / "bad.toml"
     bad.write_text("[[site]]\n")
