@@ -222,8 +222,8 @@ class Books(Protocol):
         """Keys that begin so."""
         ...
 
-    def last_records(self) -> list[tuple[int, bytes]]:
-        """(agent_no, its last record) of every agent that has one."""
+    def last_records(self) -> Iterator[tuple[int, bytes]]:
+        """(agent_no, its last record) of every agent that has one; one after the other: together they are large."""
         ...
 
     def inventory(self, digest: bytes) -> bytes | None:

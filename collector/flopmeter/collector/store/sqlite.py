@@ -378,8 +378,11 @@ class SqliteBooks:
             key for (key,) in self._all("SELECT key FROM events WHERE key >= ? AND key < ?", (prefix, end))
         }
 
-    def last_records(self) -> list[tuple[int, bytes]]:
-        return self._all("SELECT heads.agent_no, record FROM heads JOIN records USING (position)")
+    def last_records(self) -> Iterator[tuple[int, bytes]]:
+        with told(self._path, "read"):
+            yield from self._connection.execute(
+                "SELECT heads.agent_no, record FROM heads JOIN records USING (position)"
+            )
 
     def inventory(self, digest: bytes) -> bytes | None:
         rows = self._all("SELECT bytes FROM inventories WHERE digest = ?", (digest,))
