@@ -10,10 +10,12 @@ has run, so that p = 8 r; its commit is 5 July + r up to r = 30 (4 August), and 
   past it. The EU's and the states' lines are met by more than them, Korea's by as much.
 - Known by plan (13.9): the declared 900 u are above 60 and 600, below 1,000.
 - Known by forecast (forecast/project.py): the total's lower bound, plus the rate's lower edge over the time to the
-  declared end, meets the line; over 30 days where no end is declared, or it is past. A window of six hours counts as if
+  declared end, meets the line; over 30 days where no end is declared, or it is past; and over no more than three times
+  as long as the run has lasted. A window of six hours counts as if
   it had gone on evenly, so that after any whole day the recent past is twelve equal blocks of x. The edge is the mean
   of those and one of nothing, 12 x / 13, less t s sqrt(2/13), with t = 1.782 (90 %, 12 blocks) and s = x / sqrt(13):
-  (0.92308 - 0.19386) x = 0.72922 x. At 7.76 u a day for certain that is 5.6587 u a day: 169.8 u in 30 days.
+  (0.92308 - 0.19386) x = 0.72922 x. At 7.76 u a day for certain that is 5.6587 u a day: 169.8 u in 30 days. Of a run
+  that began d days ago and never paused, 7.76 d + 3 x 5.6587 d = 24.74 d (and 0.1 for the ten minutes).
 - Near (seven days, two days, one day before it is due, in proportion where the whole is less than 14 days) and overdue,
   unless it was resolved before. What is past due is told by the next commit.
 """
@@ -42,9 +44,14 @@ EVENTS = [
     # The plan, said on 1 July at noon: 900 u > 600 u > 60 u. The EU's two weeks begin here.
     ("2026-07-02", FORECAST, "base", GPAI, "plan"),
     ("2026-07-02", FORECAST, "base", EU, "plan"),
-    # r = 1: 7.76 + 5.6587 x 129 days to 12 November = 737.7: past 60 and 600, short of the 900 that are planned.
-    ("2026-07-06", FORECAST, "base", GPAI, "forecast"),
-    ("2026-07-06", FORECAST, "base", EU, "forecast"),
+    ("2026-07-08", FORECAST, "base", GPAI, "forecast"),  # 24.74 x 3 = 74.2; after two days 49.5
+    (
+        "2026-07-30",
+        FORECAST,
+        "base",
+        EU,
+        "forecast",
+    ),  # 24.74 x 25 = 618; 24: 594. 75 days ahead, of 105 to its end
     # Due on 16 July; acknowledged on the 5th, which silences nothing; resolved on the 14th at noon: no third, no overdue.
     ("2026-07-09", NEAR, "base", EU, "7 d"),
     ("2026-07-14", NEAR, "base", EU, "2 d"),
@@ -84,8 +91,8 @@ EVENTS = [
     ("2026-11-12", FORECAST, "base", KOREA, "forecast"),
     ("2026-11-12", FORECAST, "base", CA, "forecast"),
     ("2026-11-12", FORECAST, "base", CT, "forecast"),
-    # Data for the next model: 7.76 + 169.8 > 60. That it is data is said on the 15th, which takes no event back.
-    ("2026-11-14", FORECAST, "synth", GPAI, "forecast"),
+    # Data for the next model, two days of it: 49.5 at most is known, and from the 15th on, when it is said to be data,
+    # none of it is in the narrow definition. It raises nothing.
     # chat stands on base (960) and on its data (16, which the narrow definition leaves out): k days of it, 976 + 8 k.
     # k = 1: 984: past 60 and 600 at once; x 1.03 = 1,013.5, past 1,000 at most; past 769.23 by the point.
     ("2026-11-21", CROSSED, "chat", GPAI, ""),
@@ -96,10 +103,10 @@ EVENTS = [
     ("2026-11-21", UNDETERMINED, "chat", KOREA, "below"),
     ("2026-11-21", UNDETERMINED, "chat", CA, "below"),
     ("2026-11-21", UNDETERMINED, "chat", CT, "below"),
-    # And 984 x 0.97 = 954.5, with 169.8 more in 30 days.
-    ("2026-11-21", FORECAST, "chat", KOREA, "forecast"),
-    ("2026-11-21", FORECAST, "chat", CA, "forecast"),
-    ("2026-11-21", FORECAST, "chat", CT, "forecast"),
+    # k = 3: 1,000 x 0.97 = 970, and 9 days x 5.6587 = 51 more. k = 2: 962.2 + 34.1.
+    ("2026-11-23", FORECAST, "chat", KOREA, "forecast"),
+    ("2026-11-23", FORECAST, "chat", CA, "forecast"),
+    ("2026-11-23", FORECAST, "chat", CT, "forecast"),
     ("2026-11-23", UNDETERMINED, "chat", KOREA, "crossed"),  # k = 3: 1,000 exactly: as much, and not more
     ("2026-11-24", UNDETERMINED, "chat", CA, "crossed"),  # k = 4: 1,008
     ("2026-11-24", UNDETERMINED, "chat", CT, "crossed"),
@@ -109,14 +116,8 @@ EVENTS = [
     ("2026-11-28", NEAR, "chat", EU, "7 d"),  # due on 5 December; resolved on the 1st
     # tuned modifies a model of 27 u, a third of which is 9, and 10/13 of that 6.92. 8 u; 16 u, 15.52 for certain.
     ("2026-12-06", APPROACHING, "tuned", MODIFIER, "point"),
-    ("2026-12-06", FORECAST, "tuned", MODIFIER, "forecast"),  # 7.76 + 169.8 > 9: its two weeks begin here
-    (
-        "2026-12-06",
-        FORECAST,
-        "tuned",
-        GPAI,
-        "forecast",
-    ),  # 27 + 7.76 + 169.8 > 60, with the model that it stands on
+    ("2026-12-06", FORECAST, "tuned", MODIFIER, "forecast"),  # 24.7 > 9: its two weeks begin here
+    ("2026-12-07", FORECAST, "tuned", GPAI, "forecast"),  # 27 + 49.5 > 60, with the model it stands on
     ("2026-12-07", CROSSED, "tuned", MODIFIER, ""),
     # Due on 20 December; acknowledged on the 15th, resolved on the 22nd, late.
     ("2026-12-13", NEAR, "tuned", MODIFIER, "7 d"),
@@ -130,8 +131,8 @@ EVENTS = [
     ("2027-01-01", APPROACHING, "base", IL, "point"),
     ("2027-01-01", CROSSED, "chat", NY, ""),
     ("2027-01-01", CROSSED, "chat", IL, ""),
-    # second: as base began, but with 30 days ahead: 7.76 + 169.8 > 60; 380.2 + 169.8 at its end is short of 600.
-    ("2027-01-12", FORECAST, "second", GPAI, "forecast"),
+    # second: as base began, but with no more than 30 days ahead: 380.2 + 169.8 at its end is short of 600.
+    ("2027-01-14", FORECAST, "second", GPAI, "forecast"),
     ("2027-01-17", APPROACHING, "second", GPAI, "point"),
     ("2027-01-19", CROSSED, "second", GPAI, ""),
     # The EU's line falls to 350 u, by its file: 392 x 0.97 = 380.2. Base and chat were past 600; that they are past this
