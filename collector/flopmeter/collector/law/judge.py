@@ -1,8 +1,8 @@
 """What runs must raise: their figures against the regimes, kept up as usage is booked and as people say what it was.
 
 A run is judged when usage is added to it or to what it stands on, when an entry of the registry touches it, and every
-run once a day and after a start (`review`): a regime that comes into force, or is added, or a corrected W table, meets
-runs that have long stopped.
+run when other regimes are in force than the day before, and after a start (`review`): a regime that comes into force, or
+is added, or a corrected W table, meets runs that have long stopped.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ from .countable import Share
 from .events import NewEvent
 from .modification import known, line_of
 from .regimes import MODIFICATION, RUN, Regime
-from .rules import early_lines
+from .rules import early_lines, in_force
 from .standing import Standing, run_events, standing, text_of
 from .whose import Whose
 from .witness import JUDGED
@@ -54,7 +54,7 @@ class _Run:
     #: Until the run's cycles and its ancestors' reach this, no figure can meet a line that it did not meet when last
     #: priced …
     quiet_until: int = 0
-    quiet_day: int = -1  # … on this UTC day: regimes come into force and lapse at midnight
+    quiet_era: int = -1  # … for as long as the same regimes are in force
     pending: list[_Row] | None = None  # what the last commit that touched it added, and the tallies have not
     stale: bool = False  # the tallies lack more than that, and are to be read again
 
@@ -110,7 +110,8 @@ class Judge:
         """Forget all. Raises StoreError."""
         self._runs: dict[str, _Run] = {}
         self._models = {no: Model(*model) for no, model in self._books.models().items()}
-        self._reviewed_day = -1
+        self._day = self._reviewed_era = -1
+        self._era_no, self._in_force = 0, frozenset[str]()
         self._due: set[str] = set()
         self.touched: list[str] = []  # runs that the last group added to
         self._rows: dict[str, list[_Row]] = {}  # what this group adds, by run, while it is in no store
@@ -155,7 +156,7 @@ class Judge:
             self._due = set()
             return []
         touched = self.touched = self._add(delta)
-        today = at.unix_ns // _DAY_NS
+        era = self._era(at)
         live: _Live | None = None
         events: list[NewEvent] = []
         for name in self._to_judge(touched):
@@ -163,7 +164,7 @@ class Judge:
             if (
                 name in self._due
                 or self._family_cycles(name, state) >= state.quiet_until
-                or today != state.quiet_day
+                or era != state.quiet_era
             ):
                 live = live or self._live()
                 events += self._judge(name, live, at)
@@ -215,16 +216,16 @@ class Judge:
         return list(names)
 
     def review(self, at: Moment, tx: Transaction) -> list[NewEvent]:
-        """Once a UTC day and once after `reset`: every run, and a note in `tx` of what is judged by from now on.
+        """Where other regimes are in force, and once after `reset`: every run, and a note in `tx` of what is judged by.
 
         Call it behind `book`: what that added is judged with the rest.
         """
-        today = at.unix_ns // _DAY_NS
-        if today == self._reviewed_day:
+        era = self._era(at)
+        if era == self._reviewed_era:
             return []
-        if self._reviewed_day < 0:
+        if self._reviewed_era < 0:
             self._note(at, tx)
-        self._reviewed_day = today
+        self._reviewed_era = era
         events: list[NewEvent] = []
         if self._regimes:
             live = self._live()
@@ -233,13 +234,24 @@ class Judge:
                 kept = name in self._runs
                 state = self._state(name)
                 new: list[NewEvent] = []
-                if state.quiet_day != today or self._family_cycles(name, state) >= state.quiet_until:
+                if state.quiet_era != era or self._family_cycles(name, state) >= state.quiet_until:
                     new = self._judge(name, live, at)
                     events += new
                 # What was raised just now is in no store yet: whoever asks after the run in this commit would not see it.
                 if not kept and not new:
                     del self._runs[name]
         return events
+
+    def _era(self, at: Moment) -> int:
+        """Another number whenever the regimes in force are others, which they can be from one UTC day to the next only."""
+        day = at.unix_ns // _DAY_NS
+        if day != self._day:
+            self._day = day
+            here = frozenset(r.id for r in self._regimes if in_force(r, at.unix_ns))
+            if here != self._in_force:
+                self._in_force = here
+                self._era_no += 1
+        return self._era_no
 
     def _note(self, at: Moment, tx: Transaction) -> None:
         wanted = {(r.id, text_of(r), self._table.id) for r in self._regimes}
@@ -295,7 +307,7 @@ class Judge:
 
     def _judge(self, name: str, live: _Live, at: Moment) -> list[NewEvent]:
         state = self._tallied(name)
-        state.quiet_day = at.unix_ns // _DAY_NS
+        state.quiet_era = self._era(at)
         if not state.tallies:  # declared, or emptied by an assignment: what stands in no books raises nothing
             state.quiet_until = 1
             return []
