@@ -128,6 +128,7 @@ def last_kept(reader: Reader, run: str) -> dict[str, Any] | None:
             "original": x["original"],
             "answer": x["answer"],
             "by_plan": x["by_plan"],
+            "comparison": x["comparison"],
             "line": x["line"]["point"],
             "crosses": None
             if x["crosses"] is None

@@ -117,20 +117,18 @@ def _table(document: Mapping[str, Any], paint: Paint) -> str:
 
 
 def dates(crosses: Mapping[str, str | None] | None) -> str:
-    """When, by the point, and between when and when."""
+    """When, by the point, and between when and when: the lower edge may not get there."""
     if crosses is None:
         return ""
     point, first, last = (crosses[n] for n in ("point", "earliest", "latest"))
     if first is None:
         return "never at this rate"
-    about = "never" if point is None else point[:10]
-    return f"{about} ({first[5:10] if point and first[:4] == point[:4] else first[:10]} to {_last(point or first, last)})"
-
-
-def _last(near: str, last: str | None) -> str:
+    if point is None:
+        return f"not at this rate; {first[:10]} at the earliest"
+    since = first[5:10] if first[:4] == point[:4] else first[:10]
     if last is None:
-        return "never"
-    return last[5:10] if last[:4] == near[:4] else last[:10]
+        return f"{point[:10]} (from {since} on)"
+    return f"{point[:10]} ({since} to {last[5:10] if last[:4] == point[:4] else last[:10]})"
 
 
 def _power(text: str) -> str:
@@ -255,7 +253,7 @@ def brief_view(found: Mapping[str, Any] | None, paint: Paint) -> list[str]:
             text = "will be met by plan"
         name = x["regime"] or "its budget"
         when = f": {dates(x['crosses'])}" if x["crosses"] else ""
-        lines.append((f"{name} > {_power(x['line'])} {text}{when}", fg))
+        lines.append((f"{name} {x['comparison']} {_power(x['line'])} {text}{when}", fg))
     if not lines:
         return []
     head = f"  forecast   {how} ({found['confidence_percent']} %, {minute(found['time'])}):"

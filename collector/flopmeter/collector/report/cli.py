@@ -216,6 +216,7 @@ def _run(
     import difflib
 
     from flopmeter.collector.errors import StoreError
+    from flopmeter.collector.forecast.live import last_kept
 
     from . import queries
 
@@ -240,7 +241,7 @@ def _run(
                 + ("" if as_of is None else f" as of {as_of}"),
                 f"did you mean {', '.join(near)}?" if near else "`flopmeter runs list` shows them all",
             )
-    return found[0]
+        return found[0] | {"forecast": last_kept(reader, run)}
 
 
 @click.command()

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flopmeter.cli.output import flop_text
+from flopmeter.collector.forecast.view import brief_view
 from flopmeter.collector.registry.words import names_text
 
 from .counting_view import compared, counting_view
@@ -50,7 +51,7 @@ def run_view(document: Mapping[str, Any], paint: Paint) -> str:
     lines += progress_view(document["progress"], paint)
     if document.get("hourly"):
         lines += curve_view(document["hourly"], paint)
-    lines += ["", *thresholds_view(document, paint), ""]
+    lines += ["", *thresholds_view(document, paint), *brief_view(document.get("forecast"), paint), ""]
     lines += counting_view(document, paint)
     lines += _coverage(document, paint)
     if document["by_evidence_class"]:
