@@ -4,9 +4,11 @@ import contextlib
 import json
 import re
 import signal
+import sqlite3
 import time
 import urllib.request
 from collections import Counter
+from contextlib import closing
 
 import pytest
 from builders import Chain
@@ -177,15 +179,20 @@ def test_only_whoever_wants_an_event_gets_it(folder):
 
 
 def test_an_answer_reaches_whoever_asked_while_the_collector_runs(folder):
-    store = store_with_events(folder / "b.sqlite", ["n1"], ("hook",))
+    store = store_with_events(folder / "b.sqlite", ["n1"], ("hook", "old"))
+    with closing(sqlite3.connect(store)) as db, db:
+        db.execute(
+            "INSERT INTO sinks VALUES ('old', 'jsonl', 1, 0)"
+        )  # served once, and taken out of the file
     with Receiver() as receiver:
         path = sink_file(folder, hook(folder, "hook", receiver.url, states=True, redact=["identities"]))
-        with Serving(folder, store, "--sinks", path):
+        with Serving(folder, store, "--sinks", path) as serving:
             wait_for("the event", lambda: len(receiver.requests) == 1)
             answer(store, 1, State.ACKNOWLEDGED, who="alice", why="on it")
             wait_for("the answer", lambda: len(receiver.requests) == 2)
     assert json.loads(receiver.requests[1].body)["type"] == "coverage.lost.acknowledged"
     assert b"alice" not in receiver.requests[1].body
+    assert "sink old is in no file now; 1 deliveries wait for it" in serving.text
 
 
 def test_a_receiver_that_is_gone_stops_its_sink_and_says_so(folder):

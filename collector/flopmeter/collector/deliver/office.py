@@ -1,5 +1,6 @@
 """All sinks of one collector: started, woken and stopped together; asked by metrics."""
 
+import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 from flopmeter.collector.errors import SettingsError, SinkError
 
 from .answer import SECOND_NS
+from .redeliver import served
 from .sender import sender_for
 from .settings import EVENT_LOG, Jsonl, SinkSettings
 from .worker import Worker
@@ -15,6 +17,8 @@ from .worker import Worker
 if TYPE_CHECKING:
     from flopmeter.collector.law.events import NewEvent
 
+
+log = logging.getLogger(__name__)
 
 #: All sinks together get this long to end what they are at; the rest is delivered at the next start.
 STOP_TIMEOUT_S = 5.0
@@ -70,10 +74,19 @@ class Office:
     def __init__(
         self, path: Path, sinks: Sequence[SinkSettings], unix_ns: Callable[[], int] = time.time_ns
     ) -> None:
-        self._unix_ns = unix_ns
+        self._path, self._unix_ns = path, unix_ns
         self.workers = [Worker(path, s, sender_for(s, unix_ns), unix_ns=unix_ns) for s in sinks]
 
     def start(self) -> None:
+        """Every sink in its thread. What waits for one that is in no file is said: nobody will deliver it."""
+        names = {worker.settings.name for worker in self.workers}
+        for stands in served(self._path):
+            if stands.waiting and stands.sink not in names:
+                log.warning(
+                    "sink %s is in no file now; %d deliveries wait for it, and are kept",
+                    stands.sink,
+                    stands.waiting,
+                )
         for worker in self.workers:
             worker.start()
 

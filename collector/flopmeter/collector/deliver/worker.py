@@ -130,22 +130,25 @@ class Worker:
 
     def _attempt(self, db: sqlite3.Connection, rows: Sequence[Row]) -> list[Answer]:
         """Hand rows over and note each answer. What cannot even be written down is refused, and blocks no other."""
-        found: list[tuple[Row, Message]] = []
-        answers: dict[Row, Answer] = {}
-        for row in rows:
-            try:
-                message = outbox.message_of(db, row.event_no, row.answer_no, self.settings.redaction)
-                message.body  # noqa: B018 - so that what cannot be encoded fails alone
-                found.append((row, message))
-            except sqlite3.Error:
-                raise
-            except Exception as e:  # noqa: BLE001 - whatever stands in an event, the next one is delivered
-                answers[row] = refused(f"the event cannot be written: {type(e).__name__}: {e}")
-        if found:
-            said = self._send([message for _, message in found])
-            answers |= {row: answer for (row, _), answer in zip(found, said, strict=True)}
-        outbox.note(db, self.settings.name, [self._noted(row, answers[row]) for row in rows])
-        return [answers[row] for row in rows]
+        found = {row: self._message(db, row.event_no, row.answer_no) for row in rows}
+        messages = [m for m in found.values() if isinstance(m, Message)]
+        said = iter(self._send(messages) if messages else [])
+        answers = [next(said) if isinstance(m, Message) else m for m in found.values()]
+        outbox.note(
+            db, self.settings.name, [self._noted(row, a) for row, a in zip(rows, answers, strict=True)]
+        )
+        return answers
+
+    def _message(self, db: sqlite3.Connection, event_no: int, answer_no: int) -> Message | Answer:
+        """What is handed over; or a refusal of ours: whatever stands in an event, the next one is delivered."""
+        try:
+            message = outbox.message_of(db, event_no, answer_no, self.settings.redaction)
+            message.body  # noqa: B018 - so that what cannot be encoded fails alone
+        except sqlite3.Error:
+            raise
+        except Exception as e:  # noqa: BLE001
+            return refused(f"the event cannot be written: {type(e).__name__}: {e}")
+        return message
 
     def _send(self, messages: Sequence[Message]) -> list[Answer]:
         try:
@@ -195,7 +198,8 @@ class Worker:
             if self._stop.is_set():
                 return
             some = numbers[at : at + self._sender.limit]
-            answers = self._send([outbox.message_of(db, n, 0, self.settings.redaction) for n in some])
+            messages = [m for n in some if isinstance(m := self._message(db, n, 0), Message)]
+            answers = self._send(messages) if messages else []
             bad = next((a for a in answers if not a.delivered), None)
             if bad is not None:
                 self._rest(bad)
