@@ -88,6 +88,7 @@ def measured(folder: Path) -> dict:
     review = []
     for side in sides:
         side.desk.now += DAY_NS
+        side.desk.recover()  # as after a start, or with other files
         side.desk.intake.review(side.desk.now, listening=False)
         begun = time.process_time()
         side.desk.commit()
@@ -118,7 +119,7 @@ def run(folder: Path) -> list[Figure]:
             "judge", f"the first {FIRST} minutes, which judge each run once", f"{found['first'][0]:.1f} s",
             f"{found['first'][1]:.1f} s under none", f"{found['first'][0] / found['first'][1]:.2f}x",
         ),
-        Figure("judge", "all runs judged anew (a new day, other files)", f"{found['review_s'][0]:.1f} s once a day", f"{found['review_s'][1]:.1f} s under none"),
+        Figure("judge", "all runs judged anew (a start, other files)", f"{found['review_s'][0]:.1f} s", f"{found['review_s'][1]:.1f} s under none"),
     ]  # fmt: skip
 
 
