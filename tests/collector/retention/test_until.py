@@ -168,6 +168,17 @@ def test_a_run_is_kept_as_long_as_what_stands_on_it() -> None:
     assert day("base", facts, said(("placed", "base", "2010-06-01"))) is None
 
 
+def test_what_stands_on_a_run_and_is_not_here_keeps_the_store_too() -> None:
+    facts = Facts({"base": ns("1990-01-01")}, children={"base": {"elsewhere"}})
+    words = said(("placed", "base", "1990-01-01"))
+    assert day("base", facts, words) is day(STORE, facts, words) is None
+
+
+def test_a_hold_over_one_run_is_not_another_runs() -> None:
+    words = said(("placed", "r", "1990-01-01"), ("hold", "gone", ""))
+    assert day("r", Facts({"r": ns("1990-01-01")}), words) == date(2000, 1, 3)
+
+
 def test_the_store_is_kept_for_the_sites_term_from_its_last_record() -> None:
     """Also what has no owner: nobody knows of which model it will turn out to be."""
     facts = Facts({}, last_record_unix_ns=ns("2026-11-01"))

@@ -86,13 +86,13 @@ def after_years(day: date, years: int) -> date:
 def kept_for(run: str, facts: Facts, said: Said, regimes: Sequence[Regime]) -> tuple[Reason, ...]:
     """All for which `run` (STORE: the store as a whole) is kept, what binds longest first."""
     if run == STORE:
-        found = [r for each in sorted(facts.runs) for r in _own(each, facts, said, regimes)]
+        found = [r for each in sorted(_every(facts)) for r in _own(each, facts, said, regimes)]
         found += _of_the_store(facts, said, regimes)
     else:
         found = _own(run, facts, said, regimes)
         for other in sorted(_standing_on(run, facts.children)):
             found += sorted(_own(other, facts, said, regimes), key=lambda r: r.order)[-1:]
-        found += [r for r in _of_the_store(facts, said, regimes) if r.name.startswith(HOLD)]
+        found += _open_ended(STORE, facts, said, only_holds=True)
     return tuple(sorted(found, key=lambda r: r.order, reverse=True))
 
 
@@ -111,6 +111,11 @@ def standing(reasons: Iterable[Reason], today: date) -> tuple[Reason, ...]:
 def rules_in_force(regimes: Iterable[Regime]) -> tuple[tuple[Regime, RetentionRule], ...]:
     """What regimes that bind, or will on a day that is set, want kept. One that has ended since still wants it."""
     return tuple((r, rule) for r in regimes if r.status in MANDATORY for rule in r.retention)
+
+
+def _every(facts: Facts) -> set[str]:
+    """Every run that the store is kept for: its own, and what is said to stand on them, whether it is here or not."""
+    return {*facts.runs, *(child for several in facts.children.values() for child in several)}
 
 
 def _own(run: str, facts: Facts, said: Said, regimes: Sequence[Regime]) -> list[Reason]:
@@ -134,9 +139,9 @@ def _own(run: str, facts: Facts, said: Said, regimes: Sequence[Regime]) -> list[
 def _of_the_store(facts: Facts, said: Said, regimes: Sequence[Regime]) -> list[Reason]:
     found = _incidents(STORE, facts, regimes) + _open_ended(STORE, facts, said)
     # A hold or an incident of a run that the books no longer name is the store's.
-    for run in sorted({h.run for h in said.holds.values()} - facts.runs.keys() - {STORE}):
+    for run in sorted({h.run for h in said.holds.values()} - _every(facts) - {STORE}):
         found += _open_ended(run, facts, said)
-    for run in sorted({i.run for i in facts.incidents} - facts.runs.keys() - {STORE}):
+    for run in sorted({i.run for i in facts.incidents} - _every(facts) - {STORE}):
         found += _incidents(run, facts, regimes)
     if facts.last_record_unix_ns:
         name, years, _, source = _site(said)
@@ -181,7 +186,7 @@ def _incidents(run: str, facts: Facts, regimes: Sequence[Regime]) -> list[Reason
     return found
 
 
-def _open_ended(run: str, facts: Facts, said: Said) -> list[Reason]:
+def _open_ended(run: str, facts: Facts, said: Said, *, only_holds: bool = False) -> list[Reason]:
     """Holds, and deadlines that nobody has resolved."""
     holds = [
         Reason(
@@ -198,9 +203,9 @@ def _open_ended(run: str, facts: Facts, said: Said) -> list[Reason]:
     owed = [
         Reason(f"deadline {u.deadline_no}", u.what, "flopmeter deadlines", None, "until it is resolved", run)
         for u in facts.unresolved
-        if u.run == run or (run == STORE and u.run not in facts.runs)
+        if u.run == run or (run == STORE and u.run not in _every(facts))
     ]
-    return holds + owed
+    return holds if only_holds else holds + owed
 
 
 def _standing_on(run: str, children: Mapping[str, Collection[str]]) -> set[str]:
