@@ -125,7 +125,7 @@ def of_four(found: dict[str, int]) -> dict[str, int]:
     return {name: found[name] for name in (EU_BROAD, EU_NARROW, STATE, KOREA)}
 
 
-def test_item_4_recomputation_lowers_the_eus_totals_by_exactly_its_fraction(lab):
+def test_requirement_4_recomputation_lowers_the_eus_totals_by_exactly_its_fraction(lab):
     lab.work("r", 8)
     assert of_four(lab.counted("r")) == four(8, 8, 8, 8)
     lab.say(Tag("r", Purpose.RECOMPUTATION, fraction=Fraction(1, 4), evidence=("https://wiki/config",)))
@@ -133,7 +133,7 @@ def test_item_4_recomputation_lowers_the_eus_totals_by_exactly_its_fraction(lab)
     assert lab.executed("r") == 8 * UNIT
 
 
-def test_item_6_private_synthetic_data_raises_the_broad_total_and_not_the_narrow_one(lab):
+def test_requirement_6_private_synthetic_data_raises_the_broad_total_and_not_the_narrow_one(lab):
     lab.work("r", 5)
     lab.work("r", 3, job="samples")
     lab.say(
@@ -165,7 +165,7 @@ def test_item_6_private_synthetic_data_raises_the_broad_total_and_not_the_narrow
         ([("run", "synthetic-data-from", "x")], (1, 1, 101, 101)),  # its figure is its training: a teacher's
     ],
 )
-def test_item_7_ancestors_are_added_once_where_the_text_says_so(lab, links, wanted):
+def test_requirement_7_ancestors_are_added_once_where_the_text_says_so(lab, links, wanted):
     for run, minutes in (("run", 1), ("a", 2), ("b", 4), ("c", 8)):
         lab.work(run, minutes)
     lab.say(External("x", Figure(100 * UNIT, 100 * UNIT, 100 * UNIT), "model card"))
@@ -183,7 +183,7 @@ def test_item_7_ancestors_are_added_once_where_the_text_says_so(lab, links, want
         (10, 4, "crossed"),
     ],
 )
-def test_item_8_more_than_a_third_of_the_original(lab, base, tuned, raised):
+def test_requirement_8_more_than_a_third_of_the_original(lab, base, tuned, raised):
     """The estimate decides here: the bounds of metered figures are wider than any third."""
     lab.work("base", base)
     lab.say(External("unrelated", Figure(1, 1, 1), "model card"))
@@ -195,7 +195,7 @@ def test_item_8_more_than_a_third_of_the_original(lab, base, tuned, raised):
     assert shown["regime"] == "eu-modifier"
 
 
-def test_item_8_to_the_operation_against_a_declared_original(lab):
+def test_requirement_8_to_the_operation_against_a_declared_original(lab):
     """An external model's figure has no width of its own: the line is a third of it, to the operation."""
     lab.work("tuned", 4)
     lab.say(External("exact", Figure(*(12 * UNIT,) * 3), "card"), Link("tuned", Relation.FINE_TUNES, "exact"))

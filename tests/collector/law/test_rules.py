@@ -32,7 +32,7 @@ def exactly(flop: int) -> Figure:
         ("korea", 10**26, Verdict.CROSSED),
     ],
 )
-def test_exact_boundary(regime, line, at_the_line):
+def test_requirement_2_exact_boundary(regime, line, at_the_line):
     r = REGIMES[regime]
     assert verdict(exactly(line - 1), r) is Verdict.BELOW
     assert verdict(exactly(line), r) is at_the_line
@@ -48,7 +48,7 @@ def test_bounds_decide_not_the_point():
     assert verdict(Figure(0, 0, line + 1), r) is Verdict.UNDETERMINED
 
 
-def test_integer_operations_count_only_where_the_law_names_them():
+def test_requirement_15_integer_operations_count_only_where_the_law_names_them():
     flop, ops = Figure(5, 6, 7), Figure(1, 2, 3)
     assert counted(REGIMES["eu-systemic-risk"], flop, ops) == flop
     assert counted(REGIMES["korea"], flop, ops) == flop
