@@ -239,3 +239,67 @@ def test_what_a_person_must_fill_in_is_listed(path):
     document = notification(path)
     assert {"filer.name", "filer.signature", "filer.model"} <= set(document["to_fill"])
     assert "condition.eu-systemic-risk.1" in document["to_fill"]
+
+
+MODIFIER = regime(
+    str(3 * 10**18),
+    regime_id="eu-modifier-unknown",
+    scope='"modification"',
+    original='"unknown"',
+    share="{ numerator = 1, denominator = 3 }",
+)
+KNOWN = regime(
+    "1",
+    regime_id="eu-modifier",
+    threshold_flop="",
+    scope='"modification"',
+    original='"known"',
+    share="{ numerator = 1, denominator = 3 }",
+)
+
+
+def modified(path, *, flop=None):
+    now = gathered(path, (LINE,)).now_unix_ns
+    unknown, outside = Declare("base-9", owner="another"), Figure(flop or 0, flop or 0, flop or 0)
+    original = unknown if flop is None else External("base-9", outside, "its card")
+    statements = [original, Link(RUN, Relation.FINE_TUNES, "base-9")]
+    for statement in statements:
+        say(path, lambda _, s=statement: s, "ada@lab", "so it is", lambda: now)
+    m = gathered(path, (LINE, MODIFIER, KNOWN))
+    law = KNOWN if flop is not None else MODIFIER
+    return fields(make(KINDS["eu-notification"], m, regime_id=law.id))
+
+
+@pytest.mark.parametrize(
+    ("flop", "met"),
+    [
+        (3 * POINT + 3, False),
+        (3 * POINT, False),
+        (3 * POINT - 1, True),
+    ],  # a third of it is not less than POINT, or is
+)
+def test_a_modification_is_held_against_an_exact_third_of_the_original(tmp_path, flop, met):
+    found = modified(fill(tmp_path / "books.sqlite"), flop=flop)
+    assert found["threshold"]["value"] == "> 1/3 of the original's compute"
+    assert found["modification.1.original"]["value"] == "base-9"
+    assert found["modification.1.original_flop"]["value"] == str(flop)
+    assert found["modification.1.flop"]["value"] == "2.0×10^18 FLOP"
+    assert found["modification.1.point"]["value"] == str(POINT), "without what it modifies"
+    assert f"estimate {POINT} > " in found["modification.1.comparison"]["value"]
+    (said,) = [p for p in found["modification.1.comparison"]["value"].split("; ") if p.startswith("estimate")]
+    assert said.endswith("yes" if met else "no")
+    assert "not within margin" in found["modification.1.margin.within"]["value"]
+
+
+def test_of_an_unknown_original_the_texts_fallback_is_the_line_and_rounding_is_told(tmp_path):
+    """A third of 3 x 10^18 is 10^18, which both are past; of 5.97 x 10^18 it is 1.99 x 10^18, which 2.0 alone is past."""
+    found = modified(fill(tmp_path / "books.sqlite"))
+    assert found["modification.1.original_flop"]["state"] == UNKNOWN
+    assert found["modification.1.rounding"]["value"].startswith("nothing:")
+    exact = modified(fill(tmp_path / "more.sqlite"), flop=597 * 10**16)
+    assert exact["modification.1.rounding"]["value"].startswith("ROUNDING MOVES THE ESTIMATE ACROSS THE LINE")
+
+
+def test_who_modifies_nothing_has_no_figure_of_it(path):
+    found = fields(make(KINDS["eu-notification"], gathered(path, (LINE, KNOWN)), regime_id="eu-modifier"))
+    assert found["modification.flop"]["state"] == UNKNOWN

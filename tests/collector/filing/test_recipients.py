@@ -42,6 +42,27 @@ def test_requirement_18_the_ai_office_gets_all_of_it(path):
     assert not [f for f in found.values() if f["state"] == WITHHELD]
 
 
+def test_requirement_6_the_ai_office_gets_both_definitions(path):
+    """Narrow for the 10^23 indicator, broad for systemic risk; here nothing tells them apart, and both are there."""
+    found = fields(make(DOCUMENTATION, gathered(path, shipped())))
+    assert found["compute.flop"]["value"] == found["compute.eu-gpai"]["value"] == "2.0×10^18 FLOP"
+    assert f"unrounded {POINT}" in found["compute.eu-gpai"]["note"]
+    narrow = fields(make(DOCUMENTATION, gathered(path, shipped()), regime_id="eu-gpai"))
+    assert "> 10^23" in narrow["compute.comparison"]["value"]
+    assert "compute.eu-systemic-risk" in narrow
+
+
+def test_the_margin_of_the_eu_is_not_said_to_be_another_laws(path):
+    m = gathered(path, shipped())
+    for kind, name in (
+        ("korea-submission", "margin.within"),
+        ("coverage-notice", "us-ca-sb53.margin.within"),
+    ):
+        note = fields(make(KINDS[kind], m))[name]["note"]
+        assert "no margin was found in this law" in note
+        assert "C(2025) 5045" not in note
+
+
 def test_requirement_18_a_national_authority_gets_the_order_of_magnitude_and_a_range_and_nothing_else(path):
     document = form(path, Recipient.NATIONAL)
     found = fields(document)

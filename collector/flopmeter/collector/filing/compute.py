@@ -16,9 +16,10 @@ from flopmeter.contract.flop import Figure
 from .blocks import Document, given, unknown
 from .rounding import RULE, two_figures
 
-_BASIS = (
+_ASKED = (
     f"C(2025) 5045, Annex A.2: within an overall error margin of {LIMIT_PERCENT} % of the reported estimate"
 )
+_NOT_ASKED = f"no margin was found in this law; {LIMIT_PERCENT} % is that of the EU's guidelines"
 _WORDS = {
     Verdict.CROSSED: "crossed: even the lower bound meets the threshold",
     Verdict.BELOW: "below: even the upper bound does not meet the threshold",
@@ -93,8 +94,11 @@ def _rounding(figure: Figure, regime: Regime) -> str:
     )
 
 
-def margin_fields(figure: Figure | None) -> list[Document]:
-    """Whether the interval is within the margin that the guidelines allow; never softened (regulations.md 13.12)."""
+def margin_fields(figure: Figure | None, *, asked: bool = True) -> list[Document]:
+    """Whether the interval is within the margin that the EU's guidelines allow; never softened (regulations.md 13.12).
+
+    `asked`: whether the law at hand names that margin.
+    """
     if figure is None or not figure.point:
         return [
             unknown(
@@ -106,7 +110,12 @@ def margin_fields(figure: Figure | None) -> list[Document]:
     a = Accuracy(figure)
     reach = f"the interval reaches {a.below_percent} % below and {a.above_percent} % above the estimate"
     fields = [
-        given("margin.within", f"Within ±{LIMIT_PERCENT} %", _margin(within=a.within), f"{reach}; {_BASIS}"),
+        given(
+            "margin.within",
+            f"Within ±{LIMIT_PERCENT} %",
+            _margin(within=a.within),
+            f"{reach}; {_ASKED if asked else _NOT_ASKED}",
+        ),
         given("margin.below_percent", "Interval below the estimate", f"{a.below_percent} %"),
         given("margin.above_percent", "Interval above the estimate", f"{a.above_percent} %"),
     ]

@@ -80,7 +80,7 @@ def _of(m: Material, regime: Regime) -> Document:
         given(f"{regime.id}.line", "Line of coverage", grounds.line_of(regime)),
         given(f"{regime.id}.statement", "Statement", statement(m, regime)),
     ]
-    prefixed = [*figure_fields(figure, regime), *margin_fields(figure)]
+    prefixed = [*figure_fields(figure, regime), *margin_fields(figure, asked=False)]
     fields += [f | {"name": f"{regime.id}.{f['name']}"} for f in prefixed]
     if regime.deadlines:
         fields += [

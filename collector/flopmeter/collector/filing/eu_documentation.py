@@ -20,6 +20,8 @@ from .rounding import RULE, decimal_text, magnitude_text, months_range, two_figu
 
 KIND = "eu-documentation"
 REGIME = "eu-systemic-risk"
+#: The regimes of the EU's two definitions of training compute.
+DEFINITIONS = ("eu-gpai", "eu-systemic-risk")
 _MJ_PER_MWH = 3_600_000_000_000  # 1 MWh = 3.6e9 J
 _WALL_DAY_NS = 86_400_000_000_000
 ENERGY_BOUNDARY = (
@@ -106,7 +108,7 @@ def _compute(m: Material, regime: Regime, recipient: Recipient) -> list[Document
     figure = m.counted(regime)
     assert figure is not None  # something was metered
     if recipient is Recipient.AI_OFFICE:
-        return [*figure_fields(figure, regime), *margin_fields(figure)]
+        return [*figure_fields(figure, regime), *margin_fields(figure), *_other_definition(m, regime)]
     if recipient is Recipient.DOWNSTREAM:
         return [_not_owed("compute.flop", "Compute of training", recipient)]
     reason = "the form gives a national authority the order of magnitude only"
@@ -124,6 +126,18 @@ def _compute(m: Material, regime: Regime, recipient: Recipient) -> list[Document
             "the order of the estimate; its bounds are of more than one order",
         )
     return [order, withheld("compute.flop", "Compute of training, two significant figures", reason)]
+
+
+def _other_definition(m: Material, regime: Regime) -> list[Document]:
+    """The EU counts in two ways: narrow for the 10^23 indicator, broad for systemic risk (regulations.md 13.6)."""
+    found = []
+    for other in (r for r in m.regimes if r.id in DEFINITIONS and r.id != regime.id):
+        figure = m.counted(other)
+        if figure is not None and figure.point:
+            note = f"unrounded {figure.point}, between {figure.lower} and {figure.upper}; for the other test"
+            value = f"{two_figures(figure.point).text} FLOP"
+            found.append(given(f"compute.{other.id}", f"Compute as {other.id} counts it", value, note))
+    return found
 
 
 def _orders(n: int) -> str:

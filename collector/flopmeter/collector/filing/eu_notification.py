@@ -3,9 +3,9 @@
 Content: reference/regulations.md section 4, "Notification content"; section 13, items 12, 13, 17, 19 and 28.
 """
 
-from flopmeter.collector.law.regimes import MODIFICATION, Regime
+from flopmeter.collector.law.regimes import RUN, Regime
 
-from . import clock, grounds
+from . import clock, grounds, modified
 from .blocks import Document, given, section, table, to_fill
 from .compute import summary
 from .head import draft, filer
@@ -16,7 +16,9 @@ REGIME = "eu-systemic-risk"
 
 
 def eu_notification(m: Material, regime: Regime) -> Document:
-    """Under `regime`: eu-systemic-risk, or a site's own text of it."""
+    """Under `regime`: eu-systemic-risk, one of those for modifiers, or a site's own text."""
+    whole = regime.scope == RUN
+    basis = modified.basis_of(m, regime)
     sections = [
         section(
             "identity",
@@ -32,21 +34,27 @@ def eu_notification(m: Material, regime: Regime) -> Document:
                 ),
                 given("run", "Run in the books", m.run),
                 given("citation", "Under", regime.citation),
-                given("threshold", "Threshold", grounds.line_of(regime)),
+                given(
+                    "threshold",
+                    "Threshold",
+                    grounds.line_of(regime)
+                    if whole
+                    else f"{regime.comparison} {regime.share} of the original's compute",
+                ),
                 *grounds.conditions(regime),
             ],
         ),
         clock.trigger(m, regime),
-        grounds.compute(m, regime),
-        grounds.uncertainties(m, regime),
+        grounds.compute(m, regime) if whole else modified.compute(m, regime),
+        grounds.uncertainties(m, basis),
         grounds.method(grounds.EU_METHOD),
         grounds.evidence(m),
         second_method(m),
         grounds.approximations(m),
         grounds.assumptions(m),
-        grounds.lineage(m, regime),
-        modifications(m),
-        grounds.exclusions(m, regime),
+        grounds.lineage(m, basis),
+        modified.every(m),
+        grounds.exclusions(m, basis),
         grounds.versions(m, [regime]),
         grounds.open_questions(m, [regime]),
     ]
@@ -56,7 +64,7 @@ def eu_notification(m: Material, regime: Regime) -> Document:
         m,
         recipient=regime.recipient,
         sections=sections,
-        figures=summary(m.counted(regime), regime),
+        figures=summary(m.counted(regime), regime) if whole else None,
     )
 
 
@@ -90,32 +98,4 @@ def second_method(m: Material) -> Document:
         ],
         fields=fields,
         tables=[table("second.events", "Methods that disagreed", ("time", "id", "says"), rows)],
-    )
-
-
-def modifications(m: Material) -> Document:
-    """The one-third rule, for whoever modifies another's model."""
-    by_id = {r.id: r for r in m.regimes if r.scope == MODIFICATION}
-    rows = [
-        (
-            f["regime"],
-            f["original"],
-            f["counted"]["point"],
-            f"{f['comparison']} {f['line']['point']}",
-            f["verdict"],
-        )
-        for f in m.report["modifications"]
-        if f["regime"] in by_id
-    ]
-    return section(
-        "modification",
-        "As a modification of another model (one-third rule)",
-        tables=[
-            table(
-                "modification.rules",
-                "Compute of the modification against the line",
-                ("regime", "original", "FLOP, estimate", "line", "answer"),
-                rows,
-            )
-        ],
     )

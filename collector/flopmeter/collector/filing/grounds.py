@@ -56,13 +56,13 @@ def _counting(regime: Regime) -> str:
     return "all that was executed" if profile is None else f"profile {profile.id}, version {profile.version}"
 
 
-def uncertainties(m: Material, regime: Regime) -> Document:
+def uncertainties(m: Material, regime: Regime, *, asked: bool = True) -> Document:
     """The interval, whether it is within the margin, and where its width comes from."""
     widths = [] if m.metered is None else m.metered["width"]
     return section(
         "uncertainties",
         "Uncertainties",
-        fields=margin_fields(m.counted(regime)),
+        fields=margin_fields(m.counted(regime), asked=asked),
         tables=[
             table(
                 "uncertainties.width",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from flopmeter.collector.errors import FilingError
-from flopmeter.collector.law.regimes import RUN, Regime
+from flopmeter.collector.law.regimes import MODIFICATION, RUN, Regime
 
 from . import coverage_notice as coverage
 from . import eu_documentation as documentation
@@ -59,10 +59,10 @@ def make(
     if kind.id == coverage.KIND:
         return coverage.coverage_notice(m, _covering(m, regime_id))
     regime = m.regime(regime_id or kind.regime)
-    if regime.scope != RUN:
+    if regime.scope != RUN and not (kind.id == notification.KIND and regime.scope == MODIFICATION):
         raise FilingError(
             f"regime {regime.id!r}: expected one whose scope is a run, got scope {regime.scope!r}",
-            f"leave --regime out for {kind.regime}; modifications are a section of the EU notification",
+            f"leave --regime out for {kind.regime}",
         )
     if regime.act != kind.act and regime.id != kind.regime:
         raise FilingError(

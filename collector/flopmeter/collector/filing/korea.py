@@ -57,7 +57,7 @@ def korea_submission(m: Material, regime: Regime) -> Document:
         ),
         grounds.compute(m, regime),
         grounds.method(MEASURED),
-        grounds.uncertainties(m, regime),
+        grounds.uncertainties(m, regime, asked=False),
         grounds.evidence(m),
         grounds.approximations(m),
         grounds.assumptions(m),
