@@ -114,7 +114,8 @@ def test_a_store_that_was_altered_is_evidence(path) -> None:
     assert path.is_file()
 
 
-def test_a_regime_that_is_not_known_here_may_want_it_kept(tmp_path) -> None:
+def test_who_deletes_shortens_no_term_by_giving_other_law_files(tmp_path) -> None:
+    """A site's own regime wants 30 years. It binds also whoever does not name its directory, or names a milder text."""
     site = tmp_path / "site"
     site.mkdir()
     raw = next(Path("collector/flopmeter/collector/regimes").resolve().glob("korea.toml")).read_text()
@@ -125,11 +126,17 @@ def test_a_regime_that_is_not_known_here_may_want_it_kept(tmp_path) -> None:
         desk.offer(desk.agent(chain), chain.next())
         desk.commit()
     word(path, "placed", "r1", "2026-10-01")
+    (site / "ours.toml").write_text((site / "ours.toml").read_text().replace("years = 30", "years = 1"))
+    for given in (law, LAW, read_laws(site).binding):
+        with pytest.raises(RetentionRefused, match="ours/file") as refused:
+            check_deletable(path, given, LATER)
+        assert "2056-10-02" in refused.value.hint
+    with closing(sqlite3.connect(path)) as connection:  # as an older flopmeter left it: without the text
+        connection.execute("DROP TRIGGER texts_are_kept")
+        connection.execute("DELETE FROM texts")
+        connection.commit()
     with pytest.raises(StoreError, match="regime ours"):
-        check_deletable(path, LAW, LATER)
-    with pytest.raises(RetentionRefused, match="ours/file") as refused:
-        check_deletable(path, law, LATER)
-    assert "2056-10-02" in refused.value.hint
+        read_kept(path, LAW)
 
 
 _RULE = """

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from flopmeter.collector.check.rederive import Difference
+from flopmeter.collector.check.texts import kept_texts
 from flopmeter.collector.errors import RetentionRefused, StoreError
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.registry.codec import to_entry
@@ -30,7 +32,6 @@ _UNRESOLVED = """
     SELECT deadline_no, subject, regime || ': ' || what FROM deadlines WHERE deadline_no NOT IN (
         SELECT number FROM answers WHERE state = 'resolved' AND answer_no IN (
             SELECT max(answer_no) FROM answers WHERE about IN ('deadline', 'incident') GROUP BY number))"""
-_JUDGED = "SELECT DISTINCT regime FROM judged ORDER BY regime"
 
 
 class Kept(NamedTuple):
@@ -42,8 +43,8 @@ class Kept(NamedTuple):
 
 
 def read_kept(path: Path, regimes: Sequence[Regime]) -> Kept:
-    """What the store at `path` says. Raises StoreError where its words on keeping do not hold, or a regime that it was
-    judged by is not known here: a duty that is not looked at is not one that has ended.
+    """What the store at `path` says. Raises StoreError where its words on keeping do not hold, or a regime that it is
+    judged by is neither here nor kept there: a duty that is not looked at is not one that has ended.
     """
     with reading(path) as reader:
         rows = said_rows(reader.rows(SELECT))
@@ -53,14 +54,34 @@ def read_kept(path: Path, regimes: Sequence[Regime]) -> Kept:
                 f"word {fault.said_no} on keeping: expected what was said then, got something else: it was altered",
                 "keep this store as evidence; `flopmeter collector fsck` names the difference; restore a backup",
             )
-        known = {r.id for r in regimes}
-        for (regime,) in reader.rows(_JUDGED):
-            if regime not in known:
-                raise StoreError(
-                    f"regime {regime}: expected its file, which says what must be kept; this store was judged by it",
-                    "name the directory that holds it with --regimes",
-                )
-        return Kept(_facts(reader), said_of(rows), tuple(regimes))
+        return Kept(_facts(reader), said_of(rows), (*regimes, *_judged_by(reader, regimes)))
+
+
+def _judged_by(reader: Reader, regimes: Sequence[Regime]) -> list[Regime]:
+    """What the collector judges by, as its files were then, where that is not among `regimes`: who asks with other files
+    shortens no term by it.
+    """
+    here = {(r.id, r.digest) for r in regimes}
+    try:
+        texts, judged = kept_texts(reader, regimes)
+    except Difference as e:
+        raise StoreError(
+            f"{e.table}, {e.key}: expected the text of a law that this store was judged by, got another",
+            "keep this store as evidence; `flopmeter collector fsck` names the difference; restore a backup",
+        ) from e
+    found = []
+    for row in judged:
+        if row.until_position is not None:
+            continue
+        regime = texts.find(row.regime, row.text)
+        if regime is None and row.regime not in {id_ for id_, _ in here}:
+            raise StoreError(
+                f"regime {row.regime}: expected its file, which says what must be kept; this store is judged by it",
+                "name the directory that holds it with --regimes",
+            )
+        if regime is not None and (regime.id, regime.digest) not in here:
+            found.append(regime)
+    return found
 
 
 def _facts(reader: Reader) -> Facts:
