@@ -207,20 +207,24 @@ def test_a_receiver_that_is_gone_stops_its_sink_and_says_so(folder):
 
 
 @pytest.mark.parametrize(
-    ("sink", "said"),
+    ("sink", "code", "said"),
     [
-        ({"name": "a", "type": "webhook", "url": "https://e.org/", "secret_file": "/no/such"}, "cannot read"),
-        ({"name": "a", "type": "jsonl", "path": "/no/such/events"}, "No such file"),
-        ({"name": "a", "type": "jsonl", "path": "x", "regimes": ["no-such"]}, "expected ids of regimes"),
-        ({"name": "a", "type": "command", "command": ["/no/such"]}, "expected a program"),
-        ({"name": "a", "type": "jsonl", "path": "x", "colour": 1}, "line 5: sink a: key colour"),
+        (
+            {"name": "a", "type": "webhook", "url": "https://e.org/", "secret_file": "/no/such"},
+            3,
+            "cannot read",
+        ),
+        ({"name": "a", "type": "jsonl", "path": "/no/such/events"}, 3, "No such file"),
+        ({"name": "a", "type": "jsonl", "path": "x", "regimes": ["no-such"]}, 2, "expected ids of regimes"),
+        ({"name": "a", "type": "command", "command": ["/no/such"]}, 3, "expected a program"),
+        ({"name": "a", "type": "jsonl", "path": "x", "colour": 1}, 2, "line 5: sink a: key colour"),
     ],
 )
-def test_a_sink_that_could_not_work_is_refused_at_the_start(folder, sink, said):
+def test_a_sink_that_could_not_work_is_refused_at_the_start(folder, sink, code, said):
     log = folder / "log"
     process = start(
         "collector", "serve", "--store", folder / "b.sqlite", "--listen", "127.0.0.1:0", "--http", "",
         "--sinks", sink_file(folder, sink), log=log,
     )  # fmt: skip
-    assert process.wait(60) == 2
+    assert process.wait(60) == code
     assert said in log.read_text()

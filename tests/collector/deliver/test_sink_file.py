@@ -18,7 +18,7 @@ from flopmeter.collector.deliver.settings import (
 )
 from flopmeter.collector.deliver.sink_file import MAX_SINKS, read_sinks
 from flopmeter.collector.deliver.wanted import Wanted
-from flopmeter.collector.errors import SettingsError
+from flopmeter.collector.errors import SettingsError, SinkError
 
 HOOK = """
 [[sinks]]
@@ -205,15 +205,17 @@ def test_a_file_that_is_none(tmp_path):
 )
 def test_what_could_not_work_is_refused_at_the_start(file, change, said):
     old, _, new = change.partition("|")
-    with pytest.raises(SettingsError, match=said):
+    with pytest.raises(SinkError, match=said) as e:
         configured(None, file(HOOK.replace(old, new) if old else HOOK))
+    assert e.value.exit_code == 3
+    assert e.value.hint
 
 
 @pytest.mark.parametrize("key", ["/no/such", "/etc/passwd"])
 def test_a_certificate_file_that_is_none(file, key, monkeypatch):
     monkeypatch.setenv("HOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     assert configured(None, file(HOOK))[0].name == "hook"
-    with pytest.raises(SettingsError, match=f"sink hook: ca_file {key}: expected certificates"):
+    with pytest.raises(SinkError, match=f"sink hook: ca_file {key}: expected certificates"):
         configured(None, file(HOOK + f'ca_file = "{key}"'))
 
 

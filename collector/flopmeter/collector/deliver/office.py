@@ -27,7 +27,10 @@ STOP_TIMEOUT_S = 5.0
 def configured(
     event_log: Path | None, sinks_file: Path | None, regimes: Collection[str] | None = None
 ) -> tuple[SinkSettings, ...]:
-    """The sinks of both settings, each checked as far as it can be without talking to anybody. Raises SettingsError."""
+    """The sinks of both settings, each checked as far as it can be without talking to anybody.
+
+    Raises SettingsError for what is written wrongly, SinkError for what cannot be read or used.
+    """
     found: list[SinkSettings] = []
     if event_log is not None:
         found.append(SinkSettings(EVENT_LOG, Jsonl(event_log)))
@@ -53,7 +56,7 @@ def configured(
                 if sink.name == EVENT_LOG
                 else f"--sinks {sinks_file}: sink {sink.name}"
             )
-            raise SettingsError(f"{named}: {e}", e.hint) from e
+            raise SinkError(f"{named}: {e}", e.hint) from e
     return tuple(found)
 
 
