@@ -17,6 +17,7 @@ from flopmeter.collector.ingest.group import Agent
 from flopmeter.collector.ingest.identity import RuleList
 from flopmeter.collector.ingest.intake import Intake
 from flopmeter.collector.ingest.writer import Committed, Writer
+from flopmeter.collector.law.laws import Laws
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.law.unattributed_watch import UNATTRIBUTED_MINUTES
 from flopmeter.collector.report.sites import Sites
@@ -42,6 +43,7 @@ class Desk:
         outlook: Outlook = DEFAULT,
         deadline_leads_ns: tuple[int, ...] = DEFAULT_LEADS_NS,
         sites: Sites | None = None,
+        laws: Callable[[], Laws] | None = None,
         connect: Callable[..., Any] | None = None,
     ) -> None:
         self.now = UNIX_NS + DAY_NS
@@ -57,6 +59,7 @@ class Desk:
             deadline_leads_ns=deadline_leads_ns,
             outlook=outlook,
             sites=sites,
+            laws=laws,
             unix_ns=lambda: self.now,
         )
         self.intake = Intake(self.store.catalogue, admission or Admission(admit_new=True), rules)

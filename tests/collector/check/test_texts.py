@@ -87,6 +87,42 @@ def test_what_was_got_at_is_named(path, statement, said):
     assert said in f"{result.difference.table}, {result.difference.key}: {result.difference.column}"
 
 
+@pytest.fixture
+def site_path(tmp_path: Path) -> Path:
+    """A collector with a site's files, which changed once."""
+    file, chain = tmp_path / "books.db", Chain("n")
+    found = [OWN, of_files([LawFile("own.toml", HOUSE.replace('"house"', '"executed"').encode())])]
+    laws = [found[0]]
+    with Desk(file, laws=lambda: laws[0]) as desk:
+        for laws[0] in found:
+            desk.offer(desk.agent(chain), chain.next())
+            desk.intake.review(desk.now)
+            desk.commit()
+    return file
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("UPDATE site_laws SET law_no = 3 WHERE law_no = 2", "site_laws, law_no 3: law_no"),
+        ("DELETE FROM site_laws WHERE law_no = 1", "site_laws, law_no 2: law_no"),
+        ("UPDATE site_laws SET from_position = 5 WHERE law_no = 1", "site_laws, law_no 2: from_position"),
+        ("UPDATE site_laws SET files = '5'", "site_laws, law_no 1: files"),
+        ('UPDATE site_laws SET files = \'[["own.toml","00"]]\'', "site_laws, law_no 1: files, own.toml"),
+        (
+            "UPDATE site_laws SET files = (SELECT files FROM site_laws WHERE law_no = 1) WHERE law_no = 2",
+            "judged, regime site-rule: row",
+        ),
+    ],
+)
+def test_the_sites_files_as_they_were_applied(site_path, statement, said):
+    good(site_path)
+    alter(site_path, statement)
+    found = check(site_path).difference
+    assert found is not None
+    assert f"{found.table}, {found.key}: {found.column}" == said
+
+
 def test_texts_cannot_be_changed_or_deleted(path):
     with closing(sqlite3.connect(path)) as db:
         for statement in ("UPDATE texts SET text = ''", "DELETE FROM texts"):

@@ -1,17 +1,19 @@
 """The regimes as they were: from the files that were kept when runs were judged by them, checked by their digests."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from flopmeter.collector.errors import RegimeError
+from flopmeter.collector.law.laws import LawFile, of_files
 from flopmeter.collector.law.profiles import Profile
 from flopmeter.collector.law.profiles import parse as parse_profile
 from flopmeter.collector.law.regimes import Regime, parse
 from flopmeter.collector.law.standing import text_of
 from flopmeter.collector.report.queries import Reader
 
-from .rederive import Difference
+from .rederive import Difference, compare
 
 
 class Text(NamedTuple):
@@ -29,6 +31,14 @@ class Judgement(NamedTuple):
     text: str  # as law.standing.text_of has it
     from_unix_ns: int
     until_position: int | None
+
+
+class SiteLaws(NamedTuple):
+    """A row of the site_laws table."""
+
+    law_no: int
+    from_position: int
+    files: str
 
 
 class Texts:
@@ -81,6 +91,27 @@ class Texts:
                     found[regime.id] = regime
         return list(found.values())
 
+    def check_site(self, rows: Iterable[SiteLaws], judged: Iterable[Judgement]) -> None:
+        """The site's files as they were applied: all of them kept, and those of now judged by. Raises Difference."""
+        found: list[LawFile] = []
+        before = 0
+        for number, row in enumerate(rows, 1):
+            key = f"law_no {row.law_no}"
+            compare("site_laws", key, [("law_no", number, row.law_no)])
+            if row.from_position < before:
+                raise Difference("site_laws", key, "from_position", f"not before {before}", row.from_position)
+            before = row.from_position
+            found = []
+            for name, digest in _files(row):
+                text = self._kept.get(digest)
+                if text is None:
+                    raise Difference("site_laws", key, f"files, {name}", "a kept text (table texts)", digest)
+                found.append(LawFile(name, text.encode()))
+        now = {(j.regime, j.text) for j in judged if j.until_position is None}
+        for regime in _binding(found):
+            if (regime.id, text_of(regime)) not in now:
+                raise Difference("judged", f"regime {regime.id}", "row", f"one by {text_of(regime)}", "none")
+
     def check_kept(self, judged: Iterable[Judgement], since_unix_ns: int | None) -> None:
         """What was judged by since texts are kept, is kept. Raises Difference.
 
@@ -95,6 +126,23 @@ class Texts:
                     raise Difference("judged", key, "digest", "one of a kept text (table texts)", digest)
 
 
+def _files(row: SiteLaws) -> list[tuple[str, str]]:
+    try:
+        return [(str(name), str(digest)) for name, digest in json.loads(row.files)]
+    except (ValueError, TypeError) as e:
+        raise Difference("site_laws", f"law_no {row.law_no}", "files", "names and digests", row.files) from e
+
+
+def _binding(files: Iterable[LawFile]) -> list[Regime]:
+    """Of the site's own; none where this version reads them otherwise than the one that applied them."""
+    try:
+        laws = of_files(files)
+    except RegimeError:
+        return []
+    ours = {f.raw.decode() for f in laws.files}
+    return [r for r in laws.binding if r.text in ours]
+
+
 def kept_texts(reader: Reader, given: Iterable[Regime]) -> tuple[Texts, list[Judgement]]:
     """The texts of a store, and what was judged by them. Raises Difference."""
     rows = [Text(*r) for r in reader.rows("SELECT digest, text, from_unix_ns FROM texts")]
@@ -103,4 +151,6 @@ def kept_texts(reader: Reader, given: Iterable[Regime]) -> tuple[Texts, list[Jud
     ]
     texts = Texts(given, rows)
     texts.check_kept(judged, min((row.from_unix_ns for row in rows), default=None))
+    site = reader.rows("SELECT law_no, from_position, files FROM site_laws ORDER BY law_no")
+    texts.check_site((SiteLaws(*r) for r in site), judged)
     return texts, judged
