@@ -10,8 +10,12 @@ from desk import DAY_NS
 from duty_books import START, busy_minute, commit_at, fsck, opened, quarters, regime, rule
 
 from flopmeter.collector.duty.answers import DEADLINE, EVENT, NO_HASH, AnswerRow, State, answer_hash
+from flopmeter.collector.duty.deadlines import Deadline
+from flopmeter.collector.duty.notices import notice
 from flopmeter.collector.duty.saying import Person, answer, open_incident
 from flopmeter.collector.law.events import event_id
+from flopmeter.collector.law.judge import Moment
+from flopmeter.collector.store.answers import DEADLINE_COLUMNS
 
 LAW = regime(rule(), quarters(), rule("incident", "incident", after_days=None, after_hours=72))
 MINUTE_NS = 60_000_000_000
@@ -250,17 +254,41 @@ def test_answers_that_were_chained_anew_must_still_fit(store, change, table):
 
 
 def test_an_event_about_what_was_resolved_is_named(store):
-    """Somebody resolved it before: then the collector heard that, and said nothing."""
-    number, _, _ = told(store)
+    """The chain says that the two weeks were resolved, and not only acknowledged, before they were told of."""
 
     def resolved(rows):
-        early = rows[1]._replace(number=3, state="resolved", detail='{"outcome":"done"}', position=1)
-        return [rows[0], early, *rows[1:]]
+        return [rows[0], rows[1]._replace(state="resolved", detail='{"outcome":"done"}'), *rows[2:]]
 
     rechained(store, resolved)
     found = difference(store)
-    assert found.table == "events"
-    assert number
+    assert (found.table, found.column) == ("events", "row")
+    assert "answer 2 had resolved it" in found.expected
+
+
+def test_an_event_that_was_told_when_a_later_one_had_been_is_named(store):
+    """Everything about it is well made, but for its turn."""
+    db = sqlite3.connect(store)
+    d = Deadline._make(
+        db.execute(f"SELECT {DEADLINE_COLUMNS} FROM deadlines WHERE deadline_no = 1").fetchone()
+    )
+    number, position = db.execute("SELECT max(event_no), max(position) FROM events").fetchone()
+    db.close()
+    made = notice(d, 3 * DAY_NS, 4, Moment(d.due_unix_ns - 3 * DAY_NS, position, position))
+    row = (
+        number + 1,
+        made.id,
+        made.key,
+        made.type,
+        made.subject,
+        made.time_unix_ns,
+        position,
+        position,
+        made.data_json,
+    )
+    changed(store, ("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", *row))
+    found = difference(store)
+    assert (found.table, found.column) == ("events", "key")
+    assert "told before" in found.expected
 
 
 def test_deadlines_of_a_text_that_is_not_known_are_told_of(store):

@@ -54,6 +54,10 @@ def test_every_line_is_as_rfc_5545_wants_it(what, recipient):
     assert unfolded(raw)[0] == "BEGIN:VCALENDAR"
     for line in unfolded(raw)[:-1]:
         assert re.match(r"[A-Z-]+:", line)
+        name, _, value = line.partition(":")
+        if name in {"SUMMARY", "DESCRIPTION", "CATEGORIES"}:  # TEXT: what has a meaning is escaped
+            assert not re.search(r"(?<!\\)(\\\\)*[;,]", value)
+            assert not re.search(r"(?<!\\)(\\\\)*\\[^\\;,nN]", value)
 
 
 @given(st.text(st.characters(categories=("L", "N", "P", "S", "Zs")), max_size=300))
