@@ -1,8 +1,8 @@
 """Plans and forecasts in the transaction of a commit. Owned by the writer, on its thread; a cache of the store.
 
 A run is asked at most once an hour, and costs nothing but a comparison of integers in between, and while all that it
-and its ancestors ever did is below a thousandth of every line: a run that goes on evenly is seen that much later, and
-no more. A plan is asked when somebody says something, once a day and after a start.
+and its ancestors ever did is below a sixty-fourth of every line. Nothing is missed by that: the lower edge counts on three
+times as long as was seen, so that no line is known to be met before a quarter of it is done. A plan is asked when somebody says something, once a day and after a start.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,7 +31,7 @@ from .settings import Outlook
 CONFIDENCE = "forecast-confidence-percent"
 HORIZON = "forecast-horizon-days"
 #: Below this part of a line a run is not forecast against it.
-FLOOR = Fraction(1, 1024)
+FLOOR = Fraction(1, 64)
 #: Forecasts per commit: each reads three days of a run, and records are waiting.
 MAX_PER_COMMIT = 8
 #: Plans per commit, of those that are looked at again by the day.
