@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flopmeter.collector.deliver.answer import (
@@ -40,6 +40,7 @@ def test_the_schedule_doubles_up_to_a_quarter_of_an_hour():
     assert steps == [10, 20, 40, 80, 160, 320, 640, 900, 900]
 
 
+@settings(deadline=None)
 @given(attempts=st.integers(1, 10**9), seed=st.integers())
 def test_full_jitter_is_anywhere_between_the_least_and_the_step(attempts, seed):
     delay = retry_delay_ns(attempts, random.Random(seed).randrange)
@@ -107,6 +108,7 @@ def test_gone_puts_nothing_aside():
     assert not outcome(gone("410"), attempts=10**6, refusals=10**6, age_ns=10**6 * HOUR_NS).dead
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_what_strangers_answer_is_one_printable_bounded_line(text):
     said = line(text)

@@ -5,7 +5,7 @@ import email.policy
 import json
 import re
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flopmeter.collector.deliver.mail import MAX_SUBJECT_CHARS, digest_mail, event_mail
@@ -82,6 +82,7 @@ def test_a_digest_tells_the_gravest_first():
     assert len(json.loads(attached.get_content())) == 9
 
 
+@settings(deadline=None)
 @given(name=st.text(max_size=400))
 @example(name="x\r\nBcc: everybody@example.org\r\n\r\nbody")
 @example(name="x\n.\n\nMAIL FROM:<y@z>\n")

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from flopmeter.collector.deliver.message import change_message, event_message
@@ -170,6 +170,7 @@ FRAME = (
 )
 
 
+@settings(deadline=None)
 @given(
     secret=NAMES,
     where=ANYWHERE,
@@ -197,6 +198,7 @@ def test_a_withheld_value_is_in_no_byte(secret, where, key, words):
     assert secret not in message.answered
 
 
+@settings(deadline=None)
 @given(secret=st.from_regex(r"[a-z0-9]{1,3}", fullmatch=True))
 def test_a_short_name_is_found_as_a_word(secret):
     """Of one to three letters only whole words are names: the letter a stands in every sentence."""

@@ -10,6 +10,8 @@ from flopmeter.cli.output import emit_json, json_option, seconds_text
 from flopmeter.collector.report.cli import every_regime, paint, regimes_option, store_option
 from flopmeter.collector.store_path import store_file
 
+from .settings import EVENT_LOG
+
 if TYPE_CHECKING:
     from .redeliver import Served
     from .settings import SinkSettings
@@ -104,6 +106,8 @@ def _sinks_view(documents: list[dict[str, Any]]) -> str:
 
 
 def _gets(document: dict[str, Any]) -> str:
+    if document["sink"] == EVENT_LOG:
+        return "every event, by --event-log"
     if not document["configured"]:
         return "nothing: in no file now"
     parts = [", ".join(document[key]) for key in ("types", "severities", "regimes") if document[key]]

@@ -1,12 +1,13 @@
 """All sinks of one collector: started, woken and stopped together; asked by metrics."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flopmeter.collector.errors import SettingsError, SinkError
+from flopmeter.collector.errors import CollectorError, SettingsError, SinkError
 
 from .answer import SECOND_NS
 from .redeliver import served
@@ -81,17 +82,21 @@ class Office:
         self.workers = [Worker(path, s, sender_for(s, unix_ns), unix_ns=unix_ns) for s in sinks]
 
     def start(self) -> None:
-        """Every sink in its thread. What waits for one that is in no file is said: nobody will deliver it."""
-        names = {worker.settings.name for worker in self.workers}
-        for stands in served(self._path):
-            if stands.waiting and stands.sink not in names:
-                log.warning(
-                    "sink %s is in no file now; %d deliveries wait for it, and are kept",
-                    stands.sink,
-                    stands.waiting,
-                )
+        """Every sink in its thread."""
         for worker in self.workers:
             worker.start()
+        threading.Thread(target=self._tell_of_others, name="flopmeter-sinks", daemon=True).start()
+
+    def _tell_of_others(self) -> None:
+        """What waits for a sink that is configured no more is said: nobody will deliver it. Reads the whole outbox."""
+        names = {worker.settings.name for worker in self.workers}
+        try:
+            others = [s for s in served(self._path) if s.waiting and s.sink not in names]
+        except CollectorError as e:
+            log.warning("%s; %s", e, e.hint)
+            return
+        for stands in others:
+            log.warning("sink %s is configured no more; kept for it: %d", stands.sink, stands.waiting)
 
     def wake(self) -> None:
         """There may be new events. Never blocks."""
