@@ -14,6 +14,7 @@ from flopmeter.collector.report.cli import (
     books,
     every_regime,
     paint,
+    regimes_as_of,
     regimes_option,
     store_option,
 )
@@ -64,7 +65,7 @@ def report(run: str, as_of: str | None, store: Path, regimes_dir: Path | None, a
     from .reporting import run_report
 
     with books(store, as_of) as (reader, unix_ns):
-        document = run_report(reader, run, asked(unix_ns, every_regime(regimes_dir)))
+        document = run_report(reader, run, asked(unix_ns, regimes_as_of(store, as_of, unix_ns, regimes_dir)))
     if as_json:
         emit_json(document)
     else:

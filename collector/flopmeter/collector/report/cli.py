@@ -99,7 +99,7 @@ def runs_list(
 
     nodes = expected_of(expect)
     with books(store, as_of) as (reader, unix_ns):
-        question = queries.asked(unix_ns, every_regime(regimes_dir), nodes)
+        question = queries.asked(unix_ns, regimes_as_of(store, as_of, unix_ns, regimes_dir), nodes)
         documents = reader.runs(question) if as_json else reader.briefs(question)
         unattributed = reader.unowned(question)["unattributed"]
     if as_json:
@@ -221,7 +221,8 @@ def _run(
     from . import queries
 
     with books(store, as_of) as (reader, unix_ns):
-        found = reader.runs(queries.asked(unix_ns, every_regime(regimes_dir), nodes), run, series=True)
+        regimes = regimes_as_of(store, as_of, unix_ns, regimes_dir)
+        found = reader.runs(queries.asked(unix_ns, regimes, nodes), run, series=True)
         if not found or not run:
             registry = reader.registry()
             if registry.went(run) is not None:
@@ -292,6 +293,18 @@ def every_regime(directory: Path | None) -> "tuple[Regime, ...]":
     from flopmeter.collector.law.laws import read_laws
 
     return read_laws(directory).binding
+
+
+def regimes_as_of(
+    store: Path, as_of: str | None, unix_ns: int, directory: Path | None
+) -> "tuple[Regime, ...]":
+    """Those that runs were judged by then, as the store kept them; with no `as_of` those here."""
+    here = every_regime(directory)
+    if as_of is None:
+        return here
+    from .laws_then import regimes_then
+
+    return regimes_then(store, unix_ns, here)
 
 
 def paint() -> "Paint":

@@ -399,6 +399,8 @@ def threshold_row(
         "comparison": regime.comparison,
         "unit": regime.unit,
         "counting": regime.counting,
+        "version": regime.version,
+        "digest": regime.digest,
         "verdict": verdict(basis, regime).value,
         # What the records alone say: silence can make it undetermined, and raises no event (unreported.py).
         "verdict_of_records": verdict(booked, regime).value,
