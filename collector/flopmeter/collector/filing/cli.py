@@ -43,7 +43,14 @@ def drafts_list(store: Path, regimes_dir: Path | None, as_json: bool) -> None:
 @drafts.command("make")
 @click.argument("kind", type=click.Choice(KIND_IDS))
 @click.argument("run")
-@click.option("--format", "shape", type=click.Choice(FORMATS), default="md", show_default=True)
+@click.option(
+    "--format",
+    "shape",
+    type=click.Choice(FORMATS),
+    default="md",
+    show_default=True,
+    help="How it is written.",
+)
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Write it there, readable by you alone; never over a file."
 )
