@@ -47,6 +47,8 @@ rcpt:
 data:
   deny    condition = ${{if match{{$h_subject:}}{{agent/bad}}}}
           message = not this one
+  deny    condition = ${{if match{{$h_subject:}}{{ 7 events}}}}
+          message = no digest of seven
   accept
 begin routers
 all:

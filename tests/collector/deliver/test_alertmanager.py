@@ -1,12 +1,13 @@
 """The Alertmanager sink: what an alert says, and a real Alertmanager that is told of it."""
 
 import json
+import re
 import shutil
-import socket
 import subprocess
 import urllib.error
 import urllib.request
 from base64 import b64encode
+from pathlib import Path
 
 import pytest
 from processes import wait_for
@@ -152,20 +153,25 @@ needs_alertmanager = pytest.mark.skipif(BINARY is None, reason="Alertmanager is 
 def alertmanager(tmp_path):
     config = tmp_path / "alertmanager.yml"
     config.write_text("route: {receiver: nobody, group_wait: 1s}\nreceivers: [{name: nobody}]\n")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
     log = (tmp_path / "alertmanager.log").open("wb")
     command = [
         str(BINARY), f"--config.file={config}", f"--storage.path={tmp_path / 'data'}", "--cluster.listen-address=",
-        f"--web.listen-address=127.0.0.1:{port}",
+        "--web.listen-address=127.0.0.1:0",
     ]  # fmt: skip
     with log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
-            url = f"http://127.0.0.1:{port}"
+            found: list[str] = []
+            wait_for("Alertmanager listens", lambda: found.extend(listening(log.name)) or found, 60)
+            url = f"http://127.0.0.1:{found[0]}"
             wait_for("Alertmanager is ready", lambda: get(url + "/-/ready") is not None, 60)
             yield url
         finally:
             process.terminate()
+
+
+def listening(log):
+    """The port that it says it got."""
+    return re.findall(r"Listening on.*127\.0\.0\.1:(\d+)", Path(log).read_text())
 
 
 def get(url):

@@ -117,6 +117,20 @@ def test_a_storm_is_one_digest_and_each_event_is_delivered_once(server, target, 
 
 
 @needs_exim
+def test_a_digest_that_is_refused_is_sent_as_single_mails(target):
+    """Whatever it refused in it keeps back no other event."""
+    messages = [message(f"digest {n}", "agent/bad" if n == 3 else "mail") for n in range(7)]
+    kinds = [a.kind for a in sender(target).send(messages)]
+    assert kinds == [Kind.REFUSED if n == 3 else Kind.DELIVERED for n in range(7)]
+
+
+@needs_exim
+def test_a_server_that_refuses_everything_is_not_asked_for_each(target):
+    answers = sender(replace(target, to=("nobody@mail.test",))).send([message(n) for n in range(9)])
+    assert [a.kind for a in answers] == [Kind.REFUSED] * 9
+
+
+@needs_exim
 def test_a_refused_mail_becomes_a_dead_letter_with_the_reason(target, tmp_path):
     store = store_with_events(tmp_path / "b.sqlite", ["n1"], ("mail",))
     target = replace(target, to=("nobody@mail.test",))

@@ -9,6 +9,7 @@ from builders import Chain
 from desk import Desk
 from sinks import FakeClock, FakeSender, answer, outbox_rows, store_with_events, worker_of
 
+from flopmeter.collector.deliver import outbox
 from flopmeter.collector.deliver.answer import LEAST_ATTEMPTS, MAX_REFUSALS, failed, gone, refused
 from flopmeter.collector.deliver.outbox import Standing
 from flopmeter.collector.deliver.settings import Alertmanager, Endpoint
@@ -211,6 +212,24 @@ def test_a_crash_between_delivery_and_note_repeats_with_the_same_id(store, clock
     assert worker_of(store, again, clock).deliver() == 3
     assert first.got[0].id == again.got[0].id
     assert first.got[0].body == again.got[0].body
+
+
+def test_a_delivery_that_could_not_be_noted_is_repeated_with_the_same_id(store, clock, monkeypatch):
+    """The disk is full for a moment: the receiver has it, we do not know it."""
+    real = outbox.note
+
+    def full(*_):
+        monkeypatch.setattr(outbox, "note", real)
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(outbox, "note", full)
+    sender = FakeSender()
+    worker = worker_of(store, sender, clock)
+    with pytest.raises(SinkError, match="disk is full"):
+        worker.deliver()
+    assert worker.deliver() == 3
+    assert [m.event_no for m in sender.got] == [1, 1, 2, 3]
+    assert sender.got[0].id == sender.got[1].id
 
 
 def test_a_store_that_is_locked_or_gone_is_an_error_with_a_hint(tmp_path, clock):

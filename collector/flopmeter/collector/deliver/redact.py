@@ -22,7 +22,7 @@ def _names(text: str) -> frozenset[str]:
 PLAIN = _names("""
     act answers as_of basis check citation comparison conditions confidence_percent counting counting_note day deadline
     declared due due_local entries event event_type forecast formula from from_seq last_seq lead_seconds margin_percent
-    method network_over_gbit_per_s note noticed open_above open_questions part precision profile_digest reason received
+    met_since method network_over_gbit_per_s note noticed open_above open_questions part precision profile_digest reason received
     recipient regime regime_digest regime_text regime_version rule rule_digest seq side since sink sites_digest state test
     threshold_flop threshold_op_per_s timezone to to_seq trigger unit verdict w_table what when_met window_end
     whole_fleet""")

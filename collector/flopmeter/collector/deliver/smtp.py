@@ -9,7 +9,7 @@ from email.message import EmailMessage
 
 from flopmeter.collector.errors import SinkError
 
-from .answer import Answer, delivered, failed, refused
+from .answer import Answer, Kind, delivered, failed, refused
 from .deadline import Bounded, Deadline
 from .http_call import trust
 from .mail import digest_mail, event_mail
@@ -39,21 +39,24 @@ class SmtpSender:
             read_line(self._target.password)
 
     def send(self, messages: Sequence[Message]) -> list[Answer]:
-        target, now = self._target, self._unix_ns()
         answers: list[Answer] = []
         try:
             with self._session() as smtp:
                 if len(messages) > SINGLE_MAILS:
-                    answer = self._mail(smtp, digest_mail(messages, target.sender, target.to, now))
-                    if answer.delivered:
+                    answer = self._mail(smtp, digest_mail(messages, *self._frame()))
+                    if answer.kind is not Kind.REFUSED:
                         return [answer] * len(messages)
-                    answers = [answer] * len(messages)
-                else:
-                    for message in messages:
-                        answers.append(self._mail(smtp, event_mail(message, target.sender, target.to, now)))
+                # A digest that is refused may be too large, or hold the one event that a filter does not like.
+                for message in messages:
+                    answers.append(self._mail(smtp, event_mail(message, *self._frame())))
+                    if answers[0].kind is Kind.REFUSED and len(messages) > SINGLE_MAILS:
+                        return answers * len(messages)  # it refuses whatever comes
         except (SinkError, OSError, smtplib.SMTPException, ValueError) as e:
             answers += [failed(self._said(e))] * (len(messages) - len(answers))
         return answers
+
+    def _frame(self) -> tuple[str, Sequence[str], int]:
+        return self._target.sender, self._target.to, self._unix_ns()
 
     @contextlib.contextmanager
     def _session(self) -> Iterator[smtplib.SMTP]:
