@@ -2,7 +2,7 @@
 
 import json
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flopmeter.collector.duty.answers import (
@@ -30,7 +30,7 @@ from flopmeter.collector.duty.deadlines import (
     trigger_of,
 )
 from flopmeter.collector.duty.notices import notice, notice_key, told_of
-from flopmeter.collector.law.deadline_rules import CALENDAR, DeadlineRule
+from flopmeter.collector.law.deadline_rules import CALENDAR, KNOWN, MET, DeadlineRule
 from flopmeter.collector.law.deadline_rules import INCIDENT as BY_PERSON
 from flopmeter.collector.law.events import DEADLINE_NEAR, DEADLINE_OVERDUE, time_text
 from flopmeter.collector.law.judge import Moment
@@ -62,6 +62,8 @@ class DutyCheck:
     unknown_texts: set[str] = field(default_factory=set)
     _by_key: dict[str, tuple[int, Deadline]] = field(init=False, default_factory=dict)
     _about: dict[int, list[AnswerRow]] = field(init=False, default_factory=dict)  # answers by deadline_no
+    #: By regime and subject; and by regime alone (None).
+    _triggers: dict[tuple[str, str | None], list[Trigger]] = field(init=False, default_factory=dict)
     _positions: list[int] = field(init=False, default_factory=list)  # of the answers
 
     def check(self) -> None:
@@ -83,15 +85,18 @@ class DutyCheck:
             if e.type in STARTING
             and (trigger := trigger_of(e.event_no, e.type, e.subject, e.time_unix_ns, json.loads(e.data)))
         ]
+        for trigger in triggers:
+            for whose in (trigger.subject, None):
+                self._triggers.setdefault((trigger.regime, whose), []).append(trigger)
         for number, (got, deadline) in enumerate(self.deadlines, 1):
             compare(_TABLE, _name(number), [("deadline_no", number, got)])
-            self._row(number, deadline, triggers)
+            self._row(number, deadline)
         self._notices()
         self._none_missing(triggers)
 
     # ---- deadlines ---------------------------------------------------------------------------------------
 
-    def _row(self, number: int, d: Deadline, triggers: Sequence[Trigger]) -> None:
+    def _row(self, number: int, d: Deadline) -> None:
         name = _name(number)
         regime = self.texts.get((d.regime, d.text_digest))
         if regime is None:
@@ -101,21 +106,16 @@ class DutyCheck:
         if rule is None:
             said = f"one of {', '.join(r.id for r in regime.deadlines) or 'none'} of that text of {regime.id}"
             raise Difference(_TABLE, name, "rule", said, d.rule)
-        expected = self._expected(number, d, regime, rule, triggers)
+        expected = self._expected(number, d, regime, rule)
         compare(_TABLE, name, zip(Deadline._fields, expected, d, strict=True))
 
-    def _expected(
-        self, number: int, d: Deadline, regime: Regime, rule: DeadlineRule, triggers: Sequence[Trigger]
-    ) -> Deadline:
+    def _expected(self, number: int, d: Deadline, regime: Regime, rule: DeadlineRule) -> Deadline:
         """What it must be, for its own clock and position of opening."""
         name, at = _name(number), Opening(d.opened_unix_ns, d.position)
         if not 0 <= d.position <= self.position:
             raise Difference(_TABLE, name, "position", f"0 … {self.position}", d.position)
         if rule.trigger == BY_PERSON:
             return self._by_person(number, d, regime, rule)
-        could = [
-            t for t in triggers if (t.regime, t.type) in {(d.regime, kind) for kind in starting_types(rule)}
-        ]
         if rule.trigger == CALENDAR:
             before = [
                 was for no, was in self.deadlines if no < number and was.due_unix_ns == d.trigger_unix_ns
@@ -127,12 +127,19 @@ class DutyCheck:
                             _TABLE, name, "opened_unix_ns", f"at least {was.due_unix_ns}", d.opened_unix_ns
                         )
                     return following(was, regime, rule, at)
-            could = [t for t in could if t.event_no == d.event_no]
-        of_it = [o for t in could for o in opened(t, {regime.id: regime}, at) if o.rule == d.rule]
-        first = next((o for o in of_it if o.key == d.key), None)
+        first = next((o for o in self._by_event(d, regime, rule, at) if o.key == d.key), None)
         if first is None:
             raise Difference(_TABLE, name, "event_no", "an event that sets this going", d.event_no)
         return first
+
+    def _by_event(self, d: Deadline, regime: Regime, rule: DeadlineRule, at: Opening) -> Iterator[Deadline]:
+        """What events open by that rule, the first of them first; of a calendar what its own event does."""
+        whose = d.subject if rule.trigger in (KNOWN, MET) else None
+        for trigger in self._triggers.get((d.regime, whose), ()):
+            if trigger.type in starting_types(rule) and (
+                rule.trigger != CALENDAR or trigger.event_no == d.event_no
+            ):
+                yield from (o for o in opened(trigger, {regime.id: regime}, at) if o.rule == d.rule)
 
     def _by_person(self, number: int, d: Deadline, regime: Regime, rule: DeadlineRule) -> Deadline:
         said = next((a for a in self._about.get(number, ()) if a.about == INCIDENT), None)

@@ -76,8 +76,10 @@ def trigger_of(
     """The event as what may start a clock; None if it cannot."""
     if kind not in STARTING or (kind == CAPACITY and data.get("verdict") != "crossed"):
         return None
+    met = data.get("met_since")  # by late records of work of before: what it tells of is older than the event
+    since = min(unix_ns, _instant(met)) if isinstance(met, str) else unix_ns
     return Trigger(
-        event_no, FORECAST if kind == FORECAST else CROSSED, str(data.get("regime")), subject, unix_ns
+        event_no, FORECAST if kind == FORECAST else CROSSED, str(data.get("regime")), subject, since
     )
 
 
@@ -229,6 +231,11 @@ def next_day(rule: DeadlineRule, unix_ns: int) -> tuple[date, int]:
 def _day(year: int, month: int, day: int) -> date:
     last = (date(year + month // 12, month % 12 + 1, 1) - timedelta(days=1)).day
     return date(year, month, min(day, last))
+
+
+def _instant(text: str) -> int:
+    """A time as events tell it (events.time_text), of a whole second."""
+    return int(datetime.fromisoformat(text).timestamp()) * _SECOND_NS
 
 
 def _end_of_day(day: date, timezone: str) -> int:

@@ -16,6 +16,7 @@ from flopmeter.collector.law.events import (
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.law.rules import in_force
 from flopmeter.collector.law.standing import run_events, standing
+from flopmeter.collector.registry.counting import Counting
 from flopmeter.collector.report.queries import Reader
 from flopmeter.collector.store.answers import LATEST, SELECT_DEADLINES, answer_rows
 from flopmeter.contract.flop import total
@@ -42,6 +43,7 @@ class Condition:
         self._reader, self._now = reader, now_unix_ns
         self._regimes = {r.id: r for r in regimes}
         self._table: WTable = current()
+        self._counting: dict[int | None, Counting] = {}  # by up to which entry
         self._keys: dict[tuple[str, str, int | None], frozenset[str]] = {}
         self._deadlines: dict[str, tuple[Deadline, AnswerRow | None]] | None = None
 
@@ -97,7 +99,7 @@ class Condition:
         """What the run would raise under that regime, by what was said up to that entry."""
         asked = (run, regime.id, entries)
         if asked not in self._keys:
-            counting = self._reader.counting(self._table, entries)
+            counting = self._counted_by(entries)
             shares = counting.shares(run)
             executed = (total(s.flop for s in shares), total(s.integer_ops for s in shares))
             stands = standing(counting, run, executed, [regime])
@@ -106,6 +108,13 @@ class Condition:
             )
             self._keys[asked] = frozenset(e.key for e in found)
         return self._keys[asked]
+
+    def _counted_by(self, entries: int | None) -> Counting:
+        """One pass over the books for all runs that are asked about; of earlier entries the last one asked is kept."""
+        if entries not in self._counting:
+            today: dict[int | None, Counting] = {n: c for n, c in self._counting.items() if n is None}
+            self._counting = {**today, entries: self._reader.counting(self._table, entries)}
+        return self._counting[entries]
 
     # ---- the rest ------------------------------------------------------------------------------------------
 
