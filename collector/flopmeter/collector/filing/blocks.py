@@ -13,7 +13,6 @@ GIVEN = "given"
 TO_FILL = "to be filled in"
 WITHHELD = "withheld"
 UNKNOWN = "not known"
-STATES = (GIVEN, TO_FILL, WITHHELD, UNKNOWN)
 
 Document = dict[str, Any]
 

@@ -125,7 +125,7 @@ def margin_fields(figure: Figure | None, *, asked: bool = True) -> list[Document
             given(
                 "margin.best",
                 "Single number with the least margin",
-                f"{middle} FLOP, ±{a.middle_percent} %",
+                f"{middle}, ±{a.middle_percent} %",
                 "the middle of the bounds, whatever happened within them; unrounded " + str(a.middle),
             )
         )

@@ -21,7 +21,6 @@ def draft(
     *,
     recipient: str,
     sections: Iterable[Document],
-    about: str | None = None,
     figures: dict[str, Any] | None = None,
 ) -> Document:
     """The whole document. `figures`: exact numbers for programs; absent where the recipient is not owed them."""
@@ -31,10 +30,10 @@ def draft(
         "status": "DRAFT",
         "banner": BANNER,
         "title": title,
-        "run": m.run if about is None else about,
+        "run": m.run,
         "recipient": recipient,
         "made": time_text(m.now_unix_ns),
-        "sections": [part for part in sections if part is not None],
+        "sections": list(sections),
         "note": NOT_RISK,
     }
     fields = list(every_field(document))
