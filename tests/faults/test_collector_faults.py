@@ -52,8 +52,8 @@ from flopmeter.wire.v1 import batch_pb2, ingest_pb2
 IDLE = Workload(WorkloadKind.IDLE)
 JOB_7 = Workload(WorkloadKind.SLURM, job="7")
 JOB_7_NAMED = replace(JOB_7, run="r7")
-#: Not in every commit: the law files of a site (test_law_faults.py), forecasts (test_forecast_faults.py).
-ELSEWHERE = {"site_laws", "forecasts"}
+#: Not in every commit: the law files of a site (test_law_faults.py).
+ELSEWHERE = {"site_laws"}
 STATEMENTS = {"BEGIN IMMEDIATE": "begin", "COMMIT": "commit"} | {
     sql: name for name, sql in WRITES if name not in ELSEWHERE
 }
