@@ -2,14 +2,19 @@
 
 Two agents with real keys and chains; a network that drops, doubles and reorders; a collector on a real
 SQLite file that is killed between commits, inside them at every statement, fails with and without having
-persisted, and is restored from an older copy. Always: acknowledged is stored, stored is booked once, and
-what is missing is named as a loss.
+persisted, and is restored from an older copy. Jobs get their labels late and move with all that was booked of them,
+people say things in between, and training code claims progress. Always: acknowledged is stored, stored is booked once,
+what is missing is named as a loss; a job's rows are of the run that any stored record states; and what people said is
+kept, and applied by the next commit. At the end fsck derives all of it, claims and events too.
+
+The network here is a list, and a crash is an exception: real processes and kills are in tests/faults.
 """
 
 import contextlib
 import shutil
 import sqlite3
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from builders import TRAINING, Chain, busy, gap
@@ -20,14 +25,29 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from flopmeter.collector.books import SUM_FIELDS
+from flopmeter.collector.check.fsck import check_store, result_text
 from flopmeter.collector.encode import decode_batch
-from flopmeter.collector.errors import StoreError
+from flopmeter.collector.errors import RegistryError, StoreError
 from flopmeter.collector.ingest.decide import PushbackReason, PushedBack, RefusalCode, Refused
+from flopmeter.collector.law.regimes import shipped
+from flopmeter.collector.registry.entries import Assign, Declare, JobKey, Link, Relation
+from flopmeter.collector.registry.say import say
 from flopmeter.collector.store.sqlite import WRITES
 from flopmeter.contract.record import parse_record
 from flopmeter.contract.usage import Workload, WorkloadKind
 
 IDLE = Workload(WorkloadKind.IDLE)
+#: Jobs whose first rows have no label.
+JOBS = ("7", "8")
+OLD = {job: f"slurm:c1/{job}" for job in JOBS}
+NAMES = (*OLD.values(), "late", "r1")
+#: Lines that are crossed within some windows, so that commits raise events.
+LOW = tuple(replace(r, threshold_flop=10**17 * 3**i) for i, r in enumerate(shipped()) if r.threshold_flop)
+SAYINGS = (
+    *(Declare(name, owner="x") for name in NAMES),
+    *(Link("r1", Relation.CONTINUES, name) for name in OLD.values()),
+    *(Assign(JobKey("c1", int(WorkloadKind.SLURM), job), run) for job in JOBS for run in ("r1", "")),
+)
 STATEMENTS = ["COMMIT", "COMMIT", "COMMIT", "BEGIN IMMEDIATE", *(sql for _, sql in WRITES)]
 FOLDER = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
@@ -66,10 +86,12 @@ class ExactlyOnce(RuleBasedStateMachine):
         self.copy: Path | None = None
         self.restored = False
         self.forks: set[bytes] = set()
+        self.said = 0  # entries that somebody was told are in the books
+        self.tokens = 0
         self.open()
 
     def open(self) -> None:
-        self.desk = Desk(self.folder / "books.db", connect=self.faults.connect)
+        self.desk = Desk(self.folder / "books.db", LOW, connect=self.faults.connect)
         for node in self.nodes:
             self.connect(node)
 
@@ -85,10 +107,16 @@ class ExactlyOnce(RuleBasedStateMachine):
     def commit_now(self) -> bool:
         """Commit; deliver acks. After a crash the collector is opened again, after an error it recovers."""
         group = self.desk.intake.take_group()
+        self.desk.now += 1_000_000
         try:
             if group:
                 self.desk.writer.commit(group)
                 self.desk.intake.committed(group)
+                (entries,), (applied,) = (
+                    self.desk.rows(f"SELECT coalesce(max(entry_no), 0) FROM {table}")[0]
+                    for table in ("entries", "applied")
+                )
+                assert applied == entries  # by what was said before this commit it judged
         except StoreError:
             self.desk.recover()
             self.rewind()
@@ -118,6 +146,37 @@ class ExactlyOnce(RuleBasedStateMachine):
 
     # --- what happens ---
 
+    @rule(statement=st.sampled_from(SAYINGS))
+    def say(self, statement: Declare | Link | Assign) -> None:
+        """A person's command, in a process of its own beside the collector."""
+        with contextlib.suppress(RegistryError):  # not admissible as things stand
+            say(self.folder / "books.db", lambda _: statement, "ada@lab", "so", lambda: self.desk.now)
+            self.said += 1
+
+    @rule(which=st.integers(0, 1), job=st.sampled_from(JOBS), label=st.booleans(), claims=st.booleans())
+    def run_a_job(self, which: int, job: str, label: bool, claims: bool) -> None:
+        """A window of a job that states its run or does not, and whose code claims progress or does not."""
+        chain = self.nodes[which].chain
+        workload = Workload(WorkloadKind.SLURM, job=job, run="late" if label else "", dtype="bf16")
+        batch = chain.batch([busy(0, percent=30)], [workload])
+        if claims:
+            self.tokens += 1_000
+            batch.progress.add(
+                workload_index=0,
+                t_boot_ns=chain.boot_ns,
+                t_unix_ns=chain.unix_ns,
+                tokens=self.tokens,
+                parameters=10**9,
+                ranks=1,
+            )
+        chain.next(payload=batch.SerializeToString())
+        self.deliver_all(self.nodes[which])
+
+    def deliver_all(self, node: Node) -> None:
+        for seq in range(node.next_send, node.chain.seq + 1):
+            self.receive(node, node.chain.records[seq - 1])
+            node.next_send = max(node.next_send, seq + 1)
+
     @rule(which=st.integers(0, 1), percent=st.integers(0, 90), missing=st.booleans(), boot=st.integers(0, 9))
     def seal(self, which: int, percent: int, missing: bool, boot: int) -> None:
         chain = self.nodes[which].chain
@@ -132,9 +191,7 @@ class ExactlyOnce(RuleBasedStateMachine):
         node = self.nodes[which]
         for _ in range(count):
             self.seal(which, percent, missing=False, boot=1)
-        for seq in range(node.next_send, node.chain.seq + 1):
-            self.receive(node, node.chain.records[seq - 1])
-            node.next_send = max(node.next_send, seq + 1)
+        self.deliver_all(node)
 
     @rule(which=st.integers(0, 1), count=st.integers(1, 4))
     def send(self, which: int, count: int) -> None:
@@ -177,10 +234,12 @@ class ExactlyOnce(RuleBasedStateMachine):
     @rule(at=st.sampled_from(STATEMENTS), before=st.booleans(), dies=st.booleans(), which=st.integers(0, 1))
     def commit_under_fault(self, at: str, before: bool, dies: bool, which: int) -> None:
         self.work(which, 1, 50)
+        self.run_a_job(which, "7", label=False, claims=True)
         self.faults.plan(at, before=before, error=Crash() if dies else None)
         self.commit_now()
         self.faults.error = None
         self.work(which, 1, 40)  # memory that was not read again would show here
+        self.run_a_job(which, "7", label=False, claims=True)
         self.commit_now()
 
     @rule()
@@ -226,6 +285,8 @@ class ExactlyOnce(RuleBasedStateMachine):
             (self.folder / f"books.db{suffix}").unlink(missing_ok=True)
         shutil.copy(self.copy, self.folder / "books.db")
         self.restored = True
+        with contextlib.closing(sqlite3.connect(self.copy)) as db:
+            (self.said,) = db.execute("SELECT count(*) FROM entries").fetchone()
         self.open()
 
     # --- what always holds ---
@@ -240,6 +301,8 @@ class ExactlyOnce(RuleBasedStateMachine):
             for row in self.desk.rows(f"SELECT {', '.join(SUM_FIELDS)} FROM {table}"):
                 booked = [a + int(b) for a, b in zip(booked, row, strict=True)]
             assert booked == sums(stored)
+        self.rows_of_a_job_are_of_the_run_that_any_record_states(stored)
+        assert self.desk.rows("SELECT count(*) FROM entries") == [(self.said,)]
         for node in self.nodes:
             mine = {parse_record(r).seq: r for r in stored if r[:16] == node.chain.agent_id}
             # Stored once each, and byte for byte what the agent sealed.
@@ -248,6 +311,25 @@ class ExactlyOnce(RuleBasedStateMachine):
             # Acknowledged is stored, unless the disk died under it (then it is sent again, or named).
             if not self.restored:
                 assert set(range(1, node.acked + 1)) <= mine.keys()
+
+    def rows_of_a_job_are_of_the_run_that_any_record_states(self, stored: list[bytes]) -> None:
+        told = {
+            (w.job, w.run)
+            for raw in stored
+            for w in decode_batch(parse_record(raw).payload).workloads
+            if w.job in JOBS
+        }
+        labelled = {job for job, label in told if label}
+        # Every stored row stands under one run, the stated one if any states it, …
+        assert {
+            (job, run)
+            for job, run in self.desk.rows("SELECT job, run FROM workloads WHERE job IN ('7', '8')")
+        } == {(job, "late" if job in labelled else OLD[job]) for job, _ in told}
+        # … and keeps no name but its own first one. Rows that came under the label never had it.
+        lost = self.desk.rows(
+            "SELECT w.job, w.run_label, f.run FROM formerly f JOIN workloads w USING (workload_no)"
+        )
+        assert all(not label and run == OLD[job] and job in labelled for job, label, run in lost)
 
     def teardown(self) -> None:
         """The network calms down: everything arrives, and the books are complete or say what is not."""
@@ -284,6 +366,8 @@ class ExactlyOnce(RuleBasedStateMachine):
                 assert lost <= unheld
         self.books_are_the_sum_of_the_stored_records()
         self.desk.close()
+        result = check_store(self.folder / "books.db", LOW)
+        assert result.difference is None, result_text(result)
         shutil.rmtree(self.folder)
 
 
