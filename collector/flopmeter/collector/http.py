@@ -85,7 +85,7 @@ def _sink_families(prefix: str, office: "Office") -> Iterator[Any]:
     """Of each sink: attempts by what became of them, what waits, what was put aside, and how old the oldest is."""
     attempts = CounterMetricFamily(
         prefix + "attempts",
-        "Deliveries attempted, by outcome; dead: put aside after its last attempt.",
+        "Deliveries attempted, by outcome.",
         labels=["sink", "outcome"],
     )
     waiting = GaugeMetricFamily(
@@ -102,7 +102,7 @@ def _sink_families(prefix: str, office: "Office") -> Iterator[Any]:
     gone = GaugeMetricFamily(prefix + "gone", "1: it answered 410 Gone and gets no more.", labels=["sink"])
     for worker in office.workers:
         name, counters = worker.settings.name, worker.counters
-        for outcome in ("delivered", "failed", "refused", "gone", "dead"):
+        for outcome in ("delivered", "failed", "refused", "gone"):
             attempts.add_metric([name, outcome], counters.attempts[outcome])
         waiting.add_metric([name], counters.standing.waiting)
         dead.add_metric([name], counters.standing.dead)

@@ -37,7 +37,7 @@ _HOUR_NS = 3_600 * SECOND_NS
 class SinkCounters:
     """Written by the worker; read by a scrape at any time."""
 
-    attempts: Counter[str] = field(default_factory=Counter)  # by what became of them: Kind's words, and dead
+    attempts: Counter[str] = field(default_factory=Counter)  # by what became of them: Kind's words
     standing: Standing = field(default_factory=Standing)
     gone: bool = False
 
@@ -173,7 +173,6 @@ class Worker:
             pick=self._pick,
         )
         if after.dead:
-            self.counters.attempts["dead"] += 1
             log.error(
                 "sink %s: event_no %d is put aside after %d attempts: %s; flopmeter events dead lists it",
                 self.settings.name,
