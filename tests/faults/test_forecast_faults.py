@@ -75,6 +75,6 @@ def test_what_a_plan_makes_known_is_raised_once(tmp_path, before, dies):
     for _ in range(3):
         lab.desk.now += 1
         lab.commit()
-    assert [k for (k,) in stored(lab)[1]] == ["forecast:line:r:plan"]
+    assert [k for (k,) in stored(lab)[1]] == ["forecast:line:r:plan:>10^25"]
     lab.good()
     lab.desk.close()

@@ -209,6 +209,17 @@ def test_a_run_is_asked_once_an_hour(lab_with, per_hour, monkeypatch):
     assert asked == ["r"]
 
 
+def test_another_number_of_the_law_is_another_event(lab_with, per_hour):
+    lab = lab_with(regime(per_hour.lower * 24))
+    lab.say(declare(per_hour.lower * 100))
+    lab.hours(10)
+    lab.reopen([regime(per_hour.lower * 40)])
+    lab.hours(14)
+    told = [(e.data["basis"], e.data["threshold_flop"]) for e in of_type(lab.events, THRESHOLD_FORECAST)]
+    lines = [str(per_hour.lower * n) for n in (24, 40)]
+    assert sorted(told) == sorted((basis, line) for basis in ("plan", "forecast") for line in lines)
+
+
 def test_clock_steps_of_the_collector(lab_with, per_hour):
     """A year ahead and back: no crash, no forecast twice for one hour, and it goes on."""
     lab = lab_with(regime(per_hour.lower * 48))
@@ -251,7 +262,7 @@ def test_modifications_are_foreseen_too(lab_with, per_hour):
     (event,) = of_type(lab.hours(20), THRESHOLD_FORECAST)
     assert event.data["regime"] == "third"
     assert event.data["original"] == "base"
-    assert event.key == "forecast:third:r:forecast:base"
+    assert event.key == "forecast:third:r:forecast:>1/3:base"
     lab.good()
 
 

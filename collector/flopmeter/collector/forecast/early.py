@@ -23,7 +23,7 @@ from flopmeter.collector.report.accuracy import LIMIT_PERCENT, accuracy_json
 from flopmeter.contract.flop import Figure
 from flopmeter.contract.w_table import current
 
-from .lines import Met, countable_of, lines_of, total_of
+from .lines import Met, countable_of, line_key, lines_of, total_of
 from .project import target
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def early_events(
     for met in lines_of(stands, [r for r in regimes if in_force(r, at_unix_ns)]):
         basis = total_of(stands, met.basis)
         for part, by in early_state(basis, met):
-            key = early_key(met.regime.id, stands.run, part, by, met.original)
+            key = early_key(met.regime, stands.run, part, by, met.original)
             if key not in raised:
                 data = _data(stands, met, basis, part, by)
                 found.append(
@@ -79,9 +79,10 @@ def _greatest(flop: int, met: Met, line: Fraction) -> Fraction | None:
     return max(parts, default=None)
 
 
-def early_key(regime_id: str, run: str, part: Fraction, by: str, original: str = "") -> str:
-    """One per run, regime, part of the line and figure (and original, of a modification)."""
-    return f"{APPROACHING_PREFIX}{regime_id}:{run}:{part}:{by}" + (f":{original}" if original else "")
+def early_key(regime: Regime, run: str, part: Fraction, by: str, original: str = "") -> str:
+    """One per run, regime, line, part of it and figure (and original, of a modification)."""
+    key = f"{APPROACHING_PREFIX}{regime.id}:{run}:{part}:{by}:{line_key(regime)}"
+    return key + (f":{original}" if original else "")
 
 
 def _data(stands: "Standing", met: Met, basis: Figure, part: Fraction, by: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from flopmeter.collector.registry.entries import Declare
 from flopmeter.collector.registry.state import Registry
 
 from .document import CROSSED, WILL, Document, plan_entries
-from .lines import Met, binds, lines_of, planned, total_of
+from .lines import Met, binds, line_key, lines_of, planned, total_of
 
 FORECAST_PREFIX = "forecast:"
 PLAN_PREFIX = "plan:"
@@ -41,9 +41,10 @@ class When(NamedTuple):
     position: int
 
 
-def known_key(basis: str, regime_id: str, run: str, original: str) -> str:
-    """One per run, regime and basis (and original, of a modification)."""
-    return f"{FORECAST_PREFIX}{regime_id}:{run}:{basis}" + (f":{original}" if original else "")
+def known_key(basis: str, regime: Regime, run: str, original: str) -> str:
+    """One per run, regime, line and basis (and original, of a modification)."""
+    key = f"{FORECAST_PREFIX}{regime.id}:{run}:{basis}:{line_key(regime)}"
+    return key + (f":{original}" if original else "")
 
 
 def plan_key(run: str, budget_flop: str, basis: str) -> str:
@@ -71,7 +72,7 @@ def known_by_plan(
     found: list[NewEvent] = []
     for met in lines_of(stands, regimes):
         plan = planned(stands, declared, met.basis)
-        key = known_key(BY_PLAN, met.regime.id, stands.run, met.original)
+        key = known_key(BY_PLAN, met.regime, stands.run, met.original)
         if plan is None or declared is None or key in raised or plan.total.lower < met.target.upper:
             continue
         end = declared.expected_end_unix_ns or when.unix_ns
@@ -130,7 +131,7 @@ def forecast_events(
             found += _exceeds(forecast_no, document, line, raised, when)
         elif line["answer"] == WILL and line["regime"] in regimes:
             regime = regimes[line["regime"]]
-            key = known_key(BY_FORECAST, regime.id, document["run"], line["original"] or "")
+            key = known_key(BY_FORECAST, regime, document["run"], line["original"] or "")
             latest = int(line["crosses"]["latest"])
             if key not in raised and binds(regime, when.unix_ns, latest):
                 data = _known(forecast_no, document, line, regime)

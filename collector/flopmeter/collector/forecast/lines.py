@@ -5,9 +5,10 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
 from flopmeter.collector.law.countable import Countable
+from flopmeter.collector.law.events import threshold_text
 from flopmeter.collector.law.modification import Line, line_of
 from flopmeter.collector.law.profiles import EXECUTED
-from flopmeter.collector.law.regimes import FLOAT_ONLY, MODIFICATION, RUN, Regime
+from flopmeter.collector.law.regimes import FLOAT_ONLY, KNOWN, MODIFICATION, RUN, Regime
 from flopmeter.collector.law.rules import in_force
 from flopmeter.collector.registry.entries import Declare
 from flopmeter.contract.flop import ZERO, Figure, total
@@ -42,6 +43,14 @@ class Met(NamedTuple):
     @property
     def name(self) -> str:
         return self.regime.id + (f" ({self.original})" if self.original else "")
+
+
+def line_key(regime: Regime) -> str:
+    """How keys of events name a line: of another number of the law it is another event."""
+    if regime.scope == MODIFICATION:
+        of = "" if regime.original == KNOWN else f"x{threshold_text(regime.threshold_flop)}"
+        return f"{regime.comparison}{regime.share}{of}"
+    return f"{regime.comparison}{threshold_text(regime.threshold_flop)}"
 
 
 def lines_of(stands: "Standing", regimes: Iterable[Regime]) -> list[Met]:
