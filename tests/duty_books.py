@@ -7,15 +7,15 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from builders import UNIX_NS, Chain
-from desk import DAY_NS, Desk
+from builders import UNIX_NS, WINDOW_NS, Chain
+from desk import Desk
 
 from flopmeter.collector.check.fsck import Result, check_store
 from flopmeter.collector.law.deadline_rules import DeadlineRule
 from flopmeter.collector.law.regimes import Regime, parse, shipped
 
 HOUR_NS = 3_600_000_000_000
-START = UNIX_NS + DAY_NS  # a Desk's clock when it opens
+START = UNIX_NS + HOUR_NS // 2  # the clock when it opens: the first minutes of work were just done
 
 
 def rule(name: str = "notify", trigger: str = "known", **changed: Any) -> DeadlineRule:
@@ -70,7 +70,11 @@ def opened(path: Path, *regimes: Regime, now: int = START, **settings: Any) -> D
 
 
 def busy_minute(desk: Desk, chain: Chain) -> None:
-    """The next minute of the chain's node is in the books."""
+    """The next minute of the chain's node is in the books; its first one is that which has just ended."""
+    if not chain.seq:
+        ahead = desk.now - WINDOW_NS - chain.unix_ns
+        chain.unix_ns += ahead
+        chain.boot_ns += ahead
     agent = desk.agent(chain)
     desk.offer(agent, chain.next())
     desk.commit()

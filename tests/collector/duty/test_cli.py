@@ -81,8 +81,8 @@ def test_events_are_listed_oldest_first_with_where_they_stand(run):
         (("--subject", "r2"), 0),
         (("--regime", "eu-gpai"), 5),
         (("--regime", "korea"), 0),
-        (("--since", "2026-10-04"), 3),
-        (("--until", "2026-10-04"), 3),
+        (("--since", "2026-10-03"), 3),
+        (("--until", "2026-10-03"), 3),
         (("--since", "2026-09-29", "--until", "2026-10-05", "--type", "deadline"), 3),
         (("--limit", "2"), 2),
         (("--limit", "0"), 5),
@@ -214,7 +214,7 @@ def test_requirement_11_overdue_is_visible_and_is_acknowledged(run, store):
     assert datetime.fromisoformat(d["due"]) - datetime.fromisoformat(d["trigger"]) == 14 * (
         datetime(2026, 1, 2, tzinfo=UTC) - datetime(2026, 1, 1, tzinfo=UTC)
     )
-    assert d["due_local"] == "2026-10-06 16:13 CEST (Europe/Brussels)"
+    assert d["due_local"] == "2026-10-05 16:43 CEST (Europe/Brussels)"
     text = run("deadlines", "list")
     assert "overdue by" in text
     assert max(map(len, text.splitlines())) <= 80
