@@ -92,6 +92,7 @@ def test_requirement_12_what_is_not_within_the_margin_says_so_and_is_never_as_if
 def test_requirement_12_the_ledgers_own_interval_is_not_within_and_the_draft_says_why(path):
     document = notification(path)
     assert "not within margin" in fields(document)["margin.within"]["value"]
+    assert "answers for it" in fields(document)["margin.if_declared"]["note"]
     assert "dtype" in {row[0] for row in tables(document)["uncertainties.width"]}
     assert document["figures"]["within_margin"] is False
 

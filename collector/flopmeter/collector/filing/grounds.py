@@ -62,7 +62,7 @@ def uncertainties(m: Material, regime: Regime, *, asked: bool = True) -> Documen
     return section(
         "uncertainties",
         "Uncertainties",
-        fields=margin_fields(m.counted(regime), asked=asked),
+        fields=[*margin_fields(m.counted(regime), asked=asked), *_if_declared(m)],
         tables=[
             table(
                 "uncertainties.width",
@@ -72,6 +72,18 @@ def uncertainties(m: Material, regime: Regime, *, asked: bool = True) -> Documen
             )
         ],
     )
+
+
+def _if_declared(m: Material) -> Iterable[Document]:
+    """How well the executed total is known on somebody's word; it makes no figure of a draft better."""
+    found = None if m.metered is None else m.metered["accuracy"]["if_declared"]
+    if found is not None and found["below_percent"] is not None:
+        yield given(
+            "margin.if_declared",
+            "Interval if the declared precision were true of all tensor work",
+            f"{found['below_percent']} % below, {found['above_percent']} % above the estimate",
+            "of the executed total; no counter shows the precision, so that whoever relies on it answers for it",
+        )
 
 
 def method(*more: str) -> Document:
