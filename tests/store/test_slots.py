@@ -109,14 +109,14 @@ def test_it_goes_on_by_the_new_rule_and_what_was_booked_keeps_its_meaning(old):
 
 
 @pytest.mark.parametrize(
-    "sql",
+    ("sql", "table"),
     [
-        "UPDATE noted SET from_position = 1 WHERE name = 'bridge-seconds'",
-        "UPDATE noted SET from_position = 99 WHERE name = 'bridge-seconds'",
-        "DELETE FROM noted WHERE name = 'bridge-seconds'",
+        ("UPDATE noted SET from_position = 1 WHERE name = 'bridge-seconds'", "hourly"),
+        ("UPDATE noted SET from_position = 99 WHERE name = 'bridge-seconds'", "noted"),
+        ("DELETE FROM noted WHERE name = 'bridge-seconds'", "noted"),
     ],
 )
-def test_since_when_is_part_of_what_is_checked(old, sql):
+def test_since_when_is_part_of_what_is_checked(old, sql, table):
     path, chain, _ = old
     with Desk(path, [BROAD]) as desk:
         desk.now = chain.unix_ns
@@ -125,4 +125,4 @@ def test_since_when_is_part_of_what_is_checked(old, sql):
         assert db.execute(sql).rowcount == 1
     found = check_store(path, [BROAD]).difference
     assert found is not None
-    assert found.table == "hourly"
+    assert found.table == table

@@ -6,6 +6,7 @@ from flopmeter.collector.books import BRIDGE, BRIDGE_S
 from flopmeter.collector.errors import SettingsError
 from flopmeter.collector.ingest.identity import RuleList
 from flopmeter.collector.ingest.identity_rules import of_text
+from flopmeter.collector.law.witness import SECOND_ROWS
 from flopmeter.collector.report.queries import Reader
 
 from .rederive import AgentBooks, Difference, Names, Rederivation, check_inventory, compare
@@ -71,14 +72,17 @@ def stored_books(reader: Reader, *, signatures: bool = True) -> Stored:
 
 
 def _slots_from(reader: Reader) -> int:
-    """The first position whose usage stands in slots (books.Slot)."""
-    rows = reader.rows(
-        "SELECT from_position, value FROM noted WHERE name = ? ORDER BY 1", (BRIDGE,)
-    ).fetchall()
-    for position, value in rows:
+    """The first position whose usage stands in slots (books.Slot): no later than any second row, which are as young."""
+    rows = reader.rows("SELECT name, from_position, value FROM noted").fetchall()
+    found = sorted((position, value) for name, position, value in rows if name == BRIDGE)
+    for position, value in found:
         compare("noted", f"{BRIDGE}, from_position {position}", [("value", BRIDGE_S, value)])
     (last,) = reader.rows("SELECT coalesce(max(position), 0) FROM records").fetchone()
-    return int(rows[0][0]) if rows else last + 1
+    since = int(found[0][0]) if found else last + 1
+    least = min((position for name, position, _ in rows if name in SECOND_ROWS), default=since)
+    if since > least:
+        raise Difference("noted", BRIDGE, "from_position", f"at most {least}", since if found else "no row")
+    return since
 
 
 def _identity_rules(reader: Reader) -> list[tuple[int, RuleList]]:

@@ -10,6 +10,7 @@ ENTRIES = "entries"
 RULES = "identity-rules"
 #: How many regimes runs were judged by from that position on.
 JUDGED = "judged-by"
+SECOND_ROWS = frozenset({ENTRIES, RULES, JUDGED})
 _HEX = 15  # digits of a digest that fit 63 bits
 
 
