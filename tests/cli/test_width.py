@@ -70,6 +70,7 @@ COMMANDS = (
     ("runs", "suggestions"),
     ("agent", "doctor", "--source", "sim"),
     ("events", "list"),
+    ("deadlines", "list"),
     ("regimes", "list"),
     *(("regimes", "show", r.id) for scope in SCOPES for r in shipped(scope)),
     ("fleet", "list"),

@@ -215,6 +215,14 @@ def test_what_may_start_a_clock(kind, data, starts):
     assert found == (None if starts is None else Trigger(7, starts, "x", "s", 5))
 
 
+def test_a_crossing_that_late_records_brought_starts_its_clock_when_it_was_met():
+    data = {"regime": "x", "met_since": "2026-09-20T10:00:00.000Z"}
+    met, heard = ns("2026-09-20T10:00:00+00:00"), ns("2026-09-22T10:00:00+00:00")
+    assert trigger_of(1, CROSSED, "s", heard, data).unix_ns == met
+    assert trigger_of(1, CROSSED, "s", met - 1, data).unix_ns == met - 1
+    assert trigger_of(1, CROSSED, "s", heard, data | {"met_since": None}).unix_ns == heard
+
+
 def test_people_are_told_in_proportion_of_what_is_due_soon():
     def told(**changed):
         (d,) = made(rule(**changed))
