@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from builders import UNIX_NS, Chain
 from desk import Desk
+from faulty_sqlite import COMMIT, Crash, Faults
 
 from flopmeter.collector.check.fsck import check_store
 from flopmeter.collector.errors import RetentionRefused, StoreError
@@ -22,6 +23,8 @@ from flopmeter.collector.retention import delete as module
 from flopmeter.collector.retention.delete import check_deletable, delete_store
 from flopmeter.collector.retention.queries import read_kept, say
 from flopmeter.collector.retention.until import STORE, first_day, kept_for
+from flopmeter.collector.retention.words import next_row
+from flopmeter.collector.store.retention import SqliteRetention
 from flopmeter.collector.store.sqlite import SqliteStore
 
 LAW = read_laws(None).binding
@@ -198,6 +201,20 @@ def test_killed_on_the_way_it_is_whole_or_gone_and_the_same_command_goes_on(
 def test_the_first_day_is_the_same_by_both_ways(path) -> None:
     kept = read_kept(path, LAW)
     assert first_day(kept_for(STORE, kept.facts, kept.said, kept.regimes)).isoformat() == "2036-10-02"
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_word_is_said_or_it_is_not_whenever_its_command_dies(path, before) -> None:
+    faults = Faults()
+    faults.plan(COMMIT, before=before, error=Crash())
+    with SqliteRetention(path, connect=faults.connect) as log, pytest.raises(Crash):
+        log.append_said(
+            lambda _, said, position: next_row(
+                said[-1], position, "hold", "r1", "", who="a", why="w", unix_ns=LATER
+            )
+        )
+    assert len(read_kept(path, LAW).said.holds) == (0 if before else 1)
+    assert check_store(path, LAW).difference is None
 
 
 def test_words_on_keeping_are_never_changed_or_deleted(path) -> None:
