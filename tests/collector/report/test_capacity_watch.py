@@ -9,13 +9,14 @@ from contextlib import suppress
 import pytest
 from builders import Chain, busy
 from desk import DAY_NS, Desk
+from faulty_sqlite import Crash, Faults
 from filing_ledger import regime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flopmeter.collector.check.fsck import check_store
 from flopmeter.collector.duty.severity import Severity, severity_of
-from flopmeter.collector.errors import CollectorError, StoreChangedError
+from flopmeter.collector.errors import CollectorError, StoreChangedError, StoreError
 from flopmeter.collector.law.events import FLEET_CAPACITY
 from flopmeter.collector.report.capacity_watch import Standing
 from flopmeter.collector.report.machines import Told, counted, machines
@@ -308,6 +309,32 @@ def test_fsck_says_that_an_event_by_another_w_table_was_not_derived_again(stored
         path, "UPDATE events SET data = json_set(data, '$.w_table', 'w-1') WHERE type = 'fleet.capacity'"
     )
     assert "events of capacity by w-1 were not derived again" in good(path, law).notes
+
+
+@pytest.mark.parametrize("dies", [False, True], ids=["error", "crash"])
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("statement", ["COMMIT", "INSERT INTO events", "INSERT OR REPLACE INTO noted"])
+def test_a_commit_that_fails_loses_no_event_and_raises_none_twice(path, statement, before, dies):
+    law, faults, chain = line(2), Faults(), Chain("n1")
+    desk = Desk(path, (law,), sites=SITES, connect=faults.connect)
+    desk.offer(desk.agent(chain), chain.next())
+    faults.plan(statement, before=before, error=Crash() if dies else None)
+    with pytest.raises(Crash if dies else StoreError):
+        desk.commit()
+    assert faults.error is None, "the statement did not run: this case tests nothing"
+    if dies:
+        desk.close()
+        desk = Desk(path, (law,), sites=SITES, connect=faults.connect)
+    else:
+        desk.recover()
+    persisted = statement == "COMMIT" and not before
+    assert len(events(desk)) == persisted
+    desk.offer(desk.agent(chain, oldest_seq=1), chain.records[0])
+    desk.intake.group.review = True
+    desk.commit()
+    assert [key for key, _ in events(desk)] == [MET]
+    desk.close()
+    good(path, law)
 
 
 # --- the arithmetic of what stands where ---

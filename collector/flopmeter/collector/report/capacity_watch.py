@@ -70,16 +70,23 @@ class CapacityWatch:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all and read it again. Raises StoreError."""
+        """Forget all. It is read again with the next commit: every agent's last record, which takes a while."""
         self._standing = Standing(self._sites)
         self._digests: dict[int, bytes] = {}  # agent_no -> of its inventory of record
+        self._raised: set[str] = set()
         self._day = -1  # look once
-        self._raised = self._books.event_keys_from(CAPACITY_PREFIX)
-        self._noted = False
-        self._tell({no: _names(record) for no, record in self._books.last_records()}, {})
+        self._read = self._noted = False
+
+    def _know(self) -> None:
+        """What the store held before this commit. Raises StoreError."""
+        if not self._read:
+            self._raised = self._books.event_keys_from(CAPACITY_PREFIX)
+            self._tell({no: _names(record) for no, record in self._books.last_records()}, {})
+            self._read = True
 
     def judge(self, group: "Group", at: Moment, tx: Transaction) -> list[NewEvent]:
         """What must be raised now that `group`'s records stand; by which file of sites goes into `tx`."""
+        self._know()
         if not self._noted:
             tx.noted.append(Noted(SITES_PREFIX + self._sites.digest, 1, at.since_position, at.unix_ns))
             if self._sites.digest:
