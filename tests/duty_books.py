@@ -44,13 +44,14 @@ def regime(
     ends: date | None = None,
     act: str = "documentation",
     bare: bool = False,
+    effective: date = date(2020, 1, 1),
 ) -> Regime:
     """A file of its own: in force since long, met by the first busy minute. `bare`: it sets no deadline."""
     head, _, _ = shipped()[0].text.partition("[[")
     lines = [
         line for line in head.splitlines() if not line.startswith(("threshold_flop", "act ", "effective"))
     ]
-    lines += [f'threshold_flop = "{flop}"', f'act = "{act}"', "effective = 2020-01-01"]
+    lines += [f'threshold_flop = "{flop}"', f'act = "{act}"', f"effective = {effective}"]
     lines += [] if ends is None else [f"ends = {ends}"]
     for r in () if bare else rules or (rule(),):
         days = [f"{month:02}-{day:02}" for month, day in r.calendar]

@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from flopmeter.collector.books import Slot
 from flopmeter.collector.duty.notices import NEAR_PREFIX, OVERDUE_PREFIX
 from flopmeter.collector.figures import Model
 from flopmeter.collector.forecast.early import APPROACHING_PREFIX
@@ -31,6 +33,7 @@ from flopmeter.collector.law.events import (
     silent_event,
     time_text,
 )
+from flopmeter.collector.law.late import met_since
 from flopmeter.collector.law.progress import PROGRESS_PREFIX
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.law.rules import in_force
@@ -121,6 +124,11 @@ class EventCheck:
         self._before: dict[int, list[StoredEvent]] = {}
         self._at: dict[int, list[StoredEvent]] = {}
         self._silences: dict[int, list[StoredEvent]] = {}
+        self._begin: dict[
+            int, list[StoredEvent]
+        ] = {}  # threshold events by the first position of their commit
+        #: What the records of its commit tell of, so far, by event.
+        self._brought: dict[int, list[tuple[Slot, AbstractSet[int]]]] = {}
         self._heads = heads
         #: (regime, digest) -> first positions judged by it, under today's W table; and those that still are.
         self._judged_from: dict[tuple[str, str], set[int]] = {}
@@ -138,6 +146,7 @@ class EventCheck:
             if e.type in _THRESHOLD_TYPES:
                 self._before.setdefault(self._last_false(e), []).append(e)
                 self._at.setdefault(e.position, []).append(e)
+                self._begin.setdefault(e.since_position, []).append(e)
             elif e.type == AGENT_SILENT:
                 self._silences.setdefault(e.position, []).append(e)
 
@@ -162,6 +171,10 @@ class EventCheck:
 
     def at(self, position: int, received_unix_ns: int) -> None:
         """The books stand at `position`, whose record came at that time. Raises Difference."""
+        for e in self._begin.pop(position, ()):
+            self._brought[e.event_no] = []
+        for brought in self._brought.values():
+            brought.append(self._standings.work)
         for e in self._before.pop(position, ()):
             self._false_before(e, received_unix_ns)
         for e in self._at.pop(position, ()):
@@ -234,14 +247,30 @@ class EventCheck:
         )
         return e.position if alone else e.since_position - 1
 
-    def _keys(self, run: str, entries: int, regime: Regime, at_unix_ns: int) -> dict[str, NewEvent]:
+    def _keys(
+        self, run: str, entries: int, regime: Regime, at_unix_ns: int, met_since_unix_ns: int | None = None
+    ) -> dict[str, NewEvent]:
         stands = self._standings.of(run, entries, [regime])
         if stands is None:
             return {}
         derived = run_events(
-            stands, [regime], frozenset(), at_unix_ns=at_unix_ns, since_position=0, position=0
+            stands,
+            [regime],
+            frozenset(),
+            at_unix_ns=at_unix_ns,
+            since_position=0,
+            position=0,
+            met_since_unix_ns=met_since_unix_ns,
         )
         return {event.key: event for event in derived}
+
+    def _met_since(self, e: StoredEvent, entries: int) -> int | None:
+        """When that was done which its commit brought to the run, if it was long ago."""
+        brought = self._brought.pop(e.event_no)
+        if e.since_position == e.position and json.loads(e.data).get("met_since") is None:
+            return None  # it may be of a commit of no record, behind that of the one at its position
+        family = self._standings.family(e.subject, entries)
+        return met_since((slot for slot, numbers in brought if numbers & family), e.time_unix_ns)
 
     def _false_before(self, e: StoredEvent, received_unix_ns: int) -> None:
         regime = self._regime(e)
@@ -268,9 +297,10 @@ class EventCheck:
     def _true_at(self, e: StoredEvent) -> None:
         regime = self._regime(e)
         if regime is None:
+            self._brought.pop(e.event_no, None)
             return
         entries = self._entries(e)
-        derived = self._keys(e.subject, entries, regime, e.time_unix_ns)
+        derived = self._keys(e.subject, entries, regime, e.time_unix_ns, self._met_since(e, entries))
         expected = derived.get(e.meant)
         if expected is None:
             tally = self._standings.executed(e.subject, entries)

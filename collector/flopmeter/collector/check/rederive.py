@@ -6,6 +6,7 @@ one (`encode.decode_batch`), not the one on ingest's hot path, so that a mistake
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -161,6 +162,7 @@ class Rederivation:
         self._jobs: dict[tuple[str, int, str], JobRows] = {}
         self.position = 0
         self.received_unix_ns = 0  # of the last record taken
+        self.work: tuple[Slot, AbstractSet[int]] = Slot(0), frozenset()  # when it was, and of which workloads
 
     def take(self, row: Sequence[Any]) -> None:
         """One row of records, its columns in RECORD_COLUMNS' order. Raises Difference."""
@@ -266,6 +268,7 @@ class Rederivation:
             raise Difference("records", key, "usage", "rows within inventory and workloads", str(e)) from e
         add_rows(self.totals, groups.items())
         slot = self._slot(batch)
+        self.work = slot, {group_key.workload_no for group_key in groups}
         for group_key, sums in groups.items():
             hour_key = HourKey(slot, group_key)
             into = self.hourly.get(hour_key)

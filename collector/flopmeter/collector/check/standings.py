@@ -1,6 +1,7 @@
 """Where runs stood, derived again: the books as rederived so far, under the entries that were then in force. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from flopmeter.collector.books import GroupKey, HourKey, Slot
@@ -10,6 +11,7 @@ from flopmeter.collector.law.standing import Standing, standing
 from flopmeter.collector.registry.counting import Counting
 from flopmeter.collector.registry.entries import Entry, JobKey
 from flopmeter.collector.registry.formerly import Formerly, Once, formerly
+from flopmeter.collector.registry.lineage import Lineage
 from flopmeter.collector.registry.shares import Row
 from flopmeter.collector.registry.state import Registry
 from flopmeter.contract.w_table import WTable
@@ -106,6 +108,16 @@ class Standings:
         for job in self.registry(entry_no).assigned_jobs(run):
             found.update(self._books.jobs.get((job.scope, job.kind, job.job), ()))
         return sorted(no for no in found if self._run_of(no, entry_no) == run)
+
+    @property
+    def work(self) -> tuple[Slot, AbstractSet[int]]:
+        """When that was which the last record tells of, and of which workloads."""
+        return self._books.work
+
+    def family(self, run: str, entry_no: int) -> set[int]:
+        """Workloads of the run and of all that it stands on."""
+        above = Lineage.of(self.registry(entry_no)).above(run)
+        return {no for name in (run, *above) for no in self.workloads(name, entry_no)}
 
     def executed(self, run: str, entry_no: int) -> Tally:
         """All that the run did."""

@@ -24,6 +24,7 @@ from flopmeter.contract.w_table import WTable
 
 from .countable import Share
 from .events import NewEvent
+from .late import met_since
 from .modification import known, line_of
 from .regimes import MODIFICATION, RUN, Regime
 from .rules import early_lines, in_force
@@ -156,16 +157,11 @@ class Judge:
             self._due = set()
             return []
         touched = self.touched = self._add(delta)
-        era = self._era(at)
         live: _Live | None = None
         events: list[NewEvent] = []
         for name in self._to_judge(touched):
             state = self._state(name)
-            if (
-                name in self._due
-                or self._family_cycles(name, state) >= state.quiet_until
-                or era != state.quiet_era
-            ):
+            if name in self._due or self._family_cycles(name, state) >= state.quiet_until:
                 live = live or self._live()
                 events += self._judge(name, live, at)
         self._due = set()
@@ -319,11 +315,17 @@ class Judge:
             at_unix_ns=at.unix_ns,
             since_position=min(at.since_position, at.position),
             position=at.position,
+            met_since_unix_ns=self._met_since(name, at),
         )
         state.raised.update(event.key for event in found)
         room = self._quiet_cycles(stands)
         state.quiet_until = self._family_cycles(name, state) + room
         return found
+
+    def _met_since(self, name: str, at: Moment) -> int | None:
+        """When that was done which this group adds to the run and to what it stands on, if it was long ago."""
+        family = (name, *self._above_of(name))
+        return met_since((slot for run in family for slot, _, _ in self._rows.get(run, ())), at.unix_ns)
 
     def _stands(self, name: str, state: _Run, live: _Live) -> Standing:
         return standing(live, name, self._executed(name, state, live), self._regimes)
@@ -358,21 +360,15 @@ class Judge:
 
     def _family_cycles(self, name: str, state: _Run) -> int:
         """The run's cycles and those of all that it stands on, each once: what bounds its growth, whatever counts."""
+        return state.cycles + sum(self._state(ancestor).cycles for ancestor in self._above_of(name))
+
+    def _above_of(self, name: str) -> frozenset[str]:
         if not self._registry.stands_on:
-            return state.cycles
+            return frozenset()
         above = self._above.get(name)
         if above is None:
-            above = self._above[name] = frozenset(self._ancestors(name))
-        return state.cycles + sum(self._state(ancestor).cycles for ancestor in above)
-
-    def _ancestors(self, name: str) -> Iterator[str]:
-        queue, seen = [name], {name}
-        for at in queue:
-            for link in self._lineage.parents(at):
-                if link.parent not in seen:
-                    seen.add(link.parent)
-                    queue.append(link.parent)
-                    yield link.parent
+            above = self._above[name] = self._lineage.above(name) - {name}
+        return above
 
     def _state(self, name: str) -> _Run:
         state = self._runs.get(name)

@@ -156,6 +156,7 @@ def _data(
         "recipient": regime.recipient,
         "deadline": regime.deadline,
         "due": due,
+        "met_since": None,
         "conditions": list(regime.conditions),
         "open_questions": list(regime.open_questions),
         "note": NOT_RISK,

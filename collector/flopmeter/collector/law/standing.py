@@ -14,6 +14,7 @@ from flopmeter.contract.flop import Figure, total
 
 from .countable import Countable
 from .events import NewEvent, threshold_events
+from .late import dated
 from .modification import Modification, modification_events
 from .profiles import Profile
 from .regimes import MODIFICATION, RUN, Regime
@@ -50,8 +51,12 @@ def run_events(
     at_unix_ns: int,
     since_position: int,
     position: int,
+    met_since_unix_ns: int | None = None,
 ) -> list[NewEvent]:
-    """What the run must raise where it stands, under regimes of either scope, less what `raised` (keys) has already."""
+    """What the run must raise where it stands, under regimes of either scope, less what `raised` (keys) has already.
+
+    `met_since_unix_ns`: where the work by which it moved was done that long ago (late.met_since).
+    """
     regimes = tuple(regimes)
     rests = {"at_unix_ns": at_unix_ns, "since_position": since_position, "position": position}
     found = threshold_events(stands, [r for r in regimes if r.scope == RUN], raised, **rests)
@@ -59,6 +64,9 @@ def run_events(
         if regime.scope == MODIFICATION:
             for made in stands.modifications[regime.counting]:
                 found += modification_events(made, [regime], raised, **rests)
+    if met_since_unix_ns is not None:
+        by_id = {r.id: r for r in regimes}
+        found = [dated(event, by_id[event.data["regime"]], met_since_unix_ns) for event in found]
     return found + early_events(stands, regimes, raised, **rests)
 
 

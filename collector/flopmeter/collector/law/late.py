@@ -1,0 +1,47 @@
+"""When a line was met that the books say is met: by late records, it was earlier. Pure.
+
+A collector that was down, or an agent whose network was, brings work of hours ago. What is due then is due since the work
+was done, and not since somebody heard of it: "within two weeks after that requirement is met" (reference/regulations.md
+section 4, Art. 52(1)). The books tell time by hours, so that the beginning of the first hour counts: the safe reading.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, date, datetime
+
+from flopmeter.collector.books import HOUR_NS, Slot
+
+from .events import THRESHOLD_CROSSED, NewEvent, time_text
+from .regimes import Regime, due_after_ns
+
+#: Up to here a record is on its way: an hour of the books, a window, and agents that come again after a short outage.
+LATE_NS = 2 * HOUR_NS
+
+
+def met_since(slots: Iterable[Slot], at_unix_ns: int) -> int | None:
+    """The beginning of the work by which the books moved, in Unix ns; None: it was just done, or there was none."""
+    first = min((slot.first for slot in slots), default=None)
+    if first is None or at_unix_ns - first * HOUR_NS <= LATE_NS:
+        return None
+    return max(0, first) * HOUR_NS
+
+
+def dated(event: NewEvent, regime: Regime, since_unix_ns: int) -> NewEvent:
+    """A crossing by work of then: not before the law bound anybody."""
+    since = max(since_unix_ns, 0 if regime.effective is None else _midnight(regime.effective))
+    if event.type != THRESHOLD_CROSSED or since >= event.time_unix_ns:
+        return event
+    after_ns = due_after_ns(regime)
+    text = time_text(since)
+    data = {
+        **event.data,
+        "message": f"{event.data['message']} Records came late: it was met by work done from {text} on, and what is due "
+        "runs from then.",
+        "met_since": text,
+        "due": event.data["due"] if after_ns is None else time_text(since + after_ns),
+    }
+    return replace(event, data=data)
+
+
+def _midnight(day: date) -> int:
+    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1_000_000_000
