@@ -137,3 +137,28 @@ def test_fsck_by_a_regime_that_the_collector_does_not_know_says_so(path):
     result = check_store(path, [LOW])
     assert result.difference is None
     assert "not judged by low" in result.notes[0]
+
+
+@pytest.mark.parametrize("quiet", [1, 2, 3, 9])
+def test_what_nobody_asked_for_is_in_the_figure_when_it_counts(path, quiet):
+    """Minutes far below the line are added up unpriced; whoever asks then gets the figure of all of them."""
+    far, chain = changed(OLD, id="far", threshold_flop=10**24), Chain("n")
+    with Desk(path, [far]) as desk:
+        agent = desk.agent(chain)
+
+        def minute():
+            assert desk.offer(agent, chain.next([busy(0)])) is TAKEN
+            desk.commit()
+
+        def executed():
+            return desk.writer._judge.stands("r1").executed
+
+        for _ in range(quiet + 1):
+            minute()
+        assert desk.writer._judge._runs["r1"].stale is (quiet > 1)
+        asked = executed()
+        minute()
+        again = executed()
+        desk.recover()  # all of it from the store
+        assert again == executed()
+        assert again.flop.point == asked.flop.point * (quiet + 2) // (quiet + 1)

@@ -1,5 +1,6 @@
 """Law files of a collector that runs: good ones are taken and judged by, of bad ones the last good set stays."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,6 +64,18 @@ def test_a_file_that_comes_changes_and_goes(tmp_path):
     assert "site-rule" not in ids(seen.laws)
     (tmp_path / "README").write_text("x")
     assert not seen.look()
+
+
+def test_a_file_of_the_same_size_and_time_in_the_place_of_another_is_seen(tmp_path):
+    own, new = tmp_path / "own.toml", tmp_path / "new"
+    own.write_text(line(10))
+    seen = watch(tmp_path)
+    was = own.stat()
+    new.write_text(line(11))
+    os.utime(new, ns=(was.st_atime_ns, was.st_mtime_ns))
+    new.replace(own)
+    assert (own.stat().st_size, own.stat().st_mtime_ns) == (was.st_size, was.st_mtime_ns)
+    assert seen.look()
 
 
 def test_of_bad_files_the_last_good_set_stays_and_it_is_said_once(tmp_path, caplog):
@@ -184,6 +197,7 @@ def test_a_running_collector_takes_a_changed_line_and_judges_runs_that_have_stop
         collector.review()
         own.write_text(line(10**20, "3"))
         collector.review()
+        assert collector.counters.commit_failures == 0
         ship(collector, chain, chain.next())
     assert events(settings) == [("site-rule", "2")]
     good(settings)
