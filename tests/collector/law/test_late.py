@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, datetime
 
 import pytest
 from builders import TRAINING, UNIX_NS, Chain
@@ -90,7 +90,7 @@ def test_only_what_the_run_did_dates_it(path):
 
 
 def test_no_clock_runs_before_the_law_binds(path):
-    day = date.fromtimestamp((WORK_HOUR_NS + 5 * DAY_NS) // 1_000_000_000)
+    day = datetime.fromtimestamp((WORK_HOUR_NS + 5 * DAY_NS) // 1_000_000_000, UTC).date()
     law = regime(effective=day)
     with opened(path, law, now=NOW) as desk:
         late_minute(desk, Chain("n"))
