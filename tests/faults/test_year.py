@@ -16,6 +16,9 @@ has run, so that p = 8 r; its commit is 5 July + r up to r = 30 (4 August), and 
   of those and one of nothing, 12 x / 13, less t s sqrt(2/13), with t = 1.782 (90 %, 12 blocks) and s = x / sqrt(13):
   (0.92308 - 0.19386) x = 0.72922 x. At 7.76 u a day for certain that is 5.6587 u a day: 169.8 u in 30 days. Of a run
   that began d days ago and never paused, 7.76 d + 3 x 5.6587 d = 24.74 d (and 0.1 for the ten minutes).
+- A clock runs from the event that made it known, or from the beginning of the work that crossed a line, where that
+  came more than two hours late (regulations.md 4: "within two weeks after that requirement is met"). Base, tuned and
+  California were known by plan or forecast before.
 - Near (seven days, two days, one day before it is due, in proportion where the whole is less than 14 days) and overdue,
   unless it was resolved before. What is past due is told by the next commit.
 """
@@ -113,7 +116,9 @@ EVENTS = [
     ("2026-11-27", CROSSED, "chat", KOREA, ""),  # k = 7: 1,032 x 0.97 = 1,001.04; k = 6: 993.3
     ("2026-11-27", CROSSED, "chat", CA, ""),
     ("2026-11-27", CROSSED, "chat", CT, ""),
-    ("2026-11-28", NEAR, "chat", EU, "7 d"),  # due on 5 December; resolved on the 1st
+    # What crossed was done on the 20th, from midnight on, and came more than two hours later: due since then, on 4
+    # December at midnight; resolved on the 1st.
+    ("2026-11-27", NEAR, "chat", EU, "7 d"),
     # tuned modifies a model of 27 u, a third of which is 9, and 10/13 of that 6.92. 8 u; 16 u, 15.52 for certain.
     ("2026-12-06", APPROACHING, "tuned", MODIFIER, "point"),
     ("2026-12-06", FORECAST, "tuned", MODIFIER, "forecast"),  # 24.7 > 9: its two weeks begin here
@@ -174,7 +179,12 @@ DEADLINES = [
         "2026-07-02T00:10",
         "2026-07-16T00:10",
     ),  # 14 days from when the plan made it known
-    (f"{EU}/notify", "chat", "2026-11-21T00:10", "2026-12-05T00:10"),
+    (
+        f"{EU}/notify",
+        "chat",
+        "2026-11-20T00:00",
+        "2026-12-04T00:00",
+    ),  # met by the work of that day, heard of later
     (
         f"{CA}/risk-summary",
         "",
