@@ -282,6 +282,21 @@ def test_what_it_stands_on_grows_with_it(lab_with, per_hour):
     lab.good()
 
 
+def test_what_was_declared_of_a_base_is_of_no_hour(lab_with, per_hour):
+    """A model trained elsewhere is in the total, and in no rate."""
+    lab = lab_with(regime(per_hour.lower * 240))
+    base = per_hour.lower * 100
+    lab.say(Declare("r", owner="lab"))
+    lab.say(External("base", Figure(base, base, base), "their report"))
+    lab.say(Link("r", Relation.CONTINUES, "base"))
+    lab.hours(8)
+    last = json.loads(lab.kept()[-1].data)
+    (series,) = last["series"]
+    assert int(series["total"]["lower"]) - int(series["own"]["lower"]) == base
+    assert abs(int(series["flop_per_hour"]["point"]) - per_hour.point) <= 1
+    lab.good()
+
+
 # ---- by plan ------------------------------------------------------------------------------------------
 
 
