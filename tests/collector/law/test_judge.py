@@ -162,3 +162,14 @@ def test_what_nobody_asked_for_is_in_the_figure_when_it_counts(path, quiet):
         desk.recover()  # all of it from the store
         assert again == executed()
         assert again.flop.point == asked.flop.point * (quiet + 2) // (quiet + 1)
+
+
+def test_one_that_comes_into_force_beside_another_meets_a_run_that_has_stopped(path):
+    run_once(path, [LOW, TOMORROW])
+    with Desk(path, [LOW, TOMORROW]) as desk:
+        assert look(desk) == ()
+        desk.now += DAY_NS
+        assert [e.data["regime"] for e in look(desk)] == ["tomorrow"]
+        desk.now += DAY_NS
+        assert look(desk) == ()
+        good(desk, [LOW, TOMORROW])
