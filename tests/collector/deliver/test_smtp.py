@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import socket
 from dataclasses import replace
 
@@ -18,7 +19,8 @@ from flopmeter.collector.deliver.smtp import SINGLE_MAILS, SmtpSender
 from flopmeter.collector.deliver.worker import Worker
 
 needs_exim = pytest.mark.skipif(
-    BINARY is None or os.geteuid() != 0, reason="Exim is not installed, or this is not root"
+    BINARY is None or os.geteuid() != 0 or shutil.which("openssl") is None,
+    reason="Exim or openssl is not installed, or this is not root",
 )
 CLOCK = FakeClock()
 

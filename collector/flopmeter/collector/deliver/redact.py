@@ -29,7 +29,7 @@ PLAIN = _names("""
 #: Fields of `data` by what they tell. One may be in several groups.
 FIELDS = {
     FIGURES: _names("""
-        accuracy budget_flop countable counted counted_of_budget crosses detail device_seconds estimate estimate_digest
+        accuracy budget_flop countable counted counted_of_budget crosses detail device_seconds due_if_met estimate estimate_digest
         estimate_flop executed flop flop_per_hour gpus_sure integer_ops limit_minutes line measured op_per_s original_flop
         plan planned projected share stands_on until"""),
     IDENTITIES: _names(
