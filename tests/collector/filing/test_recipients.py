@@ -121,7 +121,7 @@ def test_korea_is_at_or_above_and_its_deadline_was_not_found(path):
     found = fields(make(KINDS["korea-submission"], gathered(path, shipped())))
     assert found["threshold"]["value"] == "at or above 10^26 FLOP"
     assert (found["deadline"]["state"], found["deadline"]["value"]) == (UNKNOWN, None)
-    assert found["deadline"]["note"].startswith("not found")
+    assert found["deadline"]["note"].startswith("not found in the texts read")
     assert found["condition.korea.1"]["state"] == TO_FILL
     assert "no counter sees this" in found["condition.korea.2"]["note"]
     assert " >= 10^26: no" in found["compute.comparison"]["value"]
@@ -141,6 +141,9 @@ def test_requirement_20_a_notice_of_coverage_claims_no_duty_to_report_compute(pa
     assert [s["name"] for s in document["sections"] if s["name"].startswith("us-")] == sorted(STATES)
     for state in STATES:
         assert found[f"{state}.statement"]["value"].startswith("By this run this organisation is not covered")
+    for s in document["sections"]:
+        if s["name"] in STATES:
+            assert s["text"][0].startswith("If the line is met: "), "what would follow is not said to be so"
     text = json.dumps(document).lower()
     assert "asks for a report of the compute figure" in text
     assert "must report" not in text

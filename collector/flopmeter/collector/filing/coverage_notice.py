@@ -95,7 +95,12 @@ def _of(m: Material, regime: Regime) -> Document:
     else:
         fields.append(unknown(f"{regime.id}.deadline", "Deadline", regime.deadline))
     fields += grounds.conditions(regime)
-    return section(regime.id, regime.title, text=[" ".join(regime.when_met.split())], fields=fields)
+    return section(
+        regime.id,
+        regime.title,
+        text=[f"If the line is met: {' '.join(regime.when_met.split())}"],
+        fields=fields,
+    )
 
 
 def statement(m: Material, regime: Regime) -> str:

@@ -26,12 +26,17 @@ _ASKED = (
 )
 
 
+def _not_found(regime: Regime) -> str:
+    said = regime.deadline
+    return said if said.startswith("not found") else f"not found: {said}"
+
+
 def korea_submission(m: Material, regime: Regime) -> Document:
     """Under `regime`: korea, or a site's own text of it."""
     deadline = (
         [given("deadline", "Deadline", regime.deadline)]
         if regime.deadlines
-        else [unknown("deadline", "Deadline", f"not found: {regime.deadline}")]
+        else [unknown("deadline", "Deadline", _not_found(regime))]
     )
     sections = [
         section(
