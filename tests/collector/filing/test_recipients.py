@@ -181,7 +181,7 @@ def test_a_kind_is_made_under_a_regime_of_its_act_only(path):
     m = gathered(path, shipped())
     with pytest.raises(FilingError, match="whose act is notification, got submission"):
         make(KINDS["eu-notification"], m, regime_id="korea")
-    with pytest.raises(FilingError, match="known here"):
+    with pytest.raises(FilingError, match="that binds, or will, and is known here"):
         make(KINDS["eu-notification"], m, regime_id="nowhere")
     with pytest.raises(FilingError, match="whose act is coverage"):
         make(KINDS["coverage-notice"], m, regime_id="korea")

@@ -49,8 +49,9 @@ class Material:
             if regime.id == regime_id:
                 return regime
         raise FilingError(
-            f"regime {regime_id!r}: expected one that is known here, found none of that id",
-            "`flopmeter regimes list` shows them; a site's own need --regimes DIR",
+            f"regime {regime_id!r}: expected one that binds, or will, and is known here; found none of that id",
+            "`flopmeter regimes list` shows them; of what is proposed or historical there is no draft; a site's own need "
+            "--regimes DIR",
         )
 
     def counted(self, regime: Regime) -> Figure | None:
