@@ -25,6 +25,7 @@ def test_every_type_of_event_is_in_the_table():
         ("threshold.forecast", {"act": "notification"}, "critical"),
         ("threshold.forecast", {"act": "coverage"}, "warning"),
         ("threshold.undetermined", {"estimate": "crossed"}, "warning"),
+        ("threshold.undetermined", {"estimate": "crossed", "act": "notification"}, "critical"),
         ("threshold.undetermined", {"estimate": "below"}, "notice"),
         ("threshold.approaching", {}, "notice"),
         ("fleet.capacity", {"verdict": "crossed", "act": "notification"}, "critical"),

@@ -74,7 +74,7 @@ def test_changing_the_threshold_by_data_alone_changes_what_is_raised():
 def test_undetermined_then_the_estimate_passes_then_crossed_each_once():
     (eu,) = [r for r in shipped() if r.id == "eu-systemic-risk"]
     line = 10**25
-    seen, raised = [], set()
+    seen, raised, clocks = [], set(), []
     for figure in (
         Figure(1, line // 4, line),
         Figure(1, line // 2, line + 1),
@@ -86,12 +86,15 @@ def test_undetermined_then_the_estimate_passes_then_crossed_each_once():
     ):
         for e in raise_for(figure, raised, regimes=[eu]):
             seen.append((e.type, e.data["verdict"], e.data["estimate"]))
+            clocks.append((e.data["due"] is not None, e.data["due_if_met"] is not None))
+            assert ("If the estimate is right" in e.data["message"]) == clocks[-1][1]
             raised.add(e.key)
     assert seen == [
         ("threshold.undetermined", "undetermined", "below"),
         ("threshold.undetermined", "undetermined", "crossed"),
         ("threshold.crossed", "crossed", "crossed"),
     ]
+    assert clocks == [(False, False), (False, True), (True, False)]
     assert raised == {
         "threshold:eu-systemic-risk:r:undetermined:below:>10^25",
         "threshold:eu-systemic-risk:r:undetermined:crossed:>10^25",

@@ -34,8 +34,8 @@ def _filed(data: _Data) -> Severity:
 
 
 def _undetermined(data: _Data) -> Severity:
-    """Probably past the line, or only possibly."""
-    return Severity.WARNING if data.get("estimate") == "crossed" else Severity.NOTICE
+    """Probably past the line, so that a clock may be running; or only possibly."""
+    return _filed(data) if data.get("estimate") == "crossed" else Severity.NOTICE
 
 
 def _capacity(data: _Data) -> Severity:

@@ -158,10 +158,9 @@ def _threshold_data(
     answer, estimate = state
     run, total = stands.run, stands.of(regime)
     basis = counted(regime, total.flop, total.integer_ops)
-    after_ns = due_after_ns(regime) if answer is Verdict.CROSSED else None
-    due = None if after_ns is None else time_text(at_unix_ns + after_ns)
+    due, perhaps = due_texts(regime, answer, estimate, at_unix_ns)
     return {
-        "message": _message(stands, regime, answer, estimate),
+        "message": _message(stands, regime, answer, estimate) + if_met(perhaps),
         "run": run,
         "regime": regime.id,
         "citation": regime.citation,
@@ -183,6 +182,7 @@ def _threshold_data(
         "recipient": regime.recipient,
         "deadline": regime.deadline,
         "due": due,
+        "due_if_met": perhaps,
         "met_since": None,
         "conditions": list(regime.conditions),
         "open_questions": list(regime.open_questions),
@@ -192,6 +192,25 @@ def _threshold_data(
         "regime_digest": regime.digest,
         "w_table": current().id,
     }
+
+
+def due_texts(
+    regime: Regime, answer: Verdict, estimate: Verdict, at_unix_ns: int
+) -> tuple[str | None, str | None]:
+    """(when the first thing is due that meeting the line starts; when it were, if the estimate is right and is past it).
+
+    The second starts no clock here: whether a best estimate is knowledge is for a person to say.
+    """
+    after_ns = due_after_ns(regime)
+    if after_ns is None or estimate is not Verdict.CROSSED:
+        return None, None
+    text = time_text(at_unix_ns + after_ns)
+    return (text, None) if answer is Verdict.CROSSED else (None, text)
+
+
+def if_met(due: str | None) -> str:
+    """What a message says of a clock that may be running."""
+    return "" if due is None else f" If the estimate is right, what is due runs from now, to {due}."
 
 
 def _message(stands: "Standing", regime: Regime, answer: Verdict, estimate: Verdict) -> str:

@@ -22,11 +22,12 @@ from .events import (
     THRESHOLD_UNDETERMINED,
     NewEvent,
     countable_json,
+    due_texts,
     figure_json,
+    if_met,
     threshold_text,
-    time_text,
 )
-from .regimes import ANY, KNOWN, MODIFICATION, Regime, due_after_ns
+from .regimes import ANY, KNOWN, MODIFICATION, Regime
 from .rules import Verdict, counted, in_force
 
 
@@ -130,10 +131,9 @@ def _data(
 ) -> dict[str, Any]:
     answer, estimate = state
     basis, original = counted(regime, made.flop, made.integer_ops), made.original_flop
-    after_ns = due_after_ns(regime) if answer is Verdict.CROSSED else None
-    due = None if after_ns is None else time_text(at_unix_ns + after_ns)
+    due, perhaps = due_texts(regime, answer, estimate, at_unix_ns)
     return {
-        "message": _message(made, regime, answer, estimate),
+        "message": _message(made, regime, answer, estimate) + if_met(perhaps),
         "run": made.run,
         "original": made.original,
         "original_flop": figure_json(original) if original is not None and known(original) else None,
@@ -156,6 +156,7 @@ def _data(
         "recipient": regime.recipient,
         "deadline": regime.deadline,
         "due": due,
+        "due_if_met": perhaps,
         "met_since": None,
         "conditions": list(regime.conditions),
         "open_questions": list(regime.open_questions),
