@@ -297,6 +297,18 @@ def test_what_was_declared_of_a_base_is_of_no_hour(lab_with, per_hour):
     lab.good()
 
 
+def test_requirement_9_the_two_weeks_begin_when_it_is_known_and_not_at_the_crossing(lab_with, per_hour):
+    lab = lab_with(regime(per_hour.lower * 48))
+    lab.hours(60)
+    (known,) = of_type(lab.events, THRESHOLD_FORECAST)
+    (crossed,) = of_type(lab.events, THRESHOLD_CROSSED)
+    due = lab.desk.rows("SELECT event_no, due_unix_ns FROM deadlines WHERE regime = 'line'")
+    number = lab.desk.rows("SELECT event_no FROM events WHERE key = ?", known.key)[0][0]
+    assert (number, known.time_unix_ns + 14 * DAY_NS) in due
+    assert known.time_unix_ns < crossed.time_unix_ns - 24 * HOUR_NS
+    lab.good()
+
+
 # ---- by plan ------------------------------------------------------------------------------------------
 
 
