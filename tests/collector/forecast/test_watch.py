@@ -113,6 +113,16 @@ def test_a_run_that_stops_is_forecast_to_its_rest_and_then_no_more(lab_with, per
     lab.good()
 
 
+def test_a_silence_is_followed_over_a_restart_of_the_collector(lab_with, per_hour):
+    lab = lab_with(regime(per_hour.lower * 24 * 8))
+    lab.hours(30)
+    lab.quiet(5)
+    lab.reopen()
+    lab.quiet(24 * 4)
+    assert json.loads(lab.kept()[-1].data)["series"][0]["state"] == "at-rest"
+    lab.good()
+
+
 def test_a_later_forecast_below_the_line_takes_nothing_back(lab_with, per_hour):
     lab = lab_with(regime(per_hour.lower * 48))
     lab.hours(20)
