@@ -267,6 +267,26 @@ def test_what_cannot_be_opened_is_refused_with_what_to_do(run, words, code):
     assert len(deadlines(run)) == 1
 
 
+def test_an_incident_under_a_law_that_does_not_bind_yet_is_opened_with_a_word(run, store, monkeypatch):
+    words = [
+        "deadlines",
+        "open",
+        "us-ny-raise",
+        "incident",
+        "--at",
+        "2026-10-01",
+        "--why",
+        "x",
+        "--store",
+        str(store),
+    ]
+    monkeypatch.setattr("time.time_ns", lambda: START + 30 * DAY_NS)  # October 2026
+    result = CliRunner().invoke(flopmeter, words, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "does not bind now" in result.stderr
+    assert len(deadlines(run)) == 2
+
+
 def test_resolving_a_deadline_says_with_what_outcome(run):
     run("deadlines", "resolve", DEADLINE, "--why", "x", code=2)
     run("deadlines", "resolve", DEADLINE, "--why", "x", "--outcome", "forgotten", code=2)

@@ -34,6 +34,13 @@ def test_every_type_of_event_is_in_the_table():
         ("deadline.near", {"lead_seconds": "172800"}, "warning"),
         ("deadline.near", {"lead_seconds": "86400"}, "critical"),
         ("deadline.near", {"lead_seconds": "18514"}, "critical"),
+        (
+            "deadline.near",
+            {"lead_seconds": "soon"},
+            "warning",
+        ),  # a store that was tampered with is still listed
+        ("deadline.near", {"lead_seconds": "9" * 5_000}, "warning"),
+        ("deadline.near", {}, "warning"),
         ("deadline.overdue", {"lead_seconds": None}, "critical"),
         ("evidence.fork", {}, "critical"),
         ("agent.silent", {}, "warning"),

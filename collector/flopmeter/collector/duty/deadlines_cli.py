@@ -123,6 +123,7 @@ def deadlines_open(
     `flopmeter regimes show REGIME` lists its rules. The same incident is opened once.
     """
     from flopmeter.collector.errors import DutyRefused
+    from flopmeter.collector.law.rules import in_force
     from flopmeter.collector.registry.cli import login
     from flopmeter.collector.registry.when import instant
 
@@ -143,6 +144,10 @@ def deadlines_open(
     deadline, said = open_incident(
         store_file(store), regime, rule, person, trigger_unix_ns=instant("--at", at), subject=subject
     )
+    if not in_force(regime, now):
+        click.echo(
+            f"Note: {regime.id} does not bind now ({regime.status}); the clock runs all the same.", err=True
+        )
     document = deadline_document(deadline, State.OPEN, "", now)
     if as_json:
         emit_json({"dry_run": dry_run, "deadline": document, "answer": answer_document(said)})

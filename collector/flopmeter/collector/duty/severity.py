@@ -26,6 +26,7 @@ class Severity(StrEnum):
 _Data = Mapping[str, Any]
 #: What meeting a threshold does (law.regimes.ACTS) where something must be handed to an authority for it.
 _FILED = ("notification", "submission")
+_DAY_S = 86_400
 
 
 def _filed(data: _Data) -> Severity:
@@ -46,7 +47,8 @@ def _capacity(data: _Data) -> Severity:
 def _near(data: _Data) -> Severity:
     """A day or less: somebody must act today."""
     lead = data.get("lead_seconds")
-    return Severity.CRITICAL if isinstance(lead, str) and int(lead) <= 86_400 else Severity.WARNING
+    soon = isinstance(lead, str) and lead.isascii() and lead.isdigit() and int(lead[:12]) <= _DAY_S
+    return Severity.CRITICAL if soon else Severity.WARNING
 
 
 #: By type; one that is not here is a warning: it was not thought of, and is not to be missed.
