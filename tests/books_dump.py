@@ -1,8 +1,11 @@
-"""The books as text that two stores must share to be called equal: totals, hourly rows, chain heads.
+"""The books as text that two stores must share to be called equal: what was counted, of whom, and what follows.
 
-Numbers that a store gives out in order of arrival (workload_no, model_no, agent_no) are replaced by what
-they stand for. Hashes are left out of the heads on request: an agent that was killed tells in a notice
-that it started again, so its chain differs while its usage does not.
+Totals, hourly rows, workloads with their runs, rules and identities, the names that they lost, claims of progress, what
+people said and up to where it was applied, losses, events, and each chain's head. Numbers that a store gives out in
+order of arrival (workload_no, model_no, agent_no) are replaced by what they stand for.
+
+Left out is what two ways to the same books do not share: times and positions of commits; when a workload was first
+named (a window that bridges a kill begins earlier); hashes, since an agent that was killed says so in a notice.
 """
 
 import sqlite3
@@ -15,13 +18,16 @@ from flopmeter.contract.record import parse_record
 from flopmeter.contract.usage import Batch, NoticeKind
 
 GROUP = (
-    "w.scope, w.kind, w.job, w.step, w.run_label, w.user, w.dtype, w.restart, w.run, m.name, "
+    "w.scope, w.kind, w.job, w.step, w.run_label, w.user, w.dtype, w.restart, w.identities, w.run, w.run_rule, m.name, "
     "m.compute_capability, t.evidence_class, t.measured, t.spread_ppm, t.gap_reason"
 )
 SUMS = (
     "t.duration_ns, t.sm_elapsed_cycles, t.sm_active_cycles, t.hmma_cycles, t.imma_cycles, t.dmma_cycles, "
     "t.tensor_other_cycles, t.fp64_cycles, t.fp32_cycles, t.fp16_cycles, t.int_cycles, t.energy_mj"
 )
+#: A workload by what it is.
+WHO = "w.scope, w.kind, w.job, w.step, w.run_label, w.user, w.dtype, w.restart, w.identities"
+CLAIM = "p.ranks, p.tokens, p.parameters, p.flop_per_token, p.flop, p.opening_flop, p.falls, p.first_unix_ns, p.last_unix_ns"
 JOIN = "JOIN workloads w USING (workload_no) JOIN models m USING (model_no)"
 
 
@@ -34,10 +40,20 @@ def rows(store: Path, query: str) -> list[str]:
 
 
 def dump(store: Path) -> str:
-    """Totals, hourly series and heads of `store`, one line each, sorted."""
+    """All of that of `store`, one line each, sorted."""
     parts = {
         "totals": f"SELECT {GROUP}, {SUMS} FROM totals t {JOIN}",
         "hourly": f"SELECT t.hour, t.back, {GROUP}, {SUMS} FROM hourly t {JOIN}",
+        "workloads": f"SELECT {WHO}, w.run, w.run_rule FROM workloads w",
+        "formerly": f"SELECT {WHO}, f.run FROM formerly f JOIN workloads w USING (workload_no)",
+        "progress": (
+            f"SELECT {WHO}, hex(agent_id), p.hour, {CLAIM} FROM progress p JOIN workloads w USING (workload_no) "
+            "JOIN agents USING (agent_no)"
+        ),
+        "entries": "SELECT entry_no, who, why, statement FROM entries",
+        "applied": "SELECT max(entry_no) FROM applied",
+        "identity_rules": "SELECT digest FROM identity_rules ORDER BY from_position DESC LIMIT 1",
+        "judged": "SELECT regime, digest, w_table FROM judged WHERE until_position IS NULL",
         "losses": "SELECT hex(agent_id), from_seq, to_seq FROM losses JOIN agents USING (agent_no)",
         "events": "SELECT key FROM events",
     }

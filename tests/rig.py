@@ -1,5 +1,6 @@
 """A whole system to break: one agent's state, one collector process that can be killed, one trace."""
 
+import json
 import os
 import shutil
 import signal
@@ -30,14 +31,23 @@ FIVE_TO_SIX_NS = 1_728_885_300_000_000_000
 
 
 def make_trace(path: Path, seconds: int = SECONDS) -> Path:
-    """The published training run cut to `seconds` where its log is at hand, else a steady job on as many GPUs."""
+    """The published training run cut to `seconds` where its log is at hand, else a steady job on as many GPUs.
+
+    Its run becomes known halfway, so that the collector moves what it had booked of the job.
+    """
     import nanogpt_trace
 
     if nanogpt_trace.STEPS_CSV.exists():
         nanogpt_trace.write(path, "sum", seconds, FIVE_TO_SIX_NS)
-        return path
-    lines = trace_lines.steady(seconds, GPUS)
-    return trace_lines.write(path, lines, first=trace_lines.header(GPUS))
+    else:
+        lines = trace_lines.steady(seconds, GPUS)
+        trace_lines.write(path, lines, first=trace_lines.header(GPUS))
+    first, *lines = path.read_text().splitlines()
+    readings = [json.loads(line) for line in lines]
+    for reading in readings[: len(readings) // 2]:
+        (reading.get("workload") or {}).pop("run", None)
+    path.write_text("".join(f"{line}\n" for line in (first, *map(json.dumps, readings))))
+    return path
 
 
 class Calm:
@@ -51,6 +61,7 @@ class Calm:
         self.store = state / "collector/books.sqlite"
         self.dump = dump(self.store)
         assert len(rows(self.store, "SELECT DISTINCT hour FROM hourly")) == 2
+        assert rows(self.store, "SELECT run FROM formerly"), "the job was to move to its run"
 
     def state_with_its_key(self, state: Path) -> Path:
         state.mkdir(mode=0o700)
