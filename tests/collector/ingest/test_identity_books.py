@@ -261,8 +261,8 @@ def test_a_list_that_no_record_came_under_is_replaced(path):
         ("UPDATE identity_rules SET digest = 'x'", "from_position 1: digest"),
         ("UPDATE identity_rules SET text = '{}'", "from_position 1: text"),
         ("UPDATE identity_rules SET text = replace(text, 'wandb', 'other')", "from_position 1: digest"),
-        ("DELETE FROM identity_rules", "workload_no 1: run"),
-        ("UPDATE identity_rules SET from_position = 3", "workload_no 1: run"),
+        ("DELETE FROM identity_rules", "from_position 1: digest"),
+        ("UPDATE identity_rules SET from_position = 3", "from_position 1: digest"),
     ],
 )
 def test_fsck_names_what_was_tampered_with(path, sql, said):
