@@ -81,6 +81,11 @@ class DutyWatch:
         self._hear()
         self._next_unix_ns = 0  # look once
 
+    @property
+    def next_unix_ns(self) -> int:
+        """Until then there is nothing to tell, but for what events start and people answer."""
+        return self._next_unix_ns
+
     def judge(
         self, events: Iterable[NewEvent], first_event_no: int, at: Moment, tx: Transaction
     ) -> list[NewEvent]:

@@ -72,7 +72,7 @@ class Intake:
         self._next_agent_no = 1
         self._watch = SilenceWatch()
         self._reviewed_day = -1
-        self._heard = 0
+        self._heard = self._answered = 0
         self.reset()
 
     def reset(self) -> None:
@@ -84,7 +84,7 @@ class Intake:
         self.group = Group()
         self._watch.restart()
         self._reviewed_day = -1
-        self._heard = 0  # the last entry that a review saw
+        self._heard = self._answered = 0  # the last entry, and the last answer, that a review saw
         self._conflicts.clear()
         self.names = Names(self._catalogue, self._rules)
         self._next_agent_no = self._catalogue.next_numbers().agent_no
@@ -139,7 +139,7 @@ class Intake:
 
     def review(self, now_unix_ns: int, *, listening: bool = True) -> bool:
         """Put into `group` who has fallen silent, once a day that all runs are to be judged, and that somebody said
-        something of runs (its commit is when that is applied, if none was before).
+        something of runs or of deadlines (its commit is when that is applied, if none was before).
 
         Call it now and then; True if there is something to commit. `listening` False: since the last call the
         collector could not hear its agents all the time, so that nobody is silent by that.
@@ -150,6 +150,10 @@ class Intake:
         said = self._catalogue.entries(self._heard)
         if said:
             self._heard = said[-1].entry_no
+            self.group.review = True
+        answered = self._catalogue.last_answer()
+        if answered != self._answered:
+            self._answered = answered
             self.group.review = True
         today = now_unix_ns // _DAY_NS
         if today != self._reviewed_day:

@@ -105,6 +105,7 @@ class IngestServer:
     ) -> None:
         """`probe` and `raised` are the Committer's. `review_s` None: `review` is called by whoever moves the clock."""
         self._intake = intake
+        self._writer = writer
         self._unix_ns = unix_ns
         self.counters = counters
         self._streams: set[Stream] = set()
@@ -432,7 +433,12 @@ class IngestServer:
                 self._push_back(stream, why, stream.agent.durable_seq + 1)
 
     def _look(self, *, listening: bool = True) -> None:
-        if self.ready and self._intake.review(self._unix_ns(), listening=listening):
+        if not self.ready:
+            return
+        now = self._unix_ns()
+        if now >= self._writer.due_unix_ns:  # of an idle fleet, too: a deadline waits for no record
+            self._intake.group.review = True
+        if self._intake.review(now, listening=listening):
             self._committer.taken()
 
     def judge_anew(self) -> None:

@@ -137,6 +137,11 @@ class Writer:
         if self._methods is not None:
             self._methods.reset()
 
+    @property
+    def due_unix_ns(self) -> int:
+        """When there is next something to tell that no record brings: a commit is owed then. Any thread."""
+        return self._duty.next_unix_ns
+
     def commit(self, group: Group) -> Committed:
         """Make `group` durable, whole. Raises StoreError; then `reset` before the next commit."""
         begun = time.perf_counter()

@@ -152,6 +152,10 @@ class Catalogue(Protocol):
         """(entity, agent_no, agent_no) of each event about two agents on one entity."""
         ...
 
+    def last_answer(self) -> int:
+        """Number of the last answer that a person gave; 0 = none."""
+        ...
+
     def record_hash(self, window_start_s: int, agent_no: int, seq: int) -> bytes | None:
         """Hash of the stored record of that number and window, or None."""
         ...

@@ -265,6 +265,9 @@ class SqliteCatalogue:
     def entries(self, after_no: int = 0) -> list[EntryRow]:
         return entries.entry_rows(self._all(entries.SELECT, (after_no,)))
 
+    def last_answer(self) -> int:
+        return int(self._all("SELECT coalesce(max(answer_no), 0) FROM answers")[0][0])
+
     def record_hash(self, window_start_s: int, agent_no: int, seq: int) -> bytes | None:
         found: bytes | None = self._one(
             "SELECT hash FROM records WHERE window_start_s = ? AND agent_no = ? AND seq = ?",
