@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from flopmeter.collector.law.regimes import shipped
 from flopmeter.collector.law.retention_rules import RetentionRule
+from flopmeter.collector.retention import until as module
 from flopmeter.collector.retention.until import (
     STORE,
     Facts,
@@ -206,3 +207,17 @@ def test_the_store_is_never_free_before_any_of_its_runs(runs, words, children) -
     for run in runs:
         one = day(run, facts, said(*words))
         assert whole is None or (one is not None and one <= whole)
+
+
+def test_what_every_run_must_be_kept_for_costs_no_look_at_all_runs(monkeypatch) -> None:
+    """With a thousand unresolved deadlines each run's page asked a thousand times after all runs."""
+    asked = []
+    every = module._every
+    monkeypatch.setattr(module, "_every", lambda facts: asked.append(1) or every(facts))
+    facts = Facts(
+        {f"r{i}": ns("2026-01-01") for i in range(100)},
+        unresolved=tuple(Unresolved(i, f"r{i}", "notify") for i in range(100)),
+    )
+    kept_for("r1", facts, said(), LAW)
+    kept_for(STORE, facts, said(), LAW)
+    assert len(asked) < 10

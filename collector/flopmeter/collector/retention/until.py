@@ -200,12 +200,15 @@ def _open_ended(run: str, facts: Facts, said: Said, *, only_holds: bool = False)
         for h in said.holds.values()
         if h.run == run
     ]
+    if only_holds:
+        return holds
+    here = _every(facts) if run == STORE else set()
     owed = [
         Reason(f"deadline {u.deadline_no}", u.what, "flopmeter deadlines", None, "until it is resolved", run)
         for u in facts.unresolved
-        if u.run == run or (run == STORE and u.run not in _every(facts))
+        if u.run == run or (run == STORE and u.run not in here)
     ]
-    return holds if only_holds else holds + owed
+    return holds + owed
 
 
 def _standing_on(run: str, children: Mapping[str, Collection[str]]) -> set[str]:
