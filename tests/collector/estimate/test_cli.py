@@ -123,7 +123,7 @@ def test_periods_from_a_file(flopmeter: Run, tmp_path: Path) -> None:
         (("hardware", "--period", "units=1,units=2"), 2, "each key once"),
         (("hardware", "--period", "units=8,hours=1,sku=A100,utilisation=2"), 2, "--period 1: key utilisation"),
         (("hardware", "--periods", "no-such-file.toml"), 3, "cannot read"),
-        (("hardware", *H100_HOURS[1:], "--regimes", "no-such-directory"), 1, "cannot read no-such-directory"),
+        (("hardware", *H100_HOURS[1:], "--regimes", "no-such-directory"), 1, "no-such-directory: expected a directory that can be read"),
         (("architecture",), 2, "expected --params and --tokens"),
         (("architecture", "--params", "1e9"), 2, "--tokens: expected"),
         (("architecture", "--params", "1e9", "--tokens", "1", "--gpus", "8"), 2, "MFU and HFU need"),
