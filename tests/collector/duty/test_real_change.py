@@ -122,6 +122,20 @@ def test_what_is_over_is_shown_as_over_and_stays(path, regimes):
     assert "no longer so since" in " ".join(listed.output.split())
 
 
+def test_who_does_not_name_the_sites_files_is_not_told_that_it_is_over(path, regimes):
+    """What the collector judges by counts: it kept the text. When the site takes its file away, it is over."""
+    from flopmeter.collector.law.laws import read_laws
+
+    laws = [r for r in read_laws(regimes).binding if r.id == "site-law"]
+    with opened(path, *laws) as desk:
+        busy_minute(desk, Chain("n"))
+    key = "threshold:site-law:r1:crossed:crossed:>10^14"
+    assert shown(path, key)["over"] is None
+    with opened(path, now=START + DAY_NS) as desk:
+        desk.commit()
+    assert shown(path, key)["over"]["because"] == "runs are no longer judged by a regime of that name"
+
+
 def test_a_silence_is_over_when_the_agent_reports_and_another_is_another(path):
     chain = Chain("n")
     with opened(path) as desk:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from flopmeter.cli.output import emit_json, json_option
-from flopmeter.collector.report.cli import every_regime, paint, regimes_option, store_option
+from flopmeter.collector.report.cli import paint, regimes_option, store_option
 from flopmeter.collector.store_path import store_file
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def events_list(
     """The newest events, oldest first, with where each stands; --json prints CloudEvents 1.0."""
     from flopmeter.collector.report.queries import reading
 
-    from .over import Condition
+    from .over import condition_of
     from .reading import events_page
     from .view import events_view
 
@@ -116,7 +116,7 @@ def events_list(
 
             wanted = wanted.older(look_up(reader.rows, "event", before)[0])
         page = events_page(reader, wanted, count)
-        condition = Condition(reader, every_regime(regimes_dir), time.time_ns())
+        condition = condition_of(reader, regimes_dir, time.time_ns())
         documents = [_document(e, condition.over(e)) for e in page.events]
     older = documents[0]["id"] if page.more else None
     if as_json:
@@ -198,7 +198,7 @@ def events_show(event_id: str, store: Path, regimes_dir: Path | None, as_json: b
     from flopmeter.collector.report.queries import reading
 
     from .documents import answer_document, deadline_document
-    from .over import Condition
+    from .over import condition_of
     from .reading import answers_about, duties, event_by_no
     from .saying import look_up
     from .view import event_view
@@ -207,7 +207,7 @@ def events_show(event_id: str, store: Path, regimes_dir: Path | None, as_json: b
     with reading(store) as reader:
         number, _ = look_up(reader.rows, "event", event_id)
         event = event_by_no(reader, number)
-        over = Condition(reader, every_regime(regimes_dir), now).over(event)
+        over = condition_of(reader, regimes_dir, now).over(event)
         answers = answers_about(reader, "event", number)
         started = [d for d in duties(reader) if d.deadline.event_no == number]
     document = {

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 from flopmeter.collector.law.events import (
@@ -13,10 +14,12 @@ from flopmeter.collector.law.events import (
     current_key,
     silent_key,
 )
+from flopmeter.collector.law.laws import read_laws
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.law.rules import in_force
 from flopmeter.collector.law.standing import run_events, standing
 from flopmeter.collector.registry.counting import Counting
+from flopmeter.collector.report.laws_then import regimes_now
 from flopmeter.collector.report.queries import Reader
 from flopmeter.collector.store.answers import LATEST, SELECT_DEADLINES, answer_rows
 from flopmeter.contract.flop import total
@@ -34,6 +37,13 @@ class Over(NamedTuple):
 
     because: str
     since_unix_ns: int | None  # None: it cannot be told
+
+
+def condition_of(reader: Reader, directory: Path | None, now_unix_ns: int) -> "Condition":
+    """By the files that a person names; without, by those that the collector judges by. Raises RegimeError."""
+    judged = regimes_now(reader, read_laws(None).binding)
+    given = () if directory is None else read_laws(directory).binding
+    return Condition(reader, (*judged, *given), now_unix_ns)  # of two of a name the latter
 
 
 class Condition:
@@ -65,7 +75,7 @@ class Condition:
         data = event.cloud["data"]
         regime, run = self._regimes.get(str(data.get("regime"))), event.cloud["subject"]
         if regime is None:
-            return Over("its regime is not among those that are known here", None)
+            return Over("runs are no longer judged by a regime of that name", None)
         if not in_force(regime, self._now):
             return Over(f"{regime.id} does not bind now", None)
         keys = self._raised(run, regime, None)

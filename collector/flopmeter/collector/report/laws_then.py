@@ -1,4 +1,4 @@
-"""The regimes that runs were judged by at an earlier time, from the texts that the store kept."""
+"""The regimes that runs are or were judged by, from the texts that the store kept."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +18,19 @@ def regimes_then(store: Path, unix_ns: int, here: Iterable[Regime]) -> tuple[Reg
     with reading(store) as reader:
         found = _then(reader, unix_ns, here)
     return found or here
+
+
+def regimes_now(reader: Reader, here: Iterable[Regime]) -> tuple[Regime, ...]:
+    """What the collector judges by, whatever files lie here; of a text that was not kept, the one `here`."""
+    here = tuple(here)
+    by_id = {r.id: r for r in here}
+    rows = reader.rows("SELECT regime, digest FROM judged WHERE until_position IS NULL ORDER BY from_unix_ns")
+    judged = {str(regime): str(digest) for regime, digest in rows}
+    if not judged:
+        return here
+    texts = Texts(here, (Text(*r) for r in reader.rows("SELECT digest, text, from_unix_ns FROM texts")))
+    found = [texts.find(*key) or by_id.get(key[0]) for key in judged.items()]
+    return in_order(r for r in found if r is not None)
 
 
 def _then(reader: Reader, unix_ns: int, here: Iterable[Regime]) -> tuple[Regime, ...]:
