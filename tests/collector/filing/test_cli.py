@@ -53,7 +53,7 @@ def test_list_names_the_runs_that_an_event_calls_for():
         {**event, "data": {"run": RUN, "regime": "eu-systemic-risk"}},
         {**event, "id": "2", "data": {"run": RUN, "regime": "eu-systemic-risk"}},
         {**event, "data": {"run": RUN, "regime": "us-ca-sb53"}},
-        {**event, "data": {"run": RUN, "regime": "gone", "act": "submission"}},
+        {**event, "data": {"run": RUN, "regime": "gone", "act": "submission", "replaces": "korea"}},
         {**event, "type": "coverage.lost", "data": {"agent": "x"}},
         {**event, "data": {"run": RUN, "regime": "of no act here"}},
     ]
@@ -63,6 +63,13 @@ def test_list_names_the_runs_that_an_event_calls_for():
         ("coverage-notice", "us-ca-sb53", "1"),
         ("korea-submission", "gone", "1"),
     ]
+
+
+@pytest.mark.parametrize("regime", ["board-notice", "us-bis-702-7"])
+def test_what_another_law_or_a_house_rule_asks_for_is_no_notification_to_the_commission(regime):
+    data = {"run": RUN, "regime": regime, "act": "notification"}
+    event = {"id": "1", "type": "threshold.crossed", "time": "2026-11-22T00:00:00Z", "data": data}
+    assert listing([event], shipped())["called_for"] == []
 
 
 @pytest.mark.parametrize("kind", cli.KIND_IDS)

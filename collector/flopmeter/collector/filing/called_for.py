@@ -6,21 +6,23 @@ from typing import Any
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.report.layout import Paint, Row, table, wrapped
 
-from .kinds import KINDS
+from .kinds import KINDS, Kind
 
 _TYPES = ("threshold.crossed", "threshold.forecast", "threshold.undetermined")
 
 
 def listing(events: Iterable[Mapping[str, Any]], regimes: Iterable[Regime]) -> dict[str, Any]:
     """`drafts list --json`. Of several events of one run and regime the first that calls for it is named."""
-    acts = {r.id: r.act for r in regimes}
-    by_act = {k.act: k.id for k in KINDS.values()}
+    here = {r.id: (r.act, r.replaces) for r in regimes}
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for e in events:
         data = e["data"]
         regime, run = data.get("regime"), data.get("run")
-        kind = by_act.get(acts.get(regime, data.get("act", "")))
-        if e["type"] not in _TYPES or kind is None or not run:
+        if e["type"] not in _TYPES or not run:
+            continue
+        act, replaces = here.get(regime, (data.get("act", ""), data.get("replaces")))
+        kind = next((k.id for k in KINDS.values() if _calls_for(k, act, replaces or regime)), None)
+        if kind is None:
             continue
         found.setdefault(
             (run, kind, regime),
@@ -39,6 +41,12 @@ def listing(events: Iterable[Mapping[str, Any]], regimes: Iterable[Regime]) -> d
         ],
         "called_for": list(found.values()),
     }
+
+
+def _calls_for(kind: Kind, act: str, regime_id: str) -> bool:
+    """A form is of one jurisdiction, the first word of a regime's id: no house rule is notified to the Commission."""
+    of = regime_id.partition("-")[0]
+    return kind.act == act and (not kind.regime or kind.regime.partition("-")[0] == of)
 
 
 def listing_view(document: Mapping[str, Any], paint: Paint) -> str:
