@@ -21,7 +21,7 @@ dd { margin: 0; }
 .note { font-size: .875rem; }
 table { border-collapse: collapse; width: 100%; margin: 1rem 0; font-size: .875rem; }
 caption { text-align: left; font-weight: 600; padding: .25rem 0; }
-th, td { border: 1px solid; padding: .25rem .5rem; text-align: left; vertical-align: top; }
+th, td { border: 1px solid; padding: .25rem .5rem; min-width: 4.5em; text-align: left; vertical-align: top; }
 .wide { overflow-x: auto; }
 @media (max-width: 40rem) { dl { grid-template-columns: 1fr; } dd { margin-bottom: .5rem; } }
 @media print { body { max-width: none; margin: 0; font-size: 10pt; } .wide { overflow: visible; }
