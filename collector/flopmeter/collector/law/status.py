@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from .laws import Laws
 
-SAME, OTHER, NOT_HERE, NOT_JUDGED = "same", "other-text", "not-here", "not-judged"
+SAME, OTHER, NOT_HERE, NOT_JUDGED, FAULTY = "same", "other-text", "not-here", "not-judged", "faulty"
 
 
 def law_status(reader: "Reader", laws: "Laws | None") -> dict[str, Any]:
@@ -23,7 +23,10 @@ def law_status(reader: "Reader", laws: "Laws | None") -> dict[str, Any]:
     found = []
     for regime_id, text, from_unix_ns, from_position in rows:
         regime = here.pop(regime_id, None)
-        state = NOT_HERE if regime is None else SAME if text_of(regime) == text else OTHER
+        if regime is None:
+            state = FAULTY if laws is None else NOT_HERE  # of faulty files nothing is compared
+        else:
+            state = SAME if text_of(regime) == text else OTHER
         found.append(
             {
                 "regime": regime_id,

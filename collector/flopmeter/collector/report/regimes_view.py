@@ -89,6 +89,7 @@ def status_view(document: Mapping[str, Any], paint: Paint) -> str:
         "other-text": ("another text is here", "yellow"),
         "not-here": ("not among the files here", "yellow"),
         "not-judged": ("here, and not judged by", "yellow"),
+        "faulty": ("not compared", "yellow"),
     }
     rows: list[Row] = [
         (
