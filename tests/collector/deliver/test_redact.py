@@ -242,3 +242,22 @@ def test_every_field_of_every_event_is_classified():
 
 def test_no_field_is_both_plain_and_withheld():
     assert not PLAIN & frozenset().union(*FIELDS.values())
+
+
+@pytest.mark.parametrize(
+    ("words", "secret"),
+    [
+        (("node",), NODE_NAME),
+        (("figures",), FLOP["point"]),
+        (("identities",), "base-model-x"),
+        (("/data/countable/ancestors/0/run",), "base-model-x"),
+    ],
+)
+def test_what_a_person_answers_repeats_nothing_that_is_withheld_of_the_event(words, secret):
+    """What is told of an answer has few of the event's fields, and the person's words may have any."""
+    change = CHANGE | {"why": f"ask whoever knows {secret}, and me"}
+    message = change_message(ROW, change, of(*words), change)
+    left = json.dumps([message.document, message.about, message.answered])
+    assert secret not in left
+    assert message.document["data"]["state"] == "acknowledged"
+    assert {"/data/why"} <= {w["field"] for w in message.document["data"]["withheld"]}

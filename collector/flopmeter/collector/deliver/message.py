@@ -72,7 +72,7 @@ def change_message(
         },
     }
     found = Message(
-        row["event_no"], change["answer_no"], redact(document, redaction), redact(event, redaction)
+        row["event_no"], change["answer_no"], redact(document, redaction, event), redact(event, redaction)
     )
     return _standing(found, row, answer, redaction)
 

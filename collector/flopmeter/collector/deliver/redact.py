@@ -59,11 +59,41 @@ class Redaction:
 NOTHING = Redaction()
 
 
-def redact(document: dict[str, Any], redaction: Redaction) -> dict[str, Any]:
-    """A copy of a CloudEvent without what is withheld. Unchanged (and not copied) where nothing is."""
+def redact(
+    document: dict[str, Any], redaction: Redaction, about: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """A copy of a CloudEvent without what is withheld. Unchanged (and not copied) where nothing is.
+
+    `about`: the event that it is about, if that is another: what is withheld of it is not repeated here either.
+    """
     if not redaction:
         return document
+    values = [] if about is None else _withhold(copy.deepcopy(about), redaction)[1]
     found = copy.deepcopy(document)
+    withheld, own = _withhold(found, redaction)
+    values += own
+    data = found["data"]
+    data.pop("message", None)
+    for key in list(data):
+        left, cut = _scrubbed({key: data.pop(key)}, values)
+        data.update(left)
+        if cut:
+            withheld.setdefault(f"/data/{_escaped(key)}", "repeats a withheld value")
+    if "subject" in found and _repeats(found["subject"], values):
+        withheld.setdefault("/subject", "repeats a withheld value")
+        del found["subject"]
+    if not withheld:
+        return document
+    data["message"] = _message(found)
+    data["withheld"] = [
+        {"field": field, "reason": f"not for this sink: {reason}"}
+        for field, reason in sorted(withheld.items())
+    ]
+    return found
+
+
+def _withhold(found: dict[str, Any], redaction: Redaction) -> tuple[dict[str, str], list[str]]:
+    """Take out what is withheld: why, by field; and the values that must not be repeated."""
     data = found.get("data")
     if not isinstance(data, dict):
         data = found["data"] = {}
@@ -91,24 +121,7 @@ def redact(document: dict[str, Any], redaction: Redaction) -> dict[str, Any]:
         value = _cut(found, path)
         if value is not _DROP:
             withhold(path, value, "this field")
-
-    data.pop("message", None)
-    for key in list(data):
-        left, cut = _scrubbed({key: data.pop(key)}, values)
-        data.update(left)
-        if cut:
-            withheld.setdefault(f"/data/{_escaped(key)}", "repeats a withheld value")
-    if "subject" in found and _repeats(found["subject"], values):
-        withheld.setdefault("/subject", "repeats a withheld value")
-        del found["subject"]
-    if not withheld:
-        return document
-    data["message"] = _message(found)
-    data["withheld"] = [
-        {"field": field, "reason": f"not for this sink: {reason}"}
-        for field, reason in sorted(withheld.items())
-    ]
-    return found
+    return withheld, values
 
 
 def _reason(key: str, groups: tuple[str, ...]) -> str:
