@@ -249,3 +249,35 @@ def _has(db, table, column):
 def test_events_of_another_time(copy, like, sql):
     change(copy, f"UPDATE events SET {sql} WHERE key LIKE ?", like)
     assert found(copy)[0] == "events"
+
+
+def test_a_plan_that_was_heard_of_before_the_law_in_a_quiet_hour(tmp_path):
+    """Both commits are without a record, and note one position."""
+    lab = HourLab(tmp_path / "b.db", [regime(HOUR_FLOP * 1000, id="far")])
+    lab.hours(2)
+    lab.say(Declare("p", budget_flop=HOUR_FLOP * 100))
+    lab.quiet(1)
+    lab.reopen([regime(HOUR_FLOP * 1000, id="far"), LINE])
+    lab.quiet(1)
+    assert [e.subject for e in lab.events if e.type == THRESHOLD_FORECAST] == ["p"]
+    lab.good()
+    lab.desk.close()
+
+
+def test_a_plan_that_an_older_flopmeter_heard_of(tmp_path):
+    """It held no plan against a line, and noted no settings: the event is of the first commit that did."""
+    path = tmp_path / "b.db"
+    lab = HourLab(path, [LINE])
+    lab.say(Declare("p", budget_flop=HOUR_FLOP * 100))
+    lab.quiet(1)
+    lab.desk.close()
+    with writing(path) as db:
+        db.execute("DELETE FROM noted WHERE name LIKE 'forecast-%' OR name = 'bridge-seconds'")
+        db.execute("DELETE FROM events WHERE key LIKE 'forecast:%'")
+        db.execute("DELETE FROM deadlines")
+    lab.good()
+    upgraded = HourLab(path, [LINE])
+    upgraded.desk.now = lab.desk.now
+    assert [e.subject for e in upgraded.quiet(1) if e.type == THRESHOLD_FORECAST] == ["p"]
+    upgraded.good()
+    upgraded.desk.close()

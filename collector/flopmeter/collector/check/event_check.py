@@ -75,6 +75,7 @@ class JudgedRow(NamedTuple):
     w_table: str
     from_position: int
     until_position: int | None
+    from_unix_ns: int
 
 
 @dataclass(frozen=True, slots=True)

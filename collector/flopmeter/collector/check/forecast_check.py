@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 
+from flopmeter.collector.books import BRIDGE
 from flopmeter.collector.figures import Model
 from flopmeter.collector.forecast.document import Document, again, forecast_document
 from flopmeter.collector.forecast.events import (
@@ -62,7 +63,10 @@ class ForecastCheck:
         self._regimes = tuple(regimes)
         self._judged, self._applied_unix_ns = judged, applied_unix_ns
         self._models, self._table, self._standings, self._texts = models, table, standings, texts
+        noted = [*noted]
         self._noted = [n for n in noted if n.name in (CONFIDENCE, HORIZON)]
+        #: Whether a flopmeter that holds plans against lines has committed: with its first commit it notes both.
+        self._held = any(n.name in (CONFIDENCE, HORIZON, BRIDGE) for n in noted)
         #: Forecasts and events of plans whose figures cannot be derived from the books any more.
         self.not_priced = 0
         self._rows: dict[int, list[ForecastRow]] = {}
@@ -283,11 +287,18 @@ class ForecastCheck:
         heard = self._applied_unix_ns.get(entries)
         if heard is None or e.time_unix_ns == heard or not _alone(made) or not in_force(regime, heard):
             return
+        # Both by position and by time: several commits without a record between them note one position.
         since = [
-            j.from_position for j in self._judged if (j.regime, j.digest) == (regime.id, text_of(regime))
+            (j.from_position, j.from_unix_ns)
+            for j in self._judged
+            if (j.regime, j.digest) == (regime.id, text_of(regime))
         ]
+        asked = [(n.from_position, n.from_unix_ns) for n in self._noted]  # an older flopmeter held no plan
         here = [a.from_position for a in self._standings.applied if a.entry_no == entries]
-        if since and here and min(since) <= min(here):
+        if not (since and asked and here):
+            return
+        position, unix_ns = (max(n) for n in zip(min(since), min(asked), strict=True))
+        if position <= min(here) and unix_ns <= heard:
             raise Difference("events", e.name, "time_unix_ns", heard, e.time_unix_ns)
 
     def _by_plan(self, run: str, entries: int, regimes: Sequence[Regime], when: When) -> dict[str, NewEvent]:
@@ -301,6 +312,8 @@ class ForecastCheck:
 
         What a run stands on may have grown since its plan was looked at last, which is once a day.
         """
+        if not self._held:
+            return
         entries = max((a.entry_no for a in self._standings.applied), default=0)
         registry = self._standings.registry(entries)
         now = {(j.regime, j.digest) for j in self._judged if j.until_position is None}

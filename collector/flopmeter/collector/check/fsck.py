@@ -128,7 +128,8 @@ def _check(
     models = models_by_no(names.models)
     standings = Standings(books, _said(reader), _applied(reader), models, current())
     judged = [
-        JudgedRow(*r) for r in db("SELECT regime, digest, w_table, from_position, until_position FROM judged")
+        JudgedRow(*r)
+        for r in db("SELECT regime, digest, w_table, from_position, until_position, from_unix_ns FROM judged")
     ]
     events = EventCheck(
         (
