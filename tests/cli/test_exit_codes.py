@@ -1,5 +1,6 @@
 """Exit codes and error texts of the command line: 0 done, 1 no, 2 usage, 3 cannot reach or read."""
 
+import errno
 import importlib
 import subprocess
 import sys
@@ -42,6 +43,7 @@ def run_main(monkeypatch: pytest.MonkeyPatch, raised: BaseException) -> int | st
         (click.Abort(), 130),
         (click.exceptions.Exit(1), 1),
         (BrokenPipeError(), 0),
+        (OSError(errno.ENOSPC, "No space left on device"), 3),
     ],
     ids=lambda v: type(v).__name__ if isinstance(v, BaseException) else str(v),
 )
@@ -66,6 +68,20 @@ def test_a_defect_is_shown_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "flopmeter", command)
     with pytest.raises(ZeroDivisionError):
         cli.main()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["events"], ["deadlines"], ["forecast", "show"], ["drafts", "make"], ["runs", "declare"]],
+    ids=" ".join,
+)
+def test_help_teaches_by_examples(words: list[str]) -> None:
+    """Each on a line of its own, that does not break."""
+    result = CliRunner().invoke(cli.flopmeter, [*words, "--help"], terminal_width=80)
+    examples = [
+        line for line in result.output.splitlines() if line.startswith(f"    flopmeter {' '.join(words)} ")
+    ]
+    assert len(examples) >= 2
 
 
 def test_unknown_command_is_usage() -> None:

@@ -3,6 +3,7 @@
 Logic-free. Exit codes: 0 done, 1 the answer is no, 2 usage, 3 cannot reach or read what was asked for.
 """
 
+import errno
 import importlib
 import sys
 
@@ -101,6 +102,8 @@ def main() -> None:
         sys.exit(0)
     except Exception as e:
         hint = getattr(e, "hint", None)
+        if isinstance(e, OSError) and e.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}:
+            hint = "what was to be written, to standard output or into a file, is not whole: make room, do it again"
         if hint is None:  # not one of our error families: a defect, shown whole
             raise
         click.echo(_told(f"Error: {e}" + (f"\nHint: {hint}" if hint else "")), err=True)

@@ -53,7 +53,17 @@ class _Events(click.Group):
 
 @click.group(cls=_Events)
 def events() -> None:
-    """What an operator must know or do."""
+    """What an operator must know or do.
+
+    \b
+      flopmeter events list --severity warning --state open
+      flopmeter events show 69ec
+      flopmeter events ack 69ec --why "counsel drafts the notification"
+      flopmeter events resolve 69ec --why "filed, receipt 7"
+      flopmeter events test pager --sinks /etc/flopmeter/sinks.toml
+
+    69ec is the beginning of an id, at least four digits.
+    """  # noqa: D301 - click wants the backspace character itself
 
 
 def _filters(function: _F) -> _F:

@@ -21,7 +21,18 @@ PRIVATE = 0o640
 
 @click.group()
 def deadlines() -> None:
-    """What is due, when, and to whom."""
+    """What is due, when, and to whom.
+
+    \b
+      flopmeter deadlines list --overdue
+      flopmeter deadlines ack 4051 --why "counsel drafts it"
+      flopmeter deadlines resolve 4051 --outcome done --why "filed, receipt 7"
+      flopmeter deadlines open us-ca-sb53 incident --at 2027-01-04T10:00Z \\
+        --why "weights leaked: ticket 12"
+      flopmeter deadlines export --ics deadlines.ics
+
+    4051 is the beginning of an id, at least four digits.
+    """  # noqa: D301 - click wants the backspace character itself
 
 
 @deadlines.command("list")

@@ -79,7 +79,12 @@ def drafts_make(  # noqa: PLR0917 - click passes them by name
     regimes_dir: Path | None,
     as_json: bool,
 ) -> None:
-    """A draft of KIND about RUN. A person checks it, fills in what is marked, and files it."""
+    """A draft of KIND about RUN. A person checks it, fills in what is marked, and files it.
+
+    \b
+      flopmeter drafts make eu-notification llm-7 --format html --out notice.html
+      flopmeter drafts make eu-documentation llm-7 --for downstream
+    """  # noqa: D301 - click wants the backspace character itself
     from flopmeter.collector.report.fleet_cli import expected_of
     from flopmeter.collector.report.queries import asked, reading
 

@@ -40,7 +40,11 @@ def show(  # noqa: PLR0917 - click passes them by name
     """Totals by the declared end (or the horizon), dates of every line, and what is known already.
 
     Made now from the books, by the collector's method and settings; what the collector kept is in "kept".
-    """
+
+    \b
+      flopmeter forecast show llm-7
+      flopmeter forecast show llm-7 --confidence 95 --days 60
+    """  # noqa: D301 - click wants the backspace character itself
     from flopmeter.collector.errors import StoreError
 
     from .live import forecast_now, outlook_of, shown
