@@ -19,7 +19,8 @@ def check_duties(
 ) -> DutyCheck:
     """Check them, once every record is in `books`. Raises Difference."""
     db, known = reader.rows, {r.id: r for r in regimes}
-    noted = db("SELECT name, value FROM noted WHERE name >= ? ORDER BY from_position", (RULES,)).fetchall()
+    sql = "SELECT name, value, from_position FROM noted WHERE name >= ? ORDER BY from_position"
+    noted = [(n.removeprefix(RULES), *rest) for n, *rest in db(sql, (RULES,)) if n.startswith(RULES)]
     deadlines = [(r[0], Deadline._make(r[1:])) for r in db(SELECT_DEADLINES)]
     check = DutyCheck(
         deadlines,
@@ -27,7 +28,8 @@ def check_duties(
         events,
         known,
         _texts(reader, {d.text_digest for _, d in deadlines}) | {(r.id, r.digest): r for r in known.values()},
-        marks={name.removeprefix(RULES): value for name, value in noted if name.startswith(RULES)},
+        marks={name: value for name, value, _ in noted},
+        marked={name: position for name, _, position in noted},
         position=books.position,
         received_unix_ns=books.received_unix_ns,
     )

@@ -22,6 +22,9 @@ from flopmeter.collector.duty.deadlines import (
     Deadline,
     Opening,
     Trigger,
+    again,
+    can_open_again,
+    first_key,
     following,
     incident,
     opened,
@@ -57,6 +60,7 @@ class DutyCheck:
         tuple[str, str], Regime
     ]  # (id, digest of the file) -> that text of it, as far as it is known
     marks: Mapping[str, int]  # by regime, of the rules by which each event has its deadlines, as noted last
+    marked: Mapping[str, int]  # by regime, from which position on that is noted
     position: int  # of the last record
     received_unix_ns: int  # when that came, by the collector's clock
     unknown_texts: set[str] = field(default_factory=set)
@@ -65,6 +69,7 @@ class DutyCheck:
     #: By regime and subject; and by regime alone (None).
     _triggers: dict[tuple[str, str | None], list[Trigger]] = field(init=False, default_factory=dict)
     _positions: list[int] = field(init=False, default_factory=list)  # of the answers
+    _kinds: dict[str, list[int]] = field(init=False, default_factory=dict)  # deadlines by first_key
 
     def check(self) -> None:
         """Raise Difference at the first thing that does not follow."""
@@ -75,6 +80,8 @@ class DutyCheck:
                 "answers", f"answer_no {fault.answer_no}", fault.column, fault.expected, fault.got
             )
         self._by_key = {d.key: (number, d) for number, d in self.deadlines}
+        for number, d in self.deadlines:
+            self._kinds.setdefault(first_key(d.key), []).append(number)
         self._positions = [a.position for a in self.answers]
         for answer in self.answers:
             if answer.about in (DEADLINE, INCIDENT):
@@ -127,10 +134,35 @@ class DutyCheck:
                             _TABLE, name, "opened_unix_ns", f"at least {was.due_unix_ns}", d.opened_unix_ns
                         )
                     return following(was, regime, rule, at)
-        first = next((o for o in self._by_event(d, regime, rule, at) if o.key == d.key), None)
+        key = first_key(d.key)
+        found = (o for o in self._by_event(d, regime, rule, at) if o.key == key)
+        if d.key != key:  # what its own event opens
+            found = (again(o) for o in found if o.event_no == d.event_no)
+        first = next(found, None)
         if first is None:
             raise Difference(_TABLE, name, "event_no", "an event that sets this going", d.event_no)
+        if d.key != key and True not in self._ended_before(number, d):
+            raise Difference(_TABLE, name, "row", "none: nobody had said that the last does not apply", d.key)
         return first
+
+    def _ended_before(self, number: int, d: Deadline) -> set[bool]:
+        """What the commit of the event that `d` follows from can have heard of the deadline that was the last of its
+        kind before: that it does not apply, or anything else; empty if there was none. `d` is, or would be, number `number`.
+        """
+        kind = self._kinds.get(first_key(d.key), [])
+        at = bisect_left(kind, number)
+        if not at or d.event_no is None:
+            return set()
+        e = self.events[d.event_no - 1]
+        least, most = (
+            bisect_left(self._positions, e.since_position - 1),
+            bisect_right(self._positions, e.position),
+        )
+        return {self._does_not_apply(kind[at - 1], upto) for upto in range(least, max(least, most) + 1)}
+
+    def _does_not_apply(self, number: int, upto: int) -> bool:
+        last = self._last_answer(number, upto)
+        return last is not None and last.state == State.RESOLVED and outcome_of(last.detail) == NOT_APPLICABLE
 
     def _by_event(self, d: Deadline, regime: Regime, rule: DeadlineRule, at: Opening) -> Iterator[Deadline]:
         """What events open by that rule, the first of them first; of a calendar what its own event does."""
@@ -219,9 +251,10 @@ class DutyCheck:
         noted = {r.id: r for r in self.regimes.values() if self.marks.get(r.id) == rules_mark(r)}
         for trigger in triggers:
             for owed in opened(trigger, noted, Opening(0, 0)):
-                if owed.key not in self._by_key:
+                key = again(owed).key if self._owed_again(owed) else owed.key
+                if key not in self._by_key:
                     said = f"a deadline of event {trigger.event_no}"
-                    raise Difference(_TABLE, f"key {owed.key}", "row", said, "none")
+                    raise Difference(_TABLE, f"key {key}", "row", said, "none")
         surely = bisect_left(self._positions, self.position)
         for number, d in self.deadlines:
             if d.position >= self.position or d.due_unix_ns + _LATE_NS > self.received_unix_ns:
@@ -236,6 +269,21 @@ class DutyCheck:
             ended = any(outcome_of(a.detail) == NOT_APPLICABLE for a in answers)
             if d.regime in noted and not ended:
                 self._next_is_there(d, noted[d.regime])
+
+    def _owed_again(self, owed: Deadline) -> bool:
+        """Whether the last of its kind was surely known not to apply when the event came, and these rules were known."""
+        if not can_open_again(owed.key) or owed.event_no is None:
+            return False
+        e = self.events[owed.event_no - 1]
+        before = [no for no in self._kinds.get(owed.key, ()) if self._opened_before(no, e)]
+        if not before or e.position < self.marked.get(owed.regime, 0):
+            return False
+        return self._ended_before(before[-1] + 1, owed) == {True}
+
+    def _opened_before(self, number: int, e: StoredEvent) -> bool:
+        """Whether that deadline follows from an earlier event."""
+        event_no = self.deadlines[number - 1][1].event_no
+        return event_no is not None and event_no < e.event_no
 
     def _next_is_there(self, d: Deadline, regime: Regime) -> None:
         rule = next((r for r in regime.deadlines if r.id == d.rule), None)

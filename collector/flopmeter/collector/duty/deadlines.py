@@ -1,7 +1,8 @@
 """Deadlines as objects: what a rule of a regime makes of an event, when it is due, and when it is near. Pure.
 
 A deadline is opened once: its key says for whom. The clock starts with the first event from which it was known, and a
-later one does not set it back, whatever time that one bears. Times are integers; a rule's time zone only says at which
+later one does not set it back, whatever time that one bears; but where a person had said that it does not apply, the next
+event opens another (`again`). Times are integers; a rule's time zone only says at which
 instant a day of its calendar ends, and in which zone people are shown when it is due.
 """
 
@@ -37,6 +38,10 @@ DEFAULT_LEADS_NS = (7 * DAY_NS, 2 * DAY_NS, DAY_NS)
 LEADS_ARE_OF_NS = 14 * DAY_NS
 MAX_UNIX_NS = (1 << 63) - 1  # what the store holds; 2262
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+#: How keys begin.
+_DEADLINE = "deadline:"
+_ORGANISATION, _RUN = "deadline:organisation:", "deadline:run:"
+AGAIN_PREFIX = "deadline:again:"
 
 
 class Deadline(NamedTuple):
@@ -117,6 +122,30 @@ def opened(trigger: Trigger, regimes: Mapping[str, Regime], at: Opening) -> list
     return found
 
 
+def can_open_again(key: str) -> bool:
+    """Whether a later event is told of apart where a person has said that the deadline of that key does not apply.
+
+    Each date of a calendar is one of its own, and an incident is a person's to open.
+    """
+    return key.startswith((_ORGANISATION, _RUN))
+
+
+def again(d: Deadline) -> Deadline:
+    """The same for an event that comes when a person had said of the one before that it does not apply.
+
+    A plan was withdrawn, and the line is met after all: a word on what was foreseen does not answer what is.
+    """
+    key = f"{AGAIN_PREFIX}{d.event_no}:{d.key.removeprefix(_DEADLINE)}"
+    return d._replace(id=_id_of(key), key=key)
+
+
+def first_key(key: str) -> str:
+    """The key of the deadline that the one of `key` was opened behind; its own if it was the first."""
+    if not key.startswith(AGAIN_PREFIX):
+        return key
+    return _DEADLINE + key.removeprefix(AGAIN_PREFIX).partition(":")[2]
+
+
 def _binding_since(regime: Regime, rule: DeadlineRule, unix_ns: int) -> int:
     """From when the clock runs: not before the law binds, of which a forecast may know earlier.
 
@@ -153,12 +182,16 @@ def key_of(regime_id: str, rule: DeadlineRule, subject: str, trigger_unix_ns: in
     """What is not opened twice."""
     name = f"{regime_id}:{rule.id}"
     if rule.trigger == FIRST_COVERED:
-        return f"deadline:organisation:{name}"
+        return f"{_ORGANISATION}{name}"
     if rule.trigger == CALENDAR:
         return f"deadline:day:{name}:{next_day(rule, trigger_unix_ns)[0]}"
     if rule.trigger == INCIDENT:
         return f"deadline:incident:{name}:{trigger_unix_ns}:{subject}"
-    return f"deadline:run:{name}:{subject}"
+    return f"{_RUN}{name}:{subject}"
+
+
+def _id_of(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def _deadline(
@@ -173,7 +206,7 @@ def _deadline(
     since_unix_ns: int | None = None,
 ) -> Deadline:
     return Deadline(
-        id=hashlib.sha256(key.encode()).hexdigest()[:32],
+        id=_id_of(key),
         key=key,
         regime=regime.id,
         rule=rule.id,

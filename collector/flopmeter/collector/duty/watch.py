@@ -21,7 +21,10 @@ from .deadlines import (
     Deadline,
     Opening,
     Trigger,
+    again,
+    can_open_again,
     due_lead,
+    first_key,
     following,
     next_look,
     opened,
@@ -45,7 +48,9 @@ class _Live:
     deadline: Deadline
     told: int | None = None  # the lead told last, or OVERDUE
     resolved: bool = False
-    ended: bool = False  # resolved as one that does not apply: no further date follows
+    ended: bool = (
+        False  # resolved as one that does not apply: no date follows, and the next event opens another
+    )
 
 
 class DutyWatch:
@@ -70,6 +75,7 @@ class DutyWatch:
             if noted[i] != self._marks[i] and (r.deadlines or noted[i] is not None)
         }
         self._live: dict[str, _Live] = {}  # by key
+        self._last: dict[str, _Live] = {}  # by first_key: the one that was opened last
         self._by_number: dict[int, _Live] = {}
         self._answers = 0
         self._read()
@@ -93,20 +99,22 @@ class DutyWatch:
 
         Call it last: nothing else may be raised with this commit behind it.
         """
+        heard = self._hear()  # first: what an event starts depends on it
         new = self._started(events, first_event_no, at, tx)
-        if not self._hear() and not new and at.unix_ns < self._next_unix_ns:
+        if not heard and not new and at.unix_ns < self._next_unix_ns:
             return []
         return self._look(at, tx)
 
     def _started(self, events: Iterable[NewEvent], first_event_no: int, at: Moment, tx: Transaction) -> bool:
-        triggers = self._unopened(at, tx) if self._new else []
-        triggers += [
+        opening = Opening(at.unix_ns, at.position)
+        old = self._unopened(at, tx) if self._new else []
+        new = [d for t in old for d in opened(t, self._regimes, opening) if self._open(d, tx)]
+        triggers = [
             trigger
             for number, e in enumerate(events, first_event_no)
             if (trigger := trigger_of(number, e.type, e.subject, e.time_unix_ns, e.data)) is not None
         ]
-        opening = Opening(at.unix_ns, at.position)
-        new = [d for t in triggers for d in opened(t, self._regimes, opening) if self._open(d, tx)]
+        new += [d for t in triggers for d in opened(t, self._regimes, opening) if self._open_anew(d, tx)]
         return bool(new)
 
     def _unopened(self, at: Moment, tx: Transaction) -> list[Trigger]:
@@ -116,12 +124,23 @@ class DutyWatch:
         new, self._new = self._new, {}
         return [t for t in self._books.triggers(STARTING) if t.regime in new]
 
+    def _open_anew(self, deadline: Deadline, tx: Transaction) -> bool:
+        """Open what an event of now starts, also where a person has said of the last one that it does not apply."""
+        last = self._last.get(deadline.key)
+        if last is not None and last.ended and can_open_again(deadline.key):
+            deadline = again(deadline)
+        return self._open(deadline, tx)
+
     def _open(self, deadline: Deadline, tx: Transaction) -> bool:
         if deadline.key in self._live:
             return False  # the clock runs since the first
-        self._live[deadline.key] = _Live(deadline)
+        self._keep(deadline)
         tx.deadlines.append(deadline)
         return True
+
+    def _keep(self, deadline: Deadline) -> _Live:
+        live = self._live[deadline.key] = self._last[first_key(deadline.key)] = _Live(deadline)
+        return live
 
     def _hear(self) -> bool:
         """What people answered since the last look; whether it was about deadlines."""
@@ -144,7 +163,7 @@ class DutyWatch:
         for number, deadline in self._books.deadlines():
             live = self._live.get(deadline.key)
             if live is None:
-                live = self._live[deadline.key] = _Live(deadline)
+                live = self._keep(deadline)
             self._by_number[number] = live
 
     def _look(self, at: Moment, tx: Transaction) -> list[NewEvent]:
