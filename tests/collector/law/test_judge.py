@@ -13,8 +13,12 @@ from flopmeter.collector.ingest.decide import TAKEN
 from flopmeter.collector.law.profiles import profile_of
 from flopmeter.collector.law.regimes import shipped
 from flopmeter.collector.law.standing import text_of
+from flopmeter.collector.registry.entries import Declare, Link, Relation
+from flopmeter.collector.registry.say import say
+from flopmeter.contract.usage import Workload, WorkloadKind
 
 OLD = next(r for r in shipped() if r.comparison == ">=" and r.ends is None)
+BROAD = next(r for r in shipped() if r.id == "eu-systemic-risk")
 #: Crossed by a window of busy(); in force long before.
 LOW = changed(OLD, id="low", threshold_flop=10**15)
 TODAY = datetime.fromtimestamp((UNIX_NS + DAY_NS) // 10**9, UTC).date()
@@ -173,3 +177,24 @@ def test_one_that_comes_into_force_beside_another_meets_a_run_that_has_stopped(p
         desk.now += DAY_NS
         assert look(desk) == ()
         good(desk, [LOW, TOMORROW])
+
+
+def test_what_stands_on_a_run_is_judged_when_a_job_moves_there_and_brings_no_usage(path):
+    """The label comes in a window in which the job did nothing: its earlier work is the run's from now on."""
+    early, late = (Workload(WorkloadKind.SLURM, job="7", run=run, dtype="bf16") for run in ("", "base"))
+    child = Workload(WorkloadKind.SLURM, job="8", run="child", dtype="bf16")
+    line = replace(BROAD, id="line", threshold_flop=2 * 10**17, early=())
+    with Desk(path, [line]) as desk:
+        one, other = Chain("n"), Chain("m")
+        agents = desk.agent(one), desk.agent(other)
+        assert desk.offer(agents[0], one.next([busy(0)], (child,))) is TAKEN
+        desk.commit()
+        for said in (Declare("base", owner="lab"), Link("child", Relation.FINE_TUNES, "base")):
+            say(path, lambda _, said=said: said, "ada@lab", "as it is", lambda: desk.now)
+        for _ in range(5):
+            assert desk.offer(agents[0], one.next([busy(0)], (early,))) is TAKEN
+            assert "child" not in {e.subject for e in desk.commit().events}
+        assert desk.offer(agents[1], other.next([], (late,))) is TAKEN
+        assert {e.subject for e in desk.commit().events} == {"base", "child"}
+    result = check_store(path, [line])
+    assert result.difference is None, result_text(result)

@@ -133,8 +133,10 @@ class Judge:
         """What the group brings: models, and runs that change because workloads go from one to the other."""
         for model_no, name, capability in models:
             self._models[model_no] = Model(name, capability)
-        for m in moved:
-            self._change({m.was, m.run})
+        runs = {name for m in moved for name in (m.was, m.run) if name}
+        if runs and self._registry.stands_on:
+            runs |= self._lineage.descendants(runs)  # theirs too is another family now
+        self._change(runs)
 
     def said(self, before: Registry) -> set[str]:
         """People said something since `before`: what that touches is read again, judged with this commit, and returned."""
