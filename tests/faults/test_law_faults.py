@@ -94,3 +94,34 @@ def test_law_files_are_taken_whole_or_not_at_all(tmp_path, statement, before, di
     office.store.close()
     result = check_store(path, ())
     assert result.difference is None, result_text(result)
+
+
+def read_to_judge_anew(path):
+    """Every statement that is read by when other law files are taken, before the commit itself."""
+    faults = Faults()
+    office = Office(path, faults, site(10**20, "1"))
+    office.ship(Chain("n"))
+    office.laws = site(10**16, "2")
+    faults.seen.clear()
+    office.writer._look_at_laws()
+    office.store.close()
+    return list(dict.fromkeys(faults.seen))
+
+
+def test_law_files_are_taken_although_the_store_could_not_be_read_at_first(tmp_path):
+    statements = read_to_judge_anew(tmp_path / "first.db")
+    assert len(statements) > 5
+    for number, statement in enumerate(statements):
+        path, faults = tmp_path / f"{number}.db", Faults()
+        office = Office(path, faults, site(10**20, "1"))
+        office.ship(Chain("n"))
+        office.laws = site(10**16, "2")
+        faults.plan(statement, before=True)
+        with pytest.raises(StoreError):
+            office.writer.commit(Group(review=True))
+        office.writer.reset()
+        office.writer.commit(Group(review=True))
+        then = office.stored()
+        assert {(row[1], row[2]) for row in then["judged"]} == {(1, 1), (2, None)}, statement
+        assert then["raised"] == [("threshold:site-rule:r1:crossed:crossed:>10^16",)], statement
+        office.store.close()

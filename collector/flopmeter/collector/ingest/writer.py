@@ -113,9 +113,13 @@ class Writer:
     def _look_at_laws(self) -> None:
         """Other law files hold since the last commit: judge by those, as after a start."""
         if self._laws_now is not None and (now := self._laws_now()) is not self._laws:
-            self._laws = now
-            self._by_law()
-            self.reset()
+            before, self._laws = self._laws, now
+            try:
+                self._by_law()
+                self.reset()
+            except BaseException:
+                self._laws = before  # the store could not be read: the next commit looks again
+                raise
 
     def reset(self) -> None:
         """Forget all sums and read numbers again from the store. Raises StoreError."""
