@@ -7,7 +7,8 @@ from contextlib import closing, contextmanager
 from fractions import Fraction
 
 import pytest
-from forecast_lab import BEGIN_NS, DAY_NS, HourLab, regime
+from duty_books import regime as text_of_a_law
+from forecast_lab import BEGIN_NS, DAY_NS, HourLab, job, regime
 
 from flopmeter.collector.check.fsck import check_store
 from flopmeter.collector.forecast.document import again
@@ -281,3 +282,52 @@ def test_a_plan_that_an_older_flopmeter_heard_of(tmp_path):
     assert [e.subject for e in upgraded.quiet(1) if e.type == THRESHOLD_FORECAST] == ["p"]
     upgraded.good()
     upgraded.desk.close()
+
+
+def laws(*hours):
+    """Texts of one regime, with a line at so many hours of work."""
+    return [text_of_a_law(flop=HOUR_FLOP * n) for n in hours]
+
+
+def test_law_files_that_change_twice_in_a_quiet_hour(tmp_path):
+    """No record says by which of them the forecast in between was made; it does itself."""
+    first, second, third = laws(48, 5, 100)
+    lab = HourLab(tmp_path / "b.db", [first])
+    lab.hours(6)
+    for law in (second, third):
+        lab.reopen([law])
+        lab.quiet(1)
+    kept = {(r.position, line["digest"][:64]) for r in lab.every() for line in json.loads(r.data)["lines"]}
+    assert {(6, law.digest) for law in (first, second)} <= kept
+    lab.good()
+    lab.desk.close()
+    with writing(
+        tmp_path / "b.db"
+    ) as db:  # as if it had been made by a text that came later, or had long gone
+        db.execute("UPDATE judged SET until_position = 3 WHERE until_position = 6 AND from_position = 1")
+    assert check_store(tmp_path / "b.db", [third]).difference is not None
+
+
+def test_a_plan_is_not_late_by_a_text_that_was_away_when_it_was_heard_of(tmp_path):
+    near, far = laws(48, 1000)
+    lab = HourLab(tmp_path / "b.db", [near])
+    lab.hours(2)
+    lab.reopen([far])
+    lab.hours(1)
+    lab.say(Declare("p", budget_flop=HOUR_FLOP * 100))
+    lab.hours(2)
+    lab.reopen([near])
+    assert [e.subject for e in lab.quiet(1) if e.type == THRESHOLD_FORECAST] == ["p"]
+    lab.good()
+    lab.desk.close()
+
+
+def test_a_plan_that_came_to_a_run_with_a_name_is_not_late(tmp_path):
+    """It was heard of as the plan of a job, which a label made another run's work."""
+    lab = HourLab(tmp_path / "b.db", [LINE])
+    lab.hours(1, workload=job("1"))
+    lab.say(Declare("slurm:c1/1", budget_flop=HOUR_FLOP * 100))
+    assert [e.subject for e in lab.commit() if e.type == THRESHOLD_FORECAST] == ["slurm:c1/1"]
+    assert [e.subject for e in lab.hours(1) if e.type == THRESHOLD_FORECAST] == ["r"]
+    lab.good()
+    lab.desk.close()

@@ -30,6 +30,7 @@ from flopmeter.collector.law.events import PLAN_EXCEEDS, THRESHOLD_FORECAST, New
 from flopmeter.collector.law.regimes import Regime, in_order
 from flopmeter.collector.law.rules import in_force
 from flopmeter.collector.law.standing import text_of
+from flopmeter.collector.registry.lineage import Lineage
 from flopmeter.collector.store.base import Noted
 from flopmeter.collector.store.forecasts import ForecastRow
 from flopmeter.contract.w_table import WTable
@@ -203,6 +204,28 @@ class ForecastCheck:
                 found.append(list(in_order(here)))  # as the writer has them
         return found or None
 
+    def _meanwhile(self, position: int, document: Document) -> list[list[Regime]]:
+        """Where law files changed behind that record, and again before the next: by which texts runs were judged in
+        between only the forecast itself says. What did not change was judged by all the time.
+        """
+        here = [
+            j
+            for j in self._judged
+            if j.from_position <= position + 1 and (j.until_position is None or position <= j.until_position)
+        ]
+        stayed = {
+            (j.regime, j.digest)
+            for j in here
+            if j.from_position <= position and (j.until_position is None or position < j.until_position)
+        }
+        named = {(x["regime"], x["digest"]) for x in document["lines"] if x["regime"]}
+        if len(stayed) == len(here) or not named <= {(j.regime, j.digest) for j in here}:
+            return []
+        ids = {regime for regime, _ in named}
+        texts = named | {text for text in stayed if text[0] not in ids}
+        found = [r for text in sorted(texts) if (r := self._texts.find(*text)) is not None]
+        return [list(in_order(found))] if len(found) == len(texts) else []
+
     def _outlooks(self, position: int) -> list[Outlook]:
         """The settings that were noted for that position, and for a commit without a record behind it."""
         found = []
@@ -224,6 +247,7 @@ class ForecastCheck:
         if outlook not in allowed:
             said = " or ".join(map(str, allowed)) or "settings that were noted"
             raise Difference("forecasts", name, "data.confidence_percent, horizon_days", said, str(outlook))
+        judged += self._meanwhile(row.position, document)
         made = [self._made_again(row, books, entries, regimes, outlook) for regimes in judged]
         if row.data not in made:
             compare("forecasts", name, _apart(json.loads(made[0]) if made[0] else {}, document))
@@ -287,19 +311,33 @@ class ForecastCheck:
         heard = self._applied_unix_ns.get(entries)
         if heard is None or e.time_unix_ns == heard or not _alone(made) or not in_force(regime, heard):
             return
-        # Both by position and by time: several commits without a record between them note one position.
-        since = [
-            (j.from_position, j.from_unix_ns)
-            for j in self._judged
-            if (j.regime, j.digest) == (regime.id, text_of(regime))
-        ]
-        asked = [(n.from_position, n.from_unix_ns) for n in self._noted]  # an older flopmeter held no plan
         here = [a.from_position for a in self._standings.applied if a.entry_no == entries]
-        if not (since and asked and here):
-            return
-        position, unix_ns = (max(n) for n in zip(min(since), min(asked), strict=True))
-        if position <= min(here) and unix_ns <= heard:
+        if here and self._asked(regime, min(here), heard) and not self._renamed(e.subject, entries):
             raise Difference("events", e.name, "time_unix_ns", heard, e.time_unix_ns)
+
+    def _asked(self, regime: Regime, position: int, unix_ns: int) -> bool:
+        """Whether the commit of then surely judged by that text, and looked at plans: an older flopmeter did not.
+
+        By position and by time: several commits without a record between them note one position.
+        """
+        text = regime.id, text_of(regime)
+        judged = any(
+            (j.regime, j.digest) == text
+            and j.from_position <= position
+            and j.from_unix_ns <= unix_ns
+            and (j.until_position is None or position <= j.until_position)
+            for j in self._judged
+        )
+        since = min(((n.from_position, n.from_unix_ns) for n in self._noted), default=None)
+        return judged and since is not None and since[0] <= position and since[1] <= unix_ns
+
+    def _renamed(self, run: str, entries: int) -> bool:
+        """Whether what is said of the run, or the work of its family, came or went with a name: when is not known here."""
+        registry = self._standings.registry(entries)
+        family = {run, *Lineage.of(registry).above(run)}
+        return any(
+            name in family or any(o.run in family for o in once) for name, once in registry.formerly.items()
+        )
 
     def _by_plan(self, run: str, entries: int, regimes: Sequence[Regime], when: When) -> dict[str, NewEvent]:
         stands = self._standings.stands(run, entries, regimes)
