@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,19 @@ def test_no_descriptor_is_left(tmp_path):
     for _ in range(5):
         run("import sys; sys.exit(1)")
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_when_the_collector_ends_nothing_of_it_runs_on(tmp_path):
+    """Else it would run beside the one that the next start gives the same event to."""
+    target = Command((sys.executable, "-I", "-c", CHILD + "time.sleep(600)", str(tmp_path / "pid")))
+    sender = CommandSender(SinkSettings("c", target, timeout_s=300), target)
+    answers = []
+    thread = threading.Thread(target=lambda: answers.extend(sender.send([MESSAGE])))
+    thread.start()
+    child = started(tmp_path / "pid")
+    sender.abandon()
+    thread.join(30)
+    assert [a.kind for a in answers] == [Kind.FAILED]
+    wait_for("its child is gone", lambda: gone(child), 30)
+    (after,) = sender.send([MESSAGE])
+    assert after.kind is Kind.FAILED, "one that was begun meanwhile is ended, too"

@@ -9,6 +9,7 @@ import time
 import urllib.request
 from collections import Counter
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from builders import Chain
@@ -116,6 +117,29 @@ def test_one_sink_hangs_and_nobody_waits(folder):
     assert SECRET not in serving.text
     ids = Counter(json.loads(r.body)["id"] for r in receiver.requests)
     assert set(ids.values()) == {1}
+
+
+def test_a_stop_ends_a_command_that_hangs(folder):
+    """It was killed by nobody, and ran beside the one that the next start began with the same event."""
+    store = store_with_events(folder / "b.sqlite", ["n1"], ("stuck",))
+    script = 'echo $$ > "$1"; sleep 600 & wait'
+    path = sink_file(
+        folder,
+        {
+            "name": "stuck",
+            "type": "command",
+            "command": ["/bin/sh", "-c", script, "sh", str(folder / "pid")],
+            "timeout_s": 300,
+        },
+    )
+    with Serving(folder, store, "--sinks", path) as serving:
+        pid = folder / "pid"
+        wait_for("it runs", lambda: pid.exists() and pid.read_text().endswith("\n"))
+        assert serving.stop() == 0
+    state = Path(f"/proc/{int(pid.read_text())}/stat")
+    wait_for(
+        "it is gone", lambda: not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+    )
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import os
 import selectors
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,6 +36,9 @@ class CommandSender:
     ) -> None:
         self._timeout_s, self._target = settings.timeout_s, target
         self._environ = os.environ if environ is None else environ
+        self._running: subprocess.Popen[bytes] | None = None  # until it is about to be reaped
+        self._over = False
+        self._lock = threading.Lock()
 
     def check(self) -> None:
         """Raises SinkError."""
@@ -70,10 +74,11 @@ class CommandSender:
         except (OSError, ValueError) as e:
             return failed(f"{program}: cannot be run: {getattr(e, 'strerror', None) or e}")
         with child:
+            self._running = child
+            if self._over:  # meanwhile
+                self._end()
             ended, said = _talk(child, message.body + b"\n", self._timeout_s)
-            # Before it is reaped, so that its number is still its own.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
+            self._end()
             status = child.wait()
         tail = said.decode(errors="replace").strip()
         tail = f": {tail}" if tail else ""
@@ -83,6 +88,19 @@ class CommandSender:
             return delivered(f"{program}: exit code 0{tail}")
         how = f"exit code {status}" if status > 0 else f"ended by signal {-status}"
         return failed(f"{program}: {how}{tail}")
+
+    def abandon(self) -> None:
+        """The process ends, and nobody waits any more: what runs is ended, and what comes fails. Any thread."""
+        self._over = True
+        self._end()
+
+    def _end(self) -> None:
+        """End what runs, with all of its group."""
+        with self._lock:  # before it is reaped, so that its number is still its own
+            child, self._running = self._running, None
+            if child is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
 
 
 def _talk(child: "subprocess.Popen[bytes]", event: bytes, timeout_s: float) -> tuple[bool, bytes]:

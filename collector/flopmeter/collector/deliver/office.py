@@ -110,6 +110,8 @@ class Office:
         until = time.monotonic() + STOP_TIMEOUT_S
         for worker in self.workers:
             worker.join(max(0.0, until - time.monotonic()))
+        for worker in self.workers:
+            worker.leave_behind()
 
     def age_seconds(self, worker: Worker) -> float:
         """How long ago the oldest event happened that this sink has not got; 0: it has all."""

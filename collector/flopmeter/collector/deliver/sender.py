@@ -1,7 +1,7 @@
 """The kinds of sinks, each imported only where one is configured."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from .answer import Answer
 from .message import Message
@@ -19,6 +19,15 @@ class Sender(Protocol):
 
     def send(self, messages: Sequence[Message]) -> list[Answer]:
         """One answer for each message, in their order."""
+        ...
+
+
+@runtime_checkable
+class Stoppable(Protocol):
+    """A sender of which something would be left running when the process ends."""
+
+    def abandon(self) -> None:
+        """End what runs, for good. Any thread."""
         ...
 
 

@@ -20,7 +20,7 @@ from . import outbox
 from .answer import SECOND_NS, Answer, Kind, Pick, after_failure, refused, retry_delay_ns
 from .message import Message
 from .outbox import Noted, Row, Standing
-from .sender import Sender
+from .sender import Sender, Stoppable
 from .settings import Alertmanager, SinkSettings
 
 log = logging.getLogger(__name__)
@@ -84,6 +84,11 @@ class Worker:
         """Wait for its end, at most this long. What remains is delivered at the next start."""
         if self._thread is not None:
             self._thread.join(timeout_s)
+
+    def leave_behind(self) -> None:
+        """The process ends: a command that still runs must not outlive who gives it the event again."""
+        if isinstance(self._sender, Stoppable):
+            self._sender.abandon()
 
     def deliver(self) -> int:
         """One turn: deliver what is due now; how many were. Raises SinkError if the store cannot be worked with."""
