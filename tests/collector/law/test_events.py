@@ -132,6 +132,8 @@ def test_us_states_are_told_coverage_and_the_eu_its_two_weeks():
     eu = events["eu-systemic-risk"].data
     assert eu["due"] == "2026-12-05T00:00:00.000Z"
     assert "two weeks" in eu["deadline"]
+    said = "Where it was known before that it would be, what is due runs since then"
+    assert [name for name, e in events.items() if said in e.data["message"]] == ["eu-systemic-risk"]
     for e in events.values():
         assert "not a measure of risk" in e.data["message"]
         assert e.data["counting"] == next(r.counting for r in shipped() if r.id == e.data["regime"])

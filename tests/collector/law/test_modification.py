@@ -142,12 +142,14 @@ def test_an_event_is_raised_once_per_original_and_says_what_follows():
     assert event.data["counted"]["point"] == "1" + "0" * 25
     assert event.data["due"] == "2026-06-11T20:26:40.000Z"  # 14 days
     assert "more than 1/3 of base" in event.data["message"]
+    assert "known before" in event.data["message"]
     assert "another provider's model" in event.data["conditions"][0]
     assert event.data["regime_digest"] == KNOWN.digest
     assert raised(exactly(10**25), exactly(2 * 10**25), already={event.key}) == []
     (maybe,) = raised(Figure(1, 10**25, 10**26), exactly(2 * 10**25), already={event.key})
     assert maybe.type == THRESHOLD_UNDETERMINED
     assert "probably" in maybe.data["message"]
+    assert "known before" not in maybe.data["message"]
     assert maybe.data["due"] is None
 
 

@@ -18,6 +18,7 @@ from flopmeter.contract.flop import ZERO, Figure
 from flopmeter.contract.w_table import current
 
 from .countable import Countable
+from .deadline_rules import KNOWN
 from .regimes import RUN, Regime, due_after_ns
 from .rules import Verdict, counted, in_force, meets, verdict
 
@@ -160,7 +161,7 @@ def _threshold_data(
     basis = counted(regime, total.flop, total.integer_ops)
     due, perhaps = due_texts(regime, answer, estimate, at_unix_ns)
     return {
-        "message": _message(stands, regime, answer, estimate) + if_met(perhaps),
+        "message": _message(stands, regime, answer, estimate) + if_met(perhaps) + if_known(regime, due),
         "run": run,
         "regime": regime.id,
         "citation": regime.citation,
@@ -211,6 +212,13 @@ def due_texts(
 def if_met(due: str | None) -> str:
     """What a message says of a clock that may be running."""
     return "" if due is None else f" If the estimate is right, what is due runs from now, to {due}."
+
+
+def if_known(regime: Regime, due: str | None) -> str:
+    """What the message of a crossing says of a clock that a plan or a forecast may have started: `due` is the latest."""
+    if due is None or not any(rule.trigger == KNOWN for rule in regime.deadlines):
+        return ""
+    return " Where it was known before that it would be, what is due runs since then, and is due sooner than said here."
 
 
 def _message(stands: "Standing", regime: Regime, answer: Verdict, estimate: Verdict) -> str:

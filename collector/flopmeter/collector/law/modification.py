@@ -24,6 +24,7 @@ from .events import (
     countable_json,
     due_texts,
     figure_json,
+    if_known,
     if_met,
     threshold_text,
 )
@@ -133,7 +134,7 @@ def _data(
     basis, original = counted(regime, made.flop, made.integer_ops), made.original_flop
     due, perhaps = due_texts(regime, answer, estimate, at_unix_ns)
     return {
-        "message": _message(made, regime, answer, estimate) + if_met(perhaps),
+        "message": _message(made, regime, answer, estimate) + if_met(perhaps) + if_known(regime, due),
         "run": made.run,
         "original": made.original,
         "original_flop": figure_json(original) if original is not None and known(original) else None,
