@@ -249,3 +249,17 @@ def test_a_test_event_fires_and_goes_away_by_itself(alertmanager):
     assert found.delivered
     (shown,) = firing(alertmanager).values()
     assert shown["labels"]["alertname"] == "FlopmeterSinkTest"
+
+
+@pytest.mark.parametrize(
+    ("login", "sent"),
+    [({"bearer": True}, "s3cret-t0ken"), ({"user": "ada", "password": True}, "YWRhOnMzY3JldC10MGtlbg==")],
+)
+def test_a_server_that_repeats_how_we_log_in_tells_nobody_of_it(tmp_path, login, sent):
+    (tmp_path / "s").write_text("s3cret-t0ken\n")
+    target = {k: Secret(file=tmp_path / "s") if v is True else v for k, v in login.items()}
+    with Receiver(otherwise=Reply(401, f"not allowed: {sent}".encode())) as receiver:
+        (found,) = sender(receiver.url, **target).send([a_test_message("am", NOW, "")])
+    assert sent in receiver.requests[0].headers["authorization"]
+    assert "not allowed: …" in found.said
+    assert sent not in found.said

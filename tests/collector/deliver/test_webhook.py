@@ -141,6 +141,25 @@ def test_a_long_answer_is_cut_and_its_control_characters_are_gone(secret):
     assert answer.said.isprintable()
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"Cannot POST /services/T0PS3CRET?key=m%2FyKEY99",
+        b"<pre>no /services/T0PS3CRET</pre>",
+        b'{"url": "\\/services\\/T0PS3CRET", "key": "m/yKEY99"}',
+    ],
+)
+def test_a_server_that_repeats_the_address_tells_nobody_of_it(secret, said):
+    """As many do in their page for what they do not have; and then it is logged, and kept."""
+    with Receiver(Reply(404, said)) as receiver:
+        answer = send(f"http://127.0.0.1:{receiver.port}/services/T0PS3CRET?key=m%2FyKEY99", secret)
+    assert answer.kind is Kind.REFUSED
+    assert "404" in answer.said
+    assert "…" in answer.said
+    assert "T0PS3CRET" not in answer.said
+    assert "KEY99" not in answer.said
+
+
 def test_the_path_and_the_query_of_a_url_are_never_told(secret, tmp_path):
     (tmp_path / "url").write_text("http://127.0.0.1:1/services/T0K3N?key=s3cret\n")
     answer = send(Secret(file=tmp_path / "url"), secret)

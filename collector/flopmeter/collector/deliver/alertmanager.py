@@ -61,7 +61,8 @@ class AlertmanagerSender:
             return failed(str(e))
         body = json.dumps(list(alerts.values()), ensure_ascii=False, separators=(",", ":")).encode()
         reply = post(address, body, headers, timeout_s=self._timeout_s, ca_file=self._target.endpoint.ca_file)
-        return reply if isinstance(reply, Answer) else judge(address, reply, now)
+        sent = headers.get("Authorization", "").split()
+        return reply if isinstance(reply, Answer) else judge(address, reply, now, sent[1:])
 
     def _address(self) -> Address:
         endpoint = self._target.endpoint

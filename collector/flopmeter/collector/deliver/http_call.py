@@ -7,13 +7,14 @@ it would let the receiver choose where the events go.
 import contextlib
 import email.utils
 import http.client
+import re
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from flopmeter.collector.errors import SinkError
 from flopmeter.collector.settings import is_loopback
@@ -23,6 +24,8 @@ from .deadline import Bounded, Deadline
 
 #: Read of an answer, for what is said of it; the rest is left.
 MAX_BODY_BYTES = 4_096
+#: Parts of a URL that are shorter are no secrets.
+LEAST_SECRET_CHARS = 6
 #: Statuses that mean "not now" (RFC 9110, 6585, 8470).
 _LATER = frozenset({408, 425, 429})
 _USER_AGENT = "flopmeter"
@@ -137,13 +140,16 @@ def _exchange(address: Address, wire: Bounded, body: bytes, headers: Mapping[str
     return Reply(response.status, response.reason, text, response.getheader("Retry-After", ""))
 
 
-def judge(address: Address, reply: Reply, now_unix_ns: int) -> Answer:
-    """What a status means for a delivery: RFC 9110, and the operational part of Standard Webhooks."""
-    said = f"{address.shown} answered {reply.status} {reply.reason}"
+def judge(address: Address, reply: Reply, now_unix_ns: int, secrets: Iterable[str] = ()) -> Answer:
+    """What a status means for a delivery: RFC 9110, and the operational part of Standard Webhooks.
+
+    `secrets`: what was sent along; like the parts of the URL that may be one, they are not told where it repeats them.
+    """
+    text = reply.body.decode(errors="replace").strip()
+    told = f"{reply.status} {reply.reason}" + (f": {text}" if text else "")
+    said = f"{address.shown} answered {_without(told, (*_parts(address.path), *secrets))}"
     if 200 <= reply.status < 300:
         return delivered(said)
-    if text := reply.body.decode(errors="replace").strip():
-        said += f": {text}"
     if reply.status == http.HTTPStatus.GONE:
         return gone(said)
     if 300 <= reply.status < 400:
@@ -151,6 +157,19 @@ def judge(address: Address, reply: Reply, now_unix_ns: int) -> Answer:
     if reply.status in _LATER or not 400 <= reply.status < 500:
         return failed(said, retry_after_ns(reply.retry_after, now_unix_ns))
     return refused(said)
+
+
+def _parts(path: str) -> Iterator[str]:
+    """Of a path and a query, as a server may repeat them: "Cannot POST /hooks/T0KEN"."""
+    for part in re.split(r"[/?&=]", path):
+        if len(part) >= LEAST_SECRET_CHARS:
+            yield from (part, unquote(part))
+
+
+def _without(text: str, secrets: Iterable[str]) -> str:
+    for secret in sorted({*secrets}, key=len, reverse=True):
+        text = text.replace(secret, "…")
+    return text
 
 
 def retry_after_ns(text: str, now_unix_ns: int) -> int | None:
