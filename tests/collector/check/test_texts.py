@@ -10,6 +10,7 @@ from desk import Desk
 from law_files import PROFILE, REGIME, changed
 
 from flopmeter.collector.check.fsck import Result, check_store, result_text
+from flopmeter.collector.check.rederive import Difference
 from flopmeter.collector.law.laws import LawFile, of_files
 from flopmeter.collector.law.regimes import shipped
 
@@ -135,3 +136,13 @@ def test_a_store_of_an_older_flopmeter_is_noted_and_not_accused(path):
     result = check(path, shipped())
     assert result.difference is None
     assert any("site-rule were not derived again" in note for note in result.notes), result.notes
+
+
+@pytest.mark.parametrize("at", [0, 10, 250, 400, 899])
+def test_a_difference_of_long_values_is_shown_where_it_is(at):
+    """Whoever reads what fsck says sees in what the two differ, not 300 characters that are the same."""
+    long = "".join(chr(ord("a") + i % 26) for i in range(900))
+    d = Difference("events", "event 4", "data", long, long[:at] + "#" + long[at + 1 :])
+    assert "#" in d.got
+    assert d.got != d.expected
+    assert max(len(d.got), len(d.expected)) <= 300

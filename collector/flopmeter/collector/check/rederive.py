@@ -39,16 +39,26 @@ class Difference(Exception):  # noqa: N818
     """The first place where the books do not follow from the records."""
 
     def __init__(self, table: str, key: str, column: str, expected: object, got: object) -> None:
-        super().__init__(f"{table}, {key}: {column}: expected {_shown(expected)}, got {_shown(got)}")
         self.table, self.key, self.column = table, key, column
-        self.expected, self.got = _shown(expected), _shown(got)
+        wanted, found = _text(expected), _text(got)
+        same = next((i for i, (a, b) in enumerate(zip(wanted, found, strict=False)) if a != b), 0)
+        self.expected, self.got = _shown(wanted, same), _shown(found, same)
+        super().__init__(f"{table}, {key}: {column}: expected {self.expected}, got {self.got}")
 
 
-def _shown(value: object) -> str:
+def _text(value: object) -> str:
     if isinstance(value, bytes):
         return value.hex() if value else "no bytes"
-    text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= 300 else text[:297] + "..."
+    return value if isinstance(value, str) else repr(value)
+
+
+def _shown(text: str, same: int) -> str:
+    """At most 300 characters, among them where it differs: behind the first `same` ones."""
+    if len(text) <= 300:
+        return text
+    at = 0 if same < 200 else same - 60
+    end = at + 294
+    return ("..." if at else "") + text[at:end] + ("..." if end < len(text) else "")
 
 
 def compare(table: str, key: str, columns: Iterable[tuple[str, object, object]]) -> None:
