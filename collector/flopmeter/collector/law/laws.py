@@ -4,7 +4,6 @@ One directory holds a site's regimes and its counting profiles; the `schema` of 
 is read before anything is used, and every fault of every file is told at once.
 """
 
-import difflib
 import hashlib
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -189,6 +188,8 @@ def _regime_faults(f: LawFile, regime: Regime, before: Iterable[Regime]) -> list
         todo = f'say replaces = "{regime.id}" if it is to stand in the place of the shipped one, else give it another id'
         found.append(_fault(f, "id", "an id that no shipped regime has", repr(regime.id), todo))
     if regime.replaces and regime.replaces not in shipped:
+        import difflib
+
         near = difflib.get_close_matches(regime.replaces, sorted(shipped), n=1)
         todo = f"did you mean {near[0]!r}?" if near else "`flopmeter regimes list` shows them"
         found.append(_fault(f, "replaces", "the id of a shipped regime", repr(regime.replaces), todo))

@@ -4,7 +4,6 @@ A fault does not end the reading: it is noted, something harmless stands in for 
 noted when the file has been read to its end.
 """
 
-import difflib
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -286,6 +285,8 @@ def _part(value: object) -> Fraction | None:
 
 
 def _near(word: object, known: "tuple[str, ...] | set[str]") -> str | None:
+    import difflib  # only where something is wrong: a start without is a hundredth of a second shorter
+
     found = difflib.get_close_matches(str(word), sorted(known), n=1)
     return found[0] if found else None
 
