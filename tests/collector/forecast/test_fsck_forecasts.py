@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import pytest
 from duty_books import regime as text_of_a_law
-from forecast_lab import BEGIN_NS, DAY_NS, HourLab, job, regime
+from forecast_lab import BEGIN_NS, DAY_NS, HOUR_NS, HourLab, job, regime
 
 from flopmeter.collector.check.fsck import check_store
 from flopmeter.collector.forecast.document import again
@@ -324,5 +324,18 @@ def test_a_plan_that_came_to_a_run_with_a_name_is_not_late(tmp_path):
     lab.say(Declare("slurm:c1/1", budget_flop=HOUR_FLOP * 100))
     assert [e.subject for e in lab.commit() if e.type == THRESHOLD_FORECAST] == ["slurm:c1/1"]
     assert [e.subject for e in lab.hours(1) if e.type == THRESHOLD_FORECAST] == ["r"]
+    lab.good()
+    lab.desk.close()
+
+
+def test_a_clock_that_stepped_back_between_a_plan_and_a_law(tmp_path):
+    near, far = laws(48, 1000)
+    lab = HourLab(tmp_path / "b.db", [far])
+    lab.hours(2)
+    lab.say(Declare("p", budget_flop=HOUR_FLOP * 100))
+    lab.quiet(1)
+    lab.reopen([near])
+    lab.desk.now -= 2 * HOUR_NS
+    assert [e.subject for e in lab.commit() if e.type == THRESHOLD_FORECAST] == ["p"]
     lab.good()
     lab.desk.close()

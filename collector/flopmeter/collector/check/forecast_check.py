@@ -318,18 +318,16 @@ class ForecastCheck:
     def _asked(self, regime: Regime, position: int, unix_ns: int) -> bool:
         """Whether the commit of then surely judged by that text, and looked at plans: an older flopmeter did not.
 
-        By position and by time: several commits without a record between them note one position.
+        Several commits without a record between them note one position: of those only the one of that very time.
         """
         text = regime.id, text_of(regime)
         judged = any(
             (j.regime, j.digest) == text
-            and j.from_position <= position
-            and j.from_unix_ns <= unix_ns
+            and _by(j.from_position, j.from_unix_ns, position, unix_ns)
             and (j.until_position is None or position <= j.until_position)
             for j in self._judged
         )
-        since = min(((n.from_position, n.from_unix_ns) for n in self._noted), default=None)
-        return judged and since is not None and since[0] <= position and since[1] <= unix_ns
+        return judged and any(_by(n.from_position, n.from_unix_ns, position, unix_ns) for n in self._noted)
 
     def _renamed(self, run: str, entries: int) -> bool:
         """Whether what is said of the run, or the work of its family, came or went with a name: when is not known here."""
@@ -365,6 +363,11 @@ class ForecastCheck:
             for key, event in made.items():
                 if _alone(event) and key not in self._keys:
                     raise Difference("events", f"key {key}", "row", event.data["message"], "none")
+
+
+def _by(noted_position: int, noted_unix_ns: int, position: int, unix_ns: int) -> bool:
+    """Whether what was noted there was surely so in the commit of that position and time: clocks step back."""
+    return noted_position < position or (noted_position, noted_unix_ns) == (position, unix_ns)
 
 
 def _alone(event: NewEvent) -> bool:
