@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flopmeter.collector.law.regimes import shipped
+from flopmeter.collector.law.regimes import every_shipped, shipped
 from flopmeter.collector.law.retention_rules import RetentionRule
 from flopmeter.collector.retention import until as module
 from flopmeter.collector.retention.until import (
@@ -126,8 +126,21 @@ def test_incidents_are_kept_from_their_day() -> None:
     assert day(STORE, facts, said()) == date(2032, 5, 3)
 
 
-def test_an_incident_of_another_regime_is_not_its() -> None:
-    assert kept_for(STORE, Facts({}, incidents=(Incident("short", "", ns("2027-01-01")),)), said(), LAW) == ()
+def test_an_incident_of_another_regime_is_not_its_where_it_has_a_clock_of_its_own() -> None:
+    law = [r for r in every_shipped() if r.id == "us-ca-sb53"]
+    law = [replace(law[0], retention=(RetentionRule("incident", "incidents", 5, "incident", "law 3"),))]
+    facts = Facts({}, incidents=(Incident("us-ny-raise", "", ns("2027-01-01")),))
+    assert kept_for(STORE, facts, said(), law) == ()
+
+
+def test_the_eu_wants_an_incident_kept_that_can_be_opened_under_other_laws_only() -> None:
+    """Its own days for reporting one are in no text that was read: nobody opens a deadline for it."""
+    facts = Facts({"r": 0}, incidents=(Incident("us-ca-sb53", "r", ns("2034-01-01")),))
+    words = said(("placed", "r", "2027-01-01"))
+    (kept,) = [
+        r for r in kept_for("r", facts, words, every_shipped()) if r.name.endswith("/incident-records")
+    ]
+    assert (kept.name, kept.first_day) == ("eu-systemic-risk/incident-records", date(2039, 1, 3))
 
 
 def test_a_hold_wins_over_every_term_until_it_is_released() -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import NamedTuple
 
+from flopmeter.collector.law.deadline_rules import INCIDENT as BY_PERSON
 from flopmeter.collector.law.regimes import MANDATORY, Regime
 from flopmeter.collector.law.retention_rules import INCIDENT, PLACED, WITHDRAWN, RetentionRule
 
@@ -178,7 +179,13 @@ def _ends(term: _Term, begins: str, begun: tuple[date, SaidRow] | None, last_use
 def _incidents(run: str, facts: Facts, regimes: Sequence[Regime]) -> list[Reason]:
     found = []
     for regime, rule in rules_in_force(regimes):
-        days = [latest_day(i.unix_ns) for i in facts.incidents if (i.regime, i.run) == (regime.id, run)]
+        # Under a regime without a deadline for incidents nobody can open one: then those of any other are its too.
+        every = not any(d.trigger == BY_PERSON for d in regime.deadlines)
+        days = [
+            latest_day(i.unix_ns)
+            for i in facts.incidents
+            if i.run == run and (every or i.regime == regime.id)
+        ]
         if rule.begins == INCIDENT and days:
             day = after_years(max(days), rule.years)
             what = f"{rule.what}, {rule.years} years after it"
