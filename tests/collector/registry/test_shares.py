@@ -11,6 +11,7 @@ from flopmeter.collector.figures import Model, Tally
 from flopmeter.collector.law.countable import countable
 from flopmeter.collector.law.profiles import shipped
 from flopmeter.collector.registry.entries import Declare, Entry, Purpose, Tag
+from flopmeter.collector.registry.formerly import Once
 from flopmeter.collector.registry.shares import Row, Told, shares, tallies, told
 from flopmeter.collector.registry.state import Registry
 from flopmeter.contract.w_table import current
@@ -159,3 +160,13 @@ def test_a_run_without_spans_may_be_cut_without_hours(made: list[Entry], run: st
     assert {t: tally._sums for t, tally in by_hour.items()} == {
         t: tally._sums for t, tally in at_once.items()
     }
+
+
+def test_a_tag_by_a_name_that_the_work_has_lost_takes_no_bridge_that_it_does_not_cover() -> None:
+    """Its edges are those of the run that the work is now of."""
+    tag = Tag("old", Purpose.EVALUATION, 2, 4, None, ("e",))
+    registry = Registry.of(entries(tag), {"old": (Once(JOB, "", "r1"),)})
+    assert told(registry, "r1", JOB, Slot(3, 1)) == Told(Purpose.EVALUATION, None, (1,))
+    assert told(registry, "r1", JOB, Slot(5, 3)) == Told(None, None, (), (1,))
+    assert told(registry, "r1", JOB, Slot(3, 3)) == Told(None, None, (), (1,))
+    assert told(registry, "r1", OTHER, Slot(3, 1)) == Told(None, None, ())

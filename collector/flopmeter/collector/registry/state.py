@@ -259,7 +259,10 @@ class Registry:
         same holds of every hour.
         """
         found = {
-            edge for tag in self.tags(run) for edge in (tag.from_hour, tag.until_hour) if edge is not None
+            edge
+            for said in self._said.get(run, ())  # by names that its work has lost, too
+            for edge in (said.tag.from_hour, said.tag.until_hour)
+            if edge is not None
         }
         return tuple(sorted(edge for edge in found if first < edge <= last))
 
