@@ -32,6 +32,7 @@ from flopmeter.collector.duty.deadlines import (
     rules_mark,
     trigger_of,
 )
+from flopmeter.collector.duty.notices import due_text
 
 ZONES = (
     "UTC",
@@ -107,6 +108,13 @@ def test_days_that_are_not_24_hours_long(zone, day, ends):
     asked = date.fromisoformat(day)
     found = rule(trigger="calendar", after_days=None, timezone=zone, calendar=((asked.month, asked.day),))
     assert next_day(found, ns(f"{day}T12:00:00+00:00") - 20 * HOUR_NS) == (asked, ns(ends))
+
+
+def test_people_are_shown_the_day_that_the_law_names_and_not_the_next():
+    (quarter,) = made(quarters())
+    assert due_text(quarter) == "2026-10-15 24:00 CEST (Europe/Brussels)"
+    assert due_text(quarter._replace(due_unix_ns=quarter.due_unix_ns - 1)).startswith("2026-10-15 23:59 ")
+    assert due_text(quarter._replace(due_unix_ns=quarter.due_unix_ns + 10**9)).startswith("2026-10-16 00:00 ")
 
 
 def test_a_day_that_most_years_lack_is_the_last_of_its_month():

@@ -78,11 +78,17 @@ def _message(d: Deadline, overdue: bool, unix_ns: int) -> str:
 
 
 def due_text(d: Deadline) -> str:
-    """2027-01-16 00:00 CET (Europe/Brussels): the due instant in the rule's own time zone, rounded down to the minute."""
+    """2027-01-15 18:30 CET (Europe/Brussels): the due instant in the rule's own time zone, rounded down to the minute.
+
+    The end of a day is 24:00 of that day (ISO 8601-1:2019), as the law has it: 00:00 of the next reads as a day more.
+    """
     at = local(d.due_unix_ns, d.timezone)
     name = at.strftime("%Z")
     shown = f"UTC{at.strftime('%z')}" if name[:1] in "+-" else name
-    return f"{at:%Y-%m-%d %H:%M} {shown}" + ("" if d.timezone == shown else f" ({d.timezone})")
+    clock = f"{at:%Y-%m-%d %H:%M}"
+    if clock.endswith(" 00:00") and at.second == 0:
+        clock = f"{at - timedelta(days=1):%Y-%m-%d} 24:00"
+    return f"{clock} {shown}" + ("" if d.timezone == shown else f" ({d.timezone})")
 
 
 def duration_text(ns: int) -> str:
