@@ -6,10 +6,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from builders import TRAINING, UNIX_NS, Chain
+from builders import TRAINING, UNIX_NS, Chain, busy
 from duty_books import HOUR_NS, busy_minute, fsck, opened, regime
 
 from flopmeter.collector.books import Slot
+from flopmeter.collector.ingest.decide import TAKEN
 from flopmeter.collector.law.events import time_text
 from flopmeter.collector.law.late import LATE_NS, met_since
 
@@ -44,6 +45,8 @@ def crossing(desk):
         ([Slot(99), Slot(97)], 100, 97),  # the earliest of it
         ([Slot(99, 4)], 100, 95),  # a bridge over an outage: since its first hour
         ([Slot(200)], 100, None),  # a node's clock that is ahead
+        ([Slot(490_000, 490_000)], 490_001, None),  # one that was set within the window: it began in 1970
+        ([Slot(490_000, 490_000)], 490_009, 490_000),
     ],
 )
 def test_work_is_late_by_its_first_hour(slots, at_hours, since):
@@ -72,6 +75,21 @@ def test_what_is_prompt_says_nothing_of_it(path):
         assert data["met_since"] is None
         assert "late" not in data["message"]
         assert desk.rows("SELECT trigger_unix_ns FROM deadlines") == [(time,)]
+
+
+def test_a_machine_that_began_in_1970_met_nothing_then(path):
+    """Its clock was set within the window: a minute is not half a century, and nothing was due since the law began."""
+    with opened(path, now=UNIX_NS + 60 * 10**9) as desk:
+        chain = Chain("n")
+        batch = chain.batch([busy(0)])
+        batch.window_start_unix_ns = 1
+        agent = desk.agent(chain)
+        assert desk.offer(agent, chain.next(payload=batch.SerializeToString())) is TAKEN
+        desk.commit()
+        data, time = crossing(desk)
+        assert data["met_since"] is None
+        assert desk.rows("SELECT trigger_unix_ns FROM deadlines") == [(time,)]
+    assert fsck(path, [regime()]).difference is None
 
 
 def test_only_what_the_run_did_dates_it(path):

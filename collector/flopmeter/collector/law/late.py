@@ -16,11 +16,14 @@ from .regimes import Regime, due_after_ns
 
 #: Up to here a record is on its way: an hour of the books, a window, and agents that come again after a short outage.
 LATE_NS = 2 * HOUR_NS
+#: No record tells of more (ingest.encode.MAX_BRIDGE_NS is 400 days). What seems to span more is of a clock that was set
+#: within the window, as that of a machine that began in 1970; when it ended is what is known of it.
+MOST_HOURS = 401 * 24
 
 
 def met_since(slots: Iterable[Slot], at_unix_ns: int) -> int | None:
     """The beginning of the work by which the books moved, in Unix ns; None: it was just done, or there was none."""
-    first = min((slot.first for slot in slots), default=None)
+    first = min((slot.hour if slot.back > MOST_HOURS else slot.first for slot in slots), default=None)
     if first is None or at_unix_ns - first * HOUR_NS <= LATE_NS:
         return None
     return max(0, first) * HOUR_NS
