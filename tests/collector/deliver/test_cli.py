@@ -184,6 +184,12 @@ def test_dead_lists_what_was_put_aside_with_the_reason(events, store, clock):
     (found,) = json.loads(events("dead", "--json")[1])["dead"]
     assert found["event"] == ids(store)[0]
     assert found["attempts"] == 8
+    assert len(json.loads(events("dead", "--sink", found["sink"], "--json")[1])["dead"]) == 1
+    code, out, err = events("dead", "--sink", "other", "--json")  # a typing error is no empty list
+    assert (code, out) == (1, "")
+    assert "sink 'other': expected one that a collector has served" in err
+    with closing(sqlite3.connect(store)) as db, db:
+        db.execute("INSERT INTO sinks VALUES ('other', 'jsonl', 1, 0)")
     assert json.loads(events("dead", "--sink", "other", "--json")[1]) == {"dead": []}
 
 

@@ -50,13 +50,15 @@ class Served(NamedTuple):
 
 
 def dead_letters(store: Path, sink: str | None = None) -> list[Dead]:
-    """Everything that was put aside, by event. Raises StoreError."""
+    """Everything that was put aside, by event. Raises StoreError, SinkRefused of a sink that was never served."""
     sql = (
         "SELECT event_no, coalesce(id, ''), coalesce(type, ''), coalesce(subject, ''), sink, answer_no, attempts, "
         "first_unix_ns, dead_unix_ns, said FROM outbox LEFT JOIN events USING (event_no) "
         "WHERE dead_unix_ns IS NOT NULL AND (?1 IS NULL OR sink = ?1) ORDER BY event_no, sink, answer_no"
     )
     with closing(open_for_reading(store)) as db, told(str(store), "read"):
+        if sink is not None:
+            _known_sink(db, sink)
         return [Dead(*row) for row in db.execute(sql, (sink,))]
 
 
