@@ -28,4 +28,4 @@ def hint_for(e: sqlite3.Error) -> str:
             "the file is damaged, or is no SQLite file: keep it as evidence, and serve a backup, or a new store, in its "
             "place: agents send again what they still hold"
         )
-    return "check the store's file system and permissions"
+    return "check the store's file system (a full one cannot even be read from) and permissions"
