@@ -107,3 +107,17 @@ def test_a_hostile_name_adds_no_header_and_ends_no_line(name):
     raw.decode("ascii")
     assert all(c.isprintable() or c in "\r\n" for c in text_of(mail))
     assert found["Subject"].isprintable()
+
+
+def test_a_name_that_is_an_encoded_word_adds_no_header():
+    """RFC 2047: the email package decodes it, and older ones write what comes out as it is (CVE-2024-6923)."""
+    for name in (
+        "=?utf-8?B?DQpCY2M6IGV2aWxAZXhhbXBsZS5vcmc=?=",  # CR LF Bcc: evil@example.org
+        "=?utf-8?q?=0D=0A=0D=0Aanother_body?=",
+        "==??utf-8?q?=0D=0ABcc:_a=40b?=",
+    ):
+        mail = event_mail(
+            event_message(row(subject=name, message=name, run=name), Redaction()), FROM, TO, NOW
+        )
+        assert {k.lower() for k in parsed(mail)} == HEADERS, name
+        assert "another body" not in mail.as_string()
