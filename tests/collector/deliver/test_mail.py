@@ -87,6 +87,7 @@ def test_a_digest_tells_the_gravest_first():
 @example(name="x\r\nBcc: everybody@example.org\r\n\r\nbody")
 @example(name="x\n.\n\nMAIL FROM:<y@z>\n")
 @example(name="=?utf-8?b?WA==?=")
+@example(name="=?" * 100)
 @example(name="\u2028\u2029\x85\x0b\x0c\x1c Bcc: z")
 @example(name="\x1b[31mred\x07\x7f\u202e")
 @example(name="é" * 300)

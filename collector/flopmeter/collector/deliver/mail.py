@@ -90,7 +90,7 @@ def _mail(subject: str, identity: str, sender: str, to: Sequence[str], now_unix_
     mail["To"] = ", ".join(to)
     # The email package decodes an encoded word (RFC 2047) before it writes it, and Python before 3.11.10 writes the line
     # breaks in one as they are (CVE-2024-6923): a job's name could begin headers of its own.
-    mail["Subject"] = _clean(subject, MAX_SUBJECT_CHARS).replace("=?", "= ?")
+    mail["Subject"] = _clean(subject.replace("=?", "= ?"), MAX_SUBJECT_CHARS)
     mail["Date"] = datetime.fromtimestamp(now_unix_ns // SECOND_NS, UTC)
     mail["Message-ID"] = identity
     mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: nobody's out-of-office answers it
