@@ -11,6 +11,7 @@ from law_files import PROFILE, REGIME, changed
 
 from flopmeter.collector.check.fsck import Result, check_store, result_text
 from flopmeter.collector.check.rederive import Difference
+from flopmeter.collector.check.texts import Judgement, Texts
 from flopmeter.collector.law.laws import LawFile, of_files
 from flopmeter.collector.law.regimes import shipped
 
@@ -136,6 +137,16 @@ def test_a_store_of_an_older_flopmeter_is_noted_and_not_accused(path):
     result = check(path, shipped())
     assert result.difference is None
     assert any("site-rule were not derived again" in note for note in result.notes), result.notes
+
+
+def test_a_clock_that_was_set_back_before_the_upgrade_accuses_nobody():
+    """What ended before the first commit that kept texts was an older flopmeter's, whatever the clock said then."""
+    late = Judgement("r", "00", from_unix_ns=200, until_position=4)
+    none = Texts((), ())
+    none.check_kept([late], 100, since_position=5)
+    for row, since_position in ((late, 4), (late, None), (late._replace(until_position=None), 5)):
+        with pytest.raises(Difference, match="kept text"):
+            none.check_kept([row], 100, since_position)
 
 
 @pytest.mark.parametrize("at", [0, 10, 250, 400, 899])

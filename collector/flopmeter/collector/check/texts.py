@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from flopmeter.collector.books import BRIDGE
 from flopmeter.collector.errors import RegimeError
 from flopmeter.collector.law.laws import LawFile, of_files
 from flopmeter.collector.law.profiles import Profile
@@ -112,13 +113,21 @@ class Texts:
             if (regime.id, text_of(regime)) not in now:
                 raise Difference("judged", f"regime {regime.id}", "row", f"one by {text_of(regime)}", "none")
 
-    def check_kept(self, judged: Iterable[Judgement], since_unix_ns: int | None) -> None:
+    def check_kept(
+        self, judged: Iterable[Judgement], since_unix_ns: int | None, since_position: int | None = None
+    ) -> None:
         """What was judged by since texts are kept, is kept. Raises Difference.
 
-        `since_unix_ns`: the first text's time; None: an older flopmeter wrote all of it.
+        `since_unix_ns`: the first text's time; None: an older flopmeter wrote all of it. `since_position`: that of the
+        first commit of a flopmeter that keeps texts, which says the same where the clock was set back meanwhile.
         """
         for row in judged:
-            if since_unix_ns is None or (row.from_unix_ns < since_unix_ns and row.until_position is not None):
+            if since_unix_ns is None:
+                continue
+            if row.until_position is not None and (
+                row.from_unix_ns < since_unix_ns
+                or (since_position is not None and row.until_position < since_position)
+            ):
                 continue
             for digest in row.text.split("+"):
                 if digest not in self._kept:
@@ -150,7 +159,8 @@ def kept_texts(reader: Reader, given: Iterable[Regime]) -> tuple[Texts, list[Jud
         Judgement(*r) for r in reader.rows("SELECT regime, digest, from_unix_ns, until_position FROM judged")
     ]
     texts = Texts(given, rows)
-    texts.check_kept(judged, min((row.from_unix_ns for row in rows), default=None))
+    ((since_position,),) = reader.rows("SELECT min(from_position) FROM noted WHERE name = ?", (BRIDGE,))
+    texts.check_kept(judged, min((row.from_unix_ns for row in rows), default=None), since_position)
     site = reader.rows("SELECT law_no, from_position, files FROM site_laws ORDER BY law_no")
     texts.check_site((SiteLaws(*r) for r in site), judged)
     return texts, judged
