@@ -38,8 +38,8 @@ def dated(event: NewEvent, regime: Regime, since_unix_ns: int) -> NewEvent:
     text = time_text(since)
     data = {
         **event.data,
-        "message": f"{event.data['message']} Records came late: it was met by work done from {text} on, and what is due "
-        "runs from then.",
+        "message": f"{event.data['message']} Records came late: what met it was done at some time since {text}, and what "
+        "is due is reckoned from then, the earliest that it can be.",
         "met_since": text,
         "due": event.data["due"] if after_ns is None else time_text(since + after_ns),
     }
