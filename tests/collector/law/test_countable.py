@@ -219,6 +219,13 @@ def test_every_operation_is_in_one_part_and_no_order_changes_the_total(profile, 
     assert countable(profile, shares, above) == found
 
 
+def test_none_and_nothing_computed_again_stand_in_one_order():
+    """ "Nobody said" and "none of it" are two parts: whoever adds up in another order must print the same."""
+    said = Share(None, Figure(1, 1, 1), recomputation=Fraction(0), entries=(1,))
+    silent = Share(None, Figure(2, 2, 2), entries=(1,))
+    assert countable(BROAD, [said, silent]) == countable(BROAD, [silent, said])
+
+
 @given(profile=st.sampled_from(PROFILES), shares=st.lists(SHARES, max_size=5), more=SHARES)
 def test_more_work_never_lowers_the_total(profile, shares, more):
     less, all_of_it = countable(profile, shares).flop, countable(profile, [*shares, more]).flop

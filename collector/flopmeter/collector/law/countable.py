@@ -127,9 +127,9 @@ def _merged(shares: Iterable[Share]) -> list[Share]:
 
 def _order(
     key: tuple[Purpose | None, Fraction | None, tuple[int, ...]],
-) -> tuple[bool, str, Fraction, tuple[int, ...]]:
+) -> tuple[bool, str, bool, Fraction, tuple[int, ...]]:
     purpose, recomputation, entries = key
-    return purpose is None, purpose or "", recomputation or Fraction(0), entries
+    return purpose is None, purpose or "", recomputation is None, recomputation or Fraction(0), entries
 
 
 def _weaker(reached: Ruling, own: Ruling) -> Ruling:
