@@ -1,0 +1,1 @@
+"""How an agent is let in: joining, its certificates and their renewal."""

@@ -1,0 +1,1 @@
+"""Who may speak: join tokens, certificates, revocation, and the API tokens of people."""

@@ -1,0 +1,1 @@
+"""Attestations: signed statements about a run for one recipient."""

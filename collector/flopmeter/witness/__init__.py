@@ -1,0 +1,1 @@
+"""A witness: cosigns the heads of evidence logs that only ever grow."""
