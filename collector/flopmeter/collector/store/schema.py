@@ -344,4 +344,50 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         CREATE INDEX hourly_by_workload ON hourly (workload_no, hour);
         """,  # noqa: S608
     ),
+    (
+        "0016-attestations",
+        """
+        -- What was attested: appended, never changed (attest/said.py). A `record` is what was gathered of a run, logged
+        -- before anything is signed; an `issued` is one signed statement about it, logged after. A correction is
+        -- another attestation that names the one it supersedes.
+        CREATE TABLE attestations (
+            attestation_no INTEGER PRIMARY KEY, unix_ns INTEGER NOT NULL,
+            position INTEGER NOT NULL,      -- of the last record in the books that it rests on
+            kind TEXT NOT NULL,             -- record, issued
+            attestation_id TEXT NOT NULL,   -- UUIDv7 of the statement; '' of a record
+            run TEXT NOT NULL, profile TEXT NOT NULL, recipient TEXT NOT NULL,
+            record_digest TEXT NOT NULL,    -- SHA-256 over the salted digests of all fields, hex
+            statement_sha256 TEXT NOT NULL, -- of the signed bytes, hex; '' of a record
+            supersedes TEXT NOT NULL,       -- the attestation_id that it takes the place of; '' for none
+            who TEXT NOT NULL, why TEXT NOT NULL, detail TEXT NOT NULL,
+            prev_hash BLOB NOT NULL, hash BLOB NOT NULL);
+        CREATE INDEX attestations_by_id ON attestations (attestation_id);
+        CREATE TRIGGER attestations_go_on BEFORE INSERT ON attestations
+        WHEN NEW.attestation_no IS NOT (SELECT coalesce(max(attestation_no), 0) + 1 FROM attestations)
+            OR NEW.prev_hash IS NOT
+                coalesce((SELECT hash FROM attestations ORDER BY attestation_no DESC LIMIT 1), zeroblob(32))
+        BEGIN
+            SELECT RAISE(ABORT, 'attestations are appended: expected the next number behind the last hash');
+        END;
+        CREATE TRIGGER attestations_stay BEFORE UPDATE ON attestations
+        BEGIN
+            SELECT RAISE(ABORT, 'attestations are never changed: issue one that supersedes it');
+        END;
+        CREATE TRIGGER attestations_are_kept BEFORE DELETE ON attestations
+        BEGIN
+            SELECT RAISE(ABORT, 'attestations are never deleted: issue one that supersedes it');
+        END;
+        -- The fields of a record with their salts, so that another view of it can be issued. As secret as the books.
+        CREATE TABLE attested (
+            attestation_no INTEGER PRIMARY KEY, material TEXT NOT NULL);
+        CREATE TRIGGER attested_stay BEFORE UPDATE ON attested
+        BEGIN
+            SELECT RAISE(ABORT, 'what was attested is never changed');
+        END;
+        CREATE TRIGGER attested_are_kept BEFORE DELETE ON attested
+        BEGIN
+            SELECT RAISE(ABORT, 'what was attested is never deleted');
+        END;
+        """,
+    ),
 )
