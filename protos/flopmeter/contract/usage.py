@@ -205,6 +205,7 @@ class NoticeKind(IntEnum):
     SPOOL_LOST = 15
     CROSS_CHECK = 16  # independent readings disagree: flagged, never corrected (metering.md 6.2)
     ATTRIBUTION = 17  # evidence of who held a device is missing or contradicts itself
+    LOG_CONTRADICTION = 18  # the collector's log is not the one that this agent saw before, or was set back
 
     @property
     def label(self) -> str:

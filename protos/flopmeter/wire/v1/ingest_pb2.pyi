@@ -6,10 +6,11 @@ How records travel. One bidirectional stream per agent:
   collector                         agent
   Challenge (nonce)         ─▶
                             ◀─      Hello (who, signed over the nonce; oldest and newest record held)
-  Welcome (resume point)    ─▶
+  Welcome (resume point)    ─▶      with the head of the collector's log, held against the one in the Hello
                             ◀─      Inventory, once per digest that the collector may lack
                             ◀─      Records, in sequence, many in flight
   Ack (durable up to seq)   ─▶
+  Checkpoint                ─▶      the log's new head, and what of this agent stands under it
   Pushback | Refusal        ─▶      (the stream stays open; the agent goes back to resume_seq)
 
 ack(seq) means: verified, committed and fsynced, with totals and events. Nothing else means that.
@@ -105,6 +106,9 @@ class HelloBody(_message.Message):
     BOOT_ID_FIELD_NUMBER: _builtins.int
     OLDEST_SEQ_FIELD_NUMBER: _builtins.int
     NEWEST_SEQ_FIELD_NUMBER: _builtins.int
+    KNOWN_LOG_ORIGIN_FIELD_NUMBER: _builtins.int
+    KNOWN_LOG_SIZE_FIELD_NUMBER: _builtins.int
+    KNOWN_LOG_ROOT_FIELD_NUMBER: _builtins.int
     public_key: _builtins.bytes
     """Ed25519 public key, 32 bytes; the agent id is the first 16 bytes of its SHA-256."""
     node: _builtins.str
@@ -117,6 +121,13 @@ class HelloBody(_message.Message):
     expects a number below oldest_seq records the loss and goes on from oldest_seq.
     """
     newest_seq: _builtins.int
+    known_log_origin: _builtins.str
+    """The newest head of the collector's log that this agent has seen and checked; all empty = none yet. A log that
+    was set back, or that another was put in the place of, cannot prove that it goes on from there.
+    """
+    known_log_size: _builtins.int
+    known_log_root: _builtins.bytes
+    """RFC 6962 root hash, 32 bytes."""
     def __init__(
         self,
         *,
@@ -126,10 +137,13 @@ class HelloBody(_message.Message):
         boot_id: _builtins.bytes = ...,
         oldest_seq: _builtins.int = ...,
         newest_seq: _builtins.int = ...,
+        known_log_origin: _builtins.str = ...,
+        known_log_size: _builtins.int = ...,
+        known_log_root: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "boot_id", b"boot_id", "newest_seq", b"newest_seq", "node", b"node", "oldest_seq", b"oldest_seq", "public_key", b"public_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "boot_id", b"boot_id", "known_log_origin", b"known_log_origin", "known_log_root", b"known_log_root", "known_log_size", b"known_log_size", "newest_seq", b"newest_seq", "node", b"node", "oldest_seq", b"oldest_seq", "public_key", b"public_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -193,6 +207,7 @@ class StreamResponse(_message.Message):
     ACK_FIELD_NUMBER: _builtins.int
     PUSHBACK_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def challenge(self) -> Global___Challenge: ...
     @_builtins.property
@@ -203,6 +218,8 @@ class StreamResponse(_message.Message):
     def pushback(self) -> Global___Pushback: ...
     @_builtins.property
     def refusal(self) -> Global___Refusal: ...
+    @_builtins.property
+    def checkpoint(self) -> Global___Checkpoint: ...
     def __init__(
         self,
         *,
@@ -211,12 +228,13 @@ class StreamResponse(_message.Message):
         ack: Global___Ack | None = ...,
         pushback: Global___Pushback | None = ...,
         refusal: Global___Refusal | None = ...,
+        checkpoint: Global___Checkpoint | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "challenge", b"challenge", "kind", b"kind", "pushback", b"pushback", "refusal", b"refusal", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "challenge", b"challenge", "checkpoint", b"checkpoint", "kind", b"kind", "pushback", b"pushback", "refusal", b"refusal", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "challenge", b"challenge", "kind", b"kind", "pushback", b"pushback", "refusal", b"refusal", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "challenge", b"challenge", "checkpoint", b"checkpoint", "kind", b"kind", "pushback", b"pushback", "refusal", b"refusal", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["challenge", "welcome", "ack", "pushback", "refusal"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["challenge", "welcome", "ack", "pushback", "refusal", "checkpoint"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -258,6 +276,7 @@ class Welcome(_message.Message):
     COLLECTOR_VERSION_FIELD_NUMBER: _builtins.int
     MAX_RECORD_BYTES_FIELD_NUMBER: _builtins.int
     MAX_IN_FLIGHT_RECORDS_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
     resume_seq: _builtins.int
     """The next sequence number that the collector will take."""
     head_hash: _builtins.bytes
@@ -270,6 +289,12 @@ class Welcome(_message.Message):
     max_record_bytes: _builtins.int
     """Limits in force."""
     max_in_flight_records: _builtins.int
+    @_builtins.property
+    def checkpoint(self) -> Global___Checkpoint:
+        """The log's newest head, with the proof from known_log_size of the Hello. Absent: no head is signed yet, or the
+        collector keeps no log.
+        """
+
     def __init__(
         self,
         *,
@@ -281,14 +306,55 @@ class Welcome(_message.Message):
         collector_version: _builtins.str = ...,
         max_record_bytes: _builtins.int = ...,
         max_in_flight_records: _builtins.int = ...,
+        checkpoint: Global___Checkpoint | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collector_version", b"collector_version", "head_boot_id", b"head_boot_id", "head_hash", b"head_hash", "head_window_end_boot_ns", b"head_window_end_boot_ns", "max_in_flight_records", b"max_in_flight_records", "max_record_bytes", b"max_record_bytes", "resume_seq", b"resume_seq", "t_unix_ns", b"t_unix_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "collector_version", b"collector_version", "head_boot_id", b"head_boot_id", "head_hash", b"head_hash", "head_window_end_boot_ns", b"head_window_end_boot_ns", "max_in_flight_records", b"max_in_flight_records", "max_record_bytes", b"max_record_bytes", "resume_seq", b"resume_seq", "t_unix_ns", b"t_unix_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Welcome: _TypeAlias = Welcome  # noqa: Y015
+
+@_typing.final
+class Checkpoint(_message.Message):
+    """A head of the collector's log: in the Welcome, and after each head that covers more of this agent's records.
+    Each says how it goes on from the one before it on this stream (the first: from the Hello's).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTE_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    COVERED_SEQ_FIELD_NUMBER: _builtins.int
+    VKEY_FIELD_NUMBER: _builtins.int
+    note: _builtins.bytes
+    """A C2SP signed note that is a checkpoint: origin, size, root hash, the log's Ed25519 signature."""
+    covered_seq: _builtins.int
+    """Every record of this agent up to this number has its leaf under this head; 0 = not said."""
+    vkey: _builtins.str
+    """The log's public key as a C2SP vkey line, in the Welcome only: pinned by an agent that knows none."""
+    @_builtins.property
+    def consistency(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """RFC 6962 consistency proof from the size that this agent knows; empty where that is 0 or this very size, and
+        where no such proof can be made.
+        """
+
+    def __init__(
+        self,
+        *,
+        note: _builtins.bytes = ...,
+        consistency: _abc.Iterable[_builtins.bytes] | None = ...,
+        covered_seq: _builtins.int = ...,
+        vkey: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "covered_seq", b"covered_seq", "note", b"note", "vkey", b"vkey"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Checkpoint: _TypeAlias = Checkpoint  # noqa: Y015
 
 @_typing.final
 class Ack(_message.Message):
