@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from flopmeter.collector.errors import StoreError
 
+from .backfill import BACKFILLS
 from .schema import MIGRATIONS
 
 if TYPE_CHECKING:
@@ -96,14 +97,16 @@ def _apply(connection: sqlite3.Connection) -> None:
 
     migrations = Migrations(MIGRATION_SET)
     for name, script in MIGRATIONS:
-        migrations(name=name)(_runner(script))
+        migrations(name=name)(_runner(name, script))
     migrations.apply(Database(connection, recursive_triggers=False, execute_plugins=False))
 
 
-def _runner(script: str) -> "Callable[[Database], None]":
+def _runner(name: str, script: str) -> "Callable[[Database], None]":
     def run(db: "Database") -> None:
         for statement in _statements(script):
             db.execute(statement)
+        if name in BACKFILLS:
+            BACKFILLS[name](db.execute)
 
     return run
 
