@@ -6,7 +6,7 @@ tuples, and no object is made per row. The plain way, to the contract's types, i
 
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flopmeter.collector.books import SUM_FIELDS, Sums
 from flopmeter.collector.encode import decode_notice, decode_progress, decode_workload, parse_batch
@@ -33,9 +33,12 @@ from flopmeter.contract.usage import (
     Progress,
     Workload,
 )
-from flopmeter.wire.v1 import batch_pb2
+from flopmeter.wire.v1 import batch_pb2, ingest_pb2
 
 from .shared_rows import NOT_OF_OTHERS, OTHERS, fault_in_marks, fault_in_others
+
+if TYPE_CHECKING:
+    from .heads import Told
 
 #: A row, or a window, may bridge an outage of the agent, which can be far longer than a window
 #: (limits.MAX_WINDOW_NS bounds the *setting*). 400 days: longer than any uptime worth metering.
@@ -359,3 +362,10 @@ def _check_progress(message: batch_pb2.Batch) -> None:
             )
         if not 0 < claim.t_unix_ns <= _MAX_NS or claim.t_boot_ns > _MAX_NS:
             raise ContractError(f"progress: expected times in 1 … 2^63-1 ns, got {claim.t_unix_ns}")
+
+
+def checkpoint(told: "Told") -> ingest_pb2.Checkpoint:
+    """What an agent is told of the log's head."""
+    return ingest_pb2.Checkpoint(
+        note=told.note, consistency=told.consistency, covered_seq=told.covered_seq, vkey=told.vkey
+    )

@@ -29,7 +29,9 @@ from flopmeter.wire.v1 import ingest_pb2
 
 from .committer import Committer
 from .decide import DUPLICATE, TAKEN, PushbackReason, PushedBack, RefusalCode, Refused
+from .encode import checkpoint
 from .group import Agent
+from .heads import Heads, Log
 from .intake import Intake, hello_verified
 from .refusal_log import RefusalLog
 from .stream import Stream, Tasks, read_out
@@ -115,6 +117,8 @@ class IngestServer:
         self._review_s = review_s
         self._reviewer: asyncio.Task[None] | None = None
         self._refusals = RefusalLog()
+        #: What agents are told of the log; None until `keep_log`, and where none is kept.
+        self.heads: Heads | None = None
         self._committer = Committer(
             intake,
             writer,
@@ -124,6 +128,14 @@ class IngestServer:
             committed=self._committed,
             failed=self._failed,
             raised=raised,
+        )
+
+    def keep_log(self, log: Log) -> None:
+        """From now on agents are told of the log's heads: whoever makes one calls `heads.begun` and `heads.released`."""
+        self.heads = Heads(
+            log,
+            lambda: self._by_agent,
+            lambda told: _Response(checkpoint=checkpoint(told)).SerializeToString(),
         )
 
     # --- life ---
@@ -239,6 +251,7 @@ class IngestServer:
         )
         if isinstance(agent, Refused):
             return await self._turn_away(stream, agent, body.public_key, body.node)
+        told = await self.heads.welcome(stream, body.known_log_size) if self.heads is not None else None
         # What the Welcome says must be durable: a new agent, a loss, and records of a stream before this,
         # which takes no more from here on.
         self._end_older(agent)
@@ -260,6 +273,7 @@ class IngestServer:
             collector_version=_collector_version(),
             max_record_bytes=MAX_RECORD_BYTES,
             max_in_flight_records=MAX_IN_FLIGHT_RECORDS,
+            checkpoint=checkpoint(told) if told is not None else None,
         )
         await stream.context.write(_Response(welcome=welcome).SerializeToString())
         return True

@@ -50,6 +50,11 @@ class Stream:
     awaiting: int = 0
     closing: bool = False
     ack_due: bool = False  # a commit's ack was put off to the next one's
+    durable_then: int = (
+        0  # what of the agent was durable when the log's head in the making was begun (heads.py)
+    )
+    told_seq: int = 0  # up to which record the agent was told that a head covers it
+    told_size: int = 0  # of the last head that it was told of
     _unread: list[bytes] | None = None  # replies waiting behind one being written; None = none is
 
     @property
