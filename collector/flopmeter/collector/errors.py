@@ -18,6 +18,12 @@ class StoreError(CollectorError):
     """The store cannot be opened, read or committed to."""
 
 
+class BackupRefused(CollectorError):  # noqa: N818
+    """No backup was made: something has its name, or the copy is not one of good books."""
+
+    exit_code = 1
+
+
 class StoreChangedError(StoreError):
     """The store was written to while it was read as one that nobody has open: what was read may be half of each."""
 
@@ -107,5 +113,19 @@ class RetentionError(CollectorError):
 
 class RetentionRefused(RetentionError):  # noqa: N818
     """Well-formed and refused: it must be kept, or what it names does not stand."""
+
+    exit_code = 1
+
+
+class KeyFileError(CollectorError):
+    """A key of the collector cannot be read, or must not be used as it lies there."""
+
+
+class LogError(CollectorError):
+    """The evidence log cannot give what was asked of it, or nothing can be signed now."""
+
+
+class LogForkedError(LogError):
+    """What is stored contradicts itself, or a head that was signed: nothing is signed on it."""
 
     exit_code = 1
