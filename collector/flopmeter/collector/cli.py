@@ -1,4 +1,4 @@
-"""`flopmeter collector`: serve, fsck, retention, hold, delete. Imports what it runs only when it runs."""
+"""`flopmeter collector`: serve, fsck, backup, retention, hold, delete. Imports what it runs only when it runs."""
 
 import importlib
 import os
@@ -11,6 +11,11 @@ from .store_path import DEFAULT_STORE
 
 _LAZY = {
     "fsck": ("flopmeter.collector.report.cli", "fsck", "Derive every total again from the stored bytes."),
+    "backup": (
+        "flopmeter.collector.backup.cli",
+        "backup",
+        "Copy the store while it runs, and check the copy.",
+    ),
     "retention": ("flopmeter.collector.retention.cli", "retention", "Until when what must be kept, and why."),
     "hold": ("flopmeter.collector.retention.cli", "hold", "Legal holds: add, release, list."),
     "delete": ("flopmeter.collector.retention.cli", "delete", "Delete a whole store, once nothing binds it."),

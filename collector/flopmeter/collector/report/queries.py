@@ -175,6 +175,17 @@ class Reader:
         cursor.row_factory = None
         return cursor.execute(sql, values)
 
+    def copy_pages(
+        self, into: sqlite3.Connection, pages: int, progress: Callable[[int, int, int], object]
+    ) -> None:
+        """Copy this one state into an empty database, `pages` at a time. Raises sqlite3.Error of either.
+
+        The transaction is open from before the first page to behind the last, so that commits beside it neither wait
+        for it nor make it begin anew, as they would a backup that reads without one.
+        """
+        self.rows("SELECT 1 FROM sqlite_master").fetchone()  # BEGIN alone reads nothing yet
+        self._db.backup(into, pages=pages, progress=progress)
+
     def runs(self, question: Asked, only: str | None = None, *, series: bool = False) -> list[dict[str, Any]]:
         """Run documents, the largest first; `only` one run, `series` with its hourly curve."""
         models = self.models()
