@@ -80,7 +80,7 @@ def life(directory: Path, key: RecordKey, p: Promises) -> None:
         lambda: spool.quarantine("record-5-00", held[4].record, "why"),
     )
     p.untold = [[], [REMARK]]
-    spool.keep_untold(REMARK)
+    spool.untold.keep(REMARK)
     p.untold = [[REMARK]]
     p.chains = [held, again]
     spool.rebase(5, 5, held[4].prev_hash, iter(again[4:]))
@@ -88,7 +88,7 @@ def life(directory: Path, key: RecordKey, p: Promises) -> None:
     append(1)
     append(3)
     p.untold = [[REMARK], []]
-    spool.told([REMARK.name])
+    spool.untold.told([REMARK.name])
     p.untold = [[]]
     spool.close()
 
@@ -103,7 +103,7 @@ def check(directory: Path, key: RecordKey, p: Promises) -> None:
     for name, data in p.kept.items():
         if not name.startswith("inventory/") or held:  # one that no record names is dropped at a start
             assert (directory / name).read_bytes() == data
-    assert spool.untold() in p.untold
+    assert spool.untold.all() in p.untold
     more = entries(key, spool.tip, 1, payload=10)
     spool.append(more)  # which may forget what was acknowledged
     assert list(spool.entries(spool.oldest_seq)) == (held + more)[spool.oldest_seq - oldest :]

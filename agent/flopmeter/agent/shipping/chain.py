@@ -143,7 +143,7 @@ class Chain:
                 self._telling.setdefault(name, spool.newest_seq)
             gone = [name for name, seq in self._telling.items() if seq <= spool.acked_seq]
             if gone:
-                spool.told(gone)
+                spool.untold.told(gone)
                 for name in gone:
                     del self._telling[name]
             return gone
@@ -414,12 +414,12 @@ class Chain:
 
     def _remark(self, remark: Remark) -> None:
         """For the next batch, or for that after a restart."""
-        self.spool.keep_untold(remark)
+        self.spool.untold.keep(remark)
         self._remarks.append(remark)
 
     def _untold(self) -> list[Remark]:
         """What no record tells of yet, although an agent before us learned it."""
-        kept = self.spool.untold()
+        kept = self.spool.untold.all()
         if not kept:
             return []
         try:

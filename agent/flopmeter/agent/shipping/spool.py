@@ -3,9 +3,11 @@
     DIR/lock                    held by the one agent that may write (flock)
     DIR/<number>.seg            segments in the order of their making; append-only
     DIR/acked                   last acknowledged number; a hint, may be older than the truth
+    DIR/covered                 last number under a signed head of the collector's log; a hint likewise, and
+                                only there where the collector has shown such a head
     DIR/inventory/<sha256>      serialised inventories that records name
     DIR/quarantine/             what was cut off or refused, kept for a person; never sent
-    DIR/untold/                 remarks that no durable record tells of yet (remark.py)
+    DIR/untold/                 remarks that no durable record tells of yet (untold.py)
 
 A segment is a row of frames, `length (4) | crc32 over length and body (4) | body`, little-endian. The
 first frame is its head (segment.py): the place in the chain where it starts. A crash can tear the last
@@ -24,20 +26,20 @@ from typing import NamedTuple
 from flopmeter.agent.errors import SpoolError, SpoolFullError
 from flopmeter.agent.files import (
     make_directory,
-    note_number,
     os_error,
     read_named_by_hash,
-    read_number,
     sync_directory,
     take_lock,
     write_file,
 )
-from flopmeter.agent.metering.remark import Remark, load_remark
+from flopmeter.agent.metering.remark import Remark
 from flopmeter.contract.record import ZERO_HASH, record_hash
 from flopmeter.contract.usage import NoticeKind
 
+from .mark import Mark
 from .quarantine import Quarantine
 from .segment import Cut, Entry, Head, Segment, read_segment, segment_path, write_segment
+from .untold import Untold
 
 log = logging.getLogger(__name__)
 
@@ -73,13 +75,15 @@ class Spool:
         self.keep_acked_bytes = keep_acked_bytes
         self.segment_bytes = min(SEGMENT_BYTES, max(4096, limit_bytes // 8))
         self.aside = Quarantine(directory / "quarantine")
+        self.untold = Untold(directory / "untold")
         self.cuts: list[Cut] = []  # what the last start found torn or damaged, and cut
         self._lock_fd = lock_fd
         self._mutex = threading.RLock()
         self._segments: list[Segment] = []
         self._tip = Tip(1, ZERO_HASH, b"")
         self._acked = 0
-        self._acked_written = 0
+        self._acked_mark = Mark(directory / "acked")  # only a hint: the collector's Welcome says the truth
+        self._covered = Mark(directory / "covered")  # None: the collector never showed a head of a log
         self._broken = ""
         self._write_fd = -1
         self._read_fd = -1
@@ -145,6 +149,12 @@ class Spool:
     def acked_seq(self) -> int:
         with self._mutex:
             return self._acked
+
+    @property
+    def covered_seq(self) -> int:
+        """Up to where a signed head of the collector's log covers the records; all acknowledged where it keeps none."""
+        with self._mutex:
+            return self._acked if self._covered.value is None else self._covered.value
 
     @property
     def pending(self) -> int:
@@ -243,8 +253,19 @@ class Spool:
             seq = min(seq, self.newest_seq)
             if seq > self._acked:
                 self._acked = seq
-                if seq - self._acked_written >= _ACKED_EVERY:
-                    self._write_acked()
+                self._acked_mark.set(seq, every=_ACKED_EVERY)
+                self._forget()
+
+    def cover(self, seq: int) -> None:
+        """A signed head of the collector's log covers everything up to `seq` (0: one was shown, of what is not said).
+
+        From the first one on, what no head covers is kept although it was acknowledged, as far as the limit allows:
+        until then a collector that is set back, and its log with it, could deny that it ever had it.
+        """
+        with self._mutex:
+            seq = min(seq, self.newest_seq)
+            if self._covered.value is None or seq > self._covered.value:
+                self._covered.set(seq, every=_ACKED_EVERY)
                 self._forget()
 
     def regress(self, seq: int) -> None:
@@ -252,7 +273,8 @@ class Spool:
         with self._mutex:
             if seq < self._acked:
                 self._acked = seq
-                self._write_acked()
+                self._acked_mark.set(seq)
+                self._uncover(seq)
 
     def rebase(self, voids_from: int, next_seq: int, prev_hash: bytes, entries: Iterable[Entry]) -> None:
         """Replace every held entry from number `voids_from` on by `entries`, which start at `next_seq`.
@@ -281,39 +303,13 @@ class Spool:
             else:
                 self._tip = Tip(last.seq + 1, record_hash(last.record), last.journal)
             self._acked = next_seq - 1
-            self._write_acked()
+            self._acked_mark.set(self._acked)
+            self._uncover(voids_from - 1)
 
     def quarantine(self, name: str, data: bytes, reason: str) -> Path:
         """Keep `data` aside for a person, with a text that says why. Durable on return."""
         with self._mutex:
             return self.aside.keep(name, data, reason)
-
-    def keep_untold(self, remark: Remark) -> None:
-        """Keep a remark until `told`. Durable on return."""
-        with self._mutex:
-            write_file(self.directory / "untold" / remark.name, remark.dump())
-
-    def untold(self) -> list[Remark]:
-        """Every remark that is kept, by name."""
-        found = []
-        with self._mutex:
-            for path in sorted((self.directory / "untold").iterdir()):
-                remark = load_remark(path.name, path.read_bytes())
-                if remark is None:
-                    log.warning("spool: %s is not a remark; left where it is", path)
-                else:
-                    found.append(remark)
-        return found
-
-    def told(self, names: Iterable[str]) -> None:
-        """These are in durable records: forget them."""
-        with self._mutex:
-            try:
-                for name in names:
-                    (self.directory / "untold" / name).unlink(missing_ok=True)
-                sync_directory(self.directory / "untold")
-            except OSError as e:  # at worst it is told once more after a restart
-                log.warning("spool: cannot forget what was told: %s", e.strerror or e)
 
     def close(self) -> None:
         """Write the acked hint, let go of files and lock. A second close does nothing."""
@@ -321,7 +317,8 @@ class Spool:
             if self._lock_fd < 0:
                 return
             if not self._broken:
-                self._write_acked()
+                self._acked_mark.write()
+                self._covered.write()
             self._close_files()
             os.close(self._lock_fd)
             self._lock_fd = -1
@@ -404,18 +401,21 @@ class Spool:
             self._check()
 
     def _forget(self, room_for: int = 0) -> None:
-        """Remove the oldest acknowledged segments beyond what is kept; never the newest entry."""
+        """Remove the oldest acknowledged segments beyond what is kept; never the newest entry.
+
+        What no head of the collector's log covers goes only where its room is needed for what nobody has yet.
+        """
         newest = self.newest_seq
         total, unacked = self.total_bytes, self.unacked_bytes
         while len(self._segments) > 1:
             oldest = self._segments[0]
             if oldest.count and (oldest.last_seq > self._acked or oldest.last_seq >= newest):
                 return
-            acked = total - unacked
-            if acked - oldest.size < self.keep_acked_bytes and total + room_for <= self.limit_bytes:
+            few = (total - unacked) - oldest.size < self.keep_acked_bytes
+            if (few or oldest.last_seq > self.covered_seq) and total + room_for <= self.limit_bytes:
                 return
-            if self._acked_written < oldest.last_seq:
-                self._write_acked()
+            if (self._acked_mark.written or 0) < oldest.last_seq:
+                self._acked_mark.write()
             if self._read_path == oldest.path:
                 os.close(self._read_fd)
                 self._read_fd, self._read_path = -1, None
@@ -443,10 +443,9 @@ class Spool:
             segment.path.unlink(missing_ok=True)
         sync_directory(self.directory)
 
-    def _write_acked(self) -> None:
-        # Only a hint: the collector's Welcome says the truth.
-        if self._acked != self._acked_written and note_number(self.directory / "acked", self._acked):
-            self._acked_written = self._acked
+    def _uncover(self, seq: int) -> None:
+        if self._covered.value is not None and self._covered.value > seq:
+            self._covered.set(seq)
 
     def _close_files(self) -> None:
         for fd in (self._write_fd, self._read_fd):
@@ -468,7 +467,7 @@ class Spool:
             if cut is not None:
                 name = f"cut-{path.stem}-{cut.offset}"
                 self.quarantine(name, cut.data, cut.reason)
-                self.keep_untold(Remark(NoticeKind.SPOOL_TORN, cut.reason, name))
+                self.untold.keep(Remark(NoticeKind.SPOOL_TORN, cut.reason, name))
                 os.truncate(path, cut.offset)
                 self.cuts.append(cut)
                 log.warning("spool: %s", cut.reason)
@@ -493,8 +492,9 @@ class Spool:
                 self._tip = Tip(last.first_seq, last.head.prev_hash, last.head.journal)
         # What stands before the oldest segment was acknowledged before it was forgotten.
         forgotten = self._segments[0].first_seq - 1 if self._segments else 0
-        self._acked = max(forgotten, min(read_number(self.directory / "acked"), self._tip.next_seq - 1))
-        self._acked_written = self._acked
+        self._acked = max(forgotten, min(self._acked_mark.value or 0, self._tip.next_seq - 1))
+        self._acked_mark.value = self._acked
+        self._uncover(self._acked)
         for path in (self.directory / "inventory").iterdir():
             if path.name not in used:
                 path.unlink()
