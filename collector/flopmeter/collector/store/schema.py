@@ -395,11 +395,13 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
             position INTEGER NOT NULL,      -- of the last record in the books that it rests on
             kind TEXT NOT NULL,             -- record, issued
             attestation_id TEXT NOT NULL,   -- UUIDv7 of the statement; '' of a record
+            commitment TEXT NOT NULL,       -- to the run's names, salted, hex: how the log's leaf calls it
             run TEXT NOT NULL, profile TEXT NOT NULL, recipient TEXT NOT NULL,
             record_digest TEXT NOT NULL,    -- SHA-256 over the salted digests of all fields, hex
             statement_sha256 TEXT NOT NULL, -- of the signed bytes, hex; '' of a record
             supersedes TEXT NOT NULL,       -- the attestation_id that it takes the place of; '' for none
             who TEXT NOT NULL, why TEXT NOT NULL, detail TEXT NOT NULL,
+            salt BLOB NOT NULL,             -- in the hash, which leaves the house: names cannot be guessed from it
             prev_hash BLOB NOT NULL, hash BLOB NOT NULL);
         CREATE INDEX attestations_by_id ON attestations (attestation_id);
         CREATE TRIGGER attestations_go_on BEFORE INSERT ON attestations

@@ -1,0 +1,222 @@
+"""The records that hold a run's work, one after the other, with what of each the books left out. In bounded memory."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from flopmeter.collector.encode import decode_batch, decode_inventory, parse_batch
+from flopmeter.collector.ingest import claims, decide
+from flopmeter.collector.ingest.encode import device_bounds, divided
+from flopmeter.collector.ingest.identity_rules import identities_text
+from flopmeter.collector.report.queries import Reader
+from flopmeter.contract.errors import ContractError
+from flopmeter.contract.record import Record, parse_record, record_hash
+from flopmeter.contract.usage import Batch, Inventory, NoticeKind, Workload
+
+from .errors import AttestRefused
+
+_SECOND_NS = 1_000_000_000
+_KEY = "scope, kind, job, step, run_label, user, dtype, restart, identities"
+_RANGE = "SELECT min(position), max(position) FROM records WHERE window_start_s BETWEEN ? AND ?"
+_RECORDS = (
+    "SELECT position, agent_no, received_unix_ns, record FROM records WHERE position BETWEEN ? AND ? "
+    "ORDER BY position"
+)
+_CLAIMED = "SELECT coalesce(max(from_position), 1) FROM claimed"
+#: Inventories kept decoded: a node has one for months.
+_KEPT = 4_096
+
+WorkloadKey = tuple[str, int, str, str, str, str, str, int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """What stands in the books for time of a left-out entity that nobody else told of: a gap (ADR 0007)."""
+
+    duration_ns: int
+    most_cycles: int
+    workload_index: int | None  # None: several had it, and it is nobody's
+
+
+@dataclass(frozen=True, slots=True)
+class RunBatch:
+    """One record in which somebody of the run did anything."""
+
+    position: int
+    agent_no: int
+    received_unix_ns: int
+    raw: bytes
+    record: Record
+    batch: Batch
+    inventory: Inventory
+    workload_nos: Mapping[int, int]  # by index, of those that are the run's
+    left_out: Mapping[int, Rest]  # by entity index: another agent told of it
+
+
+def first_and_last(reader: Reader, first_unix_ns: int, last_unix_ns: int) -> tuple[int, int]:
+    """Positions between which every record lies whose window begins in that time; (0, -1): there is none."""
+    found = reader.rows(_RANGE, (first_unix_ns // _SECOND_NS, last_unix_ns // _SECOND_NS)).fetchone()
+    return (0, -1) if found[0] is None else (found[0], found[1])
+
+
+class RunBatches:
+    """A run's records. Raises StoreError, and AttestRefused for a record that cannot be read."""
+
+    def __init__(self, reader: Reader, workload_nos: Iterable[int]) -> None:
+        self._reader = reader
+        self._mine = self._keys(workload_nos)
+        self._labels = {k[1:8] for k in self._mine}
+        self._inventory = lru_cache(_KEPT)(self._read_inventory)
+
+    def _keys(self, workload_nos: Iterable[int]) -> dict[WorkloadKey, int]:
+        sql = f"SELECT {_KEY} FROM workloads WHERE workload_no = ?"  # noqa: S608
+        return {tuple(self._reader.rows(sql, (no,)).fetchone()): no for no in workload_nos}
+
+    def between(self, first: int, last: int) -> Iterator[RunBatch]:
+        """Those at these positions, in order, as if every agent's word were booked."""
+        for position, agent_no, received, raw in self._reader.rows(_RECORDS, (first, last)):
+            record = self._record(position, raw)
+            if self._may_be_mine(record):
+                found = self._run_batch(
+                    position, agent_no, received, record, self._batch(position, record), {}
+                )
+                if found is not None:
+                    yield found
+
+    def booked_between(self, first: int, last: int) -> Iterator[RunBatch]:
+        """Those at these positions, with what the books left out because another agent had told of it.
+
+        Which is for claims to say, and they are told of every record from the first on, of agents that share a GPU.
+        """
+        sharing = self._sharing(last)
+        if not sharing:
+            yield from self.between(first, last)
+            return
+        held = claims.Claims()
+        heads: dict[int, decide.Head] = {}
+        claimed_from = int(self._reader.rows(_CLAIMED).fetchone()[0])
+        for position, agent_no, received, raw in self._reader.rows(_RECORDS, (1, last)):
+            shares = agent_no in sharing
+            if position < first and not shares:
+                continue
+            record = self._record(position, raw)
+            if not shares and not self._may_be_mine(record):
+                continue
+            batch = self._batch(position, record)
+            rests: dict[int, Rest] = {}
+            if shares:
+                head = heads.setdefault(agent_no, decide.Head())
+                if position >= claimed_from:
+                    rests = self._left_out(held, agent_no, head, record, batch)
+                stopped = any(n.kind is NoticeKind.AGENT_STOPPED for n in batch.notices)
+                decide.move(head, record, record_hash(raw), batch, received_unix_ns=received, stopped=stopped)
+            if position >= first:
+                found = self._run_batch((position, agent_no, received), record, batch, rests)
+                if found is not None:
+                    yield found
+
+    def _sharing(self, last: int) -> set[int]:
+        """Agents that told of an entity that another told of as well."""
+        told: set[tuple[int, bytes]] = set()
+        for position, agent_no, _, raw in self._reader.rows(_RECORDS, (1, last)):
+            told.add((agent_no, parse_batch(self._record(position, raw).payload).inventory_digest))
+        agents: dict[str, set[int]] = {}
+        for agent_no, digest in told:
+            for device in self._inventory(digest).devices:
+                agents.setdefault(device.entity, set()).add(agent_no)
+        return {no for numbers in agents.values() if len(numbers) > 1 for no in numbers}
+
+    def _left_out(
+        self, held: claims.Claims, agent_no: int, head: decide.Head, record: Record, batch: Batch
+    ) -> dict[int, Rest]:
+        inventory = self._inventory(batch.inventory_digest)
+        told = claims.told(batch, record.boot_id, [d.entity for d in inventory.devices])
+        left_out = held.take(agent_no, head, None, told).left_out
+        if not left_out:
+            return {}
+        parents = divided(inventory)
+        bounds = [device_bounds(device, 0, parents) for device in inventory.devices]
+        rests = {}
+        for index, rest_ns in left_out.items():
+            most = 0 if bounds[index].divided else bounds[index].cycles_per_us * rest_ns // 1_000
+            rests[index] = Rest(rest_ns, most, told.held[index])
+        return rests
+
+    def _may_be_mine(self, record: Record) -> bool:
+        """Whether a workload in it is called as one of the run's; where it ran is looked at after that."""
+        workloads = parse_batch(record.payload).workloads
+        return any(
+            (w.kind, w.job, w.step, w.run, w.user, w.dtype, w.restart) in self._labels for w in workloads
+        )
+
+    def _run_batch(
+        self, at: tuple[int, int, int], record: Record, batch: Batch, left_out: Mapping[int, Rest]
+    ) -> RunBatch | None:
+        """`at`: position, agent_no, received_unix_ns."""
+        inventory = self._inventory(batch.inventory_digest)
+        numbers = {}
+        for index, w in enumerate(batch.workloads):
+            number = self._mine.get(key_of(w, inventory))
+            if number is not None:
+                numbers[index] = number
+        if not any(u.workload_index in numbers for u in batch.usage):
+            return None
+        return RunBatch(position, agent_no, received, record.raw, record, batch, inventory, numbers, left_out)
+
+    def _record(self, position: int, raw: bytes) -> Record:
+        try:
+            return parse_record(raw)
+        except ContractError as e:
+            raise _unreadable(position, e) from e
+
+    def _batch(self, position: int, record: Record) -> Batch:
+        try:
+            return decode_batch(record.payload)
+        except ContractError as e:
+            raise _unreadable(position, e) from e
+
+    def _read_inventory(self, digest: bytes) -> Inventory:
+        return decode_inventory(self.inventory_bytes(digest))
+
+    def inventory_bytes(self, digest: bytes) -> bytes:
+        """As it came."""
+        found = self._reader.rows("SELECT bytes FROM inventories WHERE digest = ?", (digest,)).fetchone()
+        if found is None:
+            raise AttestRefused(
+                f"inventory {digest.hex()}: expected it in the store, found none",
+                "see what is wrong with `flopmeter collector fsck`",
+            )
+        return bytes(found[0])
+
+
+def key_of(w: Workload, inventory: Inventory) -> WorkloadKey:
+    """How the workloads table knows it."""
+    text = identities_text(w.identities)
+    return (
+        decide.scope_of(w, inventory),
+        int(w.kind),
+        w.job,
+        w.step,
+        w.run,
+        w.user,
+        w.dtype,
+        w.restart,
+        text,
+    )
+
+
+def usage_of(found: RunBatch) -> Iterator[tuple[int, int, Sequence[int]]]:
+    """(entity index, workload index, indexes of its rows) of the run's booked usage in one record."""
+    rows: dict[tuple[int, int], list[int]] = {}
+    for i, u in enumerate(found.batch.usage):
+        if u.workload_index in found.workload_nos and u.entity_index not in found.left_out:
+            rows.setdefault((u.entity_index, u.workload_index), []).append(i)
+    for (entity, workload), indexes in rows.items():
+        yield entity, workload, indexes
+
+
+def _unreadable(position: int, e: ContractError) -> AttestRefused:
+    return AttestRefused(
+        f"record {position}: expected a record of the contract, got {e}",
+        "see what is wrong with `flopmeter collector fsck`",
+    )
