@@ -127,6 +127,7 @@ class AgentView:
             ("tick_duration_seconds", "How long the last tick took.", self.ticks.last_s),
             ("spool_pending_records", "Sealed, not acknowledged by the collector.", spool.pending),
             ("spool_unacked_bytes", "Bytes of the spool that wait for the collector.", spool.unacked_bytes),
+            ("spool_covered_seq", "Last record under a signed head of the log.", spool.covered_seq),
             ("spool_bytes", "Bytes of the spool on disk.", spool.total_bytes),
             ("spool_limit_bytes", "Above this, detail is given up.", spool.limit_bytes),
             ("quarantine_bytes", "Kept for a person: cut off or refused.", spool.aside.total_bytes),
@@ -141,6 +142,17 @@ class AgentView:
             "flopmeter_agent_threads", "Threads; a driver that hangs holds one per GPU.", value=threads
         )
         status = pipeline.status
+        heads = pipeline.uplink.heads if pipeline.uplink is not None else None
+        if heads is not None:
+            size = heads.known.size if heads.known is not None else 0
+            yield Gauge(
+                "flopmeter_agent_log_known_leaves", "Size of the collector's log as last seen.", value=size
+            )
+            yield Counter(
+                "flopmeter_agent_log_contradictions",
+                "Heads of the collector's log that contradict what was seen before.",
+                value=heads.contradictions,
+            )
         if status is not None:
             yield Gauge("flopmeter_agent_uplink_connected", "1 = a stream is open.", value=status.connected)
             ack_s = status.last_ack_unix_ns / 1e9

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from flopmeter.contract.usage import GapReason, NoticeKind, Workload
 
+from .access.heads import Heads
 from .errors import AgentError, SpoolFullError
 from .keys import load_or_create_key
 from .metering.meter import Meter, MeterSettings
@@ -174,7 +175,12 @@ class Pipeline:
             if settings.collector:
                 identity = Identity(facts.node, agent_version, facts.boot_id)
                 uplink = Uplink(
-                    settings.collector, chain, identity, rng=rng or SystemRandom(), timing=settings.timing
+                    settings.collector,
+                    chain,
+                    identity,
+                    rng=rng or SystemRandom(),
+                    timing=settings.timing,
+                    heads=Heads(settings.state, tell=chain.tell_contradiction),
                 )
             return cls(facts, make_meter, chain, uplink)
         except BaseException:

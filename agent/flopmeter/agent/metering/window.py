@@ -33,7 +33,7 @@ MAX_DETAIL_CHARS = 256
 OTHERS = int(Measured.OTHERS)
 _MAX_NUMBER = (1 << 63) - 1
 #: Notices whose text begins with what they are about and a colon: each subject is told of.
-_BY_SUBJECT = frozenset({NoticeKind.CROSS_CHECK, NoticeKind.CALIBRATION})
+_BY_SUBJECT = frozenset({NoticeKind.CROSS_CHECK, NoticeKind.CALIBRATION, NoticeKind.LOG_CONTRADICTION})
 #: Notices of which each text is told: two contradictions about one GPU are two.
 _BY_TEXT = frozenset({NoticeKind.ATTRIBUTION})
 assert MAX_WINDOW_NOTICES <= MAX_NOTICES

@@ -412,6 +412,11 @@ class Chain:
         self.spool.quarantine(name, entry.record, reason)
         return name
 
+    def tell_contradiction(self, name: str, detail: str) -> None:
+        """The collector's log is not what it was: a notice of the next batch. Durable on return."""
+        with self._lock:
+            self._remark(Remark(NoticeKind.LOG_CONTRADICTION, detail, name))
+
     def _remark(self, remark: Remark) -> None:
         """For the next batch, or for that after a restart."""
         self.spool.untold.keep(remark)

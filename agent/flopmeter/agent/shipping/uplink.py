@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
+from flopmeter.agent.access.heads import Heads
 from flopmeter.agent.errors import AgentError, SpoolFullError
 from flopmeter.contract.limits import (
     MAX_IN_FLIGHT_RECORDS,
@@ -97,12 +98,21 @@ class Uplink:
     """Ships the chain's records to one collector until stopped. Thread-safe."""
 
     def __init__(
-        self, target: str, chain: Chain, identity: Identity, *, rng: Random, timing: Timing | None = None
+        self,
+        target: str,
+        chain: Chain,
+        identity: Identity,
+        *,
+        rng: Random,
+        timing: Timing | None = None,
+        heads: Heads | None = None,
     ) -> None:
+        """`heads`: what is known of the collector's log; None: its heads are passed over."""
         self.timing = timing or Timing()
         self.identity = identity
         self._target = target
         self.chain = chain
+        self.heads = heads
         self._status = Status(target, acked_seq=chain.spool.acked_seq)
         self.backoff = Backoff(rng, self.timing.backoff_base_s, self.timing.backoff_cap_s)
         self._changed = threading.Condition()
@@ -276,6 +286,7 @@ class _Session:
         up = self._up
         challenge = await self._expect("challenge")
         spool, key = self._chain.spool, self._chain.key
+        known = up.heads.known if up.heads is not None else None
         body = pb.HelloBody(
             public_key=key.public,
             node=up.identity.node,
@@ -283,6 +294,9 @@ class _Session:
             boot_id=up.identity.boot_id,
             oldest_seq=spool.oldest_seq,
             newest_seq=spool.newest_seq,
+            known_log_origin=known.origin if known else "",
+            known_log_size=known.size if known else 0,
+            known_log_root=known.root if known else b"",
         ).SerializeToString()
         signature = key.sign(HELLO_DOMAIN + challenge.challenge.nonce + body)
         await self._write(pb.StreamRequest(hello=pb.Hello(body=body, signature=signature)))
@@ -297,6 +311,10 @@ class _Session:
                 welcome.head_window_end_boot_ns,
             )
         )
+        if welcome.HasField("checkpoint"):
+            self._heard(welcome.checkpoint)
+        elif up.heads is not None:
+            up.heads.silent()
         if welcome.max_in_flight_records:
             self._window = min(welcome.max_in_flight_records, MAX_IN_FLIGHT_RECORDS)
         up.publish(connected=True, connects=up.status.connects + 1, last_error="", acked_seq=spool.acked_seq)
@@ -403,9 +421,16 @@ class _Session:
                 self._pushed_back(response.pushback)
             elif kind == "refusal":
                 self._refused(response.refusal)
+            elif kind == "checkpoint":
+                self._heard(response.checkpoint)
             elif kind is not None:  # None: a kind of a newer protocol, which may be passed over
                 raise _SessionError(f"unexpected {kind} in an open stream", hopeless=True)
             self._up.woken.set()
+
+    def _heard(self, said: pb.Checkpoint) -> None:
+        heads = self._up.heads
+        if heads is not None and heads.hear(said.note, tuple(said.consistency), said.vkey):
+            self._chain.spool.cover(said.covered_seq)
 
     def _acked(self, seq: int) -> None:
         if seq > self._sent_to:
