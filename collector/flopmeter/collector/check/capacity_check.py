@@ -90,9 +90,7 @@ class CapacityCheck:
         if expected is None:
             said = next(iter(found), f"no event of {regime.id} at position {e.position}")
             raise Difference("events", e.name, "key", said, e.key)
-        compare(
-            "events", e.name, [("subject", expected.subject, e.subject), ("data", expected.data_json, e.data)]
-        )
+        compare("events", e.name, [("subject", expected.subject, e.subject), ("data", *e.beside(expected))])
 
     def _false_before(self, e: StoredEvent, books: Rederivation) -> None:
         data = json.loads(e.data)

@@ -224,7 +224,7 @@ class DutyCheck:
                 ("key", expected.key, e.key),
                 ("type", expected.type, e.type),
                 ("subject", expected.subject, e.subject),
-                ("data", expected.data_json, e.data),
+                ("data", *e.beside(expected)),
             ],
         )
         begins = d.due_unix_ns - lead

@@ -134,7 +134,7 @@ class ForecastCheck:
                 ("subject", expected.subject, e.subject),
                 ("position", self._position[number], e.position),
                 ("since_position", e.position, e.since_position),
-                ("data", expected.data_json, e.data),
+                ("data", *e.beside(expected)),
                 ("time_unix_ns", int(document["unix_ns"]), e.time_unix_ns),
             ],
         )
@@ -301,7 +301,7 @@ class ForecastCheck:
             [
                 ("type", expected.type, e.type),
                 ("since_position", e.position, e.since_position),
-                ("data", expected.data_json, e.data),
+                ("data", *e.beside(expected)),
             ],
         )
         self._not_late(e, entries, expected, regime)

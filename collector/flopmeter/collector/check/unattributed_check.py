@@ -21,7 +21,7 @@ from flopmeter.collector.store.base import Noted
 from flopmeter.contract.usage import WorkloadKind
 from flopmeter.contract.w_table import WTable
 
-from .event_check import StoredEvent
+from .event_check import StoredEvent, facts
 from .rederive import Difference, Rederivation, compare
 
 
@@ -103,7 +103,9 @@ class UnattributedCheck:
             for document in (stored, wanted):
                 document.pop("flop", None)
                 document.pop("w_table", None)
-        compare("events", e.name, [("data", wanted, stored)])
+        compare(
+            "events", e.name, [("data", *((facts(wanted), facts(stored)) if e.logged else (wanted, stored)))]
+        )
 
     def _days(self, node: str, books: Rederivation) -> set[int]:
         mine = set(self._numbers.get(node, ()))
