@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "estimate",
         "A total by formula, and beside the counters.",
     ),
+    "witness": ("flopmeter.witness.cli", "witness", "Watch over others' evidence logs: cosign their heads."),
 }
 
 
