@@ -1,7 +1,7 @@
 """Events against the books: each false before, true at its position, and none missing. Pure."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from flopmeter.collector.figures import Model
 from flopmeter.collector.forecast.early import APPROACHING_PREFIX
 from flopmeter.collector.forecast.events import FORECAST_PREFIX, PLAN_PREFIX
 from flopmeter.collector.ingest.silence import is_silent, silent_after_ns
-from flopmeter.collector.law.cross_check import CHECK_PREFIX, Flag, check_event
+from flopmeter.collector.law.cross_check import CHECK_PREFIX
 from flopmeter.collector.law.events import (
     AGENT_SILENT,
     COVERAGE_LOST,
@@ -34,6 +34,7 @@ from flopmeter.collector.law.events import (
     time_text,
 )
 from flopmeter.collector.law.late import met_since
+from flopmeter.collector.law.log_contradiction import LOG_PREFIX
 from flopmeter.collector.law.progress import PROGRESS_PREFIX
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.law.rules import in_force
@@ -364,7 +365,7 @@ class EventCheck:
                         "events", f"key {key}", "row", f"an event for the {rows} row of {row}", "none"
                     )
             for e in self.events:
-                if e.type == kind and e.key not in wanted:
+                if e.type == kind and e.key not in wanted and not e.key.startswith(LOG_PREFIX):  # check_flags
                     raise Difference(rows, e.name, "row", "the row that this event is about", "none")
 
     def _none_missing(self, keys: set[str], received_unix_ns: int) -> None:
@@ -390,23 +391,29 @@ class EventCheck:
                 raise Difference("events", f"key {event.key}", "row", said, "none")
 
 
-def check_flags(events: Iterable[StoredEvent], owed: Mapping[str, tuple[Flag, int]]) -> None:
-    """Each event is owed as it stands, and none that is owed is missing. Raises Difference.
+def check_flags(
+    events: Iterable[StoredEvent],
+    prefix: str,
+    make: Callable[..., NewEvent],
+    owed: Mapping[str, tuple[Any, int]],
+) -> None:
+    """Each event whose key begins with `prefix` is owed as it stands, and none that is owed is missing. Raises Difference.
 
-    `owed`: by key, the flag and the position of the first record that told of it.
+    `owed`: by key, what `make` makes the event of, and the position of the first record that told of it.
     """
     seen = set()
     for e in events:
-        if e.type != METHOD_DISAGREES or not e.key.startswith(CHECK_PREFIX):
+        if not e.key.startswith(prefix):
             continue
         if e.key not in owed:
             raise Difference("events", e.name, "key", "a record with a notice that tells of it", "none")
         flag, position = owed[e.key]
-        expected = check_event(flag, at_unix_ns=e.time_unix_ns, position=position)
+        expected = make(flag, at_unix_ns=e.time_unix_ns, position=position)
         compare(
             "events",
             e.name,
             [
+                ("type", expected.type, e.type),
                 ("subject", expected.subject, e.subject),
                 ("since_position", position, e.since_position),
                 ("position", position, e.position),

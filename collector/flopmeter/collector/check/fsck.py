@@ -12,7 +12,9 @@ from typing import Any
 
 from flopmeter.collector.books import BRIDGE_S, SUM_FIELDS, GroupKey, HourKey, Slot
 from flopmeter.collector.ingest.intake import verified
+from flopmeter.collector.law.cross_check import CHECK_PREFIX, check_event
 from flopmeter.collector.law.events import twice_key
+from flopmeter.collector.law.log_contradiction import LOG_PREFIX, contradiction_event
 from flopmeter.collector.law.progress import CLAIM_COLUMNS
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.registry.chain import check_chain
@@ -228,7 +230,8 @@ def _check(
     for check in checks:
         check.finish(books)
     check_claims(reader.rows(f"SELECT {CLAIM_COLUMNS} FROM progress"), books)  # noqa: S608
-    check_flags(events.events, books.flags)
+    check_flags(events.events, CHECK_PREFIX, check_event, books.flags)
+    check_flags(events.events, LOG_PREFIX, contradiction_event, books.contradicted)
     duties = check_duties(reader, events.events, regimes, books)
     check_delivery(reader)
     check_schema(

@@ -23,6 +23,7 @@ from flopmeter.collector.ingest.identity_jobs import JobRows, Moved, Row, Seen, 
 from flopmeter.collector.ingest.identity_rules import before_lists, identities_text
 from flopmeter.collector.ingest.intake import verified
 from flopmeter.collector.law.cross_check import Flag, flags
+from flopmeter.collector.law.log_contradiction import LogFlag, heard, log_flags
 from flopmeter.collector.law.progress import ClaimHour, ClaimKey, add_claims, by_workload
 from flopmeter.collector.law.unattributed import counts, day_of
 from flopmeter.contract.errors import ContractError
@@ -147,6 +148,7 @@ class Rederivation:
         self._names = names
         self.anchors = AnchorCheck()
         self.claims = Claims()
+        self.contradicted: dict[str, tuple[LogFlag, int]] = {}  # by event key: who is heard against the log
         self.flags: dict[str, tuple[Flag, int]] = {}  # by event key: the first that tells of it, and where
         self._claimed_from = claimed_from
         self._formerly_from = formerly_from
@@ -298,6 +300,9 @@ class Rederivation:
         entities = [d.entity for d in inventory.devices]
         for flag in flags(batch.notices, agent.agent_id, inventory.node, entities, batch.window_end_unix_ns):
             self.flags.setdefault(flag.key, (flag, self.position))
+        for said in log_flags(batch.notices, agent.agent_id, inventory.node, batch.window_end_unix_ns):
+            if heard(said, [key for key in self.contradicted if key.startswith(said.day_prefix)]):
+                self.contradicted[said.key] = said, self.position
         fault = self.anchors.take(agent.agent_no, record.boot_id, batch, inventory)
         if fault is not None:
             raise Difference("records", key, *fault)

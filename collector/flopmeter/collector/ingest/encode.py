@@ -123,7 +123,7 @@ def divided(inventory: Inventory) -> frozenset[str]:
 
 
 _STOPPED = int(NoticeKind.AGENT_STOPPED)
-_CROSS_CHECK = int(NoticeKind.CROSS_CHECK)
+_FLAGS = frozenset({int(NoticeKind.CROSS_CHECK), int(NoticeKind.LOG_CONTRADICTION)})
 
 
 #: batch.proto's Switch; a number that is not known here says "not known".
@@ -239,8 +239,9 @@ class BatchView:
         return result
 
     @property
-    def cross_checks(self) -> list[Notice]:
-        return [decode_notice(n) for n in self._notices if n.kind == _CROSS_CHECK] if self._notices else []
+    def flags(self) -> list[Notice]:
+        """Notices that may become events of their own."""
+        return [decode_notice(n) for n in self._notices if n.kind in _FLAGS] if self._notices else []
 
     @property
     def progress(self) -> list[Progress]:

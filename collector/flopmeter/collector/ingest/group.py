@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from flopmeter.collector.books import GroupKey, Slot, Sums
 from flopmeter.collector.law.cross_check import Flag
+from flopmeter.collector.law.log_contradiction import LogFlag
 from flopmeter.contract.usage import Progress
 
 from .claims import Claim
@@ -126,6 +127,7 @@ class Group:
     ended_claims: list[Claim] = field(default_factory=list)
     twice: list[ToldTwice] = field(default_factory=list)
     flagged: list[tuple[int, list[Flag]]] = field(default_factory=list)  # index into records
+    contradicted: list[tuple[int, LogFlag]] = field(default_factory=list)  # index into records
     #: Claims of training code: index into records, then by workload number.
     progress: list[tuple[int, dict[int, list[Progress]]]] = field(default_factory=list)
     review: bool = False  # commit even if there is nothing else: it is time to judge all runs

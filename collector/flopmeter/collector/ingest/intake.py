@@ -11,6 +11,7 @@ from nacl.exceptions import CryptoError
 from flopmeter.collector.books import GroupKey, Sums, add_rows, slot_of
 from flopmeter.collector.errors import StoreError
 from flopmeter.collector.law.cross_check import flags
+from flopmeter.collector.law.log_contradiction import log_flags
 from flopmeter.collector.law.progress import by_workload
 from flopmeter.collector.store.base import Catalogue, StoredAgent
 from flopmeter.contract.errors import ContractError
@@ -315,10 +316,11 @@ class Intake:
                 groups,
             )
         )
-        if told := view.cross_checks:
-            node, index = known.inventory.node, len(self.group.records) - 1
-            found = flags(told, agent.agent_id, node, known.entities, view.window_end_unix_ns)
+        if told := view.flags:
+            node, index, end_ns = known.inventory.node, len(self.group.records) - 1, view.window_end_unix_ns
+            found = flags(told, agent.agent_id, node, known.entities, end_ns)
             self.group.flagged.append((index, found))
+            self.group.contradicted += [(index, f) for f in log_flags(told, agent.agent_id, node, end_ns)]
         if claimed := view.progress:
             claims_of = {numbers[i]: mine for i, mine in by_workload(claimed).items()}
             self.group.progress.append((len(self.group.records) - 1, claims_of))

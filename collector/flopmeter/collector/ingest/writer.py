@@ -19,6 +19,7 @@ from flopmeter.collector.forecast.watch import ForecastWatch
 from flopmeter.collector.law.cross_check import check_event
 from flopmeter.collector.law.events import NewEvent, fork_event, loss_event, silent_event, twice_event
 from flopmeter.collector.law.judge import Judge, Moment
+from flopmeter.collector.law.log_contradiction import contradiction_event, heard
 from flopmeter.collector.law.progress_watch import ProgressWatch
 from flopmeter.collector.law.regimes import Regime, in_order
 from flopmeter.collector.law.unattributed_watch import UNATTRIBUTED_MINUTES, UnattributedWatch
@@ -313,12 +314,16 @@ class Writer:
         return events
 
     def _flags(self, group: Group, now: int, first_position: int) -> list[NewEvent]:
-        """Cross-checks that agents tell of: an event for the first of a day."""
+        """What agents tell of: an event for the first of a day."""
         found: dict[str, NewEvent] = {}
         for index, flags in group.flagged:
             for flag in flags:
                 if flag.key not in found and not self._books.has_event(flag.key):
                     found[flag.key] = check_event(flag, at_unix_ns=now, position=first_position + index)
+        for index, said in group.contradicted:
+            keys = self._books.event_keys_from(said.day_prefix)
+            if heard(said, keys | {key for key in found if key.startswith(said.day_prefix)}):
+                found[said.key] = contradiction_event(said, at_unix_ns=now, position=first_position + index)
         return list(found.values())
 
     def _silences(self, group: Group, now: int, position: int) -> list[NewEvent]:
