@@ -2,13 +2,13 @@
 
 
 class EvidenceError(ValueError):
-    """The evidence does not hold: `step` names the check that it failed, `reason` says what was found there.
-
-    Steps of this library: `checkpoint` (note, keys, policy, quorum), `consistency`, `inclusion`,
-    `disclosures`, `sum tree`; the verifier adds those of the bundle, the statement and the pack.
-    """
+    """`step` names the check that failed (docs/attestation-format.md), `reason` says what was found."""
 
     def __init__(self, step: str, reason: str) -> None:
         super().__init__(f"{step}: {reason}")
-        self.step = step
-        self.reason = reason
+        self.step, self.reason = step, reason
+
+
+def require(holds: object, step: str, reason: str) -> None:
+    if not holds:
+        raise EvidenceError(step, reason)
