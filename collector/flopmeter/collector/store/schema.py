@@ -4,6 +4,7 @@ Sums are decimal TEXT: an hour of 16,384 GPUs is 1.5e19 SM-cycles, past SQLite's
 """
 
 from .schema_log import LOG
+from .schema_witness import WITNESSES
 
 SUM_COLUMNS = """
     duration_ns TEXT NOT NULL, sm_elapsed_cycles TEXT NOT NULL, sm_active_cycles TEXT NOT NULL,
@@ -432,4 +433,5 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         END;
         """,
     ),
+    ("0017-witnesses", WITNESSES),
 )
