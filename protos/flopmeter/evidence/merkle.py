@@ -3,8 +3,9 @@ the left subtree of n leaves has the largest power of two below n. Sizes < 2^63:
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
+from itertools import chain
 
 from flopmeter.evidence.errors import require
 
@@ -23,7 +24,7 @@ def verify_inclusion(index: int, size: int, leaf: bytes, proof: Sequence[bytes],
     """The tree of `size` with this root has the leaf hash `leaf` at `index`. Siblings from below upwards."""
     require(0 <= index < size < SIZE_LIMIT, "inclusion", f"there is no leaf {index} in a tree of {size}")
     inner = (index ^ (size - 1)).bit_length()  # above this level, all siblings stand on the left
-    _require_hashes("inclusion", proof, inner + (index >> inner).bit_count())
+    _require_hashes("inclusion", (leaf, root), proof, inner + (index >> inner).bit_count())
     for level, sibling in enumerate(proof):
         left = level >= inner or index >> level & 1
         leaf = node_hash(sibling, leaf) if left else node_hash(leaf, sibling)
@@ -37,7 +38,7 @@ def verify_consistency(size1: int, root1: bytes, size2: int, root2: bytes, proof
     inner = ((size1 - 1) ^ (size2 - 1)).bit_length()
     path = inner - low + ((size1 - 1) >> inner).bit_count() if size1 < size2 else 0
     known = size1 in {size2, 1 << low}  # that subtree is the whole first tree, whose root we have
-    _require_hashes("consistency", proof, path + (not known))
+    _require_hashes("consistency", (), proof, path + (not known))
     old = new = root1 if known else proof[0]
     for level, sibling in enumerate(proof[not known :], low):
         left = level >= inner or (size1 - 1) >> level & 1
@@ -54,7 +55,7 @@ def root_from_many(size: int, leaves: Mapping[int, bytes], siblings: Sequence[by
     require(
         wanted and 0 <= wanted[0] <= wanted[-1] < size < SIZE_LIMIT, "inclusion", f"no such leaves of {size}"
     )
-    _require_hashes("inclusion", [*leaves.values(), *siblings], len(wanted) + len(siblings))
+    _require_hashes("inclusion", leaves.values(), siblings, len(siblings))
 
     def subtree(start: int, width: int, first: int, end: int) -> bytes:
         if first == end:
@@ -72,6 +73,6 @@ def root_from_many(size: int, leaves: Mapping[int, bytes], siblings: Sequence[by
     return root
 
 
-def _require_hashes(step: str, hashes: Sequence[bytes], count: int) -> None:
-    fits = len(hashes) == count and all(len(one) == 32 for one in hashes)
-    require(fits, step, f"expected {count} hashes of 32 bytes each, got {len(hashes)}")
+def _require_hashes(step: str, given: Iterable[bytes], proof: Sequence[bytes], count: int) -> None:
+    fits = len(proof) == count and all(len(one) == 32 for one in chain(given, proof))
+    require(fits, step, f"expected a proof of {count} hashes, got {len(proof)}, or one that is not 32 bytes")
