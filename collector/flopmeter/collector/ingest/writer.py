@@ -235,6 +235,7 @@ class Writer:
                     r.raw,
                 )
             )
+            tx.starts_unix_ns.append(r.window_start_unix_ns)
             heads[r.agent_no] = (r.agent_no, position, r.usual_window_ns)
             position += 1
         tx.heads = sorted(heads.values())

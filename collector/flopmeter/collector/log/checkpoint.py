@@ -3,7 +3,9 @@
 import base64
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 #: Signature type of Ed25519 in a note (C2SP signed-note 1.0): the first byte of the key in a vkey.
 ED25519 = 1
@@ -21,6 +23,19 @@ class Checkpoint:
     root: bytes  # 32 bytes
     unix_ns: int  # the collector's clock when it was signed; not part of the note
     note: bytes  # the signed note, with the cosignatures that came for it
+
+
+class Signer(Protocol):
+    """The log's key: keys.LogKey is one."""
+
+    @property
+    def public(self) -> bytes:
+        """The Ed25519 public key, 32 bytes."""
+        ...
+
+    def sign(self, message: bytes) -> bytes:
+        """The Ed25519 signature, 64 bytes."""
+        ...
 
 
 def key_id(name: str, public: bytes) -> bytes:
@@ -43,3 +58,8 @@ def signed(text: bytes, name: str, public: bytes, signature: bytes) -> bytes:
     """The note: the text, a blank line, a signature line."""
     line = base64.b64encode(key_id(name, public) + signature).decode()
     return text + f"\n\N{EM DASH} {name} {line}\n".encode()
+
+
+def with_lines(note: bytes, lines: Iterable[str]) -> bytes:
+    """The note with further signature lines, of witnesses."""
+    return note + "".join(f"{line}\n" for line in lines).encode()

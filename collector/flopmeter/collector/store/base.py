@@ -98,6 +98,10 @@ class Transaction:
     identity_rules: list[tuple[Any, ...]] = field(default_factory=list)
     applied: list[tuple[Any, ...]] = field(default_factory=list)
     records: list[tuple[Any, ...]] = field(default_factory=list)
+    #: When each record's window began: its leaf in the log says so.
+    starts_unix_ns: list[int] = field(default_factory=list)
+    #: Number of the last access row that is applied to these records, and so may be logged; None: all are.
+    access_upto: int | None = None
     heads: list[tuple[Any, ...]] = field(default_factory=list)
     texts: list[tuple[str, str, int]] = field(default_factory=list)  # digest, text, from_unix_ns
     site_laws: list[tuple[int, int, int, str]] = field(default_factory=list)

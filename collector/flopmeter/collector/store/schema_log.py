@@ -74,6 +74,7 @@ LOG = """
             checkpoint_no INTEGER PRIMARY KEY, size INTEGER NOT NULL, root BLOB NOT NULL CHECK (length(root) = 32),
             unix_ns INTEGER NOT NULL,  -- the collector's clock when it was signed
             note TEXT NOT NULL);       -- the signed note, without cosignatures
+        CREATE UNIQUE INDEX checkpoints_by_size ON checkpoints (size);
         CREATE TRIGGER checkpoints_go_on BEFORE INSERT ON checkpoints
         WHEN NEW.checkpoint_no IS NOT (SELECT coalesce(max(checkpoint_no), 0) + 1 FROM checkpoints)
             OR NEW.size <= (SELECT size FROM checkpoints ORDER BY checkpoint_no DESC LIMIT 1)

@@ -14,10 +14,12 @@ from flopmeter.collector.errors import StoreError
 from flopmeter.collector.ingest.claims import Claim, Until
 from flopmeter.collector.law.events import TWICE_PREFIX, current_key
 from flopmeter.collector.law.progress import CLAIM_COLUMNS, ClaimHour, ClaimKey, claim_of
+from flopmeter.collector.log.append import Appender, backfill
 from flopmeter.collector.registry.codec import EntryRow
 
-from . import answers, entries, forecasts
+from . import access, answers, entries, forecasts
 from .base import Held, JobRow, Judged, NextNumbers, Noted, StoredAgent, Transaction
+from .lock import lock_store
 from .migrate import check, migrate
 from .place import Place
 from .told import told
@@ -144,6 +146,14 @@ class SqliteStore:
         connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_AUTOCHECKPOINT_PAGES}")
         return connection
+
+    def backfill_log(self) -> int:
+        """Give what an older flopmeter wrote its place in the evidence log; before anything is committed.
+
+        May take minutes, and says so. Returns how many leaves that were. Raises StoreError.
+        """
+        with told(str(self.path), "commit"):
+            return backfill(self._writer)
 
     def close(self) -> None:
         """Close both connections (the last one checkpoints) and give the lock back."""
@@ -283,6 +293,7 @@ class SqliteBooks:
         self._connection = connection
         self._path = path
         self._place = place
+        self._log = Appender(connection)
 
     def _all(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
         with told(self._path, "read"):
@@ -457,11 +468,17 @@ class SqliteBooks:
                     rows = getattr(transaction, name)
                     if rows:
                         connection.executemany(sql, rows)
+                self._log.append(
+                    access_upto=transaction.access_upto,
+                    records=transaction.records,
+                    starts_unix_ns=transaction.starts_unix_ns,
+                )
                 connection.execute("COMMIT")
                 # D2: durable from here. A crash before this line leaves nothing of the group, and every
                 # agent still has its records; a crash after it leaves all of it, and the records come
                 # again and are recognised by number and hash.
             except BaseException:
+                self._log.forget()
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
