@@ -78,7 +78,7 @@ class RunBatches:
             record = self._record(position, raw)
             if self._may_be_mine(record):
                 found = self._run_batch(
-                    position, agent_no, received, record, self._batch(position, record), {}
+                    (position, agent_no, received), record, self._batch(position, record), {}
                 )
                 if found is not None:
                     yield found
@@ -161,7 +161,7 @@ class RunBatches:
                 numbers[index] = number
         if not any(u.workload_index in numbers for u in batch.usage):
             return None
-        return RunBatch(position, agent_no, received, record.raw, record, batch, inventory, numbers, left_out)
+        return RunBatch(*at, record.raw, record, batch, inventory, numbers, left_out)
 
     def _record(self, position: int, raw: bytes) -> Record:
         try:

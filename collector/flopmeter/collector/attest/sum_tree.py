@@ -4,7 +4,7 @@ A leaf is one group that is priced alike (figures.PriceKey): its six sums, and a
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,18 +15,15 @@ COMPONENTS = ("flopLower", "flopPoint", "flopUpper", "deviceNs", "gapNs", "energ
 
 
 class SumLeaf(NamedTuple):
-    """One group: its sums in COMPONENTS' order, and what it is, with the salt that hides it."""
+    """One group: its sums in COMPONENTS' order, and the salted disclosure of what it is, which stays with the operator."""
 
     sums: tuple[int, ...]
-    group: Mapping[str, str]
-    salt: str  # base64url, 16 random bytes
+    opening: str
 
     @property
     def commitment(self) -> bytes:
-        """SHA-256 of the group and its salt as canonical JSON."""
-        import rfc8785
-
-        return hashlib.sha256(rfc8785.dumps({"group": dict(self.group), "salt": self.salt})).digest()
+        """SHA-256 of the disclosure's text."""
+        return hashlib.sha256(self.opening.encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)
