@@ -43,8 +43,9 @@ _SAID = (
     _kind(
         "attestation",
         "attestations",
-        "attestation_no unix_ns position kind attestation_id run profile recipient record_digest "
-        "statement_sha256 supersedes who why detail prev_hash hash",
+        # No name of a run, a recipient or a person: recipients read this row. The (salted) hash binds them all.
+        "attestation_no unix_ns position kind attestation_id commitment profile record_digest statement_sha256 "
+        "supersedes hash",
     ),
 )
 _RECORDS = Kind(
