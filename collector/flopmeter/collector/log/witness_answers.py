@@ -4,14 +4,17 @@ import re
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from flopmeter.evidence.errors import EvidenceError
-from flopmeter.evidence.note import Checkpoint, Key, parse_checkpoint, signers
+from flopmeter.evidence.note import Key, parse_checkpoint, signers
 
 from .call import Reply
 
 SIZE_TYPE = "text/x.tlog.size"
-_SIZE = re.compile(rb"(0|[1-9][0-9]{0,18})\n?")  # C2SP asks for the newline; one that is missing changes no meaning
+_SIZE = re.compile(
+    rb"(0|[1-9][0-9]{0,18})\n?"
+)  # C2SP asks for the newline; one that is missing changes no meaning
 #: C2SP tlog-witness 1.0: "The client MUST NOT send more than 63 consistency proof lines."
 MAX_PROOF_LINES = 63
 
@@ -60,19 +63,28 @@ def request(old_size: int, proof: Sequence[bytes], note: bytes) -> bytes:
     return b"old %d\n" % old_size + b"".join(b64encode(h) + b"\n" for h in proof) + b"\n" + note
 
 
-def read(reply: Reply, keys: Sequence[Key], checkpoint: Checkpoint, note: bytes, old: int, newest: int) -> Answer:
-    """`keys`: the witness's. `note`: what it was sent, `old`: from which size. `newest`: of the largest head we ever signed."""
+class Sent(NamedTuple):
+    """What the witness was asked: to cosign `note`, a head of `size` leaves, of which it knows the first `old`."""
+
+    note: bytes
+    size: int
+    old: int
+
+
+def read(reply: Reply, keys: Sequence[Key], sent: Sent, newest: int) -> Answer:
+    """`keys`: the witness's. `newest`: size of the largest head that we ever signed."""
+    note, old = sent.note, sent.old
     if reply.status == 200:
         return _cosigned(reply.body, keys, note)
     if reply.status == 409:
         size = _size(reply)
-        if size == old == checkpoint.size:  # 1.0.0 says 409 to another root at the same size, later texts 422
+        if size == old == sent.size:  # 1.0.0 says 409 to another root at the same size, later texts 422
             return Refused(409, old)
         if size is None or size == old:
             return Failed("it answered 409 without the size of another head")
         if size > newest:
             return Refused(409, size)
-        return Behind(size) if size <= checkpoint.size else Ahead(size)
+        return Behind(size) if size <= sent.size else Ahead(size)
     if reply.status == 422:
         # Our proofs were verified before they were sent (EvidenceLog): it holds another root than ours at `old`.
         return Refused(422, old) if old else Failed("it answered 422 although nothing was to be proven")

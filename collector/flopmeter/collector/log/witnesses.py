@@ -8,21 +8,31 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from flopmeter.collector.deliver.http_call import Address
 from flopmeter.collector.errors import LogError, SettingsError
 from flopmeter.evidence.errors import EvidenceError
-from flopmeter.evidence.note import Checkpoint as Note
 from flopmeter.evidence.note import Key, Policy, parse_checkpoint, parse_key, parse_policy, signers
 
 from . import witness_rows
 from .call import Reply, address, post
 from .checkpoint import Checkpoint
 from .evidence_log import EvidenceLog
-from .witness_answers import MAX_PROOF_LINES, Ahead, Answer, Behind, Cosigned, Failed, Refused, read, request
+from .witness_answers import (
+    MAX_PROOF_LINES,
+    Ahead,
+    Answer,
+    Behind,
+    Cosigned,
+    Failed,
+    Refused,
+    Sent,
+    read,
+    request,
+)
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +55,13 @@ class Standing:
     cosigned: tuple[str, ...]  # names of the policy's witnesses that did
     of: int  # witnesses in the policy
     reached: bool  # the policy's quorum
+
+    @property
+    def level(self) -> str:
+        """As attestations print it (reference/attestation.md 5)."""
+        if not self.reached:
+            return "unwitnessed"
+        return f"witnessed({len(self.cosigned)} of {self.of}: {', '.join(self.cosigned)})"
 
 
 @dataclass(slots=True)
@@ -75,7 +92,9 @@ def read_policy(path: Path) -> Policy:
             data = f.read(MAX_POLICY_BYTES + 1)
         policy = parse_policy(data)
     except OSError as e:
-        raise SettingsError(f"--witness-policy {path}: cannot read: {e.strerror}", "name a readable file") from e
+        raise SettingsError(
+            f"--witness-policy {path}: cannot read: {e.strerror}", "name a readable file"
+        ) from e
     except EvidenceError as e:
         raise SettingsError(f"--witness-policy {path}: expected a C2SP tlog-policy: {e.reason}", hint) from e
     if len(policy.logs) > 1 or not policy.witnesses:
@@ -97,10 +116,13 @@ def standing(policy: Policy, vkey: str, note: bytes) -> Standing:
         found = set(signers(checkpoint, [key for key, _ in policy.witnesses.values()]))
     except EvidenceError:
         found = set()
-    names = tuple(name for name, (key, _) in policy.witnesses.items() if key in found)
     # Two keys of one name are one witness.
     count = len({key.name for key, _ in policy.witnesses.values()})
-    once = tuple({policy.witnesses[name][0].name: name for name in reversed(names)}.values())[::-1]
+    names: dict[str, str] = {}
+    for name, (key, _) in policy.witnesses.items():
+        if key in found:
+            names.setdefault(key.name, name)
+    once = tuple(names.values())
     try:
         policy._replace(logs=(own,)).check(checkpoint)
     except EvidenceError:
@@ -135,7 +157,8 @@ class Witnesses:
             if url is not None:
                 by_url.setdefault(url.rstrip("/"), []).append((name, key))
         self.states = [
-            State(address("--witness-policy", url, "/add-checkpoint"), tuple(keys)) for url, keys in by_url.items()
+            State(address("--witness-policy", url, "/add-checkpoint"), tuple(keys))
+            for url, keys in by_url.items()
         ]
         self._remembered = False
 
@@ -154,12 +177,13 @@ class Witnesses:
             return Standing((), len(self.policy.witnesses), reached=False)
         if not self._remembered:
             self._remember(connection)
-        lines = {name: key_id for name, key_id, _ in parse_checkpoint(checkpoint.note).lines}
+        there = {line[:2] for line in parse_checkpoint(checkpoint.note).lines}
         now_s = self._monotonic_s()
         waiting = [
             s
             for s in self.states
-            if any(lines.get(key.name) != key.id for _, key in s.keys) and not (patient and now_s < s.rests_until_s)
+            if any((key.name, key.id) not in there for _, key in s.keys)
+            and not (patient and now_s < s.rests_until_s)
         ]
         for state, answer in self._turns(evidence, checkpoint, waiting):
             self._note(connection, state, checkpoint, answer)
@@ -174,7 +198,11 @@ class Witnesses:
             for _, key in state.keys:
                 if (row := rows.get(key.name)) is not None:
                     state.known_size, state.error = row.known_size, row.error
-                    state.cosigned_size, state.cosigned_unix_s = row.cosigned_size or 0, row.cosigned_unix_s or 0
+                    state.refused = state.refused or row.refused
+                    state.cosigned_size, state.cosigned_unix_s = (
+                        row.cosigned_size or 0,
+                        row.cosigned_unix_s or 0,
+                    )
         self._remembered = True
 
     def _turns(
@@ -182,19 +210,18 @@ class Witnesses:
     ) -> Iterator[tuple[State, Answer]]:
         """Asks all, and again from where they say that they stand. The proofs are made here: a connection is one thread's."""
         note = _bare(checkpoint.note)
-        read_note = parse_checkpoint(note)
         for turn in range(MAX_TURNS):
-            bodies = []
+            asked = []
             for state in waiting:
                 old = min(state.known_size, checkpoint.size)
                 proof = evidence.consistency(old, checkpoint.size) if 0 < old < checkpoint.size else []
-                assert len(proof) <= MAX_PROOF_LINES  # sizes below 2^62: some 10^18 leaves
-                bodies.append((state, old, request(old, proof, note)))
+                assert len(proof) <= MAX_PROOF_LINES  # no log has 2^62 leaves
+                asked.append((state, Sent(note, checkpoint.size, old), request(old, proof, note)))
             again = []
-            for state, old, reply in self._exchange(bodies):
-                newest = evidence.latest()
+            for state, sent, reply in self._exchange(asked):
+                newest = evidence.latest()  # another process may have signed one meanwhile
                 answer = (
-                    read(reply, [key for _, key in state.keys], read_note, note, old, newest.size if newest else 0)
+                    read(reply, [key for _, key in state.keys], sent, newest.size if newest else 0)
                     if isinstance(reply, Reply)
                     else Failed(reply)
                 )
@@ -205,40 +232,41 @@ class Witnesses:
                     yield state, answer
             waiting = again
 
-    def _exchange(self, bodies: Iterable[tuple[State, int, bytes]]) -> Iterator[tuple[State, int, Reply | str]]:
+    def _exchange(
+        self, asked: Iterable[tuple[State, Sent, bytes]]
+    ) -> Iterator[tuple[State, Sent, Reply | str]]:
         """Each request in its thread. One that does not even end in time (a name that never resolves) is left behind."""
-        answers: SimpleQueue[tuple[State, int, Reply | str]] = SimpleQueue()
-        asked: list[State] = []
-        for state, old, body in bodies:
+        answers: SimpleQueue[tuple[State, Reply | str]] = SimpleQueue()
+        running: dict[int, tuple[State, Sent]] = {}
+        for state, sent, body in asked:
             if state.asking is not None and state.asking.is_alive():
-                yield state, old, f"{state.address.shown}: the request before still hangs"
+                yield state, sent, f"{state.address.shown}: the request before still hangs"
                 continue
             state.asking = threading.Thread(
-                target=self._one, args=(state, old, body, answers), name="flopmeter-witnesses", daemon=True
+                target=self._one, args=(state, body, answers), name="flopmeter-witness", daemon=True
             )
             state.asking.start()
-            asked.append(state)
+            running[id(state)] = state, sent
         until = time.monotonic() + self._timeout_s + 1
-        while asked:
+        while running:
             try:
-                found = answers.get(timeout=max(0.0, until - time.monotonic()))
+                state, reply = answers.get(timeout=max(0.0, until - time.monotonic()))
             except Empty:
-                for state in asked:
-                    yield state, 0, f"{state.address.shown}: no answer within {self._timeout_s:g} s"
+                for state, sent in running.values():
+                    yield state, sent, f"{state.address.shown}: no answer within {self._timeout_s:g} s"
                 return
-            asked.remove(found[0])
-            yield found
+            assert state.asking is not None
+            state.asking.join()  # it has put its answer, and ends
+            yield state, running.pop(id(state))[1], reply
 
-    def _one(
-        self, state: State, old: int, body: bytes, answers: "SimpleQueue[tuple[State, int, Reply | str]]"
-    ) -> None:
+    def _one(self, state: State, body: bytes, answers: "SimpleQueue[tuple[State, Reply | str]]") -> None:
         try:
-            answers.put((state, old, self._call(state.address, body)))
+            answers.put((state, self._call(state.address, body)))
         except LogError as e:
-            answers.put((state, old, str(e)))
+            answers.put((state, str(e)))
         except Exception as e:
             log.exception("witness %s", state.name)
-            answers.put((state, old, repr(e)))
+            answers.put((state, repr(e)))
 
     def _note(
         self, connection: sqlite3.Connection, state: State, checkpoint: Checkpoint, answer: Answer
@@ -255,28 +283,71 @@ class Witnesses:
             case Ahead(size):
                 state.known_size, state.error = size, ""
             case Refused(status, size):
-                refusal = None if state.refused else witness_rows.Refusal(status, checkpoint.size, checkpoint.root, size)
+                refusal = (
+                    None
+                    if state.refused
+                    else witness_rows.Refusal(status, checkpoint.size, checkpoint.root, size)
+                )
                 state.known_size = size
                 state.error = f"it refused our head of {checkpoint.size} leaves ({status}): it cosigned another of {size}"
             case Behind(size):
                 state.error = f"it named another size each time, at last {size}"
             case Failed(why):
                 state.error = why
-        if refusal is not None and witness_rows.told(connection, state.keys[0][1], refusal):
-            refusal = None  # of before the start
         witness_rows.keep(
             connection,
             [
                 witness_rows.Row(
-                    key.name, self._vkey_of(key), state.known_size, state.cosigned_size or None,
-                    state.cosigned_unix_s or None, state.error,
+                    key,
+                    state.known_size,
+                    state.cosigned_size or None,
+                    state.cosigned_unix_s or None,
+                    state.error,
+                    refused=isinstance(answer, Refused),
                 )
                 for _, key in state.keys
             ],
-            checkpoint.number, [(key, line) for key, line, _ in lines], refusal, now_ns,
-        )  # fmt: skip
+            checkpoint_no=checkpoint.number,
+            lines=[(key, line) for key, line, _ in lines],
+            refusal=refusal,
+            now_ns=now_ns,
+        )
         state.refused = isinstance(answer, Refused)
         state.failures = state.failures + 1 if state.error else 0
         rest = min(FIRST_REST_S * 2 ** min(state.failures - 1, 10), MAX_REST_S) if state.failures > 1 else 0.0
         state.rests_until_s = self._monotonic_s() + rest
         _say(state, before, refused=refusal is not None)
+
+
+def cosign_now(
+    connection: sqlite3.Connection, policy: Policy, *, timeout_s: float = TIMEOUT_S, call: Post | None = None
+) -> Standing:
+    """Ask all witnesses of `policy` for the latest checkpoint, once, and wait. For a command that needs it now.
+
+    Raises LogError before the first checkpoint, SettingsError if the policy names another log.
+    """
+    identity = EvidenceLog(connection).identity
+    if identity is None:
+        raise LogError("the evidence log has no checkpoint yet", "start the collector once")
+    return Witnesses(policy, identity.vkey, timeout_s=timeout_s, call=call).ask(connection, patient=False)
+
+
+def _bare(note: bytes) -> bytes:
+    """The note with the log's own signature alone, as a witness wants it: those of others it need not read."""
+    text, _, lines = note.partition(b"\n\n")
+    return text + b"\n\n" + lines.split(b"\n")[0] + b"\n"
+
+
+def _say(state: State, before: str, *, refused: bool) -> None:
+    if refused:
+        log.error(
+            "WITNESS %s: %s. This collector's log was set back (a restored copy), another collector signs with its key, "
+            "or the witness errs: nothing is witnessed by it until that is settled (docs/witness.md)",
+            state.name,
+            state.error,
+        )
+    elif state.error != before:
+        if state.error:
+            log.warning("witness %s: %s", state.name, state.error)
+        else:
+            log.info("witness %s cosigns (size %d)", state.name, state.cosigned_size)
