@@ -8,6 +8,7 @@ import pytest
 from builders import Chain
 from desk import DAY_NS
 from duty_books import START, busy_minute, commit_at, fsck, opened, quarters, regime, rule
+from relog import relog
 
 from flopmeter.collector.duty.answers import DEADLINE, EVENT, NO_HASH, AnswerRow, State, answer_hash
 from flopmeter.collector.duty.deadlines import Deadline
@@ -296,6 +297,7 @@ def test_deadlines_of_a_text_that_is_not_known_are_told_of(store):
         store,
         ("UPDATE deadlines SET text_digest = ?", "77" * 32),
     )
+    relog(store)
     result = fsck(store, [LAW])
     assert result.difference is None
     assert any("not known here" in note for note in result.notes)

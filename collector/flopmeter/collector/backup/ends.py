@@ -17,6 +17,7 @@ APPENDED = {
     "attestations": "attestation_no",
     "log": "first_index",
     "checkpoints": "checkpoint_no",
+    "refused_heads": "refusal_no",
 }
 
 

@@ -6,12 +6,11 @@ head, workload, loss, fork and event. The first difference is named exactly, and
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from flopmeter.collector.books import BRIDGE_S, SUM_FIELDS, GroupKey, HourKey, Slot
-from flopmeter.collector.ingest.intake import verified
 from flopmeter.collector.law.cross_check import CHECK_PREFIX, check_event
 from flopmeter.collector.law.events import twice_key
 from flopmeter.collector.law.log_contradiction import LOG_PREFIX, contradiction_event
@@ -26,25 +25,32 @@ from flopmeter.collector.store.base import Noted
 from flopmeter.collector.store.entries import SELECT, entry_rows
 from flopmeter.collector.store.forecasts import SELECT as SELECT_FORECASTS
 from flopmeter.collector.store.forecasts import forecast_rows
-from flopmeter.contract.errors import ContractError
-from flopmeter.contract.record import parse_record, record_hash
 from flopmeter.contract.w_table import current
 
+from .access_check import AccessCheck
+from .attestation_check import check_attestations
 from .capacity_check import CapacityCheck
 from .delivery_check import check_delivery
 from .duties import check_duties
 from .event_check import EventCheck, JudgedRow, StoredEvent, check_flags
 from .forecast_check import ForecastCheck
+from .kept_rows import (
+    claims_agree,
+    compare_sums,
+    forks_of,
+    formerly_agree,
+    heads_agree,
+    models_agree,
+    workloads_agree,
+)
+from .log_check import LogCheck
 from .method_check import MethodCheck
 from .noted_check import JudgedSpan, check_applied, check_judged, check_rules
 from .progress_check import ProgressCheck, check_claims
 from .rederive import (
     RECORD_COLUMNS,
-    AgentBooks,
     Difference,
-    Names,
     Rederivation,
-    compare,
     models_by_no,
 )
 from .retention_check import check_retention
@@ -84,6 +90,9 @@ class Result:
     events: int
     anchor_pairs: int
     entries: int  # of the run registry
+    leaves: int  # of the evidence log
+    checkpoints: int  # its signed heads
+    attestations: int  # rows of records and of statements
     seconds: float
     difference: Found | None
     notes: tuple[str, ...] = ()
@@ -100,6 +109,9 @@ def check_store(path: Path, regimes: Iterable[Regime], *, progress: Progress | N
         "events": 0,
         "anchor_pairs": 0,
         "entries": 0,
+        "leaves": 0,
+        "checkpoints": 0,
+        "attestations": 0,
     }
     notes: list[str] = []
     difference = None
@@ -127,6 +139,9 @@ def _check(
     books, names, by_no = stored.books, stored.names, stored.books.agents
     counts["agents"] = len(by_no)
     check_retention(reader)
+    log = LogCheck(reader)
+    AccessCheck(reader, log.index_of)
+    counts["attestations"] = check_attestations(reader, log.index_of)
     models = models_by_no(names.models)
     standings = Standings(books, _said(reader), _applied(reader), models, current())
     judged = [
@@ -135,7 +150,7 @@ def _check(
     ]
     events = EventCheck(
         (
-            StoredEvent(*r)
+            replace(StoredEvent(*r), logged=r[0] in log.events)
             for r in db(
                 "SELECT event_no, id, key, type, subject, time_unix_ns, since_position, position, data FROM events ORDER BY event_no"
             )
@@ -172,7 +187,7 @@ def _check(
         forecasts,
     )
     _noted(reader, noted, events.events)
-    forks = _conflicts(reader, by_no)
+    forks = forks_of(reader, by_no)
 
     whole = reader.rows("SELECT count(*) FROM records").fetchone()[0]
     events.at(0, 0)
@@ -187,6 +202,7 @@ def _check(
                 "another than the record's",
                 bytes(row[6]),
             )
+        log.record(books.leaf)
         events.at(books.position, books.received_unix_ns)
         methods.at(books)
         for check in checks:
@@ -197,18 +213,18 @@ def _check(
     counts["anchor_pairs"] = books.anchors.compared
 
     counts["entries"] = _entries(reader, books)
-    _heads(reader, books)
-    _claims(reader, books)
-    _models(reader, names)
-    _workloads(reader, books)
-    _formerly(reader, books)
-    counts["totals"] = _sums(
+    heads_agree(reader, books)
+    claims_agree(reader, books)
+    models_agree(reader, names)
+    workloads_agree(reader, books)
+    formerly_agree(reader, books)
+    counts["totals"] = compare_sums(
         "totals",
         reader.rows(f"SELECT {_KEY}, {_SUMS} FROM totals ORDER BY {_KEY}"),  # noqa: S608
         books.totals,
         GroupKey._make,
     )
-    counts["hours"] = _sums(
+    counts["hours"] = compare_sums(
         "hourly",
         reader.rows(f"SELECT hour, back, {_KEY}, {_SUMS} FROM hourly ORDER BY hour, back, {_KEY}"),  # noqa: S608
         books.hourly,
@@ -234,6 +250,9 @@ def _check(
     check_flags(events.events, LOG_PREFIX, contradiction_event, books.contradicted)
     duties = check_duties(reader, events.events, regimes, books)
     check_delivery(reader)
+    log.finish()
+    counts["leaves"], counts["checkpoints"] = log.leaves, log.heads
+    notes += log.notes
     check_schema(
         reader
     )  # last: of what somebody got at, the rows say more than the trigger that they dropped
@@ -315,124 +334,11 @@ def _entries(reader: Reader, books: Rederivation) -> int:
     return len(rows)
 
 
-def _conflicts(reader: Reader, agents: dict[int, AgentBooks]) -> set[tuple[int, int, bytes]]:
-    """Every refused record is what it is kept for: signed by the agent, of that number."""
-    found = set()
-    for agent_no, seq, digest, raw in reader.rows("SELECT agent_no, seq, hash, record FROM conflicts"):
-        key = f"agent_no {agent_no}, seq {seq}"
-        agent = agents.get(agent_no)
-        if agent is None:
-            raise Difference("conflicts", key, "agent_no", "an admitted agent", agent_no)
-        try:
-            record = parse_record(bytes(raw))
-        except ContractError as e:
-            raise Difference("conflicts", key, "record", "a record of the contract", str(e)) from e
-        compare(
-            "conflicts",
-            key,
-            [
-                ("hash", record_hash(record.raw), bytes(digest)),
-                ("record, its seq", seq, record.seq),
-                ("record, its agent id", agent.agent_id, record.agent_id),
-            ],
-        )
-        if not verified(record.message, record.signature, agent.public_key):
-            raise Difference(
-                "conflicts",
-                key,
-                "record, its signature",
-                f"one by the key of {agent.name}",
-                "one that does not verify",
-            )
-        found.add((agent_no, seq, bytes(digest)))
-    return found
-
-
-def _heads(reader: Reader, books: Rederivation) -> None:
-    stored = {r[0]: r[1:] for r in reader.rows("SELECT agent_no, position, usual_window_ns FROM heads")}
-    for number in sorted(stored.keys() - books.agents.keys()):
-        raise Difference("heads", f"agent_no {number}", "row", "none: no such agent", "a row")
-    boots: dict[int, dict[bytes, int]] = {}
-    for agent_no, boot_id, end in reader.rows("SELECT agent_no, boot_id, window_end_boot_ns FROM boots"):
-        boots.setdefault(agent_no, {})[boot_id] = end
-    for agent in books.agents.values():
-        position, usual_ns = stored.get(agent.agent_no, (0, 0))  # no record, no row
-        compare("heads", agent.name, [("position", agent.position, position)])
-        compare("heads", agent.name, [("usual_window_ns", agent.head.usual_window_ns, usual_ns)])
-        compare("boots", agent.name, [("rows", agent.head.boots, boots.get(agent.agent_no, {}))])
-        # Numbers lost after the last record are still to be skipped; anything else had to be met.
-        next_seq = agent.head.next_seq
-        for first, last in agent.losses:
-            compare("losses", agent.name, [("from_seq", next_seq, first)])
-            next_seq = last + 1
-
-
-def _claims(reader: Reader, books: Rederivation) -> None:
-    stored = {
-        r[0]: r
-        for r in reader.rows(
-            "SELECT claim_no, entity, agent_no, boot_id, since_boot_ns, since_unix_ns, until_boot_id, "
-            "until_boot_ns, until_unix_ns FROM claims ORDER BY claim_no"
-        )
-    }
-    derived = {claim.claim_no: claim.row for claim in books.claims.rows}
-    for number in sorted(stored.keys() | derived.keys()):
-        compare("claims", f"claim_no {number}", [("row", derived.get(number), stored.get(number))])
-
-
-def _models(reader: Reader, names: Names) -> None:
-    seen = {(d.name, d.compute_capability) for i in names.inventories.values() for d in i.devices}
-    for number, name, capability in reader.rows("SELECT model_no, name, compute_capability FROM models"):
-        if (name, capability) not in seen:
-            raise Difference("models", f"model_no {number}", "name", "a model of a stored inventory", name)
-
-
-def _workloads(reader: Reader, books: Rederivation) -> None:
-    columns = ("run", "run_rule", "first_unix_ns", "last_unix_ns", "begun_unix_ns")
-    sql = f"SELECT workload_no, {', '.join(columns)} FROM workloads ORDER BY workload_no"  # noqa: S608
-    for number, *got in reader.rows(sql):
-        span = books.spans.get(number)
-        if span is None:
-            raise Difference("workloads", f"workload_no {number}", "row", "none: no record names it", "a row")
-        derived = (span.run, span.rule, span.first_unix_ns, span.last_unix_ns, span.begun_unix_ns)
-        compare("workloads", f"workload_no {number}", zip(columns, derived, got, strict=True))
-
-
 def _noted(reader: Reader, noted: list[Noted], events: Iterable[StoredEvent]) -> None:
     db = reader.rows
     check_rules(noted, db("SELECT from_position, from_unix_ns, digest FROM identity_rules"))
     spans = db("SELECT regime, digest, from_position, from_unix_ns, until_position FROM judged")
     check_judged(noted, [JudgedSpan(*row) for row in spans], events)
-
-
-def _formerly(reader: Reader, books: Rederivation) -> None:
-    derived = {(no, run) for run, numbers in books.formerly.items() for no in numbers}
-    stored = {(no, run) for no, run in reader.rows("SELECT workload_no, run FROM formerly")}
-    for no, run in sorted(stored - derived):
-        raise Difference(
-            "formerly", f"workload_no {no}", "row", f"none: it was never booked under {run}", "a row"
-        )
-    for no, run in sorted(derived - stored):
-        raise Difference("formerly", f"workload_no {no}", "row", f"one: it was booked under {run}", "none")
-
-
-def _sums(table: str, rows: Iterable[Any], derived: dict[Any, list[int]], make: Callable[[Any], Any]) -> int:
-    """Compare a table of sums with what was derived, key by key; the number of rows."""
-    width, seen = 0, set()
-    for row in rows:
-        width = width or len(row) - len(SUM_FIELDS)
-        key = make(tuple(row[:width]))
-        expected = derived.get(key)
-        if expected is None:
-            raise Difference(table, str(key), "row", "none: no record adds to it", "a row")
-        compare(table, str(key), zip(SUM_FIELDS, map(str, expected), row[width:], strict=True))
-        seen.add(key)
-    for key in sorted(derived):
-        if key not in seen:
-            raise Difference(
-                table, str(key), "row", f"sums {dict(zip(SUM_FIELDS, derived[key], strict=True))}", "none"
-            )
-    return len(seen)
 
 
 def result_document(result: Result) -> dict[str, Any]:
@@ -457,6 +363,13 @@ def result_text(result: Result) -> str:
         + (
             f"; {result.entries:,} entries of the run registry are as they were made"
             if result.entries
+            else ""
+        )
+        + (f"; {result.leaves:,} leaves of the evidence log are theirs" if result.leaves else "")
+        + (f", under {result.checkpoints:,} signed heads" if result.checkpoints else "")
+        + (
+            f"; {result.attestations:,} attestations and records are as they were made"
+            if result.attestations
             else ""
         )
         + f". {result.seconds:.1f} s."

@@ -26,6 +26,7 @@ from flopmeter.collector.law.cross_check import Flag, flags
 from flopmeter.collector.law.log_contradiction import LogFlag, heard, log_flags
 from flopmeter.collector.law.progress import ClaimHour, ClaimKey, add_claims, by_workload
 from flopmeter.collector.law.unattributed import counts, day_of
+from flopmeter.collector.log.entry import Batch as LogLeaf
 from flopmeter.contract.errors import ContractError
 from flopmeter.contract.identity import Identities
 from flopmeter.contract.ids import agent_id as id_of_key
@@ -174,6 +175,7 @@ class Rederivation:
         self._jobs: dict[tuple[str, int, str], JobRows] = {}
         self.position = 0
         self.received_unix_ns = 0  # of the last record taken
+        self.leaf = LogLeaf(0, "", b"", 0, 0, 0, 0)  # what the evidence log has of it
         self.work: tuple[Slot, AbstractSet[int]] = Slot(0), frozenset()  # when it was, and of which workloads
 
     def take(self, row: Sequence[Any]) -> None:
@@ -221,6 +223,8 @@ class Rederivation:
         stopped = any(n.kind is NoticeKind.AGENT_STOPPED for n in batch.notices)
         ingest.move(agent.head, record, stored_hash, batch, received_unix_ns=received_ns, stopped=stopped)
         agent.position, agent.inventory = position, inventory
+        ends = batch.window_start_unix_ns, batch.window_end_unix_ns
+        self.leaf = LogLeaf(position, agent.agent_id.hex(), stored_hash, seq, *ends, received_ns)
         self.received_unix_ns = received_ns
 
     def _chain(

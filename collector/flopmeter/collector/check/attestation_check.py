@@ -1,0 +1,74 @@
+"""Attestations: the chain of their rows, what their records were made of, and their order in the log."""
+
+import json
+from collections.abc import Callable
+
+from flopmeter.collector.attest.disclosures import of_json
+from flopmeter.collector.attest.said import RECORD, AttestationRow, check_chain
+from flopmeter.collector.report.queries import Reader
+from flopmeter.collector.store.attestations import SELECT, attestation_rows
+
+from .rederive import Difference, compare
+
+
+def check_attestations(reader: Reader, index_of: Callable[[str, int], int | None]) -> int:
+    """How many there are. `index_of`: of a row by kind and number, in the log. Raises Difference."""
+    rows = attestation_rows(reader.rows(SELECT))
+    fault = check_chain(rows)
+    if fault is not None:
+        raise Difference(
+            "attestations", f"attestation_no {fault.attestation_no}", fault.column, fault.expected, fault.got
+        )
+    _material(reader, rows)
+    for row in rows:
+        if row.kind != RECORD:
+            _logged_after(row, _record_of(row, rows), index_of)
+    return len(rows)
+
+
+def _material(reader: Reader, rows: list[AttestationRow]) -> None:
+    """Every record has the fields that its digest is of, and nothing else has any."""
+    digests = {r.attestation_no: r.record_digest for r in rows if r.kind == RECORD}
+    for number, text in reader.rows("SELECT attestation_no, material FROM attested ORDER BY attestation_no"):
+        name = f"attestation_no {number}"
+        digest = digests.pop(number, None)
+        if digest is None:
+            raise Difference("attested", name, "row", "none: no record has that number", "a row")
+        try:
+            derived = of_json(json.loads(text)).digest
+        except (ValueError, TypeError, KeyError, IndexError) as e:
+            raise Difference("attested", name, "material", "the fields of a record", repr(e)) from e
+        compare("attested", name, [("material, its digest", digest, derived)])
+    for number in digests:
+        raise Difference(
+            "attested", f"attestation_no {number}", "row", "what that record was made of", "none"
+        )
+
+
+def _record_of(issued: AttestationRow, rows: list[AttestationRow]) -> AttestationRow:
+    """The newest before it; check_chain has seen that there is one."""
+    wanted = (issued.record_digest, issued.run, issued.position)
+    return next(
+        r
+        for r in reversed(rows[: issued.attestation_no - 1])
+        if r.kind == RECORD and (r.record_digest, r.run, r.position) == wanted
+    )
+
+
+def _logged_after(
+    issued: AttestationRow, record: AttestationRow, index_of: Callable[[str, int], int | None]
+) -> None:
+    """A record is in the log before a statement about it is signed: else it could be made to fit."""
+    name = f"attestation_no {issued.attestation_no}"
+    at, of_record = (
+        index_of("attestation", issued.attestation_no),
+        index_of("attestation", record.attestation_no),
+    )
+    if of_record is None or (at is not None and at < of_record):
+        raise Difference(
+            "attestations",
+            name,
+            "leaf's index",
+            f"behind that of its record, attestation_no {record.attestation_no} ({of_record})",
+            at,
+        )

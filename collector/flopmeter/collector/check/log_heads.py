@@ -1,0 +1,114 @@
+"""The signed heads of the evidence log: each is what its note says, under the log's own key, and larger than the last."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from flopmeter.evidence.errors import EvidenceError
+from flopmeter.evidence.note import Key, parse_checkpoint, parse_key, signers
+
+from .rederive import Difference, compare
+
+
+class Head(NamedTuple):
+    """A head whose signature is good."""
+
+    number: int
+    size: int
+    root: bytes
+
+    @property
+    def name(self) -> str:
+        return f"checkpoint_no {self.number}"
+
+
+class Said:
+    """What is beside the heads, counted."""
+
+    def __init__(self) -> None:
+        self.cosignatures = 0
+        self.by_others = 0  # cosignatures by keys that the store does not know (any more)
+
+
+def check_heads(rows: Callable[..., Any], said_of: Said) -> Iterator[Head]:
+    """Every stored head with its cosignatures, the oldest first, each as it is good. Raises Difference at the first that
+    is not.
+
+    What it cannot say: that the root is the tree's.
+    """
+    origin, key = _identity(rows)
+    witnesses = _witnesses(rows)
+    size = -1
+    for number, (checkpoint_no, its_size, root, note) in enumerate(
+        rows("SELECT checkpoint_no, size, root, note FROM checkpoints ORDER BY checkpoint_no"), 1
+    ):
+        head = Head(checkpoint_no, its_size, bytes(root))
+        compare("checkpoints", head.name, [("checkpoint_no", number, checkpoint_no)])
+        if its_size <= size:
+            raise Difference(
+                "checkpoints", head.name, "size", f"more than {size}, that of the head before", its_size
+            )
+        size = its_size
+        if key is None:
+            raise Difference("log_identity", head.name, "vkey", "the key that signed it", "none")
+        try:
+            said = parse_checkpoint(note.encode())
+            signed = signers(said, [key])
+            _cosigned(rows, head, note, witnesses, said_of)
+        except EvidenceError as e:
+            raise Difference(
+                "checkpoints", head.name, "note", f"a checkpoint signed by {origin}", str(e)
+            ) from e
+        compare(
+            "checkpoints",
+            head.name,
+            [
+                ("note, its origin", origin, said.origin),
+                ("note, its size", its_size, said.size),
+                ("note, its root", head.root, said.root),
+            ],
+        )
+        if key not in signed:
+            raise Difference(
+                "checkpoints", head.name, "note, its signature", f"one by the key of {origin}", "none"
+            )
+        yield head
+
+
+def _witnesses(rows: Callable[..., Any]) -> dict[str, Key]:
+    found = {}
+    for name, vkey in rows("SELECT key_name, vkey FROM witnesses"):
+        try:
+            found[name] = parse_key(vkey)
+        except (EvidenceError, TypeError) as e:
+            raise Difference("witnesses", f"key_name {name}", "vkey", "a verifier key", str(e)) from e
+        compare("witnesses", f"key_name {name}", [("vkey, its name", name, found[name].name)])
+    return found
+
+
+def _cosigned(
+    rows: Callable[..., Any], head: Head, note: str, witnesses: Mapping[str, Key], said_of: Said
+) -> None:
+    """Each line is a signature of that head by the witness that it names. Raises Difference, EvidenceError."""
+    for name, line in rows("SELECT key_name, line FROM cosignatures WHERE checkpoint_no = ?", (head.number,)):
+        key, row = witnesses.get(name), f"{head.name}, key_name {name}"
+        try:
+            said = parse_checkpoint(f"{note}{line}\n".encode())
+            found = signers(said, [] if key is None else [key])
+        except EvidenceError as e:
+            raise Difference("cosignatures", row, "line", "a cosignature of that head", str(e)) from e
+        compare("cosignatures", row, [("line, its key's name", name, said.lines[-1][0])])
+        if found:
+            said_of.cosignatures += 1
+        else:
+            said_of.by_others += 1
+
+
+def _identity(rows: Callable[..., Any]) -> tuple[str, Key | None]:
+    for origin, vkey in rows("SELECT origin, vkey FROM log_identity WHERE origin IS NOT NULL"):
+        try:
+            key = parse_key(vkey)
+        except (EvidenceError, TypeError) as e:
+            raise Difference("log_identity", "one 1", "vkey", "a verifier key", str(e)) from e
+        compare("log_identity", "one 1", [("vkey, its name", origin, key.name)])
+        return origin, key
+    return "", None
