@@ -1,0 +1,108 @@
+"""What is kept of witnesses in the store: how each stands, its cosignatures, and heads of ours that it refused."""
+
+import base64
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from flopmeter.evidence.note import Key
+
+#: The last word of a witness was a refusal: no cosignature of it came since.
+_KNOWN = """
+    SELECT key_name, vkey, known_size, cosigned_size, cosigned_unix_s, error, coalesce(
+        (SELECT max(unix_ns) FROM refused_heads r WHERE r.key_name = w.key_name)
+        > coalesce((SELECT max(unix_ns) FROM cosignatures c WHERE c.key_name = w.key_name), 0), 0)
+    FROM witnesses w"""
+_ROW = (
+    "INSERT OR REPLACE INTO witnesses (key_name, vkey, known_size, cosigned_size, cosigned_unix_s, asked_unix_ns, error) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+_LINES = "SELECT line FROM cosignatures WHERE checkpoint_no = ? AND key_name = ?"
+_LINE = "INSERT INTO cosignatures (checkpoint_no, key_name, line, unix_ns) VALUES (?, ?, ?, ?)"
+_REFUSAL = (
+    "INSERT INTO refused_heads (refusal_no, unix_ns, key_name, vkey, status, size, root, witness_size) "
+    "SELECT coalesce(max(refusal_no), 0) + 1, ?, ?, ?, ?, ?, ?, ? FROM refused_heads"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """How it stands with one key of a witness."""
+
+    key: Key
+    known_size: int
+    cosigned_size: int | None
+    cosigned_unix_s: int | None
+    error: str
+    refused: bool
+
+
+class Refusal(NamedTuple):
+    """A head of ours (`size`, `root`) that a witness refused because it holds another one, of `witness_size`."""
+
+    status: int
+    size: int
+    root: bytes
+    witness_size: int
+
+
+def vkey_of(key: Key) -> str:
+    """As policy files have it."""
+    return f"{key.name}+{key.id.hex()}+{base64.b64encode(bytes([key.kind]) + key.public).decode()}"
+
+
+def known(connection: sqlite3.Connection) -> dict[str, Row]:
+    """By key name."""
+    from flopmeter.evidence.note import parse_key
+
+    return {
+        name: Row(parse_key(vkey), size, cosigned, unix_s, error, refused=bool(refused))
+        for name, vkey, size, cosigned, unix_s, error, refused in connection.execute(_KNOWN)
+    }
+
+
+def keep(
+    connection: sqlite3.Connection,
+    rows: Iterable[Row],
+    *,
+    checkpoint_no: int,
+    lines: Sequence[tuple[Key, str]],
+    refusal: Refusal | None,
+    now_ns: int,
+) -> None:
+    """All that one answer brought, in one transaction. Raises sqlite3.Error."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for row in rows:
+            connection.execute(
+                _ROW,
+                (
+                    row.key.name,
+                    vkey_of(row.key),
+                    row.known_size,
+                    row.cosigned_size,
+                    row.cosigned_unix_s,
+                    now_ns,
+                    row.error[:500],
+                ),
+            )
+            if refusal is not None:
+                connection.execute(
+                    _REFUSAL,
+                    (now_ns, row.key.name, vkey_of(row.key), *refusal),
+                )
+        for key, line in lines:
+            # A note with two lines of one key is refused; another process may have asked at the same moment.
+            there = {_key_id(text) for (text,) in connection.execute(_LINES, (checkpoint_no, key.name))}
+            if key.id not in there:
+                connection.execute(_LINE, (checkpoint_no, key.name, line, now_ns))
+        connection.execute("COMMIT")  # D2
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _key_id(line: str) -> bytes:
+    return base64.b64decode(line.rsplit(" ", 1)[1])[:4]
