@@ -157,9 +157,9 @@ class ServerTls:
             newer = self._source.newer(self._served)
         except Exception as e:  # noqa: BLE001 - whatever it is: the last good one goes on, and it is said
             self.fault = str(e)
-            log.error(
+            log.error(  # noqa: TRY400
                 "TLS: the last good certificate goes on being served: %s (%s)", e, getattr(e, "hint", "")
-            )  # noqa: TRY400
+            )
             newer = None
         else:
             if newer is not None:

@@ -1,4 +1,4 @@
-"""Which keys may speak: an operator's list, or trust on first use. Enrolment by token comes later."""
+"""Which keys may speak: an operator's list, or trust on first use. Enrolment by token: flopmeter.collector.access."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,6 +7,7 @@ from flopmeter.collector.errors import SettingsError
 
 BY_FILE = "file"
 BY_FIRST_USE = "first-use"
+BY_TOKEN = "token"  # noqa: S105
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,6 +134,8 @@ class Committer:
             group = self._intake.take_group()
             good = await self._commit(group) if group else True
             _answer(waiting, good)
+            if self._intake.group:  # access rows were applied meanwhile: they are in the log with the next commit
+                self._work.set()
 
     async def _commit(self, group: Group) -> bool:
         self._committing_records, self._committing_bytes = len(group.records), group.record_bytes

@@ -28,6 +28,9 @@ class Agent:
     admitted_how: str
     admitted_unix_ns: int
     head: Head = field(default_factory=Head)
+    #: Its row in the access table was applied: from here on its records may count.
+    entered: bool = True
+    barred: str = ""  # why no record of it is taken any more
     #: Highest sequence number that is committed; never acknowledge past it.
     durable_seq: int = 0
     #: seq -> hash of records taken and not yet committed.
@@ -121,6 +124,10 @@ class Group:
     workloads: list[NewWorkload] = field(default_factory=list)
     moved: list[Moved] = field(default_factory=list)  # workloads, these or earlier ones, to another run
     losses: list[Loss] = field(default_factory=list)
+    #: Up to which row of the access table its records are judged by; 0: by the same as the group before. The rows
+    #: get their place in the log before the records do.
+    access_no: int = 0
+    clones: list[tuple[bytes, str, int]] = field(default_factory=list)  # agent id, node, access_no
     conflicts: list[Conflict] = field(default_factory=list)
     silences: list[Silence] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)  # begun
@@ -130,6 +137,7 @@ class Group:
     contradicted: list[tuple[int, LogFlag]] = field(default_factory=list)  # index into records
     #: Claims of training code: index into records, then by workload number.
     progress: list[tuple[int, dict[int, list[Progress]]]] = field(default_factory=list)
+    log_faults: list[str] = field(default_factory=list)  # what our own log was found to contradict
     review: bool = False  # commit even if there is nothing else: it is time to judge all runs
     boots: list[tuple[int, bytes, int]] = field(
         default_factory=list
@@ -145,7 +153,9 @@ class Group:
             or self.models
             or self.workloads
             or self.losses
+            or self.access_no
             or self.conflicts
             or self.silences
+            or self.log_faults
             or self.review
         )

@@ -8,6 +8,8 @@ import hashlib
 from nacl.bindings import crypto_sign_open
 from nacl.exceptions import CryptoError
 
+from flopmeter.collector.access.rows import ENDING
+from flopmeter.collector.access.standing import Standing
 from flopmeter.collector.books import GroupKey, Sums, add_rows, slot_of
 from flopmeter.collector.errors import StoreError
 from flopmeter.collector.law.cross_check import flags
@@ -32,7 +34,7 @@ from flopmeter.contract.usage import UNATTRIBUTED
 
 from . import claims
 from . import decide as ingest
-from .admission import Admission
+from .admission import BY_TOKEN, Admission
 from .claims import Claims
 from .decide import TAKEN, Outcome, PushbackReason, PushedBack, RefusalCode, Refused
 from .encode import BatchView, Implausible
@@ -68,6 +70,8 @@ class Intake:
         self._admission = admission
         self._agents: dict[bytes, Agent] = {}
         self._conflicts: dict[int, set[tuple[int, bytes]]] = {}
+        self._access_waits = False
+        self._barred: list[Agent] = []
         self.group = Group()
         self.names: Names
         self._next_agent_no = 1
@@ -83,6 +87,8 @@ class Intake:
         whose admission was not committed is gone, and must say Hello again.
         """
         self.group = Group()
+        self._standing = Standing()
+        self._apply_access()
         self._watch.restart()
         self._reviewed_day = -1
         self._heard = self._answered = 0  # the last entry, and the last answer, that a review saw
@@ -101,6 +107,7 @@ class Intake:
                 agent.agent_no, agent.node, agent.version = stored.agent_no, stored.node, stored.version
                 agent.admitted_how, agent.admitted_unix_ns = stored.admitted_how, stored.admitted_unix_ns
                 agent.uncommitted.clear()
+            agent.entered, agent.barred = True, self._standing.barred.get(stored.agent_id, "")
             agent.head = _head_of(stored)
             agent.durable_seq = agent.head.last_seq
             self._agents[agent.agent_id] = self._by_no[agent.agent_no] = agent
@@ -121,6 +128,8 @@ class Intake:
     def take_group(self) -> Group:
         """The filled group, to be committed; a new one is opened."""
         group, self.group = self.group, Group()
+        if self._access_waits:  # a new group holds no record that what waits could be too late for
+            self._apply_access()
         return group
 
     def committed(self, group: Group) -> dict[int, Agent]:
@@ -134,7 +143,46 @@ class Intake:
             agent.uncommitted.pop(record.seq, None)
             agent.durable_seq = record.seq
         self.names.trim(self.group)
+        if group.new_agents:
+            self._apply_access()
         return by_no
+
+    # --- who may speak ---
+
+    def look_at_access(self) -> bool:
+        """Apply what people, enrolment and renewal wrote since the last look; True if there is something to commit."""
+        self._apply_access()
+        return bool(self.group.access_no or self._access_waits)
+
+    def take_barred(self) -> list[Agent]:
+        """Agents that were barred since the last call: nothing more is taken of them, and their streams may end."""
+        barred, self._barred = self._barred, []
+        return barred
+
+    def _apply_access(self) -> None:
+        """Go on in the access table: its rows stand in the log before the records of the group that is open.
+
+        So a row that ends an agent must not be applied while the group holds a record of it, which was taken before:
+        such a row, and all behind it, wait for the next group.
+        """
+        self._access_waits = False
+        standing, last = self._standing, self._catalogue.last_access()
+        if last == standing.access_no:
+            return
+        for row in self._catalogue.standing(standing.access_no, last):
+            agent = self._agents.get(row.agent_id)
+            if row.kind in ENDING and agent is not None:
+                if any(r.agent_no == agent.agent_no for r in self.group.records):
+                    self._access_waits = True
+                    self.group.access_no = standing.access_no
+                    return
+                self._barred.append(agent)
+            standing.apply(row)
+            if agent is not None:
+                agent.entered, agent.barred = True, standing.barred.get(row.agent_id, "")
+        standing.access_no = self.group.access_no = last
+        self.group.clones += standing.clones
+        standing.clones.clear()
 
     # --- what time alone brings ---
 
@@ -190,9 +238,14 @@ class Intake:
                 RefusalCode.MALFORMED,
                 f"hello: expected 0 <= oldest_seq <= newest_seq < 2^63, got {oldest_seq}, {newest_seq}",
             )
+        if agent_id not in self._agents:
+            self._apply_access()  # it may have enrolled a moment ago
+        fault = self._standing.fault(agent_id, node)
+        if fault:
+            return Refused(RefusalCode.UNKNOWN_AGENT, fault)
         agent = self._agents.get(agent_id)
         if agent is None:
-            how = self._admission.admit(public_key)
+            how = BY_TOKEN if agent_id in self._standing.enrolled else self._admission.admit(public_key)
             if not how:
                 return Refused(
                     RefusalCode.UNKNOWN_AGENT,
@@ -200,6 +253,7 @@ class Intake:
                     f"{public_key.hex()} to the collector's --admit file",
                 )
             agent = Agent(self._next_agent_no, agent_id, public_key, node, version, how, now_unix_ns)
+            agent.entered = how == BY_TOKEN
             self._next_agent_no += 1
             self._agents[agent_id] = self._by_no[agent.agent_no] = agent
             self.group.new_agents.append(agent)
@@ -229,6 +283,8 @@ class Intake:
 
     def offer(self, agent: Agent, raw: bytes, now_unix_ns: int) -> tuple[Outcome, int]:
         """Judge one record; (outcome, its number, 0 where it has none). Taken records are in `group`."""
+        if agent.barred:
+            return Refused(RefusalCode.UNKNOWN_AGENT, agent.barred), 0
         if len(raw) > MAX_RECORD_BYTES:
             return (
                 Refused(

@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from flopmeter.collector.access.clone import clone_event
+from flopmeter.collector.access.rows import ADMITTED, NewAccess
 from flopmeter.collector.books import BRIDGE, BRIDGE_S, NO_SUMS, GroupKey, HourKey, Sums
 from flopmeter.collector.duty.deadlines import DEFAULT_LEADS_NS
 from flopmeter.collector.duty.watch import DutyWatch
@@ -20,6 +22,7 @@ from flopmeter.collector.law.cross_check import check_event
 from flopmeter.collector.law.events import NewEvent, fork_event, loss_event, silent_event, twice_event
 from flopmeter.collector.law.judge import Judge, Moment
 from flopmeter.collector.law.log_contradiction import contradiction_event, heard
+from flopmeter.collector.law.log_fault import fault_event
 from flopmeter.collector.law.progress_watch import ProgressWatch
 from flopmeter.collector.law.regimes import Regime, in_order
 from flopmeter.collector.law.unattributed_watch import UNATTRIBUTED_MINUTES, UnattributedWatch
@@ -28,6 +31,7 @@ from flopmeter.collector.law.witness import ENTRIES, RULES, rules_number
 from flopmeter.collector.store.base import Books, Held, Noted, Transaction
 from flopmeter.contract.w_table import current
 
+from .admission import BY_TOKEN
 from .group import Group, NewWorkload, TakenRecord
 from .identity import RuleList
 from .identity_rules import shipped
@@ -301,6 +305,15 @@ class Writer:
             )
             if not self._books.has_event(event.key):
                 events.append(event)
+        for agent_id, node, access_no in group.clones:
+            event = clone_event(agent_id, node, access_no, at_unix_ns=now, position=position)
+            if not self._books.has_event(event.key):
+                events.append(event)
+        for said in group.log_faults:
+            event = fault_event(said, at_unix_ns=now, position=position)
+            if not self._books.has_event(event.key):
+                tx.log_faults.append((event.key, now, said))
+                events.append(event)
         for t in group.twice:
             event = twice_event(
                 t.entity,
@@ -384,6 +397,18 @@ def _names(group: Group, tx: Transaction) -> None:
     tx.new_agents = [
         (a.agent_no, a.agent_id, a.public_key, a.node, a.version, a.admitted_how, a.admitted_unix_ns)
         for a in group.new_agents
+    ]
+    tx.access_upto = group.access_no
+    tx.access = [
+        NewAccess(
+            a.admitted_unix_ns,
+            ADMITTED,
+            a.agent_id,
+            a.node,
+            {"how": a.admitted_how, "key": a.public_key.hex()},
+        )
+        for a in group.new_agents
+        if a.admitted_how != BY_TOKEN  # who came by one has its row
     ]
     tx.seen_agents = list(group.seen_agents)
     tx.inventories = list(group.inventories)

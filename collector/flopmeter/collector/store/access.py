@@ -44,6 +44,8 @@ def access_rows(rows: Iterable[Any]) -> list[AccessRow]:
 
 def append(execute: Execute, news: Sequence[NewAccess]) -> list[AccessRow]:
     """Write `news` behind what is there. Within the caller's transaction (BEGIN IMMEDIATE)."""
+    if not news:
+        return []
     rows = sealed(news, *execute(_LAST).fetchone())
     for row in rows:
         execute(INSERT_ACCESS, row)

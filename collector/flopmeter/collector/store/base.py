@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from flopmeter.collector.access.rows import AccessRow, NewAccess
 from flopmeter.collector.books import GroupKey, HourKey, Sums
 from flopmeter.collector.duty.answers import Heard
 from flopmeter.collector.duty.deadlines import Deadline, Trigger
@@ -115,10 +116,12 @@ class Transaction:
     hourly: list[tuple[Any, ...]] = field(default_factory=list)
     progress: list[tuple[Any, ...]] = field(default_factory=list)
     noted: list[Noted] = field(default_factory=list)
+    access: list[NewAccess] = field(default_factory=list)  # numbered and chained in the transaction
     losses: list[tuple[Any, ...]] = field(default_factory=list)
     conflicts: list[tuple[Any, ...]] = field(default_factory=list)
     events: list[tuple[Any, ...]] = field(default_factory=list)
     deadlines: list[Deadline] = field(default_factory=list)
+    log_faults: list[tuple[str, int, str]] = field(default_factory=list)  # event key, unix_ns, what was found
     forecasts: list[ForecastRow] = field(default_factory=list)
     outbox: list[tuple[Any, ...]] = field(default_factory=list)
 
@@ -158,6 +161,14 @@ class Catalogue(Protocol):
 
     def last_answer(self) -> int:
         """Number of the last answer that a person gave; 0 = none."""
+        ...
+
+    def last_access(self) -> int:
+        """Number of the last row of the access table; 0 = none."""
+        ...
+
+    def standing(self, after_no: int, until_no: int) -> list[AccessRow]:
+        """Rows between those numbers that change an agent's standing, in order."""
         ...
 
     def record_hash(self, window_start_s: int, agent_no: int, seq: int) -> bytes | None:

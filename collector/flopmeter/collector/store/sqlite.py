@@ -1,12 +1,12 @@
 """The SQLite driver: WAL, synchronous=FULL, one writer, plain executemany (reference/performance.md 4)."""
 
-import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from flopmeter.collector.access.rows import AccessRow
 from flopmeter.collector.books import SUM_FIELDS, GroupKey, HourKey, Slot, Sums
 from flopmeter.collector.duty.answers import Heard
 from flopmeter.collector.duty.deadlines import Deadline, Trigger
@@ -86,6 +86,7 @@ WRITES: tuple[tuple[str, str], ...] = (
     ("noted", _insert("noted", ", ".join(Noted._fields), "INSERT OR REPLACE")),
     ("losses", _insert("losses", "agent_no, from_seq, to_seq, noticed_unix_ns, reason")),
     ("conflicts", _insert("conflicts", "agent_no, seq, hash, record, received_unix_ns", "INSERT OR IGNORE")),
+    ("log_faults", _insert("log_faults", "key, unix_ns, said")),
     ("events", _insert("events", _EVENT)),
     ("deadlines", answers.INSERT_DEADLINE),
     ("forecasts", forecasts.INSERT),
@@ -147,6 +148,12 @@ class SqliteStore:
         connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_AUTOCHECKPOINT_PAGES}")
         return connection
 
+    def log_origin(self) -> str:
+        """The name of the store's evidence log; "": it has none yet. Raises StoreError."""
+        with told(str(self.path), "read"):
+            row = self._writer.execute("SELECT coalesce(origin, '') FROM log_identity").fetchone()
+        return "" if row is None else str(row[0])
+
     def backfill_log(self) -> int:
         """Give what an older flopmeter wrote its place in the evidence log; before anything is committed.
 
@@ -170,30 +177,6 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)
         check(connection, str(path))
         return connection
-
-
-def lock_store(path: Path) -> int:
-    """An exclusive flock beside the store, until the handle is closed: a second collector would break both's memory."""
-    name = f"{path}.lock"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as e:
-        raise StoreError(
-            f"{name}: cannot open: {e.strerror}", "check the directory and its permissions"
-        ) from e
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as e:
-        holder = os.read(handle, 32).decode(errors="replace").strip()
-        os.close(handle)
-        raise StoreError(
-            f"{path}: another collector{f' (pid {holder})' if holder else ''} has this store open",
-            "stop it first, or name another file with --store",
-        ) from e
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
-    return handle
 
 
 class SqliteCatalogue:
@@ -277,6 +260,12 @@ class SqliteCatalogue:
 
     def last_answer(self) -> int:
         return int(self._all("SELECT coalesce(max(answer_no), 0) FROM answers")[0][0])
+
+    def last_access(self) -> int:
+        return int(self._all(access.LAST_NO)[0][0])
+
+    def standing(self, after_no: int, until_no: int) -> list[AccessRow]:
+        return access.access_rows(self._all(access.SELECT_STANDING, (after_no, until_no)))
 
     def record_hash(self, window_start_s: int, agent_no: int, seq: int) -> bytes | None:
         found: bytes | None = self._one(
@@ -464,6 +453,7 @@ class SqliteBooks:
                 connection.execute("ROLLBACK")
             try:
                 connection.execute("BEGIN IMMEDIATE")
+                access.append(connection.execute, transaction.access)
                 for name, sql in WRITES:
                     rows = getattr(transaction, name)
                     if rows:
