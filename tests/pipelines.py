@@ -11,7 +11,7 @@ from flopmeter.agent.metering.meter import MeterSettings
 from flopmeter.agent.pipeline import Pipeline, PipelineSettings, meter_factory
 from flopmeter.agent.reading import Happening, Reading
 from flopmeter.agent.shipping.spool import Spool
-from flopmeter.agent.shipping.uplink import Timing
+from flopmeter.agent.shipping.status import Timing
 from flopmeter.collector.encode import decode_batch
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.record import parse_record

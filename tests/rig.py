@@ -20,7 +20,7 @@ from processes import flopmeter, start, wait_for
 from flopmeter.agent.metering.meter import Meter, MeterSettings
 from flopmeter.agent.pipeline import Pipeline, PipelineSettings
 from flopmeter.agent.reading import Happening, NodeFacts, Reading
-from flopmeter.agent.shipping.uplink import Timing
+from flopmeter.agent.shipping.status import Timing
 from flopmeter.contract.limits import DEFAULT_TICK_NS
 
 WINDOW = "1s"

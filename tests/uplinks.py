@@ -7,7 +7,8 @@ from chains import window
 from fakes import FakeCollector
 from flopmeter.agent.shipping.chain import Chain
 from flopmeter.agent.shipping.encode import encode_batch
-from flopmeter.agent.shipping.uplink import Timing, Uplink
+from flopmeter.agent.shipping.status import Timing
+from flopmeter.agent.shipping.uplink import Uplink
 from flopmeter.collector.encode import decode_batch
 from flopmeter.contract.record import parse_record
 from flopmeter.contract.usage import GapReason

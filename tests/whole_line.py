@@ -26,7 +26,8 @@ from flopmeter.agent.pipeline import Pipeline, PipelineSettings, meter_factory
 from flopmeter.agent.reading import NodeFacts
 from flopmeter.agent.shipping.chain import Chain
 from flopmeter.agent.shipping.spool import MIN_LIMIT_BYTES
-from flopmeter.agent.shipping.uplink import Identity, Uplink, _Session, _SessionError
+from flopmeter.agent.shipping.status import Identity
+from flopmeter.agent.shipping.uplink import Uplink, _Session, _SessionError
 from flopmeter.collector.errors import StoreError
 from flopmeter.collector.ingest.decide import DUPLICATE, PushbackReason, PushedBack, Refused
 from flopmeter.collector.ingest.group import Agent as KnownAgent

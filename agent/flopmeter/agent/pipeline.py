@@ -24,7 +24,8 @@ from .reading import Happening, NodeFacts, Reading
 from .shipping.chain import Chain, SealedWindow, Skip
 from .shipping.seal import RecordTooLargeError
 from .shipping.spool import DEFAULT_KEEP_ACKED_BYTES, DEFAULT_LIMIT_BYTES, Spool
-from .shipping.uplink import Identity, Status, Timing, Uplink
+from .shipping.status import Identity, Status, Timing
+from .shipping.uplink import Uplink
 from .sources.base import Recording
 from .workloads.attribution import NO_ATTRIBUTION, Attribution, Attributor
 

@@ -17,7 +17,8 @@ from flopmeter.agent.pipeline import Pipeline, PipelineSettings
 from flopmeter.agent.reading import Happening, NodeFacts, Reading
 from flopmeter.agent.shipping.chain import Chain
 from flopmeter.agent.shipping.spool import Spool
-from flopmeter.agent.shipping.uplink import Identity, Timing, Uplink
+from flopmeter.agent.shipping.status import Identity, Timing
+from flopmeter.agent.shipping.uplink import Uplink
 from flopmeter.agent.sources.compressed import expanded
 from flopmeter.agent.sources.trace import TraceFile
 from flopmeter.collector.report.queries import document

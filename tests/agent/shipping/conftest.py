@@ -9,7 +9,8 @@ from chains import BOOT, open_chain
 from uplinks import FAST, Connect
 
 from flopmeter.agent.shipping.chain import Chain
-from flopmeter.agent.shipping.uplink import Identity, Timing, Uplink
+from flopmeter.agent.shipping.status import Identity, Timing
+from flopmeter.agent.shipping.uplink import Uplink
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from fakes import FakeCollector
 from flopmeter.agent.errors import SpoolFullError
 from flopmeter.agent.shipping.backoff import Backoff
 from flopmeter.agent.shipping.chain import Chain, HeadFacts
-from flopmeter.agent.shipping.uplink import Timing
+from flopmeter.agent.shipping.status import Timing
 from flopmeter.contract.record import record_hash
 from flopmeter.contract.usage import GapReason
 from flopmeter.wire.v1 import ingest_pb2 as pb

@@ -10,7 +10,8 @@ from chains import BOOT, WINDOW_NS, append, open_chain
 from whole_line import Wire
 
 from flopmeter.agent.shipping.chain import Chain
-from flopmeter.agent.shipping.uplink import Identity, Uplink, _Session, _SessionError
+from flopmeter.agent.shipping.status import Identity
+from flopmeter.agent.shipping.uplink import Uplink, _Session, _SessionError
 from flopmeter.wire.v1 import ingest_pb2 as pb
 
 

@@ -9,12 +9,15 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from random import Random
 from typing import Any
 
+from flopmeter.agent.access.channel import caller, open_channel, refused_because
+from flopmeter.agent.access.credentials import Access, Plain
 from flopmeter.agent.access.heads import Heads
+from flopmeter.agent.access.state import IdentityError
 from flopmeter.agent.errors import AgentError, SpoolFullError
 from flopmeter.contract.limits import (
     MAX_IN_FLIGHT_RECORDS,
@@ -25,8 +28,9 @@ from flopmeter.contract.limits import (
 from flopmeter.contract.record import HELLO_DOMAIN
 from flopmeter.wire.v1 import ingest_pb2 as pb
 
-from .backoff import DEFAULT_BASE_S, DEFAULT_CAP_S, Backoff
+from .backoff import Backoff
 from .chain import Chain, HeadFacts
+from .status import Identity, Status, Timing
 
 log = logging.getLogger(__name__)
 
@@ -47,42 +51,6 @@ _MAX_SEQ = 1 << 52
 _PUSHBACK, _REFUSAL = pb.Pushback, pb.Refusal
 #: Refusals that concern the chain as such, not one record: the next Welcome settles them.
 _FORKS = (_REFUSAL.CODE_CONFLICT, _REFUSAL.CODE_BROKEN_CHAIN)
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Deadlines of the uplink, in seconds."""
-
-    connect_s: float = 10.0
-    handshake_s: float = 10.0
-    ack_s: float = 30.0  # records in flight and not one ack: the stream is dead
-    heartbeat_s: float = 30.0
-    backoff_base_s: float = DEFAULT_BASE_S
-    backoff_cap_s: float = DEFAULT_CAP_S
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What the Hello says of the agent."""
-
-    node: str
-    agent_version: str
-    boot_id: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What `top`, `/metrics` and the log may know of the uplink. A new object at each change."""
-
-    target: str
-    connected: bool = False
-    connects: int = 0
-    last_ack_unix_ns: int = 0  # 0 = none yet
-    acked_seq: int = 0
-    pushbacks: int = 0
-    refusals: int = 0
-    last_error: str = ""
-    fatal: AgentError | None = None  # the spool's state is not known any more: the agent must restart
 
 
 class _SessionError(Exception):
@@ -106,13 +74,15 @@ class Uplink:
         rng: Random,
         timing: Timing | None = None,
         heads: Heads | None = None,
+        access: Access | None = None,
     ) -> None:
-        """`heads`: what is known of the collector's log; None: its heads are passed over."""
+        """`heads`: what is known of the collector's log; None: its heads are passed over. `access` None: plain text."""
         self.timing = timing or Timing()
         self.identity = identity
         self._target = target
         self.chain = chain
         self.heads = heads
+        self.access: Access = access or Plain()
         self._status = Status(target, acked_seq=chain.spool.acked_seq)
         self.backoff = Backoff(rng, self.timing.backoff_base_s, self.timing.backoff_cap_s)
         self._changed = threading.Condition()
@@ -220,18 +190,21 @@ class Uplink:
         """One stream, from connecting to its end. Returns when stopping; raises _SessionError otherwise."""
         import grpc
 
-        options = [
-            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.enable_retries", 0),  # our own backoff decides
-            ("grpc.use_local_subchannel_pool", 1),  # a new session means a new connection
-        ]
-        channel = grpc.aio.insecure_channel(self._target, options)
         try:
-            await within(channel.channel_ready(), self.timing.connect_s, "no connection")
+            credentials = await self.access.credentials()
+        except IdentityError as e:
+            raise _SessionError(str(e), hopeless=e.final) from e
+        channel = open_channel(self._target, credentials, self.access.server_name)
+        try:
+            try:
+                await within(channel.channel_ready(), self.timing.connect_s, "no connection")
+            except _SessionError as e:
+                self.access.failed()
+                why = await refused_because(self._target, credentials, self.access.server_name)
+                raise _SessionError(f"{e}{why}") from None
             call: Any = channel.stream_stream(METHOD)()
             try:
-                await _Session(self, call).run()
+                await _Session(self, call).run(self.access.superseded(caller(channel, self.timing.ack_s)))
             except grpc.aio.AioRpcError as e:
                 raise _SessionError(f"{e.code().name}: {e.details()}") from e
             except asyncio.InvalidStateError as e:  # the call ended between two writes
@@ -263,14 +236,31 @@ class _Session:
         self._window = MAX_IN_FLIGHT_RECORDS
         self._sent_inventories: set[bytes] = set()
         self._rest_until = 0.0
+        self._draining = False  # a newer channel is to take over
         self._progress_at = 0.0  # when the wait for an ack began
 
-    async def run(self) -> None:
-        await self._handshake()
+    async def run(self, superseded: Coroutine[Any, Any, None]) -> None:
+        """Until the uplink stops, or until `superseded` is back: then what is in flight is drained first."""
+        newer = asyncio.ensure_future(superseded)
+        try:
+            await self._handshake()
+            await self._run(newer)
+        finally:
+            newer.cancel()
+            await asyncio.gather(newer, return_exceptions=True)
+
+    async def _run(self, newer: "asyncio.Future[None]") -> None:
         receiver = asyncio.ensure_future(self._receive())
         sender = asyncio.ensure_future(self._send())
         try:
-            done, _ = await asyncio.wait({receiver, sender}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({receiver, sender, newer}, return_when=asyncio.FIRST_COMPLETED)
+            if done == {newer}:
+                newer.result()
+                self._draining = True
+                self._up.woken.set()
+                # The collector answers a half-close with the last acks and its end of the stream.
+                await asyncio.wait({sender, receiver}, timeout=self._up.timing.ack_s)
+                return
             # What the collector said last explains more than the write that failed because of it.
             for task in (receiver, sender):
                 if task in done:
@@ -341,7 +331,7 @@ class _Session:
         up, timing = self._up, self._up.timing
         last_sent = time.monotonic()
         while True:
-            if up.stopping:
+            if up.stopping or self._draining:
                 await self._call.done_writing()
                 return
             up.woken.clear()
