@@ -16,6 +16,8 @@ _LAZY = {
         "backup",
         "Copy the store while it runs, and check the copy.",
     ),
+    "keys": ("flopmeter.collector.keys_cli", "keys", "The public halves of the collector's own keys."),
+    "log": ("flopmeter.collector.log.cli", "log", "The evidence log: show it, export it."),
     "retention": ("flopmeter.collector.retention.cli", "retention", "Until when what must be kept, and why."),
     "hold": ("flopmeter.collector.retention.cli", "hold", "Legal holds: add, release, list."),
     "delete": ("flopmeter.collector.retention.cli", "delete", "Delete a whole store, once nothing binds it."),
@@ -192,6 +194,26 @@ _FILE = click.Path(path_type=Path)
     type=_FILE,
     envvar=_env("SINKS"),
     help="TOML file of where events go: webhook, Alertmanager, mail, file, command (docs/delivery.md).",
+)
+@click.option(
+    "--keys",
+    type=_FILE,
+    envvar=[_env("KEYS"), "FLOPMETER_KEYS"],
+    help="Directory of the collector's own keys; made if absent. [default: keys/ beside the store]",
+)
+@click.option(
+    "--log-origin",
+    default="",
+    envvar=_env("LOG_ORIGIN"),
+    help="Name of the evidence log (docs/evidence-log.md); fixed at its first start, else a random one.",
+)
+@click.option(
+    "--checkpoint-s",
+    type=int,
+    default=30,
+    show_default=True,
+    envvar=_env("CHECKPOINT_S"),
+    help="How often the evidence log gets a signed head: every 1 to 60 seconds.",
 )
 def serve(**values: Any) -> None:
     """Serve agents until SIGTERM. Acknowledges a record only when it is verified, booked and fsynced."""

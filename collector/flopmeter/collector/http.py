@@ -16,6 +16,8 @@ from .metrics import COMMIT_BUCKETS, Counters
 if TYPE_CHECKING:
     from .deliver.office import Office
     from .law.watch import LawWatch
+    from .log.office import LogOffice
+    from .log.office import Standing as LogStanding
 
 log = logging.getLogger(__name__)
 #: A request that takes longer to arrive is cut off.
@@ -32,9 +34,11 @@ class CollectorMetrics(Collector):
         ready: Callable[[], bool],
         office: "Office | None" = None,
         laws: "LawWatch | None" = None,
+        *,
+        log_office: "LogOffice | None" = None,
     ) -> None:
         self._counters, self._streams, self._ready = counters, streams, ready
-        self._office, self._laws = office, laws
+        self._office, self._laws, self._log = office, laws, log_office
 
     def collect(self) -> Iterator[Any]:
         c = self._counters
@@ -77,8 +81,26 @@ class CollectorMetrics(Collector):
             )
             count = len(self._laws.laws.binding)
             yield GaugeMetricFamily(prefix + "regimes", "Regimes that runs are judged by.", count)
+        if self._log is not None:
+            yield from _log_families(prefix + "log_", self._log.standing)
         if self._office is not None:
             yield from _sink_families(prefix + "sink_", self._office)
+
+
+def _log_families(prefix: str, standing: "LogStanding") -> Iterator[Any]:
+    """Of the evidence log: how far it reaches, how far it is signed, and since when it is not."""
+    for name, text, value in (
+        ("size", "Leaves in the evidence log, when it was last looked at.", standing.size),
+        ("checkpoint_size", "Leaves under its last signed head.", standing.checkpoint_size),
+        (
+            "checkpoint_timestamp_seconds",
+            "When a head over all that was there was last signed, or found to be that; 0: not since the start.",
+            standing.proven_unix_ns / 1_000_000_000,
+        ),
+        ("forked", "1: what is stored contradicts what was signed, and nothing is.", float(standing.forked)),
+    ):
+        yield GaugeMetricFamily(prefix + name, text, value)
+    yield CounterMetricFamily(prefix + "failures", "Heads that could not be made.", standing.failures)
 
 
 def _sink_families(prefix: str, office: "Office") -> Iterator[Any]:

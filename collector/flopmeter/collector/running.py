@@ -17,6 +17,7 @@ from flopmeter.contract.w_table import current
 from .errors import CollectorError, EstimateError, RegimeError, SettingsError
 from .ingest import identity_rules
 from .ingest.admission import Admission, read_admit_file
+from .ingest.heads import Head
 from .ingest.intake import Intake
 from .ingest.server import MAX_STREAMS, REVIEW_S, IngestServer
 from .ingest.writer import Writer
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from .http import HttpServer
     from .law.events import NewEvent
     from .law.signing import PublicKey
+    from .log.checkpoint import Checkpoint
+    from .log.office import LogOffice, LogView
     from .report.sites import Sites
 
 log = logging.getLogger(__name__)
@@ -65,6 +68,7 @@ class Collector:
         self.address = self.http_address = ""
         self._http: HttpServer | None = None
         self._office: Office | None = None
+        self._log: LogOffice | None = None
         self._law_task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -86,6 +90,8 @@ class Collector:
         path = store_file(s.store)
         self.store = SqliteStore(path)
         try:
+            _check_origin(self.store, s.log_origin)
+            await asyncio.to_thread(self.store.backfill_log)  # of an older flopmeter's store; else nothing
             laws = laws or last_good(self.store.books)
             if laws is None:
                 assert fault is not None
@@ -134,18 +140,47 @@ class Collector:
             try:
                 port = await self.server.start(s.listen)
                 self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+                self._log = self._log_office(path)
                 self._start_http()
             except OSError as e:
                 await self.server.stop()
                 raise CollectorError(str(e), "is another collector running on this address?") from e
             if self._office is not None:
                 self._office.start()
+            self._log.start()
             self._look_now = asyncio.Event()
             if self._review_s is not None:
                 self._law_task = self._loop.create_task(self._watch_laws(self._review_s))
         except BaseException:
             self.store.close()
             raise
+
+    def _log_office(self, path: "Path") -> "LogOffice":
+        # Imported only now, like the pages: agents are listened for by then.
+        from .keys import keys_directory
+        from .log.office import LogOffice, LogView
+
+        s, server = self.settings, self.server
+        server.keep_log(AgentsLog(LogView(path)))
+
+        async def released(checkpoint: "Checkpoint") -> None:
+            if server.heads is not None:
+                await server.heads.released(Head(checkpoint.size, checkpoint.note))
+
+        return LogOffice(
+            path,
+            keys_directory(s.keys, path),
+            origin=s.log_origin,
+            every_s=s.checkpoint_s,
+            unix_ns=self._unix_ns,
+            begun=lambda: server.heads.begun() if server.heads is not None else None,
+            released=released,
+            contradicted=server.log_contradicts,
+        )
+
+    async def seal(self) -> "Checkpoint | None":
+        """A head of the evidence log over all that is committed, now. None where none can be made."""
+        return None if self._log is None else await self._log.seal()
 
     def _start_http(self) -> None:
         if not self.settings.http:
@@ -156,7 +191,12 @@ class Collector:
         host, port = split_address("--http", self.settings.http)
         server = self.server
         metrics = CollectorMetrics(
-            server.counters, lambda: server.stream_count, lambda: server.ready, self._office, self.laws
+            server.counters,
+            lambda: server.stream_count,
+            lambda: server.ready,
+            self._office,
+            self.laws,
+            log_office=self._log,
         )
         try:
             self._http = HttpServer(
@@ -205,11 +245,34 @@ class Collector:
         if self._law_task is not None:
             self._law_task.cancel()
         await self.server.stop()
+        if self._log is not None:
+            await self._log.stop()
         if self._http is not None:
             await asyncio.to_thread(self._http.stop)
         if self._office is not None:
             await asyncio.to_thread(self._office.stop)
         self.store.close()
+
+
+class AgentsLog:
+    """What agents are told of the log (ingest.heads.Log)."""
+
+    def __init__(self, view: "LogView") -> None:
+        self.vkey, self.consistency, self._view = view.vkey, view.consistency, view
+
+    def latest(self) -> Head | None:
+        found = self._view.latest()
+        return None if found is None else Head(found.size, found.note)
+
+
+def _check_origin(store: SqliteStore, origin: str) -> None:
+    """A log keeps its name; said before anything is served."""
+    known = store.log_origin()
+    if origin and known not in ("", origin):
+        raise SettingsError(
+            f"--log-origin: expected {known!r}, under which this store's log was begun, got {origin!r}",
+            "leave it out, or name it as it is: heads under another name would be those of another log",
+        )
 
 
 def _regime_key(settings: CollectorSettings) -> "PublicKey | None":
@@ -317,6 +380,10 @@ class RunningCollector:
     @property
     def counters(self) -> Counters:
         return self._collector.server.counters
+
+    def seal(self) -> "Checkpoint | None":
+        """A head of the evidence log over all that is committed, now. None where none can be made."""
+        return asyncio.run_coroutine_threadsafe(self._collector.seal(), self._loop).result(START_TIMEOUT_S)
 
     def review(self) -> None:
         """Look at the law files, for silent agents and for a new day, now. Back when what came of it is committed."""

@@ -13,6 +13,7 @@ from flopmeter.cli.environment import is_service_link
 
 from .errors import SettingsError
 from .forecast.settings import Outlook
+from .log.checkpoint import ORIGIN
 from .store_path import DEFAULT_STORE
 
 log = logging.getLogger(__name__)
@@ -21,11 +22,13 @@ ENV_PREFIX = "FLOPMETER_COLLECTOR_"
 MAX_LINGER_MS = 10_000
 MAX_UNATTRIBUTED_MINUTES = 1_024 * 24 * 60  # a day of the largest node there is (limits.MAX_ENTITIES)
 MAX_LEADS, MAX_LEAD_MINUTES = 8, 366 * 1_440
+MAX_CHECKPOINT_S = 60  # within one interval data can be dated early (reference/attestation.md 5)
 MAX_MARGIN_PERCENT = 99  # of 100 nothing would be left to disagree with
 
 
 _NUMBERS = (
     "linger_ms",
+    "checkpoint_s",
     "unattributed_minutes",
     "progress_margin_percent",
     "forecast_confidence_percent",
@@ -55,6 +58,11 @@ class CollectorSettings:
     deadline_leads: str = "7d,2d,1d"  # how long before it is due a deadline is told of
     event_log: Path | None = None  # JSON Lines file that every event is written to
     sinks: Path | None = None  # TOML file of where events go
+    keys: Path | None = None  # directory of the collector's keys; None: keys/ beside the store
+    log_origin: str = (
+        ""  # name of the evidence log, fixed at its first start; "": the one that it has, or a random one
+    )
+    checkpoint_s: int = 30  # how often the evidence log gets a signed head
 
     def __post_init__(self) -> None:
         """Raises SettingsError for a value out of range."""
@@ -67,6 +75,17 @@ class CollectorSettings:
         if not 0 <= self.progress_margin_percent <= MAX_MARGIN_PERCENT:
             raise SettingsError(
                 f"--progress-margin-percent: expected 0 (never) to {MAX_MARGIN_PERCENT}, got {self.progress_margin_percent}"
+            )
+        if not 1 <= self.checkpoint_s <= MAX_CHECKPOINT_S:
+            raise SettingsError(
+                f"--checkpoint-s: expected 1 to {MAX_CHECKPOINT_S}, got {self.checkpoint_s}",
+                "what was taken since the last checkpoint could still be changed by whoever holds the store",
+            )
+        if self.log_origin and ORIGIN.fullmatch(self.log_origin) is None:
+            raise SettingsError(
+                f"--log-origin: expected up to 200 printable ASCII characters without space and plus, got "
+                f"{self.log_origin[:200]!r}",
+                "a host's name and a path, without https://, is usual: flopmeter.lab.example/cluster-1",
             )
         leads_ns("--deadline-leads", self.deadline_leads)
         fault = self.outlook.fault

@@ -461,6 +461,11 @@ class IngestServer:
             self._intake.group.review = True
             self._committer.taken()
 
+    def log_contradicts(self, said: str) -> None:
+        """Our own log contradicts itself, or what was signed of it: an event, with the next commit."""
+        self._intake.group.log_faults.append(said)
+        self._committer.taken()
+
     async def review(self) -> None:
         """Look for silent agents, and judge all runs if it is another day; what came of it is committed."""
         self._look()

@@ -99,6 +99,18 @@ LOG = """
         CREATE TABLE timestamps (
             checkpoint_no INTEGER NOT NULL, tsa TEXT NOT NULL, token BLOB NOT NULL,
             unix_ns INTEGER NOT NULL, PRIMARY KEY (checkpoint_no, tsa)) WITHOUT ROWID;
+        -- Contradictions that were found when a head was to be signed, and was not: each is an event.
+        CREATE TABLE log_faults (
+            fault_no INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,  -- of its event
+            unix_ns INTEGER NOT NULL, said TEXT NOT NULL);
+        CREATE TRIGGER log_faults_stay BEFORE UPDATE ON log_faults
+        BEGIN
+            SELECT RAISE(ABORT, 'what was found is never changed');
+        END;
+        CREATE TRIGGER log_faults_are_kept BEFORE DELETE ON log_faults
+        BEGIN
+            SELECT RAISE(ABORT, 'what was found is never deleted');
+        END;
         -- Whose log it is. The salt is made with the first leaf; the name and key with the first checkpoint.
         CREATE TABLE log_identity (
             one INTEGER PRIMARY KEY CHECK (one = 1), salt BLOB NOT NULL CHECK (length(salt) = 32),

@@ -1,0 +1,134 @@
+"""`flopmeter collector log show | export`: the evidence log, read while a collector runs."""
+
+import contextlib
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flopmeter.cli.output import emit_json, json_option, seconds_text
+from flopmeter.collector.report.cli import store_option
+from flopmeter.collector.store_path import store_file
+
+
+@click.group()
+def log() -> None:
+    """The evidence log: what is in it, its heads, and a copy for whoever checks (docs/evidence-log.md)."""
+
+
+@log.command()
+@store_option
+@json_option
+def show(store: Path, as_json: bool) -> None:
+    """Size, name, key, the last checkpoint and its age, and who cosigned it."""
+    from flopmeter.collector.store.sqlite import open_for_reading
+    from flopmeter.collector.store.told import told
+
+    path = store_file(store)
+    with contextlib.closing(open_for_reading(path)) as connection, told(str(path), "read"):
+        document = _document(connection)
+    if as_json:
+        emit_json(document)
+        return
+    click.echo(f"evidence log  {document['origin'] or 'has no name yet: no checkpoint was signed'}")
+    if document["vkey"]:
+        click.echo(f"vkey          {document['vkey']}")
+    counts = ", ".join(f"{n} {kind}" for kind, n in document["leaves"].items())
+    click.echo(f"leaves        {document['size']}" + (f"  ({counts})" if counts else ""))
+    if document["waiting"]:
+        click.echo("no index yet  " + ", ".join(f"{n} {kind}" for kind, n in document["waiting"].items()))
+    head = document["checkpoint"]
+    if head is None:
+        click.echo("checkpoint    none")
+        return
+    covered = "all" if head["size"] == document["size"] else f"{head['size']} of {document['size']} leaves"
+    click.echo(f"checkpoint    {head['number']}, of {head['time']}, covers {covered}")
+    click.echo(
+        f"age           {seconds_text(head['age_seconds'])}"
+        + (" (nothing was added since)" if covered == "all" else "")
+    )
+    click.echo(f"root          {head['root']}")
+    click.echo(f"cosigned by   {', '.join(head['cosigned_by']) or 'nobody'}")
+
+
+def _document(connection: Any) -> dict[str, Any]:
+    from .append import waiting
+    from .entry import KINDS
+    from .evidence_log import EvidenceLog
+
+    evidence = EvidenceLog(connection)
+    identity, head = evidence.identity, evidence.latest()
+    counted = dict(connection.execute("SELECT kind, sum(count) FROM log GROUP BY kind").fetchall())
+    document: dict[str, Any] = {
+        "origin": identity.origin if identity else None,
+        "vkey": identity.vkey if identity else None,
+        "size": evidence.size,
+        "leaves": {k.name: counted[k.name] for k in KINDS if k.name in counted},
+        "waiting": waiting(connection),
+        "checkpoint": None,
+    }
+    if head is not None:
+        names = connection.execute(
+            "SELECT DISTINCT key_name FROM cosignatures WHERE checkpoint_no = ? ORDER BY key_name",
+            (head.number,),
+        )
+        document["checkpoint"] = {
+            "number": head.number,
+            "size": head.size,
+            "root": head.root.hex(),
+            "time": datetime.fromtimestamp(head.unix_ns // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "age_seconds": max(0, (time.time_ns() - head.unix_ns) // 1_000_000_000),
+            "cosigned_by": [name for (name,) in names],
+            "note": head.note.decode(),
+        }
+    return document
+
+
+@log.command()
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@store_option
+@json_option
+def export(directory: Path, store: Path, as_json: bool) -> None:
+    """Write the log to DIRECTORY as C2SP tlog-tiles: checkpoint, tile/LEVEL/…, tile/entries/….
+
+    Goes on from an export that is there. The leaves hold hashes, agents' ids and times: no names, no figures.
+    """
+    from flopmeter.collector.errors import LogError
+    from flopmeter.collector.store.sqlite import open_for_reading
+    from flopmeter.collector.store.told import told
+
+    from .export import export as run
+
+    def progress(done: int, of: int) -> None:
+        if sys.stderr.isatty():
+            click.echo(f"\r{done} of {of} leaves", nl=False, err=True)
+
+    path = store_file(store)
+    with contextlib.closing(open_for_reading(path)) as connection, told(str(path), "read"):
+        try:
+            made = run(connection, directory, progress)
+        except OSError as e:
+            raise LogError(
+                f"{e.filename or directory}: cannot write: {e.strerror or e}",
+                "name a directory with space for it",
+            ) from e
+    if sys.stderr.isatty():
+        click.echo("", err=True)
+    head = made.checkpoint
+    if as_json:
+        emit_json(
+            {
+                "origin": head.origin,
+                "size": head.size,
+                "root": head.root.hex(),
+                "checkpoint": head.number,
+                "files_written": made.files,
+                "bytes_written": made.bytes,
+            }
+        )
+    else:
+        click.echo(f"{head.size} leaves under checkpoint {head.number} of {head.origin}")
+        click.echo(f"{made.files} files written, {made.bytes} bytes; root {head.root.hex()}")
