@@ -31,7 +31,8 @@ class FakeCollector:
     (`records`, by number) of one agent. Attributes without an underscore are orders and what was seen.
     """
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, credentials=None, handlers=()) -> None:
+        """`credentials`: of gRPC, for TLS; `handlers`: of more services."""
         from concurrent.futures import ThreadPoolExecutor
 
         import grpc
@@ -55,14 +56,18 @@ class FakeCollector:
         self.refuse_stream = 0  # refusal code for the whole stream, standing
         self.ask_inventory = False
         self.max_in_flight = 0
+        self.log = None  # a signed_log.SignedLog whose head the Welcome and each ack's message show
         self.losses: list[tuple[int, int]] = []
         self.head_boot_id = b""
         self.head_window_end = 0
         handler = grpc.stream_stream_rpc_method_handler(self._stream)
         service = grpc.method_handlers_generic_handler("flopmeter.wire.v1.IngestService", {"Stream": handler})
         self._server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
-        self._server.add_generic_rpc_handlers((service,))
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        self._server.add_generic_rpc_handlers((service, *handlers))
+        if credentials is None:
+            self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        else:
+            self.port = self._server.add_secure_port(f"127.0.0.1:{port}", credentials)
         self._server.start()
 
     @property
@@ -80,6 +85,15 @@ class FakeCollector:
 
     def stop(self) -> None:
         self._server.stop(0).wait(5)
+
+    def _checkpoint(self, pb, known: int, covered: int):
+        proof = self.log.consistency(known)
+        return pb.Checkpoint(
+            note=self.log.note(),
+            consistency=proof,
+            covered_seq=covered,
+            vkey="" if covered else self.log.vkey,
+        )
 
     def _stream(self, requests, context):
         import hashlib
@@ -125,6 +139,7 @@ class FakeCollector:
                 head_boot_id=self.head_boot_id,
                 head_window_end_boot_ns=self.head_window_end,
                 max_in_flight_records=self.max_in_flight,
+                checkpoint=self._checkpoint(pb, body.known_log_size, 0) if self.log is not None else None,
             )
         )
         jumped = expected != self.head + 1

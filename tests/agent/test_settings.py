@@ -27,7 +27,8 @@ def test_the_defaults_are_those_that_the_help_tells() -> None:
     for text in ("default 20s", "default 256MiB", "default 32MiB", "default info"):
         assert text in told
     assert settings.shown() == (
-        "source=nvml state=/var/lib/flopmeter/agent collector=- node=- cluster=- window=60s tick=1s "
+        "source=nvml state=/var/lib/flopmeter/agent collector=- join=- join_file=- enrol=- tls_cert=- tls_key=- "
+        "tls_ca=- server_name=- node=- cluster=- window=60s tick=1s "
         "read_deadline=2s stop_timeout=20s spool_limit=256MiB keep_acked=32MiB kubelet=- kubernetes_labels=false "
         "slurm_job_mapping_dir=- slurm_squeue=- slurm_squeue_period=60s "
         "job_variables=- declare_socket=auto metrics_address=- log_level=info"
@@ -123,7 +124,58 @@ def test_a_collector_on_this_machine_is_taken(host: str) -> None:
 def test_plain_text_to_another_machine_is_refused_with_a_way_out(host: str) -> None:
     with pytest.raises(SettingsError, match="plain text") as caught:
         load_settings({"collector": f"{host}:9840"}, {}, None)
-    assert "encrypts" in caught.value.hint
+    assert "--join-file" in caught.value.hint
+
+
+TOKEN = f"FM1{'ab' * 32}.token0001.{'cd' * 32}"
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"join": TOKEN},
+        {"join_file": "/run/secrets/join"},
+        {"tls_cert": "/tls/tls.crt", "tls_key": "/tls/tls.key", "tls_ca": "/tls/ca.crt"},
+    ],
+)
+def test_with_a_certificate_any_host_will_do(flags: dict[str, str]) -> None:
+    settings = load_settings({"collector": "collector.example:9840", **flags}, {}, None)
+    assert settings.collector == "collector.example:9840"
+
+
+def test_an_agent_that_joined_needs_no_token_any_more(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="plain text"):
+        load_settings({"collector": "c.example:9840", "state": str(tmp_path)}, {}, None)
+    (tmp_path / "tls.json").write_text("{}")
+    assert load_settings({"collector": "c.example:9840", "state": str(tmp_path)}, {}, None).collector
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"tls_cert": "/a", "tls_key": "/b"}, "all three or none"),
+        ({"join": TOKEN, "join_file": "/a"}, "one of them"),
+        ({"join_file": "/x", "tls_cert": "/a", "tls_key": "/b", "tls_ca": "/c"}, "one of them"),
+        ({"server_name": "a\nb"}, "a host name"),
+        ({"server_name": "a" * 10_000}, "a host name"),
+        ({"enrol": "collector"}, "HOST:PORT"),
+    ],
+)
+def test_half_a_way_to_speak_to_the_collector_is_none(flags: dict[str, str], said: str) -> None:
+    with pytest.raises(SettingsError, match=said) as caught:
+        load_settings(flags, {}, None)
+    assert len(str(caught.value)) < 400
+
+
+def test_a_join_token_is_never_shown(caplog: pytest.LogCaptureFixture) -> None:
+    settings = load_settings({"join": TOKEN}, {}, None)
+    assert "join=(given)" in settings.shown()
+    assert "cdcd" not in settings.shown() + repr(settings)
+    for broken in (TOKEN[:-1], TOKEN + "0", TOKEN.replace("FM1", "FM2"), "x" * 10_000):
+        with pytest.raises(SettingsError, match="join token") as caught:
+            load_settings({}, {"FLOPMETER_AGENT_JOIN": broken}, None)
+        assert "cdcd" not in str(caught.value)
+        assert "xxxx" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -60,9 +60,14 @@ def _option(name: str, metavar: str, text: str) -> Callable[[_C], _C]:
 @click.command()
 @_option("source", "SOURCE", "nvml, dcgm[:URL] (a dcgm-exporter), sim, or trace:FILE (default nvml).")
 @_option("state", "DIR", "Record key and spool; one agent at a time (default /var/lib/flopmeter/agent).")
-@_option(
-    "collector", "HOST:PORT", "Where to ship; on this machine only, as it is plain text. Without: spool."
-)
+@_option("collector", "HOST:PORT", "Where to ship; without a certificate to this machine only. Unset: spool.")
+@_option("join", "TOKEN", "Join by this token; better in a file or variable: process lists show it.")
+@_option("join-file", "FILE", "Join by the token in FILE: a secret of systemd, Kubernetes, or your own.")
+@_option("enrol", "HOST:PORT", "The collector's enrolment (default: the collector's host, port 9843).")
+@_option("tls-cert", "FILE", "Certificate that somebody else renews, PEM; picked up when it changes.")
+@_option("tls-key", "FILE", "Its key.")
+@_option("tls-ca", "FILE", "Authorities that sign the collector's certificate.")
+@_option("server-name", "NAME", "Name in the collector's certificate (default: the host of --collector).")
 @_option("node", "NAME", "Name of this node, for people (default: the host name).")
 @_option("cluster", "NAME", "Name of the cluster: job numbers are told apart by it.")
 @_option("window", "TIME", "Usage is sealed and shipped this often (default 60s).")
@@ -100,8 +105,8 @@ def run(config: Path | None, **flags: str | None) -> None:
       flopmeter agent run --source sim --state ./agent-state --window 10s
 
     \b
-    On a GPU node whose collector is reached through a tunnel on port 9840:
-      flopmeter agent run --cluster c1 --collector 127.0.0.1:9840
+    On a GPU node, with a token of flopmeter collector token create:
+      flopmeter agent run --collector collector.site:9840 --join-file /run/token
 
     What was read but could not be shipped stays in the state directory, and is shipped by the next start.
     Precedence: option > variable > --config file > default.

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from flopmeter.contract.usage import GapReason, NoticeKind, Workload
 
+from .access.credentials import Access
 from .access.heads import Heads
 from .errors import AgentError, SpoolFullError
 from .keys import load_or_create_key
@@ -97,6 +98,8 @@ class PipelineSettings:
     spool_limit_bytes: int = DEFAULT_LIMIT_BYTES
     keep_acked_bytes: int = DEFAULT_KEEP_ACKED_BYTES
     timing: Timing = field(default_factory=Timing)
+    #: How to speak to it, for a node of that name; `forget`: the token led to another authority. None: plain text.
+    access: "Callable[[str, Callable[[], None]], Access] | None" = None
 
 
 @dataclass(slots=True)
@@ -175,13 +178,15 @@ class Pipeline:
             uplink = None
             if settings.collector:
                 identity = Identity(facts.node, agent_version, facts.boot_id)
+                heads = Heads(settings.state, tell=chain.tell_contradiction)
                 uplink = Uplink(
                     settings.collector,
                     chain,
                     identity,
                     rng=rng or SystemRandom(),
                     timing=settings.timing,
-                    heads=Heads(settings.state, tell=chain.tell_contradiction),
+                    heads=heads,
+                    access=settings.access(facts.node, heads.forget) if settings.access else None,
                 )
             return cls(facts, make_meter, chain, uplink)
         except BaseException:

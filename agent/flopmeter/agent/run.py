@@ -6,17 +6,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
+from random import SystemRandom
 from typing import cast
 
 from flopmeter.cli.systemd import Notifier
 from flopmeter.contract.clock import Clock
+from flopmeter.contract.enrolment import DEFAULT_ENROL_PORT
 
+from .access.credentials import Access, Files, Joined, Plain
+from .access.state import IDENTITY_FILE
 from .loop import Loop, LoopSettings, SystemClock, stop_on_signals
 from .metering.meter import MeterSettings
 from .pipeline import Pipeline, PipelineSettings, meter_factory
 from .reader import Reader
 from .reading import Happening, NodeFacts, Reading
-from .settings import AgentSettings
+from .settings import AgentSettings, parse_address
 from .sources.base import Recording, Source
 from .sources.open import open_source
 from .workloads.allocations import AllocationSource
@@ -160,6 +165,25 @@ def _play(recording: Recording, settings: AgentSettings, ours: str, clock: Syste
             log.warning("%d records not acknowledged; they stay", pipeline.chain.spool.pending)
 
 
+def open_access(settings: AgentSettings, node: str, forget: Callable[[], None]) -> Access:
+    """How this agent speaks to its collector: by files, by a certificate that it joined for, or in plain text."""
+    if settings.tls_cert:
+        paths = (Path(settings.tls_cert), Path(settings.tls_key), Path(settings.tls_ca))
+        return Files(*paths, settings.server_name)
+    if not (settings.join or settings.join_file or (settings.state / IDENTITY_FILE).exists()):
+        return Plain()
+    address = settings.enrol or f"{settings.collector.rpartition(':')[0]}:{DEFAULT_ENROL_PORT}"
+    return Joined(
+        settings.state,
+        node,
+        parse_address(address),
+        lambda: Path(settings.join_file).read_text() if settings.join_file else settings.join,
+        rng=SystemRandom(),
+        server_name=settings.server_name,
+        other_authority=forget,
+    )
+
+
 def _pipeline(
     facts: NodeFacts,
     settings: AgentSettings,
@@ -177,6 +201,7 @@ def _pipeline(
             collector=settings.collector,
             spool_limit_bytes=settings.spool_limit,
             keep_acked_bytes=settings.keep_acked,
+            access=lambda node, forget: open_access(settings, node, forget),
         ),
         agent_version=ours,
     )

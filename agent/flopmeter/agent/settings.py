@@ -10,11 +10,12 @@ import logging
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flopmeter.cli.environment import is_service_link
+from flopmeter.contract.enrolment import parse_join_token
 from flopmeter.contract.errors import ContractError
 from flopmeter.contract.ids import check_label
 from flopmeter.contract.limits import (
@@ -25,6 +26,7 @@ from flopmeter.contract.limits import (
     MIN_WINDOW_NS,
 )
 
+from .access.state import IDENTITY_FILE
 from .errors import SettingsError
 from .workloads.environ import more_variables
 
@@ -37,6 +39,7 @@ _MIB = 1 << 20
 MAX_STOP_TIMEOUT_S = 3600.0
 MAX_READ_DEADLINE_S = 60.0
 _MAX_SOCKET_BYTES = 107  # sun_path of unix(7), with its ending zero
+_MAX_HOST_CHARS = 253  # RFC 1035: a name in dots
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d)?\Z", re.ASCII)
@@ -58,7 +61,14 @@ class AgentSettings:
 
     source: str = "nvml"
     state: Path = DEFAULT_STATE
-    collector: str = ""  # HOST:PORT on loopback; "" = keep records in the spool
+    collector: str = ""  # HOST:PORT; "" = keep records in the spool
+    join: str = field(default="", repr=False)  # a join token; "" = none, or in join_file
+    join_file: str = ""  # a file that holds one
+    enrol: str = ""  # HOST:PORT of the collector's enrolment; "" = its host, port 9843
+    tls_cert: str = ""  # certificate, key and authorities that somebody else renews, PEM
+    tls_key: str = ""
+    tls_ca: str = ""
+    server_name: str = ""  # in the collector's certificate, where it is another than collector's
     node: str = ""  # "" = the node's own name
     cluster: str = ""
     window: int = DEFAULT_WINDOW_NS  # ns
@@ -90,6 +100,8 @@ def text(name: str, value: object) -> str:
         return f"{value // _MIB}MiB" if value % _MIB == 0 else str(value)
     if isinstance(value, bool):
         return str(value).lower()
+    if name == "join" and value:
+        return "(given)"
     return str(value) or "-"
 
 
@@ -116,6 +128,7 @@ def load_settings(
                 name = ENV_PREFIX + key.upper() if layer == "environment" else key
                 raise SettingsError(f"{layer}: {name}: {e}", getattr(e, "hint", "")) from e
     settings = AgentSettings(**values)
+    _check_access(settings)
     if settings.window < settings.tick:
         raise SettingsError(
             f"window: expected at least one tick ({settings.tick / 1e9:g} s), got {settings.window / 1e9:g} s",
@@ -127,6 +140,37 @@ def load_settings(
             "set kubelet, as a rule to /var/lib/kubelet/pod-resources/kubelet.sock",
         )
     return settings
+
+
+def _check_access(settings: AgentSettings) -> None:
+    """One way to speak to the collector, whole; plain text to this machine only."""
+    files = [settings.tls_cert, settings.tls_key, settings.tls_ca]
+    if any(files) and not all(files):
+        raise SettingsError(
+            "tls-cert, tls-key, tls-ca: expected all three or none",
+            "name the certificate, its key, and the authorities that signed the collector's",
+        )
+    if sum((any(files), bool(settings.join), bool(settings.join_file))) > 1:
+        raise SettingsError(
+            "join, join-file, tls-cert: expected one of them", "a token, or certificates of another authority"
+        )
+    host = parse_address(settings.collector)[0] if settings.collector else "localhost"
+    if not (
+        any(files) or settings.join or settings.join_file or is_loopback(host) or _joined(settings.state)
+    ):
+        raise SettingsError(
+            f"collector: expected an address of this machine (127.0.0.1, ::1, localhost), got {host!r}: "
+            "this agent has no certificate, and records must not cross a network in plain text",
+            "join with a token (--join-file FILE; at the collector: flopmeter collector token create), or name "
+            "--tls-cert, --tls-key and --tls-ca",
+        )
+
+
+def _joined(state: Path) -> bool:
+    try:
+        return (state / IDENTITY_FILE).exists()
+    except OSError:
+        return False
 
 
 def nearest(key: str) -> str:
@@ -197,13 +241,24 @@ def _collector(value: object) -> str:
         return raw
     host, port = parse_address(raw)
     if port == 0:
-        raise ValueError(f"expected a port from 1 to 65535, got {raw!r}")
-    if not is_loopback(host):
-        raise SettingsError(
-            f"expected an address of this machine (127.0.0.1, ::1, localhost), got {host!r}: "
-            "this version speaks plain text, and records must not cross a network in it",
-            "run something that encrypts on this node (ssh -L, stunnel, a mesh sidecar) and name its local port",
-        )
+        raise ValueError(f"expected a port from 1 to 65535, got {raw[:80]!r}")
+    if not host.isprintable() or len(host) > _MAX_HOST_CHARS:
+        raise ValueError(f"expected a host name or address, got {host[:80]!r}")
+    return raw
+
+
+def _join(value: object) -> str:
+    """A join token. What is wrong with one is said without repeating it: it may be most of a secret."""
+    raw = _str(value).strip()
+    if raw:
+        parse_join_token(raw)
+    return raw
+
+
+def _server_name(value: object) -> str:
+    raw = _str(value)
+    if len(raw) > _MAX_HOST_CHARS or not all(c.isalnum() or c in ".-_:" for c in raw):
+        raise ValueError(f"expected a host name, got {raw[:80]!r}")
     return raw
 
 
@@ -304,6 +359,13 @@ _PARSERS: dict[str, Callable[[object], Any]] = {
     "source": _str,
     "state": _path,
     "collector": _collector,
+    "join": _join,
+    "join_file": _str,
+    "enrol": _collector,
+    "tls_cert": _str,
+    "tls_key": _str,
+    "tls_ca": _str,
+    "server_name": _server_name,
     "node": _label("node"),
     "cluster": _label("cluster"),
     "window": _duration(MIN_WINDOW_NS, MAX_WINDOW_NS),

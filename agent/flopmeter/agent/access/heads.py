@@ -116,6 +116,15 @@ class Heads:
             return self._remember(Known(pinned, note, self._unix_ns()), head)
         return True
 
+    def forget(self) -> None:
+        """Somebody gave the agent to another collector, by a token of its authority: begin with that one's first head."""
+        if self._known is not None:
+            aside = self._path.with_name(self._path.name + ".former")
+            log.warning("another collector's authority: the head of the former log is kept in %s", aside)
+            self._path.replace(aside)
+            self._known = self._head = None
+            self.standing = ""
+
     def silent(self) -> None:
         """The collector's Welcome shows no head."""
         if self._head is not None and self._head.size:
