@@ -1,0 +1,269 @@
+"""RFC 3161 tokens over checkpoints: a real authority (openssl ts) on loopback, good and bad."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from collector_log import LoggedStore
+from receivers import Receiver, Reply
+
+from flopmeter.collector.errors import LogError, SettingsError
+from flopmeter.collector.log import timestamps
+from flopmeter.collector.log.timestamps import (
+    EVERY_NS,
+    Authorities,
+    due,
+    stamp_now,
+    text_of,
+    tokens_of,
+    verified,
+)
+
+NOW = 1_790_000_000_000_000_000
+
+
+@dataclass
+class Tsa:
+    """An authority of openssl's: `stamp` is what it answers to a query."""
+
+    folder: Path
+    ca: Path
+
+    def stamp(self, query: bytes, *, signer: str = "tsa") -> bytes:
+        (self.folder / "q.tsq").write_bytes(query)
+        openssl("ts", "-reply", "-config", "ts.cnf", "-section", f"{signer}_section", "-queryfile", "q.tsq",
+                "-out", "r.tsr", cwd=self.folder)  # fmt: skip
+        return (self.folder / "r.tsr").read_bytes()
+
+
+def openssl(*words: str, cwd: Path) -> bytes:
+    return subprocess.run(["openssl", *words], cwd=cwd, check=True, capture_output=True, timeout=60).stdout
+
+
+SECTION = """[{0}_section]
+serial = serial
+signer_cert = {0}.pem
+signer_key = {0}.key
+signer_digest = sha256
+default_policy = 1.2.3.4.1
+digests = sha256, sha512
+accuracy = secs:1
+ess_cert_id_alg = sha256
+"""
+
+
+@pytest.fixture(scope="module")
+def tsa(tmp_path_factory: pytest.TempPathFactory) -> Tsa:
+    """An authority of a root; beside it one whose certificate is for servers, and one of another root."""
+    folder = tmp_path_factory.mktemp("tsa")
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    for root in ("ca", "other"):
+        openssl("req", "-x509", *curve, "-keyout", f"{root}.key", "-out", f"{root}.pem", "-days", "30",
+                "-subj", f"/CN={root} root", cwd=folder)  # fmt: skip
+    for name, root, use in (
+        ("tsa", "ca", "critical,timeStamping"),
+        ("web", "ca", "critical,serverAuth"),
+        ("stranger", "other", "critical,timeStamping"),
+    ):
+        (folder / "ext").write_text(f"extendedKeyUsage = {use}\nkeyUsage = critical,digitalSignature\n")
+        openssl(
+            "req",
+            "-new",
+            *curve,
+            "-keyout",
+            f"{name}.key",
+            "-out",
+            f"{name}.csr",
+            "-subj",
+            f"/CN={name}",
+            cwd=folder,
+        )
+        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", f"{root}.pem", "-CAkey", f"{root}.key", "-CAcreateserial",
+                "-days", "30", "-extfile", "ext", "-out", f"{name}.pem", cwd=folder)  # fmt: skip
+    (folder / "serial").write_text("01\n")
+    (folder / "ts.cnf").write_text("".join(SECTION.format(name) for name in ("tsa", "web", "stranger")))
+    return Tsa(folder, folder / "ca.pem")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> LoggedStore:
+    folder = tmp_path_factory.mktemp("lab")
+    found = LoggedStore(folder, folder / "keys").grow(3)
+    found.seal()
+    return found
+
+
+def stamping(tsa: Tsa, answer: object = None) -> Receiver:
+    """The authority behind HTTP; `answer` makes another of its answer."""
+
+    class Live(Receiver):
+        def __init__(self) -> None:
+            super().__init__()
+            outer = self
+
+            class Script(list):  # asked for once the request is there
+                def __bool__(self) -> bool:
+                    return True
+
+                def pop(self, _: int) -> Reply:
+                    token = tsa.stamp(outer.requests[-1].body)
+                    good = Reply(200, token, {"Content-Type": "application/timestamp-reply"})
+                    return answer(good) if answer else good
+
+            self.script = Script()
+
+    return Live()
+
+
+def authorities(server: Receiver, tsa: Tsa) -> Authorities:
+    return Authorities([server.url], tsa.ca)
+
+
+def test_a_token_is_verified_and_stored_and_openssl_agrees(
+    tsa: Tsa, store: LoggedStore, tmp_path: Path
+) -> None:
+    with stamping(tsa) as server, closing(store.open()) as db:
+        ours = authorities(server, tsa)
+        assert due(db, NOW)
+        ((url, token),) = stamp_now(db, ours, store.latest(), NOW)
+        assert (url, ours.authorities[0].error) == (server.url, "")
+        assert (
+            abs(
+                ours.authorities[0].stamped_unix_s
+                - verified(token, text_of(store.latest().note), ours._certificates).timestamp()
+            )
+            < 1
+        )
+        assert ours.stamp(db, store.latest(), NOW) == 1
+        assert len(server.requests) == 1  # who has stamped it is not asked again
+        assert not due(db, NOW + EVERY_NS - 1)
+        assert due(db, NOW + EVERY_NS)
+        assert due(db, NOW - 1)  # a clock that was set back does not stop the stamps
+        (tmp_path / "t.tsr").write_bytes(tokens_of(db, store.latest().number)[0][1])
+        db.execute("DELETE FROM timestamps")
+    (tmp_path / "text").write_bytes(text_of(store.latest().note))
+    told = openssl("ts", "-verify", "-in", "t.tsr", "-data", "text", "-CAfile", str(tsa.ca), cwd=tmp_path)
+    assert b"Verification: OK" in told
+
+
+@pytest.fixture(scope="module")
+def good(tsa: Tsa, store: LoggedStore) -> bytes:
+    from rfc3161_client import HashAlgorithm, TimestampRequestBuilder
+
+    query = (
+        TimestampRequestBuilder()
+        .data(text_of(store.latest().note))
+        .hash_algorithm(HashAlgorithm.SHA256)
+        .build()
+    )
+    return tsa.stamp(query.as_bytes())
+
+
+def roots(tsa: Tsa, name: str = "ca.pem") -> list[object]:
+    return timestamps._certificates(tsa.folder / name)
+
+
+def test_a_bit_that_is_wrong_never_gives_another_time(tsa: Tsa, store: LoggedStore, good: bytes) -> None:
+    text = text_of(store.latest().note)
+    time = verified(good, text, roots(tsa))
+    lax = []
+    for i in range(len(good)):
+        try:
+            found = verified(good[:i] + bytes([good[i] ^ 1]) + good[i + 1 :], text, roots(tsa))
+        except LogError:
+            continue
+        assert found == time
+        lax.append(i)
+    # CMS signs neither its version numbers nor the name of the signature's algorithm (RFC 5652 5.4): ten bytes.
+    assert len(lax) <= 12, lax
+
+
+def test_tokens_that_are_not_good(tsa: Tsa, store: LoggedStore, good: bytes) -> None:
+    text = text_of(store.latest().note)
+    for token, its_text, certificates, said in (
+        (good, text + b"x", roots(tsa), "Mismatch"),
+        (good, text, roots(tsa, "other.pem"), "certificate"),
+        (good + b"x", text, roots(tsa), ""),
+        (good[:-1], text, roots(tsa), ""),
+        (b"", text, roots(tsa), ""),
+        (b"<html>", text, roots(tsa), ""),
+    ):
+        with pytest.raises(LogError, match=f"(?i){said or '.'}"):
+            verified(token, its_text, certificates)
+    with pytest.raises(LogError, match="Nonce"):
+        verified(good, text, roots(tsa), nonce=1)
+
+
+@pytest.mark.parametrize(
+    ("signer", "said"), [("web", "purpose|EKU|certificate"), ("stranger", "certificate")]
+)
+def test_who_may_not_stamp(tsa: Tsa, store: LoggedStore, signer: str, said: str) -> None:
+    from rfc3161_client import TimestampRequestBuilder
+
+    text = text_of(store.latest().note)
+    query = TimestampRequestBuilder().data(text).build().as_bytes()
+    try:
+        token = tsa.stamp(query, signer=signer)
+    except subprocess.CalledProcessError:
+        assert signer == "web"  # openssl itself refuses to stamp by such a certificate
+        return
+    with pytest.raises(LogError, match=said):
+        verified(token, text, roots(tsa))
+
+
+BAD = {
+    "an old token": lambda good: Reply(200, OLD[0], good.headers),
+    "another type": lambda good: Reply(200, good.body, {"Content-Type": "text/html"}),
+    "503": lambda _: Reply(503, b"", {"Content-Type": "application/timestamp-reply"}),
+    "nothing": lambda good: Reply(200, b"", good.headers),
+    "garbage": lambda good: Reply(200, b"\x30\x82" * 500, good.headers),
+    "too much": lambda good: Reply(200, good.body + bytes(70_000), good.headers),
+}
+OLD: list[bytes] = []
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_what_is_no_token_is_not_stored(tsa: Tsa, store: LoggedStore, good: bytes, what: str) -> None:
+    OLD[:] = [good]  # of the same text, and good: but to another request
+    with stamping(tsa, BAD[what]) as server, closing(store.open()) as db:
+        ours = authorities(server, tsa)
+        assert ours.stamp(db, store.latest(), NOW) == 0
+        assert ours.authorities[0].error
+        assert tokens_of(db, store.latest().number) == []
+
+
+def test_one_authority_down_and_one_good(tsa: Tsa, store: LoggedStore) -> None:
+    with stamping(tsa) as server, closing(store.open()) as db:
+        ours = Authorities(["http://127.0.0.1:9/", server.url], tsa.ca)
+        assert ours.stamp(db, store.latest(), NOW) == 1
+        assert "127.0.0.1:9" in ours.authorities[0].error
+        db.execute("DELETE FROM timestamps")
+
+
+def test_settings_that_cannot_be(tsa: Tsa, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty.pem").write_text("")
+    (tmp_path / "leaf.pem").write_bytes((tsa.folder / "tsa.pem").read_bytes())
+    for urls, ca, said in (
+        (["https://tsa.example"], None, "--tsa-ca"),
+        (["http://tsa.example"], tsa.ca, "https"),
+        (["tsa.example"], tsa.ca, "URL"),
+        (["https://tsa.example"] * 2, tsa.ca, "once"),
+        (["https://tsa.example"], tmp_path / "absent", "cannot read"),
+        (["https://tsa.example"], tmp_path / "empty.pem", "PEM"),
+        (["https://tsa.example"], tmp_path / "leaf.pem", "root certificate"),
+    ):
+        with pytest.raises(SettingsError, match=said):
+            Authorities(urls, ca)
+    monkeypatch.setitem(sys.modules, "rfc3161_client", None)
+    with pytest.raises(SettingsError, match="rfc3161-client"):
+        Authorities(["https://tsa.example"], tsa.ca)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(store: LoggedStore) -> Iterator[None]:
+    yield
+    assert store.rows("SELECT * FROM timestamps") == []
