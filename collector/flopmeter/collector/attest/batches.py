@@ -1,6 +1,6 @@
 """The records that hold a run's work, one after the other, with what of each the books left out. In bounded memory."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -23,6 +23,9 @@ _RECORDS = (
     "ORDER BY position"
 )
 _CLAIMED = "SELECT coalesce(max(from_position), 1) FROM claimed"
+#: Number of `workloads` in batch.proto, and protobuf's wire types.
+_WORKLOADS = 7
+_VARINT, _LENGTH, _FIXED = 0, 2, {1: 8, 5: 4}
 #: Inventories kept decoded: a node has one for months.
 _KEPT = 4_096
 
@@ -205,14 +208,29 @@ def key_of(w: Workload, inventory: Inventory) -> WorkloadKey:
     )
 
 
-def usage_of(found: RunBatch) -> Iterator[tuple[int, int, Sequence[int]]]:
-    """(entity index, workload index, indexes of its rows) of the run's booked usage in one record."""
-    rows: dict[tuple[int, int], list[int]] = {}
-    for i, u in enumerate(found.batch.usage):
-        if u.workload_index in found.workload_nos and u.entity_index not in found.left_out:
-            rows.setdefault((u.entity_index, u.workload_index), []).append(i)
-    for (entity, workload), indexes in rows.items():
-        yield entity, workload, indexes
+def workload_bytes(payload: bytes) -> list[bytes]:
+    """A batch's Workload messages as they stand in it, in order. Nothing is encoded again. `payload` has been parsed."""
+    found, at = [], 0
+    while at < len(payload):
+        tag, at = _varint(payload, at)
+        if tag & 7 == _LENGTH:
+            size, at = _varint(payload, at)
+            if tag >> 3 == _WORKLOADS:
+                found.append(payload[at : at + size])
+            at += size
+        elif tag & 7 == _VARINT:
+            _, at = _varint(payload, at)
+        else:
+            at += _FIXED[tag & 7]
+    return found
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while data[at] & 0x80:
+        value |= (data[at] & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+    return value | data[at] << shift, at + 1
 
 
 def _unreadable(position: int, e: ContractError) -> AttestRefused:

@@ -3,13 +3,13 @@
 import base64
 from typing import Any
 
-from flopmeter.evidence.bundle import MEDIA_TYPE, PAYLOAD_TYPE
-from flopmeter.evidence.statement import PREDICATE_TYPE
-
 from .signing import Signer, checked_signature, key_id
 from .values import canonical
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE = "https://flopmeter.dev/compute-attestation/v1"
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
 
 def statement(predicate: dict[str, Any], subjects: list[tuple[str, str]]) -> bytes:

@@ -28,7 +28,7 @@ class Head(NamedTuple):
 class Proof(NamedTuple):
     """A row whose place in the log is proven, and as what."""
 
-    index: int
+    at: int
     role: str
 
 
@@ -88,10 +88,10 @@ def _proof(place: Place, size: int, proof: Proof, *, said: bool) -> dict[str, An
     log = place.log
     return {
         "role": proof.role,
-        "index": str(proof.index),
-        "leaf": log.leaf(proof.index).decode(),
-        "body": row_text(place.connection, *log.at(proof.index)) if said else None,
-        "proof": _hex(log.inclusion(proof.index, size)),
+        "index": str(proof.at),
+        "leaf": log.leaf(proof.at).decode(),
+        "body": row_text(place.connection, *log.at(proof.at)) if said else None,
+        "proof": _hex(log.inclusion(proof.at, size)),
     }
 
 

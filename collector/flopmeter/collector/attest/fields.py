@@ -332,7 +332,7 @@ def _coverage(g: Gathered) -> dict[str, Any]:
         },
         "/coverage/agents": {
             "expected": str(len(g.agent_ids)),
-            "reporting": str(len(g.agent_ids) - g.silent_agents),
+            "reporting": str(len(g.agent_ids) - len(g.silent_ids)),
         },
         "/coverage/devicesKnownNotReporting": str(g.not_reporting),
         "/coverage/sequenceBreaks": str(g.losses),

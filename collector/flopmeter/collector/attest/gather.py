@@ -79,7 +79,7 @@ class Gathered:
     silent_devices: int
     seen: Seen
     agent_ids: Mapping[int, bytes]  # of the run's agents, by number
-    silent_agents: int
+    silent_ids: tuple[str, ...]  # those of them that fell silent, hex
     losses: int  # holes in their numbers
     forks: int
     unattributed_upper: int
@@ -154,7 +154,7 @@ def gather(reader: Reader, run: str, question: Asked, estimates: Sequence[Declar
         silent_devices=len({(o.node, o.device.entity) for o in _of_run(owes, members)}),
         seen=seen,
         agent_ids=agent_ids,
-        silent_agents=len(silent & {a.hex() for a in agent_ids.values()}),
+        silent_ids=tuple(sorted(silent & {a.hex() for a in agent_ids.values()})),
         losses=_count(reader, "SELECT agent_no FROM losses", seen.agents),
         forks=_forks(events, agent_ids, seen),
         unattributed_upper=int(reader.unowned(asked)["unattributed"]["flop"]["upper"]),

@@ -3,6 +3,8 @@
 Source: reference/attestation.md section 5, "out of reach" and what its table leaves over.
 """
 
+from collections.abc import Sequence
+
 #: Said in `scope.limits` of every attestation.
 LIMITS = (
     (
@@ -34,17 +36,20 @@ LIMITS = (
 UNKNOWN_ANCESTORS = (
     "{count} of the models that the run stands on have no stated figure: none of theirs is in a total."
 )
-UNWITNESSED, TIMESTAMPED = "unwitnessed", "timestamped"
+UNWITNESSED, TIMESTAMPED, WITNESSED = "unwitnessed", "timestamped", "witnessed"
 
 
-def assurance(witnesses: int, names: tuple[str, ...], timestamps: int) -> str:
+def assurance(cosigned: Sequence[str], named: Sequence[str], timestamps: int) -> str:
     """The level in words, as each attestation states it (reference/attestation.md section 5, Time).
 
-    `witnesses`: cosigners of the checkpoint that the operator's policy names, `names` of all that it names.
+    `named`: the witnesses of the operator's policy; `cosigned`: those of them under the checkpoint.
     """
-    times = f"; timestamped by {timestamps} RFC 3161 authorities" if timestamps else ""
-    if names and witnesses:
-        return f"Assurance: witnessed ({witnesses} of {len(names)} named by the operator: {', '.join(names)}){times}."
+    times = f"; {timestamps} RFC 3161 timestamps of it" if timestamps else ""
+    if cosigned:
+        return (
+            f"Assurance: {WITNESSED} ({len(cosigned)} of {len(named)} that the operator names: {', '.join(cosigned)})"
+            f"{times}."
+        )
     if timestamps:
-        return "Assurance: timestamped: an RFC 3161 authority dates the checkpoint; no witness cosigned it."
-    return "Assurance: unwitnessed: self-consistent only; no witness cosigned the checkpoint, and no authority dates it."
+        return f"Assurance: {TIMESTAMPED}: no witness cosigned the checkpoint{times}."
+    return f"Assurance: {UNWITNESSED}: self-consistent only; no witness cosigned the checkpoint, and nobody dates it."

@@ -14,17 +14,14 @@ from flopmeter.collector.log.entry import BATCH, Salts
 from flopmeter.collector.log.evidence_log import EvidenceLog
 from flopmeter.collector.report.queries import Reader
 from flopmeter.contract import w_table
-from flopmeter.evidence.pack import members
 
-from .batches import RunBatch, RunBatches
+from .batches import RunBatch, RunBatches, workload_bytes
 from .errors import AttestRefused
 from .values import canonical
 
 FORMAT = "flopmeter-pack/1"
 #: Log indexes in one block (docs/attestation-format.md 8): the log's tiles.
 BLOCK = 256
-#: Number of batch.proto's `workloads`.
-_WORKLOADS = 7
 _KEY, _INVENTORY = 1, 2
 
 #: The members that a pack consists of, in the container's order.
@@ -81,12 +78,7 @@ class _Blocks:
 
 
 def write_pack(
-    directory: Path,
-    reader: Reader,
-    log: EvidenceLog,
-    salts: Salts,
-    facts: Mapping[str, Any],
-    size: int,
+    directory: Path, reader: Reader, log: EvidenceLog, *, salts: Salts, facts: Mapping[str, Any], size: int
 ) -> dict[str, Path | bytes]:
     """The pack's members, for a log of `size` leaves. `facts`: what the record was made of (create.facts_of)."""
     table = resources.files("flopmeter.contract").joinpath(w_table.CURRENT).read_bytes()
@@ -134,7 +126,7 @@ def write_pack(
 def _workloads(found: RunBatch) -> Iterable[tuple[str, str, str]]:
     from flopmeter.collector.ingest.decide import scope_of
 
-    raw = [value for number, value, _ in members(found.record.payload) if number == _WORKLOADS]
+    raw = workload_bytes(found.record.payload)
     for index in found.workload_nos:
         w = found.batch.workloads[index]
         yield hashlib.sha256(raw[index]).hexdigest(), scope_of(w, found.inventory), w.dtype

@@ -49,7 +49,7 @@ class Anchored:
 
 
 def predicate(
-    header: Header, view: View, record: Record, tree: SumTree, anchored: Anchored, limits: Sequence[str]
+    header: Header, view: View, record: Record, tree: SumTree, *, anchored: Anchored, limits: Sequence[str]
 ) -> dict[str, Any]:
     """All of it. `limits`: what is not proven, in sentences."""
     groups = _groups(view.shown)

@@ -72,7 +72,8 @@ class CommandSigner:
     def sign(self, message: bytes) -> bytes:
         hint = "run it by hand: the bytes on its standard input, the signature in DER on its output"
         try:
-            done = subprocess.run(  # noqa: S603: the operator's own program, by its path
+            # The operator's own program, by its path, without a shell.
+            done = subprocess.run(  # noqa: S603
                 [str(self.program)], input=message, capture_output=True, timeout=self.timeout_s, check=False
             )
         except subprocess.TimeoutExpired as e:
@@ -134,7 +135,7 @@ def checked_signature(signer: Signer, message: bytes) -> bytes:
 
     signature = signer.sign(message)
     try:
-        _loaded(signer.public()).verify(signature, message, ec.ECDSA(hashes.SHA256()))
+        loaded(signer.public()).verify(signature, message, ec.ECDSA(hashes.SHA256()))
     except InvalidSignature as e:
         raise SignerError(
             f"signer: expected a signature by the key {key_id(signer.public())}, got {len(signature)} bytes that are none",
@@ -143,7 +144,8 @@ def checked_signature(signer: Signer, message: bytes) -> bytes:
     return signature
 
 
-def _loaded(spki: bytes) -> "EllipticCurvePublicKey":
+def loaded(spki: bytes) -> "EllipticCurvePublicKey":
+    """The key itself. `spki` was made or read here."""
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import load_der_public_key
 

@@ -47,6 +47,19 @@ class SqliteAttestations(SqliteEntries):
             )
         return str(row[0])
 
+    def in_transaction(self, call: Callable[[sqlite3.Connection], object]) -> None:
+        """Run `call` with the write lock; durable on return, or nothing of it. Raises StoreError."""
+        connection = self._connection
+        with told(self._path, "commit"):
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                call(connection)
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
     def append_attestation(
         self,
         make: Callable[[AttestationRow | None], tuple[AttestationRow, str]],
@@ -57,22 +70,19 @@ class SqliteAttestations(SqliteEntries):
         `logged` gives it its place in the evidence log, in the same transaction. Raises StoreError, and whatever the two
         raise: then nothing was appended.
         """
-        connection = self._connection
-        with told(self._path, "commit"):
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                before = attestation_rows(connection.execute(LAST).fetchall())
-                row, material = make(before[0] if before else None)
-                connection.execute(INSERT, row)
-                if material:
-                    connection.execute(INSERT_MATERIAL, (row.attestation_no, material))
-                logged(connection)
-                connection.execute("COMMIT")
-                # D2: durable from here (synchronous=FULL). A crash before this line leaves no attestation, and nothing
-                # was handed out; a crash after it leaves a row of one, and perhaps no file.
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
+        appended: list[AttestationRow] = []
+
+        def append(connection: sqlite3.Connection) -> None:
+            before = attestation_rows(connection.execute(LAST).fetchall())
+            row, material = make(before[0] if before else None)
+            connection.execute(INSERT, row)
+            if material:
+                connection.execute(INSERT_MATERIAL, (row.attestation_no, material))
+            logged(connection)
+            appended.append(row)
+
+        self.in_transaction(append)
+        # D2: durable from here (synchronous=FULL). A crash before this line leaves no attestation, and nothing was
+        # handed out; a crash after it leaves a row of one, and perhaps no file.
         self._place.check()
-        return row
+        return appended[0]
