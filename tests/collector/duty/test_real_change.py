@@ -8,6 +8,7 @@ from builders import Chain
 from click.testing import CliRunner
 from desk import DAY_NS
 from duty_books import START, busy_minute, commit_at, fsck, opened, regime, rule
+from relog import relog
 
 from flopmeter.cli.main import flopmeter
 from flopmeter.collector.law.events import current_key, event_id
@@ -58,6 +59,7 @@ def test_events_of_an_older_flopmeter_are_not_raised_again(path):
     db.commit()
     (data,) = db.execute("SELECT data FROM events WHERE key = ?", (old,)).fetchone()
     db.close()
+    relog(path)
     assert current_key(old, data) == FIRST
     assert current_key(FIRST, data) == FIRST
     with opened(path, now=START + DAY_NS) as desk:

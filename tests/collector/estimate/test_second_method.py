@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from builders import UNIX_NS, WINDOW_NS, Chain, busy
 from desk import DAY_NS, Desk
+from relog import relog
 
 from flopmeter.collector.check.fsck import check_store, result_text
 from flopmeter.collector.errors import StoreError
@@ -339,5 +340,6 @@ def test_fsck_notes_an_event_priced_with_another_table(path, raised):
     with sqlite3.connect(path) as db:
         db.execute("UPDATE events SET data = ?", (spelt(data),))
     db.close()
+    relog(path)
     (note,) = [n for n in good(path).notes if "methods" in n]
     assert "w-1999-01" in note

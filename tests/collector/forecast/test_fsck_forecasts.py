@@ -9,6 +9,7 @@ from fractions import Fraction
 import pytest
 from duty_books import regime as text_of_a_law
 from forecast_lab import BEGIN_NS, DAY_NS, HOUR_NS, HourLab, job, regime
+from relog import relog
 
 from flopmeter.collector.check.fsck import check_store
 from flopmeter.collector.forecast.document import again
@@ -276,6 +277,7 @@ def test_a_plan_that_an_older_flopmeter_heard_of(tmp_path):
         db.execute("DELETE FROM noted WHERE name LIKE 'forecast-%' OR name = 'bridge-seconds'")
         db.execute("DELETE FROM events WHERE key LIKE 'forecast:%'")
         db.execute("DELETE FROM deadlines")
+    relog(path)
     lab.good()
     upgraded = HourLab(path, [LINE])
     upgraded.desk.now = lab.desk.now

@@ -6,6 +6,7 @@ import sqlite3
 import pytest
 from builders import UNIX_NS, Chain, busy
 from desk import Desk
+from relog import relog
 
 from flopmeter.collector.books import HOUR_NS
 from flopmeter.collector.check.fsck import check_store, result_text
@@ -347,4 +348,5 @@ def test_an_event_priced_with_another_table_is_not_derived(path):
         (data,) = db.execute("SELECT data FROM events").fetchone()
         data = json.dumps(json.loads(data) | {"w_table": "w-2020-01.1", "tokens": "5"})
         db.execute("UPDATE events SET data = ?", (data,))
+    relog(path)
     good(path)

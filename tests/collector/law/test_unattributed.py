@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from builders import UNIX_NS, Chain, busy, gap
 from desk import Desk
+from relog import relog
 
 from flopmeter.collector.check.fsck import check_store, result_text
 from flopmeter.collector.ingest.decide import TAKEN
@@ -254,7 +255,9 @@ def test_an_event_that_was_priced_with_another_table_is_derived_but_for_its_flop
         run(desk, at_midnight("n1"), 12)
     with sqlite3.connect(path) as db:
         db.execute("UPDATE events SET data = json_set(data, '$.w_table', 'w-2020-01.1', '$.flop.upper', '1')")
+    relog(path)
     good(path)
     with sqlite3.connect(path) as db:
         db.execute("UPDATE events SET data = json_set(data, '$.device_seconds', 1)")
+    relog(path)
     assert check_store(path, ()).difference is not None

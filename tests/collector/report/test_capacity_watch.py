@@ -13,6 +13,7 @@ from faulty_sqlite import Crash, Faults
 from filing_ledger import regime
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from relog import relog
 
 from flopmeter.collector.check.fsck import check_store
 from flopmeter.collector.duty.severity import Severity, severity_of
@@ -308,6 +309,7 @@ def test_fsck_says_that_an_event_by_another_w_table_was_not_derived_again(stored
     tampered(
         path, "UPDATE events SET data = json_set(data, '$.w_table', 'w-1') WHERE type = 'fleet.capacity'"
     )
+    relog(path)
     assert "events of capacity by w-1 were not derived again" in good(path, law).notes
 
 
