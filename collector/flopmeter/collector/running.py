@@ -19,7 +19,8 @@ from .ingest import identity_rules
 from .ingest.admission import Admission, read_admit_file
 from .ingest.heads import Head
 from .ingest.intake import Intake
-from .ingest.server import MAX_STREAMS, REVIEW_S, IngestServer
+from .ingest.listening import MAX_STREAMS
+from .ingest.server import REVIEW_S, IngestServer
 from .ingest.writer import Writer
 from .law.laws import read_laws
 from .law.watch import LawWatch, last_good

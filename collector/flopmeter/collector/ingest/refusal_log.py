@@ -22,9 +22,13 @@ class RefusalLog:
         self._lines = 0
         self._held_back = 0
 
-    def say(self, key: bytes, who: str, code: str, message: str, now_s: float) -> None:
-        """`key` is the agent's public key, as it says; `now_s` a clock that only goes forward."""
-        if now_s - self._said.get((key, code), -REPEAT_S) < REPEAT_S:
+    def say(self, key: bytes, who: str, code: str, message: str, now_s: float, *, address: str = "") -> None:
+        """`key` is the agent's public key, as it says; `now_s` a clock that only goes forward.
+
+        Who has no key yet is told apart by `address`.
+        """
+        named = key or address.encode()
+        if now_s - self._said.get((named, code), -REPEAT_S) < REPEAT_S:
             return
         if now_s - self._minute_s >= _MINUTE_S:
             if self._held_back:
@@ -36,6 +40,6 @@ class RefusalLog:
         self._lines += 1
         if len(self._said) >= MAX_REMEMBERED:
             self._said.clear()
-        self._said[key, code] = now_s
+        self._said[named, code] = now_s
         # What strangers send is quoted: no line of theirs may look like one of ours.
         log.warning("refused %r, public key %s: %s: %.600r", who, key.hex() or "none", code, message)

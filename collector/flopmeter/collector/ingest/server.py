@@ -7,7 +7,6 @@ bytes to a thread (reference/performance.md 7).
 """
 
 import asyncio
-import functools
 import logging
 import os
 import time
@@ -18,10 +17,10 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
+from flopmeter.collector.errors import StoreError
 from flopmeter.collector.metrics import Counters
 from flopmeter.contract.limits import (
     MAX_IN_FLIGHT_RECORDS,
-    MAX_MESSAGE_BYTES,
     MAX_RECORD_BYTES,
     MAX_RECORDS_PER_MESSAGE,
 )
@@ -31,8 +30,10 @@ from .committer import Committer
 from .decide import DUPLICATE, TAKEN, PushbackReason, PushedBack, RefusalCode, Refused
 from .encode import checkpoint
 from .group import Agent
+from .guard import Guard
 from .heads import Heads, Log
 from .intake import Intake, hello_verified
+from .listening import MAX_STREAMS, bind, collector_version, make_server
 from .refusal_log import RefusalLog
 from .stream import Stream, Tasks, read_out
 from .writer import Writer
@@ -40,7 +41,6 @@ from .writer import Writer
 SERVICE = "flopmeter.wire.v1.IngestService"
 METHOD = f"/{SERVICE}/Stream"
 
-MAX_STREAMS = 65_536
 #: Records taken and not yet committed, all agents together; past either, agents are told to wait.
 MAX_QUEUED_RECORDS = 32_768
 MAX_QUEUED_BYTES = 256 << 20
@@ -58,36 +58,9 @@ RETRY_SHUTDOWN_MS = 1_000
 #: After a half-close: how long the last acks may take.
 LAST_ACKS_S = 10.0
 
-OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.so_reuseport", 0),  # a second collector on the address must fail, not share it
-    # gRPC drops new calls at random beyond these (reference/performance.md 3, the trap); a restart storm
-    # of every agent at once must be let in, and jitter is the agents' part.
-    ("grpc.server.max_pending_requests", MAX_STREAMS),
-    ("grpc.server.max_pending_requests_hard_limit", MAX_STREAMS),
-    # Each probe is a ping for nearly every read, to learn windows that records of a few kB never fill.
-    ("grpc.http2.bdp_probe", 0),
-    # Half-open connections (a node that lost power) are found by pings.
-    ("grpc.keepalive_time_ms", 300_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-)
-
 log = logging.getLogger(__name__)
 _Request = ingest_pb2.StreamRequest
 _Response = ingest_pb2.StreamResponse
-
-
-@functools.cache
-def _collector_version() -> str:
-    # Looked up for the first Welcome: a start listens some 10 ms sooner.
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("flopmeter")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 class IngestServer:
@@ -104,8 +77,13 @@ class IngestServer:
         unix_ns: Callable[[], int] = time.time_ns,
         raised: Callable[[], None] = lambda: None,
         review_s: float | None = REVIEW_S,
+        guard: Guard | None = None,
     ) -> None:
-        """`probe` and `raised` are the Committer's. `review_s` None: `review` is called by whoever moves the clock."""
+        """`probe` and `raised` are the Committer's. `review_s` None: `review` is called by whoever moves the clock.
+
+        `guard` None: plain text, and the record key alone says who speaks.
+        """
+        self._guard = guard
         self._intake = intake
         self._writer = writer
         self._unix_ns = unix_ns
@@ -143,17 +121,15 @@ class IngestServer:
     async def start(self, address: str) -> int:
         """Bind `address` and serve; the port. Raises OSError if it cannot be bound."""
         self._loop = asyncio.get_running_loop()
-        self._server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=None)
+        credentials = None if self._guard is None else self._guard.credentials()
+        self._server = make_server(credentials)
         handler: Any = grpc.stream_stream_rpc_method_handler(self._serve)  # no deserialiser: raw bytes
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(SERVICE, {"Stream": handler}),)
         )
-        try:
-            port = self._server.add_insecure_port(address)
-        except RuntimeError as e:
-            raise OSError(f"cannot listen on {address}: {e}") from e
-        if port == 0:
-            raise OSError(f"cannot listen on {address}")
+        if self._guard is not None:
+            self._server.add_generic_rpc_handlers((self._guard.handler(),))
+        port = bind(self._server, address, credentials)
         await self._server.start()
         self._committer.start()
         self._sweeper = self._loop.create_task(self._sweep())
@@ -239,6 +215,11 @@ class IngestServer:
                 body.public_key,
                 body.node,
             )
+        if self._guard is not None:
+            fault, stream.until_unix_s = self._guard.judge(stream.context, body.public_key, body.node)
+            if fault:
+                refused = Refused(RefusalCode.UNKNOWN_AGENT, fault)
+                return await self._turn_away(stream, refused, body.public_key, body.node)
         if not self.ready:
             return await self._not_now(stream)
         agent = self._intake.hello(
@@ -255,12 +236,15 @@ class IngestServer:
         # What the Welcome says must be durable: a new agent, a loss, and records of a stream before this,
         # which takes no more from here on.
         self._end_older(agent)
-        while self._intake.group or agent.uncommitted:
+        while self._intake.group or agent.uncommitted or not agent.entered:
             if not await self._committer.settled():
                 return await self._not_now(stream)
             self._end_older(agent)
-            if not agent.uncommitted:
+            if agent.entered and not agent.uncommitted:
                 break
+        if agent.barred:  # meanwhile
+            refused = Refused(RefusalCode.UNKNOWN_AGENT, agent.barred)
+            return await self._turn_away(stream, refused, body.public_key, body.node)
         stream.agent = agent
         self._by_agent[agent.agent_no] = stream
         head = agent.head
@@ -270,7 +254,7 @@ class IngestServer:
             head_boot_id=head.boot_id,
             head_window_end_boot_ns=head.window_end_boot_ns,
             t_unix_ns=self._unix_ns(),
-            collector_version=_collector_version(),
+            collector_version=collector_version(),
             max_record_bytes=MAX_RECORD_BYTES,
             max_in_flight_records=MAX_IN_FLIGHT_RECORDS,
             checkpoint=checkpoint(told) if told is not None else None,
@@ -468,6 +452,7 @@ class IngestServer:
 
     async def review(self) -> None:
         """Look for silent agents, and judge all runs if it is another day; what came of it is committed."""
+        self._look_at_access()
         self._look()
         await self._committer.settled()
 
@@ -480,12 +465,32 @@ class IngestServer:
             self._look(listening=now_ns - looked_ns < (every_s + PAUSE_S) * 1e9)
             looked_ns = now_ns
 
+    def _look_at_access(self) -> None:
+        """Apply what was written of who may speak, and end the streams of those who may not any more."""
+        if not self.ready:
+            return
+        try:
+            if self._intake.look_at_access():
+                self._committer.taken()
+        except StoreError as e:  # the next commit says the same, and is recovered from
+            log.warning("the access table cannot be read: %s", e)
+        for agent in self._intake.take_barred():
+            log.warning(
+                "%r of node %r is refused from now on: %s", agent.agent_id.hex(), agent.node, agent.barred
+            )
+            stream = self._by_agent.get(agent.agent_no)
+            if stream is not None:
+                stream.close(grpc.StatusCode.PERMISSION_DENIED, agent.barred)
+
     async def _sweep(self) -> None:
         """Close streams that never said Hello, or have said nothing for long."""
         while True:
             await asyncio.sleep(SWEEP_S)
             now = self._loop.time()
+            self._look_at_access()
             for stream in list(self._streams):
+                if stream.until_unix_s and stream.until_unix_s <= self._unix_ns() // 1_000_000_000:
+                    stream.close(grpc.StatusCode.UNAUTHENTICATED, "the certificate has expired")
                 limit = HELLO_TIMEOUT_S if stream.agent is None else IDLE_TIMEOUT_S
                 if now - stream.heard > limit:
                     stream.close(grpc.StatusCode.DEADLINE_EXCEEDED, f"nothing heard for {limit:.0f} s")

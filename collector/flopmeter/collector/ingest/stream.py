@@ -48,6 +48,7 @@ class Stream:
     tasks: Tasks = field(repr=False)
     agent: Agent | None = None
     awaiting: int = 0
+    until_unix_s: int = 0  # end of the connection's certificate; 0: there is none
     closing: bool = False
     ack_due: bool = False  # a commit's ack was put off to the next one's
     durable_then: int = (
