@@ -64,6 +64,7 @@ class Request:
 
     token_id: str
     sequence: int
+    uri: str  # whom it is for
     csr_pem: str
     key_pem: str = field(repr=False)
 

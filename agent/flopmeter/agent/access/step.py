@@ -43,10 +43,10 @@ def join(state: Path, token: str, node: str, *, host: str, port: int, server_nam
         )
     uri = agent_uri(trust_domain, key.agent_id)
     request = load_request(state)
-    if request is None or (request.token_id, request.sequence) != (parsed.token_id, -1):
-        key_pem, csr_pem = new_request(uri)
-        request = Request(parsed.token_id, -1, csr_pem, key_pem)
-        save_request(state, request)  # from here on the same key is asked for, however often
+    if request is None or (request.token_id, request.sequence, request.uri) != (parsed.token_id, -1, uri):
+        request = _new(
+            state, parsed.token_id, -1, uri
+        )  # from here on the same key is asked for, however often
     server = Enrolment(host, port, ca_pem, server_name)
     nonce = server.nonce()
     answer = server.post(
@@ -125,10 +125,16 @@ def _uri(identity: Identity) -> str:
 
 def _renewal(state: Path, identity: Identity) -> Request:
     request = load_request(state)
-    if request is None or request.sequence != identity.sequence:
-        key_pem, csr_pem = new_request(_uri(identity))
-        request = Request(identity.token_id, identity.sequence, csr_pem, key_pem)
-        save_request(state, request)
+    if request is None or (request.sequence, request.uri) != (identity.sequence, _uri(identity)):
+        request = _new(state, identity.token_id, identity.sequence, _uri(identity))
+    return request
+
+
+def _new(state: Path, token_id: str, sequence: int, uri: str) -> Request:
+    """A request with a new key, durable on return."""
+    key_pem, csr_pem = new_request(uri)
+    request = Request(token_id, sequence, uri, csr_pem, key_pem)
+    save_request(state, request)
     return request
 
 
