@@ -1,0 +1,372 @@
+"""`flopmeter verify`: is an attestation's file what its issuer signed, and does it agree with itself? Offline."""
+
+import math
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .output import emit_json, flop_text, json_option, seconds_text
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from flopmeter.audit.pack import Facts, Part
+    from flopmeter.audit.steps import Found, Key, Wanted
+    from flopmeter.evidence.errors import EvidenceError
+
+_MEANS = {
+    "container": "the file has the bytes that its members make, and no others",
+    "signature": "signed by the key given, as it is",
+    "subject": "evidence and pack are the ones that were signed",
+    "schema": "says all that it must, in the grammar of the format",
+    "disclosures": "each field is the record's, or named as redacted",
+    "checkpoint": "the log signed its head; witnesses as the policy asks",
+    "consistency": "the log only grew: since the last attestation, and what was kept",
+    "inclusion": "record, events, this attestation itself are in the log",
+    "sum tree": "the total is the sum of its leaves",
+    "arithmetic": "parts add up; each status is the one of its figures",
+    "coverage": "as much was observed as was asked for",
+    "pack": "batches, their signatures and places, SM-cycles and FLOP",
+}
+_ORDER = tuple(_MEANS)  # numbered from 0; docs/attestation-format.md 9
+_SMALL = 4_096  # records: less than a start of processes is worth
+_FEW = 1 << 20  # bytes of a key, a policy, a checkpoint
+
+
+class VerifyError(click.ClickException):
+    """Something beside the file cannot be read."""
+
+    exit_code = 3
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--key",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The issuer's public key, or certificate, PEM.",
+)
+@click.option(
+    "--policy", type=click.Path(path_type=Path), help="Logs and witnesses that you trust (C2SP tlog-policy)."
+)
+@click.option("--since", type=click.Path(path_type=Path), help="The checkpoint that you kept the last time.")
+@click.option("--keep", type=click.Path(path_type=Path), help="Write the checkpoint here, for the next time.")
+@click.option(
+    "--min-coverage-percent", type=click.IntRange(0, 100), default=0, help="Device time observed, at least."
+)
+@click.option(
+    "--tsa-cert", type=click.Path(path_type=Path), help="Certificate of the timestamp authority, PEM."
+)
+@click.option("--processes", type=click.IntRange(1, 1024), help="For a pack. Default: one for each core.")
+@json_option
+def verify(  # noqa: PLR0917 - click passes them by name
+    file: Path,
+    key: Path,
+    policy: Path | None,
+    since: Path | None,
+    keep: Path | None,
+    min_coverage_percent: int,
+    tsa_cert: Path | None,
+    processes: int | None,
+    as_json: bool,
+) -> None:
+    r"""Check an attestation: a file of `flopmeter attest create`, or the folder of its members.
+
+    Exit code 0: it holds. 1: it does not, and the first step that failed is named. 2: usage. 3: cannot be read.
+
+    \b
+    flopmeter verify run.fma --key lab.pem
+    flopmeter verify run.fma --key lab.pem --policy policy --since head --keep head
+    """
+    from flopmeter.audit.steps import Wanted
+    from flopmeter.audit.steps import verify as check
+    from flopmeter.evidence import note
+    from flopmeter.evidence.errors import EvidenceError
+
+    from .container import read
+
+    try:
+        trusted = _trusted(key)
+        wanted = Wanted(
+            policy=None if policy is None else note.parse_policy(_small(policy)),
+            since=None if since is None else _small(since),
+            coverage_percent=min_coverage_percent,
+            timestamp=None if tsa_cert is None else _stamps(tsa_cert),
+        )
+    except EvidenceError as e:
+        raise VerifyError(f"{policy}: expected a tlog-policy, got one that is not: {e.reason}") from e
+    begun = time.monotonic()
+    try:
+        members = read(file)
+        records = int(members["pack/records.bin"].size) if "pack/records.bin" in members else 0
+        quiet = as_json or not sys.stderr.isatty()
+        pool = _Pool(processes or len(os.sched_getaffinity(0)), records, quiet=quiet)
+        found = check(members, trusted, wanted._replace(pack=pool.check))
+        if keep is not None:
+            _write(keep, found.head)
+    except EvidenceError as e:
+        _refused(file, e, as_json=as_json)
+        sys.exit(1)
+    except OSError as e:
+        raise VerifyError(f"{e.filename or file}: {e.strerror}") from e
+    if as_json:
+        emit_json(_document(file, found, wanted))
+    else:
+        _told(file, found, wanted, time.monotonic() - begun)
+
+
+def _small(path: Path) -> bytes:
+    try:
+        with path.open("rb") as f:
+            raw = f.read(_FEW + 1)
+    except OSError as e:
+        raise VerifyError(f"{path}: {e.strerror}") from e
+    if len(raw) > _FEW:
+        raise VerifyError(f"{path}: expected at most {_FEW} bytes, got more")
+    return raw
+
+
+def _write(path: Path, raw: bytes) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with beside.open("wb") as f:
+        f.write(raw)
+        f.flush()
+        os.fsync(f.fileno())
+    beside.replace(path)
+
+
+def _trusted(path: Path) -> "Key":
+    """The issuer's key, with the time for which a certificate says that it is good."""
+    import hashlib
+
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509 import load_pem_x509_certificate
+
+    from flopmeter.audit.steps import Key
+
+    raw, valid = _small(path), None
+    try:
+        if b"-----BEGIN CERTIFICATE-----" in raw:
+            certificate = load_pem_x509_certificate(raw)
+            valid = (certificate.not_valid_before_utc, certificate.not_valid_after_utc)
+            key: Any = certificate.public_key()
+        else:
+            key = serialization.load_pem_public_key(raw)
+    except Exception as e:  # cryptography has no one class for what is not a key
+        raise VerifyError(f"{path}: expected a public key or a certificate in PEM, got none: {e}") from e
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp256r1":
+        raise VerifyError(f"{path}: expected an ECDSA P-256 key, got another kind")
+    spki = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return Key(key, hashlib.sha256(spki).hexdigest(), valid)
+
+
+def _stamps(path: Path) -> Any:
+    """Checks RFC 3161 tokens against the authority's certificate; needs the extra `timestamps`."""
+    raw = _small(path)
+    try:
+        from cryptography.x509 import load_pem_x509_certificates
+        from rfc3161_client import VerifierBuilder, decode_timestamp_response
+        from rfc3161_client.errors import VerificationError
+    except ModuleNotFoundError as e:
+        raise VerifyError(
+            "--tsa-cert needs rfc3161-client: install flopmeter[timestamps], or check the token with `openssl ts`"
+        ) from e
+    from flopmeter.evidence.errors import EvidenceError
+
+    try:
+        builder = VerifierBuilder()
+        for certificate in load_pem_x509_certificates(raw):
+            builder = builder.add_root_certificate(certificate)
+        verifier = builder.build()
+    except Exception as e:
+        raise VerifyError(f"{path}: expected certificates in PEM, got none: {e}") from e
+
+    def check(token: bytes, checkpoint: bytes) -> "datetime":
+        try:
+            response = decode_timestamp_response(token)
+            verifier.verify_message(response, checkpoint)
+        except (ValueError, VerificationError) as e:
+            raise EvidenceError("checkpoint", f"a timestamp token that does not hold: {e}") from e
+        at: datetime = response.tst_info.gen_time
+        return at
+
+    return check
+
+
+# ---- the pack, on every core ---------------------------------------------------------------------------------
+
+_checker: Any = None  # of a process that checks parts
+
+
+def _start(facts: "Facts") -> None:
+    import signal
+
+    from flopmeter.audit.pack import Checker
+
+    global _checker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _checker = Checker(facts)
+
+
+def _part(place: tuple[int, int, int]) -> "Part":
+    part: Part = _checker(place)
+    return part
+
+
+class _Pool:
+    """Runs the parts of a pack: here where they are few, else in processes of their own."""
+
+    def __init__(self, processes: int, size: int, *, quiet: bool) -> None:
+        self._processes, self._size, self._quiet = processes, size, quiet
+
+    def check(
+        self, members: Mapping[str, Any], manifest: Any, predicate: Any, opened: list[tuple[int, ...]]
+    ) -> str:
+        from flopmeter.audit.pack import check_pack
+
+        return check_pack(members, manifest, predicate, opened, self._run)
+
+    def _run(self, facts: "Facts", places: Iterator[tuple[int, int, int]], records: int) -> Iterable["Part"]:
+        from flopmeter.audit.pack import one_by_one
+
+        if self._processes == 1 or records < _SMALL:
+            yield from self._progress(one_by_one(facts, places), records)
+            return
+        import multiprocessing
+
+        with multiprocessing.get_context("spawn").Pool(self._processes, _start, (facts,)) as pool:
+            yield from self._progress(pool.imap(_part, places), records)
+
+    def _progress(self, parts: Iterable["Part"], records: int) -> Iterator["Part"]:
+        done = 0
+        for part in parts:
+            yield part
+            done += part.records
+            if not self._quiet:
+                click.echo(f"\rpack: {done} of {records} batches checked", nl=False, err=True)
+        if not self._quiet:
+            click.echo("\r" + " " * 60 + "\r", nl=False, err=True)
+
+
+# ---- what is said --------------------------------------------------------------------------------------------
+
+
+def _refused(file: Path, e: "EvidenceError", *, as_json: bool) -> None:
+    number = _ORDER.index(e.step)
+    if as_json:
+        emit_json(
+            {"file": str(file), "verified": False, "step": number, "failed": e.step, "reason": e.reason}
+        )
+        return
+    click.echo(f"{click.style('NOT VERIFIED', fg='red')}  {file}")
+    for n, (step, means) in enumerate(_MEANS.items()):
+        if n > number:
+            break
+        click.echo(f"  {n:>2} {step:<12} {'FAILED' if n == number else means}")
+    click.echo("\n" + click.wrap_text(_printable(e.reason), 76, "  ", "  "))
+    click.echo("\nNothing behind that step was looked at. Do not rely on anything in this file.")
+
+
+def _document(file: Path, found: "Found", wanted: "Wanted") -> dict[str, Any]:
+    p = found.predicate
+    return {
+        "file": str(file),
+        "verified": True,
+        "level": found.level,
+        "attestationId": p["attestationId"],
+        "profile": p["profile"],
+        "issuedAt": p["issuedAt"],
+        "issuer": p["issuer"],
+        "supersedes": p["supersedes"],
+        "run": p["run"],
+        "period": p["period"],
+        "totals": p["totals"],
+        "thresholds": [
+            {"rule": rule, "status": status, "known": how} for rule, status, how in found.thresholds
+        ],
+        "redactions": [{"path": r["path"], "form": r["form"]} for r in p["redactions"]],
+        "steps": [step for step in _ORDER if _applies(step, found, wanted)],
+        "pack": found.pack or None,
+        "head": {"origin": p["evidence"]["origin"], "treeSize": p["evidence"]["treeSize"]},
+        "timestamps": {"verified": str(found.timestamps[0]), "there": str(found.timestamps[1])},
+        "limits": p["scope"]["limits"],
+    }
+
+
+def _applies(step: str, found: "Found", wanted: "Wanted") -> bool:
+    return bool({"coverage": wanted.coverage_percent, "pack": found.pack}.get(step, True))
+
+
+def _told(file: Path, found: "Found", wanted: "Wanted", seconds: float) -> None:
+    p = found.predicate
+    issuer, run, total = p["issuer"], p["run"], p["totals"].get("executedFlop")
+    click.echo(f"{click.style('VERIFIED', fg='green')}  {file}  ({seconds_text(math.ceil(seconds))})\n")
+    _line("run", f"{run['pseudonym']}, {run.get('kind', 'kind withheld')}")
+    period = p["period"]
+    open_ = "" if period.get("closed", True) else ", still going on"
+    _line("period", f"{period.get('start', 'withheld')} to {period.get('end', 'withheld')}{open_}")
+    _line("issued", f"{p['issuedAt']} by {issuer['name']} ({issuer['role']}), profile {p['profile']}")
+    _line("level", found.level)
+    if total:
+        rounded = any(r["path"] == "/totals/executedFlop" for r in p["redactions"])
+        figures = ", ".join(f"{name} {flop_text(int(total[name]))}" for name in ("lower", "point", "upper"))
+        _line("executed", f"FLOP: {figures}{' (rounded outwards)' if rounded else ''}")
+    else:
+        _line("executed", "withheld")
+    click.echo("\nThresholds")
+    words = {"crossed": "CROSSED", "below": "below", "undetermined": "cannot be told from this evidence"}
+    for rule, status, how in found.thresholds:
+        click.echo(click.wrap_text(f"{_printable(rule)}: {words[status]} ({how})", 78, "  ", "    "))
+    click.echo("\nChecked")
+    for number, (step, means) in enumerate(_MEANS.items()):
+        said = (
+            means if _applies(step, found, wanted) else "not asked for" if step == "coverage" else "no pack"
+        )
+        click.echo(f"  {number:>2} {step:<12} {said}")
+    if found.pack:
+        click.echo(click.wrap_text(found.pack, 78, "  ", "  "))
+    _reservations(p, found, wanted)
+    click.echo("\nWhat it does not prove, by the issuer's own word")
+    for limit in p["scope"]["limits"]:
+        click.echo(click.wrap_text(_printable(limit), 78, "  - ", "    "))
+
+
+def _reservations(p: Mapping[str, Any], found: "Found", wanted: "Wanted") -> None:
+    said = []
+    if wanted.policy is None:
+        said.append(
+            "No policy was given: that the log showed everybody the same is its own word. --policy FILE"
+        )
+    if wanted.since is None:
+        said.append("No earlier checkpoint was given: keep this one. --keep FILE, next time --since FILE")
+    if found.timestamps[0] < found.timestamps[1]:
+        left = found.timestamps[1] - found.timestamps[0]
+        said.append(
+            f"{left} timestamp tokens are there and were not checked: --tsa-cert FILE, or `openssl ts -verify`"
+        )
+    if found.proofs[1]:
+        said.append(f"{found.proofs[1]} log entries are proven to be there without what they say.")
+    if p["redactions"]:
+        forms = ", ".join(f"{r['path']} {r['form']}" for r in p["redactions"])
+        said.append(f"Not shown as the record has it: {forms}")
+    said += [f"Takes the place of attestation {s['attestationId']}: {s['reason']}" for s in p["supersedes"]]
+    if said:
+        click.echo("\nTo know")
+        for text in said:
+            click.echo(click.wrap_text(_printable(text), 78, "  - ", "    "))
+
+
+def _line(name: str, text: str) -> None:
+    click.echo(click.wrap_text(f"{name:<10}{_printable(text)}", 78, "", " " * 10))
+
+
+def _printable(text: str) -> str:
+    """Whatever a file says, a terminal is told nothing but letters."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
