@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "fleet": ("flopmeter.collector.report.fleet_cli", "fleet", "Nodes and GPUs, and what is missing."),
     "drafts": ("flopmeter.collector.filing.cli", "drafts", "Drafts of filings, for a person to finish."),
     "verify": ("flopmeter.cli.verify", "verify", "Check an attestation, offline, without trusting anybody."),
+    "attest": ("flopmeter.collector.attest.cli", "attest", "Signed statements about runs."),
     "estimate": (
         "flopmeter.collector.estimate.cli",
         "estimate",

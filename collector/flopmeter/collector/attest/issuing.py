@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flopmeter.collector.log.checkpoint import Checkpoint, Signer
 from flopmeter.collector.log.entry import BATCH
@@ -40,7 +41,7 @@ class Issued:
     """What was issued."""
 
     row: AttestationRow
-    predicate: dict[str, object]
+    predicate: dict[str, Any]
     assurance: str
 
     @property
