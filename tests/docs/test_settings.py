@@ -31,7 +31,19 @@ def test_the_collectors_example_loads_and_names_what_one_sets(tmp_path: Path) ->
     config.write_text(COLLECTOR)
     values = read_config(config)
     assert {f.name for f in fields(CollectorSettings)} - set(values) == {"regimes"}
-    paths = {"regime_key", "store", "admit", "estimates", "event_log", "identity_rules", "sinks", "sites"}
+    paths = {
+        "keys",
+        "regime_key",
+        "store",
+        "admit",
+        "estimates",
+        "event_log",
+        "identity_rules",
+        "sinks",
+        "sites",
+        "tsa_ca",
+        "witness_policy",
+    }
     CollectorSettings(**{k: Path(v) if k in paths else v for k, v in values.items()})
 
 

@@ -215,6 +215,24 @@ _FILE = click.Path(path_type=Path)
     envvar=_env("CHECKPOINT_S"),
     help="How often the evidence log gets a signed head: every 1 to 60 seconds.",
 )
+@click.option(
+    "--witness-policy",
+    type=_FILE,
+    envvar=_env("WITNESS_POLICY"),
+    help="File (C2SP tlog-policy) of the witnesses that cosign the evidence log's heads (docs/witness.md).",
+)
+@click.option(
+    "--tsa",
+    multiple=True,
+    envvar=_env("TSA"),
+    help="URL of an RFC 3161 timestamp authority that dates the log's heads; may be repeated.",
+)
+@click.option(
+    "--tsa-ca",
+    type=_FILE,
+    envvar=_env("TSA_CA"),
+    help="PEM file of the authorities' root certificates.",
+)
 def serve(**values: Any) -> None:
     """Serve agents until SIGTERM. Acknowledges a record only when it is verified, booked and fsynced."""
     import logging

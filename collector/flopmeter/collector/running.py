@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .law.signing import PublicKey
     from .log.checkpoint import Checkpoint
     from .log.office import LogOffice, LogView
+    from .log.witness_office import WitnessOffice
     from .report.sites import Sites
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class Collector:
         self._http: HttpServer | None = None
         self._office: Office | None = None
         self._log: LogOffice | None = None
+        self._witnesses: WitnessOffice | None = None
         self._law_task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -137,6 +139,7 @@ class Collector:
                 from .deliver.office import Office
 
                 self._office = Office(path, sinks, self._unix_ns)
+            self._witnesses = self._witness_office(path)
             host, _ = split_address("--listen", s.listen)
             try:
                 port = await self.server.start(s.listen)
@@ -149,6 +152,8 @@ class Collector:
             if self._office is not None:
                 self._office.start()
             self._log.start()
+            if self._witnesses is not None:
+                self._witnesses.start()
             self._look_now = asyncio.Event()
             if self._review_s is not None:
                 self._law_task = self._loop.create_task(self._watch_laws(self._review_s))
@@ -168,7 +173,7 @@ class Collector:
             if server.heads is not None:
                 await server.heads.released(Head(checkpoint.size, checkpoint.note))
 
-        return LogOffice(
+        office = LogOffice(
             path,
             keys_directory(s.keys, path),
             origin=s.log_origin,
@@ -177,6 +182,29 @@ class Collector:
             begun=lambda: server.heads.begun() if server.heads is not None else None,
             released=released,
             contradicted=server.log_contradicts,
+        )
+        if self._witnesses is not None:
+            office.on_release(self._witnesses.released)
+        return office
+
+    def _witness_office(self, path: "Path") -> "WitnessOffice | None":
+        """Witnesses and timestamp authorities, for those who name some. Raises SettingsError."""
+        s, loop, server = self.settings, self._loop, self.server
+        if s.witness_policy is None and not s.tsa:
+            return None
+        from .log.witness_office import office_of
+
+        def contradicted(said: str) -> None:
+            with contextlib.suppress(RuntimeError):  # stopped meanwhile: it is told again at the next start
+                loop.call_soon_threadsafe(server.log_contradicts, said)
+
+        return office_of(
+            path,
+            s.witness_policy,
+            s.tsa,
+            s.tsa_ca,
+            unix_ns=self._unix_ns,
+            contradicted=contradicted,
         )
 
     async def seal(self) -> "Checkpoint | None":
@@ -248,6 +276,8 @@ class Collector:
         await self.server.stop()
         if self._log is not None:
             await self._log.stop()
+        if self._witnesses is not None:
+            await asyncio.to_thread(self._witnesses.stop)
         if self._http is not None:
             await asyncio.to_thread(self._http.stop)
         if self._office is not None:

@@ -59,10 +59,11 @@ class CollectorSettings:
     event_log: Path | None = None  # JSON Lines file that every event is written to
     sinks: Path | None = None  # TOML file of where events go
     keys: Path | None = None  # directory of the collector's keys; None: keys/ beside the store
-    log_origin: str = (
-        ""  # name of the evidence log, fixed at its first start; "": the one that it has, or a random one
-    )
+    log_origin: str = ""  # name of the evidence log, kept from its first start on; "": a random one
     checkpoint_s: int = 30  # how often the evidence log gets a signed head
+    witness_policy: Path | None = None  # C2SP tlog-policy: which witnesses cosign the log's heads
+    tsa: tuple[str, ...] = ()  # URLs of RFC 3161 timestamp authorities
+    tsa_ca: Path | None = None  # their root certificates (PEM)
 
     def __post_init__(self) -> None:
         """Raises SettingsError for a value out of range."""
@@ -178,8 +179,9 @@ def read_config(path: Path) -> dict[str, Any]:
             raise SettingsError(
                 f"--config {path}: unknown key {key!r}", "known keys: " + ", ".join(sorted(known))
             )
-        expected: type = {"admit_new": bool, **dict.fromkeys(_NUMBERS, int)}.get(name, str)
-        if type(value) is not expected:
+        expected: type = {"admit_new": bool, "tsa": list, **dict.fromkeys(_NUMBERS, int)}.get(name, str)
+        texts = not isinstance(value, list) or all(type(v) is str for v in value)
+        if type(value) is not expected or not texts:
             raise SettingsError(f"--config {path}: {key}: expected {expected.__name__}, got {value!r}")
         found[name] = value
     return found

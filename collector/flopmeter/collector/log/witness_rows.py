@@ -24,6 +24,14 @@ _REFUSAL = (
     "INSERT INTO refused_heads (refusal_no, unix_ns, key_name, vkey, status, size, root, witness_size) "
     "SELECT coalesce(max(refusal_no), 0) + 1, ?, ?, ?, ?, ?, ?, ? FROM refused_heads"
 )
+_REFUSED = (
+    "{} refused our head of {} leaves with root {} ({}): it has cosigned one of {} leaves under our key that ours does "
+    "not follow from"
+)
+_REFUSALS = (
+    "SELECT refusal_no, key_name, size, root, status, witness_size FROM refused_heads WHERE refusal_no > ? "
+    "ORDER BY refusal_no"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +68,17 @@ def known(connection: sqlite3.Connection) -> dict[str, Row]:
         name: Row(parse_key(vkey), size, cosigned, unix_s, error, refused=bool(refused))
         for name, vkey, size, cosigned, unix_s, error, refused in connection.execute(_KNOWN)
     }
+
+
+def refusals(connection: sqlite3.Connection, after_no: int) -> list[tuple[int, str]]:
+    """(number, what happened) of each since `after_no`; the same text whenever it is read."""
+    return [
+        (
+            number,
+            _REFUSED.format(name, size, root.hex(), status, its_size),
+        )
+        for number, name, size, root, status, its_size in connection.execute(_REFUSALS, (after_no,))
+    ]
 
 
 def keep(
