@@ -44,7 +44,7 @@ def signed_payload(raw: bytes, key: "EllipticCurvePublicKey", key_id: str) -> by
     try:
         key.verify(
             signature,
-            b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload),
+            b"DSSEv1 %d %b %d %b" % (len(kind), kind.encode(), len(payload), payload),
             ec.ECDSA(hashes.SHA256()),
         )
     except InvalidSignature:
