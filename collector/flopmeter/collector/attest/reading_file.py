@@ -15,7 +15,7 @@ def read_statement(path: Path) -> dict[str, Any]:
     from flopmeter.evidence.errors import EvidenceError
 
     try:
-        member = read(str(path))[BUNDLE]
+        member = read(path)[BUNDLE]
         envelope = json.loads(member.span(0, member.size))["dsseEnvelope"]
         statement = json.loads(base64.b64decode(envelope["payload"], validate=True))
         if isinstance(statement, dict) and isinstance(statement["predicate"]["run"]["pseudonym"], str):
