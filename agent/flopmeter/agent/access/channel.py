@@ -20,6 +20,7 @@ _OPTIONS = (
     ("grpc.enable_retries", 0),  # our own backoff decides
     ("grpc.use_local_subchannel_pool", 1),  # a new session means a new connection
 )
+_NOT_TAKEN = "the collector does not take this agent's certificate (another authority, expired, revoked), or speaks no TLS"
 #: A look at a connection that failed already: no longer than a person would wait.
 _LOOK_S = 3.0
 
@@ -85,7 +86,10 @@ def _handshake(target: str, credentials: Credentials, server_name: str) -> str:
             context.wrap_socket(raw, server_hostname=server_name or host) as tls,
         ):
             tls.settimeout(_LOOK_S)
-            tls.recv(1)  # with TLS 1.3 the other side's verdict on our certificate comes only now
+            # With TLS 1.3 the other side's verdict on our certificate comes only now: an alert, or the end. A server
+            # that takes it sends its HTTP/2 settings.
+            if not tls.recv(1):
+                return f"TLS: closed right after the handshake; {_NOT_TAKEN}"
     except ssl.SSLCertVerificationError as e:
         return (
             f"the collector's certificate is not good for {server_name or host} by --tls-ca or the token's authority: "
@@ -93,7 +97,7 @@ def _handshake(target: str, credentials: Credentials, server_name: str) -> str:
         )
     except ssl.SSLError as e:
         reason = (e.reason or str(e)).lower().replace("_", " ")
-        return f"TLS: {reason}; the collector does not take this agent's certificate, or speaks no TLS there"
+        return f"TLS: {reason}; {_NOT_TAKEN}"
     except OSError as e:
         return "" if isinstance(e, TimeoutError) else (e.strerror or str(e))
     return ""

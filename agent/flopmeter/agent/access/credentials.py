@@ -9,6 +9,8 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -307,7 +309,10 @@ def _must(identity: Identity | None) -> Identity:
 
 
 def _read(path: Path) -> bytes:
-    with path.open("rb") as f:
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # nothing that is opened here may hold up the stream
+    with open(fd, "rb") as f:  # noqa: PTH123 - a descriptor
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise ValueError(f"{path}: expected a regular file")
         data = f.read(_MAX_FILE_BYTES + 1)
     if len(data) > _MAX_FILE_BYTES:
         raise ValueError(f"{path}: more than {_MAX_FILE_BYTES} bytes")
