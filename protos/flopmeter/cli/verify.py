@@ -76,7 +76,7 @@ def verify(  # noqa: PLR0917 - click passes them by name
     processes: int | None,
     as_json: bool,
 ) -> None:
-    r"""Check an attestation: a file of `flopmeter attest create`, or the folder of its members.
+    """Check an attestation: a file of `flopmeter attest create`, or the folder of its members.
 
     Exit code 0: it holds. 1: it does not, and the first step that failed is named. 2: usage. 3: cannot be read.
 
