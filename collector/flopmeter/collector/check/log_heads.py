@@ -1,6 +1,6 @@
 """The signed heads of the evidence log: each is what its note says, under the log's own key, and larger than the last."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from flopmeter.evidence.errors import EvidenceError
@@ -52,8 +52,7 @@ def check_heads(rows: Callable[..., Any], said_of: Said) -> Iterator[Head]:
             raise Difference("log_identity", head.name, "vkey", "the key that signed it", "none")
         try:
             said = parse_checkpoint(note.encode())
-            signed = signers(said, [key])
-            _cosigned(rows, head, note, witnesses, said_of)
+            signers(said, [key])  # refuses what the key has not signed
         except EvidenceError as e:
             raise Difference(
                 "checkpoints", head.name, "note", f"a checkpoint signed by {origin}", str(e)
@@ -67,11 +66,16 @@ def check_heads(rows: Callable[..., Any], said_of: Said) -> Iterator[Head]:
                 ("note, its root", head.root, said.root),
             ],
         )
-        if key not in signed:
-            raise Difference(
-                "checkpoints", head.name, "note, its signature", f"one by the key of {origin}", "none"
-            )
+        for name, line in rows(
+            "SELECT key_name, line FROM cosignatures WHERE checkpoint_no = ?", (head.number,)
+        ):
+            _cosigned(f"{head.name}, key_name {name}", note + line + "\n", name, witnesses.get(name), said_of)
         yield head
+    for table in ("cosignatures", "timestamps"):
+        for (number,) in rows(
+            f"SELECT checkpoint_no FROM {table} EXCEPT SELECT checkpoint_no FROM checkpoints"  # noqa: S608
+        ):
+            raise Difference(table, f"checkpoint_no {number}", "row", "none: there is no such head", "a row")
 
 
 def _witnesses(rows: Callable[..., Any]) -> dict[str, Key]:
@@ -85,22 +89,16 @@ def _witnesses(rows: Callable[..., Any]) -> dict[str, Key]:
     return found
 
 
-def _cosigned(
-    rows: Callable[..., Any], head: Head, note: str, witnesses: Mapping[str, Key], said_of: Said
-) -> None:
-    """Each line is a signature of that head by the witness that it names. Raises Difference, EvidenceError."""
-    for name, line in rows("SELECT key_name, line FROM cosignatures WHERE checkpoint_no = ?", (head.number,)):
-        key, row = witnesses.get(name), f"{head.name}, key_name {name}"
-        try:
-            said = parse_checkpoint(f"{note}{line}\n".encode())
-            found = signers(said, [] if key is None else [key])
-        except EvidenceError as e:
-            raise Difference("cosignatures", row, "line", "a cosignature of that head", str(e)) from e
+def _cosigned(row: str, note: str, name: str, key: Key | None, said_of: Said) -> None:
+    """The last line of the note is a signature of it by the witness that it names. Raises Difference."""
+    try:
+        said = parse_checkpoint(note.encode())
         compare("cosignatures", row, [("line, its key's name", name, said.lines[-1][0])])
-        if found:
-            said_of.cosignatures += 1
-        else:
-            said_of.by_others += 1
+        found = key is not None and key.id == said.lines[-1][1] and key in signers(said, [key])
+    except EvidenceError as e:
+        raise Difference("cosignatures", row, "line", "a cosignature of that head", str(e)) from e
+    said_of.cosignatures += found
+    said_of.by_others += not found
 
 
 def _identity(rows: Callable[..., Any]) -> tuple[str, Key | None]:
