@@ -18,6 +18,8 @@ _LAZY = {
     ),
     "keys": ("flopmeter.collector.keys_cli", "keys", "The public halves of the collector's own keys."),
     "log": ("flopmeter.collector.log.cli", "log", "The evidence log: show it, export it."),
+    "token": ("flopmeter.collector.access.cli", "token", "Tokens: for nodes to join, for people to ask."),
+    "agents": ("flopmeter.collector.access.cli", "agents", "Who may ship records: list, revoke."),
     "retention": ("flopmeter.collector.retention.cli", "retention", "Until when what must be kept, and why."),
     "hold": ("flopmeter.collector.retention.cli", "hold", "Legal holds: add, release, list."),
     "delete": ("flopmeter.collector.retention.cli", "delete", "Delete a whole store, once nothing binds it."),
@@ -94,7 +96,7 @@ _FILE = click.Path(path_type=Path)
     default="127.0.0.1:9840",
     show_default=True,
     envvar=_env("LISTEN"),
-    help="Address for agents. Plain text, so loopback only.",
+    help="Address for agents; without TLS loopback only.",
 )
 @click.option(
     "--http",
@@ -232,6 +234,37 @@ _FILE = click.Path(path_type=Path)
     type=_FILE,
     envvar=_env("TSA_CA"),
     help="PEM file of the authorities' root certificates.",
+)
+@click.option(
+    "--tls-name",
+    default="",
+    envvar=_env("TLS_NAME"),
+    help="Turn on TLS by the embedded authority: names and addresses that agents dial, with commas (docs/identity.md).",
+)
+@click.option(
+    "--tls-cert",
+    type=_FILE,
+    envvar=_env("TLS_CERT"),
+    help="Turn on TLS by files: certificate chain, PEM; read again when it changes.",
+)
+@click.option("--tls-key", type=_FILE, envvar=_env("TLS_KEY"), help="Private key of --tls-cert, PEM.")
+@click.option(
+    "--tls-client-ca",
+    type=_FILE,
+    envvar=_env("TLS_CLIENT_CA"),
+    help="Who signs the certificates that agents must have, PEM.",
+)
+@click.option(
+    "--peer-ids",
+    default="",
+    envvar=_env("PEER_IDS"),
+    help="Pattern of a name in them: spiffe://example.org/node/{node}; {agent}, * for a part of a path.",
+)
+@click.option(
+    "--enrol",
+    default="",
+    envvar=_env("ENROL"),
+    help="HTTPS address where agents join by token; 9843 is the usual port. [default: none]",
 )
 def serve(**values: Any) -> None:
     """Serve agents until SIGTERM. Acknowledges a record only when it is verified, booked and fsynced."""

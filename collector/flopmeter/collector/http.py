@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,13 @@ from prometheus_client.registry import Collector
 from .metrics import COMMIT_BUCKETS, Counters
 
 if TYPE_CHECKING:
+    from .access.api import Api
+    from .access.front import Front
     from .deliver.office import Office
     from .law.watch import LawWatch
     from .log.office import LogOffice
     from .log.office import Standing as LogStanding
+    from .log.witness_office import WitnessOffice
 
 log = logging.getLogger(__name__)
 #: A request that takes longer to arrive is cut off.
@@ -36,9 +39,12 @@ class CollectorMetrics(Collector):
         laws: "LawWatch | None" = None,
         *,
         log_office: "LogOffice | None" = None,
+        witnesses: "WitnessOffice | None" = None,
+        front: "Front | None" = None,
     ) -> None:
         self._counters, self._streams, self._ready = counters, streams, ready
-        self._office, self._laws, self._log = office, laws, log_office
+        self._office, self._laws, self._log, self._front = office, laws, log_office, front
+        self._witnesses = witnesses
 
     def collect(self) -> Iterator[Any]:
         c = self._counters
@@ -83,6 +89,13 @@ class CollectorMetrics(Collector):
             yield GaugeMetricFamily(prefix + "regimes", "Regimes that runs are judged by.", count)
         if self._log is not None:
             yield from _log_families(prefix + "log_", self._log.standing)
+        if self._witnesses is not None:
+            from .log.witness_metrics import families  # only by those who have some
+
+            yield from families(prefix, self._witnesses)
+        if self._front is not None:
+            for gauge in self._front.gauges():
+                yield GaugeMetricFamily(prefix + gauge[0], gauge[1], gauge[2])
         if self._office is not None:
             yield from _sink_families(prefix + "sink_", self._office)
 
@@ -144,8 +157,9 @@ class HttpServer:
         metrics: CollectorMetrics,
         alive: Callable[[], bool],
         ready: Callable[[], bool],
+        api: "Api | None" = None,
     ) -> None:
-        """Bind and serve. Raises OSError. `alive` and `ready` are asked in the request's own thread."""
+        """Bind and serve. Raises OSError. All of them are asked in the request's own thread."""
         registry = CollectorRegistry()
         registry.register(metrics)
         for standard in (ProcessCollector, PlatformCollector, GCCollector):
@@ -176,9 +190,17 @@ class HttpServer:
             sys_version = ""
 
             def do_GET(self) -> None:
-                status, kind, body = answer(self.path.partition("?")[0])
+                path = self.path.partition("?")[0]
+                headers: Mapping[str, str] = {}
+                if api is not None and path.startswith("/api/"):
+                    said = api.answer(path, self.headers.get("Authorization"), self.client_address[0])
+                    status, kind, body, headers = said.status, said.kind, said.body, said.headers
+                else:
+                    status, kind, body = answer(path)
                 self.send_response(status)
                 self.send_header("Content-Type", kind)
+                for name, value in headers.items():
+                    self.send_header(name, value)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)

@@ -7,14 +7,14 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from flopmeter.cli.systemd import Notifier
-from flopmeter.contract.w_table import current
 
-from .errors import CollectorError, EstimateError, RegimeError, SettingsError
+from . import parts
+from .errors import CollectorError, RegimeError
 from .ingest import identity_rules
 from .ingest.admission import Admission, read_admit_file
 from .ingest.heads import Head
@@ -32,16 +32,12 @@ from .store_path import store_file
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from .access.front import Front
     from .deliver.office import Office
-    from .deliver.settings import SinkSettings
-    from .estimate.declared import Declared
     from .http import HttpServer
-    from .law.events import NewEvent
-    from .law.signing import PublicKey
     from .log.checkpoint import Checkpoint
-    from .log.office import LogOffice, LogView
+    from .log.office import LogOffice
     from .log.witness_office import WitnessOffice
-    from .report.sites import Sites
 
 log = logging.getLogger(__name__)
 START_TIMEOUT_S = 30.0
@@ -67,7 +63,8 @@ class Collector:
         self.settings = settings
         self._review_s = review_s
         self._unix_ns = unix_ns
-        self.address = self.http_address = ""
+        self.address = self.http_address = self.enrol_address = ""
+        self._front: Front | None = None
         self._http: HttpServer | None = None
         self._office: Office | None = None
         self._log: LogOffice | None = None
@@ -78,36 +75,37 @@ class Collector:
         """Open the store and serve. Raises CollectorError; then nothing is left open."""
         s = self.settings
         admission = Admission(read_admit_file(s.admit) if s.admit else {}, s.admit_new)
-        key = _regime_key(s)
+        key = parts.regime_key(s)
         laws, fault = None, None
         try:
             laws = read_laws(s.regimes, key)
         except RegimeError as e:
             fault = e
             if not store_file(s.store).exists():  # there was never a good one
-                raise _no_laws(e) from e
-        estimates = _estimates(s.estimates) if s.estimates else ()
-        sites = _sites(s.sites) if s.sites else None
+                raise parts.no_laws(e) from e
+        estimates = parts.estimates_of(s.estimates) if s.estimates else ()
+        sites = parts.sites_of(s.sites) if s.sites else None
         rules = identity_rules.with_site(s.identity_rules)
         self._loop = asyncio.get_running_loop()
         path = store_file(s.store)
         self.store = SqliteStore(path)
         try:
-            _check_origin(self.store, s.log_origin)
+            parts.check_origin(self.store, s.log_origin)
             await asyncio.to_thread(self.store.backfill_log)  # of an older flopmeter's store; else nothing
             laws = laws or last_good(self.store.books)
             if laws is None:
                 assert fault is not None
-                raise _no_laws(fault) from fault
+                raise parts.no_laws(fault) from fault
             if fault is not None:
-                _say_last_good(fault)
+                parts.say_last_good(fault)
+            self._front = parts.front(s, path, self._unix_ns)
             self.laws = LawWatch(s.regimes, key, laws, fault=fault, unix_ns=self._unix_ns)
-            sinks = _sinks(s, {r.id for r in laws.regimes})
+            sinks = parts.sinks_of(s, {r.id for r in laws.regimes})
             writer = Writer(
                 self.store.books,
                 (),
                 laws=lambda: self.laws.laws,
-                recipients=_recipients(sinks),
+                recipients=parts.recipients_of(sinks),
                 estimates=estimates,
                 sites=sites,
                 unattributed_minutes=s.unattributed_minutes,
@@ -118,7 +116,7 @@ class Collector:
                 unix_ns=self._unix_ns,
             )
             intake = Intake(self.store.catalogue, admission, rules)
-            if not (admission.keys or admission.admit_new):
+            if not (admission.keys or admission.admit_new or s.enrol):
                 log.warning(
                     "no new agent can be admitted (%d are in the books): name a file of public keys with --admit "
                     "(an agent prints its key when it starts, and the log here names those refused), or trust "
@@ -134,6 +132,7 @@ class Collector:
                 unix_ns=self._unix_ns,
                 raised=self._wake_sinks,
                 review_s=self._review_s,
+                guard=self._front,
             )
             if sinks:
                 from .deliver.office import Office
@@ -145,6 +144,8 @@ class Collector:
                 port = await self.server.start(s.listen)
                 self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
                 self._log = self._log_office(path)
+                if self._front is not None:
+                    self.enrol_address = self._front.start_enrolment()
                 self._start_http()
             except OSError as e:
                 await self.server.stop()
@@ -167,7 +168,7 @@ class Collector:
         from .log.office import LogOffice, LogView
 
         s, server = self.settings, self.server
-        server.keep_log(AgentsLog(LogView(path)))
+        server.keep_log(parts.AgentsLog(LogView(path)))
 
         async def released(checkpoint: "Checkpoint") -> None:
             if server.heads is not None:
@@ -226,10 +227,17 @@ class Collector:
             self._office,
             self.laws,
             log_office=self._log,
+            witnesses=self._witnesses,
+            front=self._front,
         )
         try:
             self._http = HttpServer(
-                host, port, metrics=metrics, alive=self._alive, ready=lambda: server.ready
+                host,
+                port,
+                metrics=metrics,
+                alive=self._alive,
+                ready=lambda: server.ready,
+                api=parts.api(store_file(self.settings.store), self._unix_ns),
             )
         except OSError as e:
             raise OSError(f"--http {self.settings.http}: cannot listen: {e.strerror or e}") from e
@@ -278,94 +286,13 @@ class Collector:
             await self._log.stop()
         if self._witnesses is not None:
             await asyncio.to_thread(self._witnesses.stop)
+        if self._front is not None:
+            await asyncio.to_thread(self._front.stop)
         if self._http is not None:
             await asyncio.to_thread(self._http.stop)
         if self._office is not None:
             await asyncio.to_thread(self._office.stop)
         self.store.close()
-
-
-class AgentsLog:
-    """What agents are told of the log (ingest.heads.Log)."""
-
-    def __init__(self, view: "LogView") -> None:
-        self.vkey, self.consistency, self._view = view.vkey, view.consistency, view
-
-    def latest(self) -> Head | None:
-        found = self._view.latest()
-        return None if found is None else Head(found.size, found.note)
-
-
-def _check_origin(store: SqliteStore, origin: str) -> None:
-    """A log keeps its name; said before anything is served."""
-    known = store.log_origin()
-    if origin and known not in ("", origin):
-        raise SettingsError(
-            f"--log-origin: expected {known!r}, under which this store's log was begun, got {origin!r}",
-            "leave it out, or name it as it is: heads under another name would be those of another log",
-        )
-
-
-def _regime_key(settings: CollectorSettings) -> "PublicKey | None":
-    if settings.regime_key is None:
-        return None
-    from .law.signing import read_public_key  # only by those who ask for signatures
-
-    try:
-        return read_public_key(settings.regime_key)
-    except RegimeError as e:
-        raise SettingsError(f"--regime-key: {e}", e.hint) from e
-
-
-def _no_laws(e: RegimeError) -> SettingsError:
-    return SettingsError(
-        f"--regimes: {e}", e.hint
-    )  # a setting that cannot be used: another exit than `regimes check`
-
-
-def _say_last_good(fault: RegimeError) -> None:
-    log.error(
-        "--regimes: the law files are not taken, and the collector starts with the site's files that it applied last "
-        "(kept in the store), so that metering and legal clocks go on. Mend them; `flopmeter regimes status` shows "
-        "what is judged by:\n%s\n%s",
-        fault,
-        fault.hint,
-    )
-
-
-def _sinks(settings: CollectorSettings, known: Collection[str]) -> "tuple[SinkSettings, ...]":
-    """Where events go; each is asked now whether it could, before the first event. Raises SettingsError."""
-    if settings.event_log is None and settings.sinks is None:
-        return ()
-    from .deliver.office import configured  # only by those who have some
-
-    found = configured(settings.event_log, settings.sinks, known)
-    for sink in found:
-        log.info("sink %s: %s", sink.name, sink.target.type)
-    return found
-
-
-def _recipients(sinks: "tuple[SinkSettings, ...]") -> "Callable[[NewEvent], Iterable[str]] | None":
-    if not sinks:
-        return None
-    from .deliver.office import recipients
-
-    return recipients(sinks)
-
-
-def _estimates(path: "Path") -> "tuple[Declared, ...]":
-    from .estimate.files import read_estimates  # only by those who declare some
-
-    try:
-        return tuple(read_estimates(path, current()))
-    except EstimateError as e:
-        raise SettingsError(f"--estimates: {e}", e.hint) from e
-
-
-def _sites(path: "Path") -> "Sites":
-    from .report.sites import read_sites  # only by those who have one
-
-    return read_sites(path)
 
 
 class RunningCollector:
@@ -391,6 +318,7 @@ class RunningCollector:
         self.store_path = store_file(settings.store)
         self.address = self._collector.address
         self.http_address = self._collector.http_address
+        self.enrol_address = self._collector.enrol_address
 
     def _run(self) -> None:
         try:

@@ -41,7 +41,7 @@ class CollectorSettings:
     """What `flopmeter collector serve` runs with. Defaults here are the documented ones."""
 
     store: Path = Path(DEFAULT_STORE)  # SQLite file, or the directory it lies in; made if absent
-    listen: str = "127.0.0.1:9840"  # gRPC; loopback only, since it is plain text
+    listen: str = "127.0.0.1:9840"  # gRPC; loopback only without TLS
     http: str = "127.0.0.1:9841"  # /healthz /readyz /metrics; "" = none
     admit: Path | None = None  # file of public keys that may speak
     admit_new: bool = False  # trust any key on first use
@@ -61,6 +61,12 @@ class CollectorSettings:
     keys: Path | None = None  # directory of the collector's keys; None: keys/ beside the store
     log_origin: str = ""  # name of the evidence log, kept from its first start on; "": a random one
     checkpoint_s: int = 30  # how often the evidence log gets a signed head
+    tls_name: str = ""  # names and addresses of this collector, with commas: turns on TLS by the embedded CA
+    tls_cert: Path | None = None  # certificate chain, PEM: turns on TLS by files, all three of them
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None  # who signs agents' certificates
+    peer_ids: str = ""  # pattern that a name of an agent's certificate must match; "": any that the CA signed
+    enrol: str = ""  # HTTPS address where agents join by token; "": none
     witness_policy: Path | None = None  # C2SP tlog-policy: which witnesses cosign the log's heads
     tsa: tuple[str, ...] = ()  # URLs of RFC 3161 timestamp authorities
     tsa_ca: Path | None = None  # their root certificates (PEM)
@@ -93,13 +99,28 @@ class CollectorSettings:
         if fault is not None:
             raise SettingsError(f"--forecast-confidence-percent, --forecast-horizon-days: expected {fault}")
         host, _ = split_address("--listen", self.listen)
-        if not is_loopback(host):
+        check_identity(self)
+        if not is_loopback(host) and not self.tls:
             raise SettingsError(
-                f"--listen: expected a loopback address, got {self.listen}: the collector speaks plain text",
-                "listen on 127.0.0.1 and put a TLS proxy or tunnel in front until mTLS is set up",
+                f"--listen: expected a loopback address, got {self.listen}: without TLS it would be plain text",
+                "name the collector with --tls-name (it makes its own certificates), or give it some with --tls-cert, "
+                "--tls-key and --tls-client-ca: docs/identity.md",
             )
         if self.http:
             split_address("--http", self.http)
+
+    @property
+    def tls(self) -> str:
+        """Where certificates come from: "embedded", "files"; "" = plain text."""
+        return "embedded" if self.tls_name else "files" if self.tls_cert else ""
+
+    @property
+    def tls_files(self) -> tuple[Path, Path, Path]:
+        """Chain, key, and the authorities of clients, where `tls` is "files"."""
+        assert self.tls_cert is not None
+        assert self.tls_key is not None
+        assert self.tls_client_ca is not None
+        return self.tls_cert, self.tls_key, self.tls_client_ca
 
     @property
     def outlook(self) -> Outlook:
@@ -109,6 +130,45 @@ class CollectorSettings:
     def shown(self) -> list[str]:
         """One `name = value` line per setting, for the log at start."""
         return [f"{f.name} = {getattr(self, f.name)}" for f in fields(self)]
+
+
+def check_identity(s: CollectorSettings) -> None:
+    """Raises SettingsError unless the settings of TLS and enrolment go together."""
+    files = {"--tls-cert": s.tls_cert, "--tls-key": s.tls_key, "--tls-client-ca": s.tls_client_ca}
+    given = [name for name, path in files.items() if path is not None]
+    if given and len(given) < len(files):
+        missing = ", ".join(name for name in files if name not in given)
+        raise SettingsError(
+            f"{', '.join(given)}: expected {missing} with it, got none", "name all three files"
+        )
+    if given and s.tls_name:
+        raise SettingsError(
+            "--tls-name: expected it without --tls-cert, got both",
+            "--tls-name makes certificates here; --tls-cert takes those of another authority",
+        )
+    if s.peer_ids and not given:
+        raise SettingsError(
+            "--peer-ids: expected it with --tls-cert, --tls-key and --tls-client-ca",
+            "certificates of the embedded authority name their agent themselves",
+        )
+    if s.enrol:
+        split_address("--enrol", s.enrol)
+        if not s.tls_name:
+            raise SettingsError(
+                "--enrol: expected it with --tls-name",
+                "only the embedded authority gives certificates by token",
+            )
+    for name in tls_names(s.tls_name):
+        if not re.fullmatch(r"[0-9A-Za-z*_.:-]{1,253}", name, re.ASCII):
+            raise SettingsError(
+                f"--tls-name: expected host names and addresses, got {name[:80]!r}",
+                "those that agents dial, with commas between: collector.example.org,10.0.0.5",
+            )
+
+
+def tls_names(text: str) -> tuple[str, ...]:
+    """The parts of --tls-name."""
+    return tuple(part.strip() for part in text.split(",") if text)
 
 
 def leads_ns(what: str, text: str) -> tuple[int, ...]:

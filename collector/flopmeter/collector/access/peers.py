@@ -61,11 +61,13 @@ class OwnPeers(NamedTuple):
 
 
 class OtherPeers(NamedTuple):
-    """Certificates of another authority: one of their names matches a pattern."""
+    """Certificates of another authority: one of their names matches the pattern; "": any certificate of it."""
 
     pattern: str
 
     def fault(self, peer: Peer, agent_id: bytes, node: str) -> str:
+        if not self.pattern:
+            return ""
         wanted = self.pattern.replace("{agent}", agent_id.hex())
         regex = "".join(
             "[^/]+" if part == "*" else re.escape(node if part == "{node}" else part)
@@ -80,7 +82,7 @@ class OtherPeers(NamedTuple):
 
 def other_peers(pattern: str) -> OtherPeers:
     """Raises SettingsError for what is no pattern. Every field in braces must be one that is known."""
-    if not pattern or len(pattern) > 512 or not pattern.isprintable():
+    if len(pattern) > 512 or (pattern and not pattern.isprintable()):
         raise SettingsError(
             f"--peer-ids: expected a pattern of at most 512 printable characters, got {pattern[:40]!r}"
         )

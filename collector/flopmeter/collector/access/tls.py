@@ -73,12 +73,10 @@ class Files:
 
     def __init__(
         self,
-        chain: Path,
-        key: Path,
-        client_ca: Path,
+        paths: tuple[Path, Path, Path],  # chain, key, authorities of clients
         unix_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        self._paths = (chain, key, client_ca)
+        self._paths = paths
         self._unix_ns = unix_ns
         self._seen: tuple[object, ...] = ()
 

@@ -240,7 +240,7 @@ class IngestServer:
             if not await self._committer.settled():
                 return await self._not_now(stream)
             self._end_older(agent)
-            if agent.entered and not agent.uncommitted:
+            if agent.entered and not (agent.uncommitted or self._intake.group.access_no):
                 break
         if agent.barred:  # meanwhile
             refused = Refused(RefusalCode.UNKNOWN_AGENT, agent.barred)
