@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import stat
+import time
 from datetime import timedelta
 from pathlib import Path
 from random import Random
@@ -249,15 +250,18 @@ class Due:
         self.calls.append(request)
         raise IdentityError("UNAVAILABLE: gone")
 
-    def waits(self) -> bool:
-        """Whether nothing newer comes, looked at for some rounds."""
+    def look(self, calls: int, seconds: float) -> bool:
+        """Whether it asked so often by then; nothing newer came."""
 
         async def look() -> bool:
-            try:
-                await asyncio.wait_for(self.access.superseded(self.call), 0.3)
-            except TimeoutError:
-                return True
-            return False
+            waiting = asyncio.ensure_future(self.access.superseded(self.call))
+            until = time.monotonic() + seconds
+            while len(self.calls) < calls and time.monotonic() < until:
+                await asyncio.sleep(0.01)
+            assert not waiting.done()
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            return len(self.calls) >= calls
 
         return asyncio.run(look())
 
@@ -266,16 +270,12 @@ def test_it_is_due_at_half_of_its_life_and_a_clock_that_steps_changes_only_when(
     due = Due(state, server)
     half = due.identity.half_life_unix_s
     due.now = half - 86_400 * 0.11
-    assert due.waits()
-    assert due.calls == []
+    assert not due.look(1, 0.2)
     due.now = half + 86_400 * 0.11
-    assert due.waits()
-    assert due.calls
-    assert len(set(due.calls)) == 1  # the very same request
+    assert due.look(2, 30)
     due.now = 1.0  # far back: what was asked is asked on, as it has no answer
-    before = len(due.calls)
-    assert due.waits()
-    assert len(due.calls) > before
+    assert due.look(4, 30)
+    assert len(set(due.calls)) == 1  # the very same request
     assert "UNAVAILABLE" in due.access.trouble
 
 

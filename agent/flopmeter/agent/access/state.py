@@ -147,6 +147,10 @@ def _write(path: Path, data: Mapping[str, Any]) -> None:
     """Whole, private and durable on return. Raises SpoolError (full disk: SpoolFullError)."""
     tmp = path.with_name(f"{path.name}.{os.urandom(8).hex()}.tmp")
     try:
+        for left in path.parent.glob(
+            f"{path.name}.*.tmp"
+        ):  # of a start that was killed: there is a key in it
+            left.unlink(missing_ok=True)
         fd = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
             raw = json.dumps(data, indent=1).encode() + b"\n"
