@@ -17,16 +17,20 @@ class Faults:
     def __init__(self) -> None:
         self.at = ""
         self.before = True
+        self.skip = 0
         self.error: BaseException | None = None
         self.seen: list[str] = []
 
-    def plan(self, at: str, *, before: bool, error: BaseException | None = None) -> None:
-        self.at, self.before = at, before
+    def plan(self, at: str, *, before: bool, error: BaseException | None = None, skip: int = 0) -> None:
+        """`skip`: so many such statements work before one fails."""
+        self.at, self.before, self.skip = at, before, skip
         self.error = error or sqlite3.OperationalError("database or disk is full")
 
     def around(self, sql: str, run: Callable[[], Any]) -> Any:
         self.seen.append(sql)
         hit = self.error is not None and sql.startswith(self.at)
+        if hit and self.skip:
+            self.skip, hit = self.skip - 1, False
         error = self.error
         if not hit:
             return run()

@@ -90,11 +90,14 @@ def _document(connection: Any) -> dict[str, Any]:
 @log.command()
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
 @store_option
+@click.option(
+    "--without-leaves", is_flag=True, help="Hashes alone: for the public, who is not to guess what leaves say."
+)
 @json_option
-def export(directory: Path, store: Path, as_json: bool) -> None:
+def export(directory: Path, store: Path, without_leaves: bool, as_json: bool) -> None:
     """Write the log to DIRECTORY as C2SP tlog-tiles: checkpoint, tile/LEVEL/…, tile/entries/….
 
-    Goes on from an export that is there. The leaves hold hashes, agents' ids and times: no names, no figures.
+    Goes on from an export that is there. Leaves hold hashes, agents' ids, times and salts: no names, no figures.
     """
     from flopmeter.collector.errors import LogError
     from flopmeter.collector.store.sqlite import open_for_reading
@@ -109,7 +112,7 @@ def export(directory: Path, store: Path, as_json: bool) -> None:
     path = store_file(store)
     with contextlib.closing(open_for_reading(path)) as connection, told(str(path), "read"):
         try:
-            made = run(connection, directory, progress)
+            made = run(connection, directory, with_leaves=not without_leaves, progress=progress)
         except OSError as e:
             raise LogError(
                 f"{e.filename or directory}: cannot write: {e.strerror or e}",

@@ -126,8 +126,8 @@ class EvidenceLog:
 
     def leaves(self, start: int, end: int) -> Iterator[bytes]:
         """The bytes of the leaves `start` … `end`-1, each made again from its row and held against the stored hash."""
-        rows = self._leaf_rows()
         while start < end:
+            rows = self._leaf_rows()
             kind, number = self.at(start)
             count = self._connection.execute(_OF, (kind.name, number)).fetchone()
             stop = min(end, int(count[0]) + int(count[2]))
@@ -209,6 +209,8 @@ class EvidenceLog:
         nothing to sign or the key is not the log's, LogForkedError where what is stored does not continue the last
         signed head: then nothing is signed.
         """
+        if self.size == 0:
+            raise LogError("the evidence log is empty: nothing was recorded in this store yet")
         identity = self.identity or self.fix_identity("", signer)
         check_identity(identity, "", signer.public)
         number = Sealer(self._connection, self._leaf_rows(), identity.origin, signer).seal(unix_ns)

@@ -49,11 +49,13 @@ def bundle(leaves: Iterator[bytes]) -> bytes:
 def export(
     connection: sqlite3.Connection,
     directory: Path,
+    *,
+    with_leaves: bool = True,
     progress: Callable[[int, int], None] = lambda _a, _b: None,
 ) -> Exported:
     """Write what the latest checkpoint covers and is not there yet. `progress` gets leaves done, and of how many.
 
-    Every leaf that is written is made again from its row and held against its stored hash, and the root that the
+    `with_leaves` False: hashes alone, which is all that proofs need. Every leaf that is written is made again from its row and held against its stored hash, and the root that the
     hashes lead to against the checkpoint. Raises LogError, LogForkedError, and OSError for what cannot be written.
     """
     evidence = EvidenceLog(connection)
@@ -79,9 +81,10 @@ def export(
             content = hashes.hashes(level, start, start + width)
             assert len(content) == width * HASH_BYTES
             writer.write(tile_path(level, number, width), content)
-            if level == 0:
+            if level == 0 and with_leaves:
                 leaves = bundle(evidence.leaves(start, start + width))
                 writer.write(tile_path(ENTRIES, number, width), leaves)
+            if level == 0:
                 progress(start + width, head.size)
     writer.finish()
     writer.write(CHECKPOINT, head.note, again=True)
