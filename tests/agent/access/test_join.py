@@ -256,7 +256,7 @@ class Due:
         async def look() -> bool:
             waiting = asyncio.ensure_future(self.access.superseded(self.call))
             until = time.monotonic() + seconds
-            while len(self.calls) < calls and time.monotonic() < until:
+            while len(self.calls) < calls and time.monotonic() < until:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             assert not waiting.done()
             waiting.cancel()
