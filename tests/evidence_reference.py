@@ -10,7 +10,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import rfc8785
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 
@@ -224,3 +228,38 @@ class SlowSumTree:
     @staticmethod
     def packed(sums: Sequence[int]) -> bytes:
         return b"".join(one.to_bytes(16, "big") for one in sums)
+
+
+# DSSE 1.0.2 and Sigstore bundle v0.3: reference/attestation.md 1.2, docs/attestation-format.md 3
+
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+
+
+def pae(payload_type: str, payload: bytes) -> bytes:
+    """ "DSSEv1" SP LEN(type) SP type SP LEN(body) SP body (protocol.md)."""
+    kind = payload_type.encode()
+    parts = [b"DSSEv1", str(len(kind)).encode(), kind, str(len(payload)).encode(), payload]
+    return b" ".join(parts)
+
+
+def spki(key: ec.EllipticCurvePublicKey) -> bytes:
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def sigstore_bundle(payload: bytes, key: ec.EllipticCurvePrivateKey) -> dict[str, Any]:
+    """One DSSE signature in a bundle; `canonical_json` makes bytes of it."""
+    key_id = hashlib.sha256(spki(key.public_key())).hexdigest()
+    signature = key.sign(pae(PAYLOAD_TYPE, payload), ec.ECDSA(hashes.SHA256()))
+    return {
+        "mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",
+        "verificationMaterial": {"publicKey": {"hint": key_id}},
+        "dsseEnvelope": {
+            "payload": base64_of(payload),
+            "payloadType": PAYLOAD_TYPE,
+            "signatures": [{"keyid": key_id, "sig": base64_of(signature)}],
+        },
+    }
+
+
+def canonical_json(value: object) -> bytes:
+    return rfc8785.dumps(value)

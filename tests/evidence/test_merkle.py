@@ -231,3 +231,18 @@ def test_an_independent_library_agrees():
                 with pytest.raises(scales.InclusionProofInvalid):
                     scales.InclusionProof(index, new, wrong).check(LEAVES[index], ROOTS[new])
                 assert not accepted(verify_inclusion, index, new, LEAVES[index], wrong, ROOTS[new])
+
+
+@pytest.mark.parametrize(("index", "size"), [(-1, 1), (-1, 4), (0, 0), (4, 4), (-4, -2), (0, -1)])
+def test_no_such_leaf(index, size):
+    for length in range(4):
+        with pytest.raises(EvidenceError, match="there is no leaf"):
+            verify_inclusion(index, size, LEAVES[0], [LEAVES[0]] * length, LEAVES[0])
+
+
+@pytest.mark.parametrize(("old", "new"), [(4, 2), (2, 1), (3, 2), (-1, 1), (1, SIZE_LIMIT), (2**62, 2**61)])
+def test_no_tree_goes_on_with_a_smaller_one(old, new):
+    """Not even with one root for both, which a careless check takes for equal."""
+    for root1, root2 in ((ROOTS[4], ROOTS[2]), (ROOTS[4], ROOTS[4])):
+        with pytest.raises(EvidenceError, match="do not continue"):
+            verify_consistency(old, root1, new, root2, [])

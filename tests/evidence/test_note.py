@@ -188,6 +188,7 @@ BAD_NOTES = {
     "underscore": NOTE.replace(b"\n5\n", b"\n1_0\n"),
     "hexadecimal": NOTE.replace(b"\n5\n", b"\n0x5\n"),
     "Arabic digit": NOTE.replace(b"\n5\n", "\n٥\n".encode()),
+    "Arabic digit behind another": NOTE.replace(b"\n5\n", "\n1٥\n".encode()),
     "fullwidth digit": NOTE.replace(b"\n5\n", "\n５\n".encode()),
     "2^63": NOTE.replace(b"\n5\n", b"\n9223372036854775808\n"),
     "10,000 digits": NOTE.replace(b"\n5\n", b"\n" + b"9" * 10_000 + b"\n"),

@@ -139,6 +139,8 @@ def test_names_are_opaque_bytes():
     refused(policy_of(text), cosigned(X1))
     latin = f"log {LOG_KEY.vkey}\nwitness ".encode() + b"\xe9 " + f"{X1.vkey}\nquorum ".encode() + b"\xe9\n"
     assert policy_of(latin).check(cosigned(X1))
+    two = latin + b"witness \xe8 " + f"{X2.vkey}\n".encode()
+    assert len(policy_of(two).witnesses) == 2  # two names, although neither is UTF-8
     mixed = latin.replace(b"quorum \xe9", "quorum é".encode())
     with pytest.raises(EvidenceError, match="unknown"):
         policy_of(mixed)

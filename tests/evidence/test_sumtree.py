@@ -258,13 +258,37 @@ def test_a_tree_has_1_to_64_components(components):
 
 
 @pytest.mark.parametrize(
-    ("size", "index"), [(0, 0), (-1, 0), (1, 1), (2**63, 0), (2**64, 2**64 - 1), (2**80, 5)]
+    ("size", "index"), [(0, 0), (-1, 0), (1, 1), (2**63, 0), (2**64, 2**64 - 1), (2**80, 5), (2**80, 2**70)]
 )
 def test_no_such_leaf(size, index):
     with pytest.raises(EvidenceError, match="sum tree"):
         leaf_node(size, index, (0,), commitment(0))
     with pytest.raises(EvidenceError, match="sum tree"):
         verify_opening(size, index, SumNode((0,), bytes(32)), [], total=(0,), root=bytes(32))
+    if not 0 < size < 2**63:
+        with pytest.raises(EvidenceError, match="no tree has"):
+            sum_root(size, SumNode((0,), bytes(32)))
+
+
+def test_a_path_has_the_length_of_its_place():
+    """Named as such, before anything is hashed; no leaf stands left of the first."""
+    tree = tree_of([(5,)] * 5)
+    for index in range(5):
+        path = siblings(tree, index)
+        for other in (path[:-1], [*path, path[0]], []):
+            assert "do not lead up" in refused(tree, index, siblings=other)
+    leaf = leaf_node(5, 0, (5,), commitment(0))
+    for index in (-1, -5, 5):
+        for path in ([], siblings(tree, 0), siblings(tree, 4)):
+            with pytest.raises(EvidenceError, match="do not lead up"):
+                verify_opening(5, index, leaf, path, total=(25,), root=tree.root)
+
+
+def test_children_have_the_same_components():
+    one, two = SumNode((1,), commitment(0)), SumNode((1, 2), commitment(1))
+    for left, right in ((one, two), (two, one)):
+        with pytest.raises(EvidenceError, match=r"expected [12] sums"):
+            parent_node(2, left, right)
 
 
 @pytest.mark.parametrize("length", [0, 31, 33, 64])

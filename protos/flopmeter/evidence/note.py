@@ -181,7 +181,7 @@ def _base64(text: str, length: int | None = None) -> bytes:
         data = b64decode(text, validate=True)
     except ValueError:
         data = b""
-    same = data and b64encode(data).decode() == text and len(data) == (length or len(data))
+    same = b64encode(data).decode() == text and len(data) == (length or len(data))
     require(same, STEP, f"not the standard base64 of {length or 'some'} bytes: {text[:99]!r}")
     return data
 
