@@ -141,7 +141,7 @@ def _left_out(found: RunBatch) -> Iterable[dict[str, str | None]]:
             "entity": str(entity),
             "restNs": str(rest.duration_ns),
             "cycles": str(rest.most_cycles),
-            "workload": str(index) if index in found.workload_nos else None,
+            "workload": str(index) if rest.duration_ns and index in found.workload_nos else None,
         }
 
 
