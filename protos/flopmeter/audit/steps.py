@@ -227,10 +227,11 @@ def _witnesses(
         require(early, "checkpoint", f"cosigned at {latest} (Unix s), after it was issued")
     except EvidenceError:
         signed = policy.check(later)
-    names = sorted({name for name, (key, _) in policy.witnesses.items() if key in signed})
-    return (
-        f"witnessed({len(names)} of {len(policy.witnesses)}, {', '.join(names)})" if names else "unwitnessed"
-    )
+    known: dict[str, str] = {}
+    for name, (key, _) in policy.witnesses.items():
+        known.setdefault(key.name, name)
+    names = sorted({known[key.name] for key in signed})  # two keys of one key name: one witness
+    return f"witnessed({len(names)} of {len(known)}, {', '.join(names)})" if names else "unwitnessed"
 
 
 def _row(leaf: bytes, body: str, step: str) -> Any:
