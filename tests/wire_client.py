@@ -25,9 +25,10 @@ class Ended(Exception):  # noqa: N818 - what happened to the stream
 class WireClient:
     """One stream of one agent."""
 
-    def __init__(self, address: str, chain: Chain) -> None:
+    def __init__(self, address: str, chain: Chain, channel: grpc.Channel | None = None) -> None:
+        """`channel`: one with TLS; None: plain text."""
         self.chain = chain
-        self.channel = grpc.insecure_channel(
+        self.channel = channel or grpc.insecure_channel(
             address, options=(("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0))
         )
         self._out: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
@@ -50,11 +51,17 @@ class WireClient:
         self.send(records_message(*records))
 
     def read(self, kind: str = "") -> ingest_pb2.StreamResponse:
-        """The next reply, which must be of `kind` if one is named. Raises Ended at the stream's end."""
-        got = self._in.get(timeout=TIMEOUT_S)
-        if isinstance(got, Ended):
-            raise got
-        reply = ingest_pb2.StreamResponse.FromString(got)
+        """The next reply, which must be of `kind` if one is named. Raises Ended at the stream's end.
+
+        Heads of the log come when they are made, between whatever else: passed over, unless it is one that is asked for.
+        """
+        while True:
+            got = self._in.get(timeout=TIMEOUT_S)
+            if isinstance(got, Ended):
+                raise got
+            reply = ingest_pb2.StreamResponse.FromString(got)
+            if kind == "checkpoint" or not reply.HasField("checkpoint"):
+                break
         if kind:
             assert reply.WhichOneof("kind") == kind, reply
         return reply

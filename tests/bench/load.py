@@ -63,12 +63,15 @@ class Stream:
         self.counts.welcomed += 1
 
     async def _read(self, expected: str) -> pb.StreamResponse:
-        raw = await self.call.read()
-        if raw is grpc.aio.EOF:
-            raise Broken(
-                f"expected {expected}, got the end: {await self.call.code()} {await self.call.details()}"
-            )
-        message = pb.StreamResponse.FromString(raw)
+        while True:
+            raw = await self.call.read()
+            if raw is grpc.aio.EOF:
+                raise Broken(
+                    f"expected {expected}, got the end: {await self.call.code()} {await self.call.details()}"
+                )
+            message = pb.StreamResponse.FromString(raw)
+            if message.WhichOneof("kind") != "checkpoint":  # heads of the log come when they are made
+                break
         if message.WhichOneof("kind") != expected:
             raise Broken(f"expected {expected}, got {message}")
         return message

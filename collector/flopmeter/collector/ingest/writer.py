@@ -309,7 +309,7 @@ class Writer:
             event = clone_event(agent_id, node, access_no, at_unix_ns=now, position=position)
             if not self._books.has_event(event.key):
                 events.append(event)
-        for said in group.log_faults:
+        for said in dict.fromkeys(group.log_faults):
             event = fault_event(said, at_unix_ns=now, position=position)
             if not self._books.has_event(event.key):
                 tx.log_faults.append((event.key, now, said))
