@@ -17,9 +17,11 @@ from processes import wait_for
 from serving import settings_for
 from wire_client import WireClient
 
+from flopmeter.collector.check.fsck import check_store
 from flopmeter.collector.errors import SettingsError
 from flopmeter.collector.ingest.decide import TAKEN
 from flopmeter.collector.keys import LOG_KEY, log_key
+from flopmeter.collector.law.laws import read_laws
 from flopmeter.collector.log.office import LogOffice, LogView
 from flopmeter.collector.running import run_collector
 from flopmeter.collector.settings import CollectorSettings
@@ -254,6 +256,9 @@ def test_a_contradiction_stops_the_signing_raises_an_event_once_and_records_are_
         assert metric(running, "forked") == 0
         path = running.store_path
     check_whole(path)
+    assert check_store(path, read_laws(None).binding).difference is None
+    tamper(path, "UPDATE log_faults SET said = 'nothing'")
+    assert check_store(path, read_laws(None).binding).difference.table in ("events", "log_faults")
 
 
 def rows(running, sql: str) -> list:

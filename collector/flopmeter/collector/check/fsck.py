@@ -14,6 +14,7 @@ from flopmeter.collector.books import BRIDGE_S, SUM_FIELDS, GroupKey, HourKey, S
 from flopmeter.collector.law.cross_check import CHECK_PREFIX, check_event
 from flopmeter.collector.law.events import twice_key
 from flopmeter.collector.law.log_contradiction import LOG_PREFIX, contradiction_event
+from flopmeter.collector.law.log_fault import fault_key
 from flopmeter.collector.law.progress import CLAIM_COLUMNS
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.registry.chain import check_chain
@@ -239,6 +240,10 @@ def _check(
             entity, by_no[one].agent_id, by_no[two].agent_id
         ): f"{by_no[one].name} and {by_no[two].name}"
         for entity, one, two in sorted(books.claims.pairs)
+    }
+    fork_keys |= {
+        fault_key(said): f"what was found in the log, {no}"
+        for no, said in reader.rows("SELECT fault_no, said FROM log_faults")
     }
     events.finish(books.position, books.received_unix_ns, stored.loss_keys, fork_keys)
     check_applied(noted, db("SELECT entry_no, from_position, from_unix_ns FROM applied"))
