@@ -3,15 +3,16 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
-from flopmeter.collector.encode import decode_batch, decode_inventory, parse_batch
+from flopmeter.collector.encode import decode_inventory, decode_workload, parse_batch
 from flopmeter.collector.ingest import claims, decide
 from flopmeter.collector.ingest.encode import device_bounds, divided
 from flopmeter.collector.ingest.identity_rules import identities_text
 from flopmeter.collector.report.queries import Reader
 from flopmeter.contract.errors import ContractError
 from flopmeter.contract.record import Record, parse_record, record_hash
-from flopmeter.contract.usage import Batch, Inventory, NoticeKind, Workload
+from flopmeter.contract.usage import Inventory, NoticeKind, Workload
 
 from .errors import AttestRefused
 
@@ -28,6 +29,8 @@ _WORKLOADS = 7
 _VARINT, _LENGTH, _FIXED = 0, 2, {1: 8, 5: 4}
 #: Inventories kept decoded: a node has one for months.
 _KEPT = 4_096
+#: Names of work that are looked up once: some hundred bytes each.
+_NAMES_KEPT = 100_000
 
 WorkloadKey = tuple[str, int, str, str, str, str, str, int, str]
 
@@ -50,7 +53,7 @@ class RunBatch:
     received_unix_ns: int
     raw: bytes
     record: Record
-    batch: Batch
+    batch: Any  # a flopmeter.wire.v1.Batch, whose names are those of contract.usage: ingest has checked its numbers
     inventory: Inventory
     workload_nos: Mapping[int, int]  # by index, of those that are the run's
     left_out: Mapping[int, Rest]  # by entity index: another agent told of it
@@ -68,7 +71,7 @@ class RunBatches:
     def __init__(self, reader: Reader, workload_nos: Iterable[int]) -> None:
         self._reader = reader
         self._mine = self._keys(workload_nos)
-        self._labels = {k[1:8] for k in self._mine}
+        self._known: dict[tuple[bytes, bytes], int | None] = {}  # by inventory and workload
         self._inventory = lru_cache(_KEPT)(self._read_inventory)
 
     def _keys(self, workload_nos: Iterable[int]) -> dict[WorkloadKey, int]:
@@ -78,13 +81,10 @@ class RunBatches:
     def between(self, first: int, last: int) -> Iterator[RunBatch]:
         """Those at these positions, in order, as if every agent's word were booked."""
         for position, agent_no, received, raw in self._reader.rows(_RECORDS, (first, last)):
-            record = self._record(position, raw)
-            if self._may_be_mine(record):
-                found = self._run_batch(
-                    (position, agent_no, received), record, self._batch(position, record), {}
-                )
-                if found is not None:
-                    yield found
+            record, batch = self._read(position, raw)
+            found = self._run_batch((position, agent_no, received), record, batch, {})
+            if found is not None:
+                yield found
 
     def booked_between(self, first: int, last: int) -> Iterator[RunBatch]:
         """Those at these positions, with what the books left out because another agent had told of it.
@@ -102,16 +102,13 @@ class RunBatches:
             shares = agent_no in sharing
             if position < first and not shares:
                 continue
-            record = self._record(position, raw)
-            if not shares and not self._may_be_mine(record):
-                continue
-            batch = self._batch(position, record)
+            record, batch = self._read(position, raw)
             rests: dict[int, Rest] = {}
             if shares:
                 head = heads.setdefault(agent_no, decide.Head())
                 if position >= claimed_from:
                     rests = self._left_out(held, agent_no, head, record, batch)
-                stopped = any(n.kind is NoticeKind.AGENT_STOPPED for n in batch.notices)
+                stopped = any(n.kind == NoticeKind.AGENT_STOPPED for n in batch.notices)
                 decide.move(head, record, record_hash(raw), batch, received_unix_ns=received, stopped=stopped)
             if position >= first:
                 found = self._run_batch((position, agent_no, received), record, batch, rests)
@@ -122,7 +119,7 @@ class RunBatches:
         """Agents that told of an entity that another told of as well."""
         told: set[tuple[int, bytes]] = set()
         for position, agent_no, _, raw in self._reader.rows(_RECORDS, (1, last)):
-            told.add((agent_no, parse_batch(self._record(position, raw).payload).inventory_digest))
+            told.add((agent_no, self._read(position, raw)[1].inventory_digest))
         agents: dict[str, set[int]] = {}
         for agent_no, digest in told:
             for device in self._inventory(digest).devices:
@@ -130,7 +127,7 @@ class RunBatches:
         return {no for numbers in agents.values() if len(numbers) > 1 for no in numbers}
 
     def _left_out(
-        self, held: claims.Claims, agent_no: int, head: decide.Head, record: Record, batch: Batch
+        self, held: claims.Claims, agent_no: int, head: decide.Head, record: Record, batch: Any
     ) -> dict[int, Rest]:
         inventory = self._inventory(batch.inventory_digest)
         told = claims.told(batch, record.boot_id, [d.entity for d in inventory.devices])
@@ -145,38 +142,41 @@ class RunBatches:
             rests[index] = Rest(rest_ns, most, told.held[index])
         return rests
 
-    def _may_be_mine(self, record: Record) -> bool:
-        """Whether a workload in it is called as one of the run's; where it ran is looked at after that."""
-        workloads = parse_batch(record.payload).workloads
-        return any(
-            (w.kind, w.job, w.step, w.run, w.user, w.dtype, w.restart) in self._labels for w in workloads
-        )
-
     def _run_batch(
-        self, at: tuple[int, int, int], record: Record, batch: Batch, left_out: Mapping[int, Rest]
+        self, at: tuple[int, int, int], record: Record, batch: Any, left_out: Mapping[int, Rest]
     ) -> RunBatch | None:
         """`at`: position, agent_no, received_unix_ns."""
-        inventory = self._inventory(batch.inventory_digest)
-        numbers = {}
-        for index, w in enumerate(batch.workloads):
-            number = self._mine.get(key_of(w, inventory))
-            if number is not None:
-                numbers[index] = number
-        if not any(u.workload_index in numbers for u in batch.usage):
+        numbers = {
+            index: number
+            for index, w in enumerate(batch.workloads)
+            if (number := self._number(batch.inventory_digest, w, index)) is not None
+        }
+        if not numbers or not any(u.workload_index in numbers for u in batch.usage):
             return None
+        inventory = self._inventory(batch.inventory_digest)
         return RunBatch(*at, record.raw, record, batch, inventory, numbers, left_out)
 
-    def _record(self, position: int, raw: bytes) -> Record:
-        try:
-            return parse_record(raw)
-        except ContractError as e:
-            raise _unreadable(position, e) from e
+    def _number(self, digest: bytes, message: Any, index: int) -> int | None:
+        """Of the run's workload that the message is; None: it is none of the run's."""
+        key = (digest, message.SerializeToString())
+        if key not in self._known:
+            if len(self._known) >= _NAMES_KEPT:
+                self._known.clear()
+            self._known[key] = self._mine.get(
+                key_of(decode_workload(message, index), self._inventory(digest))
+            )
+        return self._known[key]
 
-    def _batch(self, position: int, record: Record) -> Batch:
+    @staticmethod
+    def _read(position: int, raw: bytes) -> tuple[Record, Any]:
         try:
-            return decode_batch(record.payload)
+            record = parse_record(raw)
+            return record, parse_batch(record.payload)
         except ContractError as e:
-            raise _unreadable(position, e) from e
+            raise AttestRefused(
+                f"record {position}: expected a record of the contract, got {e}",
+                "see what is wrong with `flopmeter collector fsck`",
+            ) from e
 
     def _read_inventory(self, digest: bytes) -> Inventory:
         return decode_inventory(self.inventory_bytes(digest))
@@ -231,10 +231,3 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         value |= (data[at] & 0x7F) << shift
         at, shift = at + 1, shift + 7
     return value | data[at] << shift, at + 1
-
-
-def _unreadable(position: int, e: ContractError) -> AttestRefused:
-    return AttestRefused(
-        f"record {position}: expected a record of the contract, got {e}",
-        "see what is wrong with `flopmeter collector fsck`",
-    )

@@ -227,13 +227,13 @@ def _seen(reader: Reader, members: Sequence[Member]) -> Seen:
         seen.last_position = found.position
         seen.agents.add(found.agent_no)
         seen.ahead_ns = max(seen.ahead_ns, found.batch.window_end_unix_ns - found.received_unix_ns)
-        seen.clock_steps += sum(n.kind is NoticeKind.CLOCK_STEPPED for n in found.batch.notices)
+        seen.clock_steps += sum(n.kind == NoticeKind.CLOCK_STEPPED for n in found.batch.notices)
         for u in found.batch.usage:
             if u.workload_index not in found.workload_nos:
                 continue
             device = found.inventory.devices[u.entity_index]
             seen.devices[device.entity] = device.name
-            if u.evidence_class is EvidenceClass.GAP and u.duration_ns:
+            if u.evidence_class == EvidenceClass.GAP and u.duration_ns:
                 seen.gaps += 1
                 seen.longest_gap_ns = max(seen.longest_gap_ns, u.duration_ns)
     if not seen.records:

@@ -16,7 +16,9 @@ def check_file(file: Path, spki: bytes, attestation_id: str) -> None:
     from flopmeter.cli.container import read
 
     def pack(members: Any, manifest: Any, predicate: Any, opened: Any) -> str:
-        return check_pack(members, manifest, predicate, opened, lambda facts, places, _: one_by_one(facts, places))
+        return check_pack(
+            members, manifest, predicate, opened, lambda facts, places, _: one_by_one(facts, places)
+        )
 
     try:
         verify(read(file), Key(loaded(spki), key_id(spki)), Wanted(pack=pack))
