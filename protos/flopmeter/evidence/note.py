@@ -129,7 +129,7 @@ def parse_policy(data: bytes) -> Policy:
     """Beside the rules of tlog-policy: two keys of one key name are one witness, and so may be members of
     one group only, one that asks for one member.
     """
-    text = data.decode("utf-8", "surrogateescape")  # names are opaque bytes
+    text = data[: NOTE_LIMIT + 1].decode("utf-8", "surrogateescape")  # names are opaque bytes
     plain = len(data) <= NOTE_LIMIT and re.fullmatch(r"[\t\n -~\x80-\U0010ffff]*\n", text)
     require(plain, STEP, "the policy is too long, has control characters, or lacks its last newline")
     logs: list[Key] = []
@@ -167,8 +167,9 @@ def parse_policy(data: bytes) -> Policy:
 
 
 def _match(pattern: str, data: bytes | str, what: str) -> re.Match[str]:
+    short = data[: NOTE_LIMIT + 1]  # what is too long is not even decoded
     try:
-        match = re.fullmatch(pattern, data if isinstance(data, str) else data.decode(), re.DOTALL)
+        match = re.fullmatch(pattern, short if isinstance(short, str) else short.decode(), re.DOTALL)
     except UnicodeDecodeError:
         match = None
     if match is None or len(data) > NOTE_LIMIT:
