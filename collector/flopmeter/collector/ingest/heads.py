@@ -40,7 +40,7 @@ class Log(Protocol):
     """What the heads need of the evidence log. Called off the event loop, one call at a time."""
 
     def vkey(self) -> str:
-        """The log's public key, as a C2SP vkey line."""
+        """The log's public key, as a C2SP vkey line; "" before the first head."""
         ...
 
     def latest(self) -> Head | None:
@@ -98,6 +98,8 @@ class Heads:
         if self._head is None or head.size >= self._head.size:
             self._head = head
             self._proofs = {key: proof for key, proof in self._proofs.items() if key[1] == head.size}
+        if not self._vkey:
+            self._vkey = await asyncio.to_thread(self._log.vkey)
         due = [s for s in self._streams().values() if s.durable_then > s.told_seq and not s.closing]
         for count, stream in enumerate(due, 1):
             head = self._head  # by now there may be a newer one, which covers no less
@@ -107,7 +109,7 @@ class Heads:
                 log.exception("no proof from %d to %d leaves", stream.told_size, head.size)
                 return
             stream.told_size, stream.told_seq = head.size, stream.durable_then
-            stream.send(self._say(Told(head.note, proof, stream.told_seq, "")))
+            stream.send(self._say(Told(head.note, proof, stream.told_seq, self._vkey)))
             if count % STREAMS_A_TURN == 0:
                 await asyncio.sleep(0)
 

@@ -333,7 +333,7 @@ class Checkpoint(_message.Message):
     covered_seq: _builtins.int
     """Every record of this agent up to this number has its leaf under this head; 0 = not said."""
     vkey: _builtins.str
-    """The log's public key as a C2SP vkey line, in the Welcome only: pinned by an agent that knows none."""
+    """The log's public key as a C2SP vkey line: pinned by an agent that knows none."""
     @_builtins.property
     def consistency(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """RFC 6962 consistency proof from the size that this agent knows; empty where that is 0 or this very size, and
