@@ -42,8 +42,8 @@ def analyze(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["systemd-analyze", *words], capture_output=True, text=True, timeout=60)
 
 
-def test_both_programs_have_a_unit() -> None:
-    assert [u.name for u in UNITS] == ["flopmeter-agent.service", "flopmeter-collector.service"]
+def test_each_program_has_a_unit() -> None:
+    assert [u.stem.removeprefix("flopmeter-") for u in UNITS] == ["agent", "collector", "witness"]
 
 
 def test_systemd_understands_every_line(unit: Path) -> None:
@@ -92,7 +92,8 @@ def test_the_command_and_its_options_exist(unit_file: Path) -> None:
 def test_what_the_unit_expects_of_the_program_is_there(unit_file: Path) -> None:
     """Type=notify needs READY=1, WatchdogSec needs WATCHDOG=1: without them systemd kills a healthy program."""
     side = unit_file.stem.removeprefix("flopmeter-")
-    source = "".join(p.read_text() for p in (ROOT / side / "flopmeter" / side).rglob("*.py"))
+    (room,) = ROOT.glob(f"*/flopmeter/{side}")
+    source = "".join(p.read_text() for p in room.rglob("*.py"))
     service = directives(unit_file)
     assert service["Type"] == ["notify"]
     assert "otifier.ready(" in source

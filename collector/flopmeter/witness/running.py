@@ -65,20 +65,23 @@ def serve_forever(
     if {k.public for k in keys} & {k.public for k in watched}:
         raise UsageError("--log: expected the log's key, got this witness's own")
     heads = Heads(state)
+    witness = Witness(keys, watched, heads)
     try:
         try:
-            server = WitnessServer(Witness(keys, watched, heads), host, port, tls=certificate)
+            server = WitnessServer(witness, host, port, tls=certificate)
         except OSError as e:
             raise WitnessError(
                 f"--listen {listen}: cannot listen: {e.strerror or e}",
                 "is another witness running on this address?",
             ) from e
-        _serve(server, [k.vkey for k in keys], watched, heads)
+        _serve(server, witness, [k.vkey for k in keys], watched, heads)
     finally:
         heads.close()
 
 
-def _serve(server: WitnessServer, vkeys: Sequence[str], watched: Sequence[Key], heads: Heads) -> None:
+def _serve(
+    server: WitnessServer, witness: Witness, vkeys: Sequence[str], watched: Sequence[Key], heads: Heads
+) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -96,7 +99,9 @@ def _serve(server: WitnessServer, vkeys: Sequence[str], watched: Sequence[Key], 
     log.info("listening on %s", server.url)
     notifier = Notifier()
     notifier.ready(f"listening on {server.url}")
-    stop.wait()
+    while not stop.wait(notifier.beat_s / 2 if notifier.beat_s else None):
+        if witness.healthy():
+            notifier.beat()
     log.info("stopping")
     notifier.stopping("stopping")
     server.stop()
