@@ -86,6 +86,10 @@ def _fill(path: Path) -> None:
         )
         build = RecordRows(db)
         db.executemany(build.sql, (build.row(*values) for values in _old_rows()))
+        db.executemany(  # as commits of a hundred left them; what the hashes are of does not matter here
+            "INSERT INTO log (first_index, kind, first_number, count, hashes) VALUES (?, 'batch', ?, ?, ?)",
+            ((i, i + 1, GROUP, os.urandom(32 * GROUP)) for i in range(0, ROWS, GROUP)),
+        )
         db.execute("COMMIT")
         db.execute("PRAGMA journal_mode = WAL")
     finally:

@@ -4,7 +4,6 @@ A static file server then serves a log that standard clients read. Full tiles ne
 the one before ended; the checkpoint is written last, when all that it needs is there.
 """
 
-import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -86,9 +85,7 @@ def export(
                 writer.write(tile_path(ENTRIES, number, width), leaves)
             if level == 0:
                 progress(start + width, head.size)
-    writer.finish()
-    writer.write(CHECKPOINT, head.note, again=True)
-    writer.finish()
+    writer.last(CHECKPOINT, head.note)
     return Exported(head, writer.files, writer.bytes)
 
 
@@ -125,43 +122,30 @@ def _done(evidence: EvidenceLog, directory: Path, head: Checkpoint) -> int:
 
 
 class _Writer:
-    """Files that are whole or not there, durable at `finish`."""
+    """Files that are whole or not there."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self.files = self.bytes = 0
-        self._made: set[Path] = set()
 
-    def write(self, name: str, content: bytes, *, again: bool = False) -> None:
+    def write(self, name: str, content: bytes) -> None:
+        """Durable when `last` was called."""
         path = self._root / name
-        if (
-            not again
-            and path.is_file()
-            and path.stat().st_size == len(content)
-            and path.read_bytes() == content
-        ):
-            return
-        if path.parent not in self._made:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content:
+            return  # an export that was cut had it already
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._put(path, content)
+
+    def last(self, name: str, content: bytes) -> None:
+        """When all else is durable: the file that says that it is there."""
+        # One call for tens of thousands of files, which fsync one by one would take minutes.
+        os.sync()
+        self._put(self._root / name, content)
+        os.sync()
+
+    def _put(self, path: Path, content: bytes) -> None:
         tmp = path.with_name(path.name + _TMP)
-        with tmp.open("wb") as f:
-            f.write(content)
-            f.flush()
-            os.fsync(f.fileno())
+        tmp.write_bytes(content)
         tmp.replace(path)
-        at = path.parent
-        while at not in self._made and at != self._root.parent:
-            self._made.add(at)
-            at = at.parent
         self.files += 1
         self.bytes += len(content)
-
-    def finish(self) -> None:
-        """Make the names durable too."""
-        for directory in self._made | {self._root}:
-            with contextlib.suppress(FileNotFoundError):
-                fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-                try:
-                    os.fsync(fd)
-                finally:
-                    os.close(fd)
