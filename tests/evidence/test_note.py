@@ -10,7 +10,9 @@ import tlog_scales.signing as scales_signing
 import tlog_scales.tlog as scales
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import mldsa
-from evidence_reference import Signer, base64_of, checkpoint_text, sha256, signed_checkpoint
+from evidence_reference import Signer, base64_of, checkpoint_text, sha256, signed_checkpoint, tlog_proof
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from flopmeter.evidence.errors import EvidenceError
 from flopmeter.evidence.note import (
@@ -20,6 +22,7 @@ from flopmeter.evidence.note import (
     NOTE_LIMIT,
     parse_checkpoint,
     parse_key,
+    parse_proof,
     signers,
 )
 
@@ -381,3 +384,64 @@ def test_what_the_independent_library_takes_and_must_not(fault):
     read = scales.Checkpoint.from_text(note.decode())
     read.verify(scales_signing.Vkey.from_string(LOG_KEY.vkey))
     refused(note)
+
+
+# Whatever bytes: one meaning, and never more than the independent library reads
+
+
+PIECES = [
+    b"\n",
+    b"\n\n",
+    b" ",
+    "— ".encode(),
+    b"a",
+    b"5",
+    b"0",
+    b"AAAAAAA=",
+    b"=",
+    b"+",
+    b"\r",
+    b"\0",
+    b"\xff",
+    "\u2028".encode(),
+]
+splices = st.lists(
+    st.tuples(st.floats(0, 1), st.integers(0, 3), st.sampled_from(PIECES) | st.binary(max_size=3)), max_size=3
+)
+
+
+def spliced(data, changes):
+    """Some bytes of it taken away, others put in their place."""
+    for where, gone, put in changes:
+        at = int(where * len(data))
+        data = data[:at] + put + data[at + gone :]
+    return data
+
+
+@given(splices)
+@settings(max_examples=400, deadline=None)
+def test_a_note_that_is_taken_has_one_form_and_one_meaning(changes):
+    note = spliced(signed(TEXT, LOG_KEY, WITNESS), changes)
+    try:
+        found = parse_checkpoint(note)
+    except EvidenceError:
+        return
+    lines = "".join(f"— {name} {base64_of(key_id + signature)}\n" for name, key_id, signature in found.lines)
+    assert found.text + b"\n" + lines.encode() == note
+    assert found.text.startswith(checkpoint_text(found.origin, found.size, found.root).encode())
+    if found.text.count(b"\n") == 3 and not set(found.origin) & set("\x85\u2028\u2029"):  # which it splits at
+        read = scales.Checkpoint.from_text(note.decode())
+        assert (read.origin, read.size, read.root_hash) == (found.origin, found.size, found.root)
+        theirs = [(one.name, one.key_id.to_bytes(4, "big"), one.payload) for one in read.signatures]
+        assert theirs == list(found.lines)
+
+
+@given(splices)
+@settings(max_examples=400, deadline=None)
+def test_a_proof_that_is_taken_has_one_form(changes):
+    data = spliced(tlog_proof(3, LEAVES, NOTE[:200], b"extra"), changes)
+    try:
+        index, hashes, extra, checkpoint = parse_proof(data)
+    except EvidenceError:
+        return
+    assert tlog_proof(index, hashes, checkpoint, extra) == data
