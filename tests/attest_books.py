@@ -5,7 +5,6 @@ import hashlib
 import json
 import zipfile
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +42,16 @@ OTHER = Workload(WorkloadKind.SLURM, job="4712", run="another-run", user="bob")
 EVALUATING = Workload(WorkloadKind.SLURM, job="4713", run=RUN, user=USER, dtype="fp8")
 #: Every name that no recipient but an auditor may read.
 NAMES = (RUN, USER, NODE, JOB, OWNER, "another-run", "base-model", "4713", H100)
-CROSSED = regime(flop=10**14)
 
 
-def law(name: str, flop: int, *, effective: date = date(2020, 1, 1)) -> Regime:
-    """Another regime with that line."""
-    text = regime(flop=flop, effective=effective, bare=True).text
+def law(name: str, flop: int, *, bare: bool = True) -> Regime:
+    """A site's own regime with that line. `bare`: it sets no deadline."""
+    text = regime(flop=flop, bare=bare).text
     old = next(line for line in text.splitlines() if line.startswith("id "))
     return parse(name, text.replace(old, f'id = "{name}"').encode())
 
 
+CROSSED = law("eu-near", 10**14, bare=False)
 BELOW = law("us-far", 10**30)
 LAWS = (CROSSED, BELOW)
 

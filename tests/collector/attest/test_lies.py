@@ -108,7 +108,7 @@ def test_an_event_that_was_suppressed_stops_the_attestation(path, tmp_path, monk
         return found
 
     monkeypatch.setattr(recording, "gather", gather)
-    assert "expected an event in the log that says that eu-gpai is crossed" in refused(path, tmp_path)
+    assert "expected an event in the log that says that eu-near is crossed" in refused(path, tmp_path)
 
 
 def test_a_view_that_withholds_what_is_owed_is_refused(path, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from .issuing import BUNDLE
 
 def read_statement(path: Path) -> dict[str, Any]:
     """The in-toto statement. Raises AttestError where there is none."""
+    from flopmeter.audit.statement import check, schema
     from flopmeter.cli.container import read
     from flopmeter.evidence.errors import EvidenceError
 
@@ -18,9 +19,8 @@ def read_statement(path: Path) -> dict[str, Any]:
         member = read(path)[BUNDLE]
         envelope = json.loads(member.span(0, member.size))["dsseEnvelope"]
         statement = json.loads(base64.b64decode(envelope["payload"], validate=True))
-        if isinstance(statement, dict) and isinstance(statement["predicate"]["run"]["pseudonym"], str):
-            return statement
-        found = "another statement"
+        check(statement, schema()["statement"])
+        return dict(statement)
     except OSError as e:
         found = e.strerror or str(e)
     except (EvidenceError, ValueError, KeyError, TypeError, RecursionError) as e:

@@ -99,7 +99,8 @@ def list_view(documents: Sequence[Mapping[str, Any]], paint: Paint) -> str:
 
 
 def statement_view(p: Mapping[str, Any], paint: Paint) -> str:
-    """A predicate for people. What a file says is printed without its control characters."""
+    """A predicate for people. Whoever made the file chose its texts: what is not printable in them is not printed."""
+    p = _printable(p)
     period, totals = p["period"], p["totals"]
     lines = [
         paint(f"Attestation {p['attestationId']}", bold=True),
@@ -138,7 +139,15 @@ def statement_view(p: Mapping[str, Any], paint: Paint) -> str:
     for sentence in p["scope"]["limits"]:
         lines += _wrapped(f"- {sentence}", paint)
     lines += ["", "Not checked here: flopmeter verify FILE --key PUB"]
-    return "".join(c if c.isprintable() or c in "\n\x1b" else "?" for c in "\n".join(lines))
+    return "\n".join(lines)
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, str):
+        return "".join(c if c.isprintable() else "?" for c in value)
+    if isinstance(value, Mapping):
+        return {key: _printable(inner) for key, inner in value.items()}
+    return [_printable(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _figure(f: Mapping[str, str]) -> str:
