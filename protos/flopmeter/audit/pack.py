@@ -57,6 +57,15 @@ Link = tuple[
 ]  # an agent's first seq and prev, last seq and hash, missing stretches
 
 
+class Place(NamedTuple):
+    """Some blocks: from where to where in records.bin and in leaves.bin."""
+
+    at: int
+    end: int
+    leaf_at: int
+    leaf_end: int
+
+
 class Part(NamedTuple):
     """What some blocks of the log came to."""
 
@@ -112,15 +121,16 @@ class Checker:
         self._begins: dict[bytes, int] = {}  # outline of a row -> where its key ends and its numbers begin
         self._alike: dict[tuple[Price | None, bytes, int], list[bytes]] = {}  # until they are added up
 
-    def __call__(self, place: tuple[int, int, int]) -> Part:
-        """`place`: where the part begins in records.bin and in leaves.bin, and its number of blocks."""
-        (at, leaf_at, blocks), facts, records = place, self._facts, 0
+    def __call__(self, place: Place) -> Part:
+        facts, records, leaf_at, at = self._facts, 0, 0, 0
+        leaves = facts.leaves.span(place.leaf_at, place.leaf_end - place.leaf_at)
+        parcel = facts.records.span(place.at, place.end - place.at)
         part, rows = Part(0, {}, {}, {}), list[tuple[Batch, list[bytes]]]()
-        for _ in range(blocks):
-            head = facts.leaves.span(leaf_at, 16)
+        while leaf_at < len(leaves):
+            head = leaves[leaf_at : leaf_at + 16]
             block, length, count, more = (int.from_bytes(head[i:j]) for i, j in pairwise((0, 8, 12, 14, 16)))
-            places = facts.leaves.span(leaf_at + 16, 25 * count + 32 * more)
-            data, offset, hashes = facts.records.span(at, length), 0, dict[int, bytes]()
+            places = leaves[leaf_at + 16 : leaf_at + 16 + 25 * count + 32 * more]
+            data, offset, hashes = parcel[at : at + length], 0, dict[int, bytes]()
             for i in range(0, 25 * count, 25):
                 end = offset + 4 + int.from_bytes(data[offset : offset + 4])
                 fits = offset + 140 <= end <= length and places[i] not in hashes
@@ -303,23 +313,25 @@ def _block_root(size: int, hashes: Mapping[int, bytes], proof: list[bytes]) -> b
     return level[0]
 
 
-def places(records: Bytes, leaves: Bytes, count: int, at_once: int = 4) -> Iterator[tuple[int, int, int]]:
-    """The parts that a Checker takes; last, where the siblings of the blocks begin in leaves.bin."""
-    at = leaf_at = blocks = 0
-    begin = (0, 0)
+def places(records: Bytes, leaves: Bytes, count: int, at_once: int = 4) -> Iterator[Place]:
+    """The parts that a Checker takes; last, what stands in leaves.bin behind them: the siblings of the blocks."""
+    at = leaf_at = blocks = window_at = 0
+    begin, window = (0, 0), b""
     while count > 0:
-        head = leaves.span(leaf_at, 16)
+        if leaf_at + 16 > window_at + len(window):
+            window_at, window = leaf_at, leaves.span(leaf_at, max(16, min(1 << 20, leaves.size - leaf_at)))
+        head = window[leaf_at - window_at : leaf_at - window_at + 16]
         here, siblings = int.from_bytes(head[12:14]), int.from_bytes(head[14:16])
         require(0 < here <= BLOCK, STEP, "leaves.bin: a block of no records, or of too many")
         at, leaf_at = at + int.from_bytes(head[8:12]), leaf_at + 16 + 25 * here + 32 * siblings
         count, blocks = count - here, blocks + 1
         if blocks == at_once or count <= 0:
-            yield *begin, blocks
+            yield Place(begin[0], at, begin[1], leaf_at)
             begin, blocks = (at, leaf_at), 0
     require(
         count == 0 and at == records.size, STEP, "the manifest's number of records is not that of the pack"
     )
-    yield at, leaf_at, 0
+    yield Place(at, at, leaf_at, leaves.size)
 
 
 def inventories(raw: bytes) -> tuple[dict[bytes, bytes], dict[bytes, Any]]:
@@ -342,7 +354,7 @@ def inventories(raw: bytes) -> tuple[dict[bytes, bytes], dict[bytes, Any]]:
     return keys, nodes
 
 
-Places = Iterator[tuple[int, int, int]]
+Places = Iterator[Place]
 Runner = Callable[[Facts, Places, int], Iterable[Part]]  # the last: how many records there are
 
 
@@ -386,7 +398,7 @@ def check_pack(
                 chains[agent] = joined(agent, chains[agent], link) if agent in chains else link
     except (IndexError, UnicodeDecodeError, TypeError, AttributeError) as e:
         raise EvidenceError(STEP, f"a message that is none: {e}") from e
-    above = leaves.span(parts[-1][1], leaves.size - parts[-1][1])
+    above = leaves.span(parts[-1].leaf_at, parts[-1].leaf_end - parts[-1].leaf_at)
     siblings = [above[i : i + 32] for i in range(0, len(above), 32)]
     require(
         root_from_many(-(-size // BLOCK), roots, siblings) == root,

@@ -4,8 +4,8 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -36,20 +36,25 @@ class Member(NamedTuple):
 
     def span(self, at: int, size: int, /) -> bytes:
         """Exactly so many bytes from there. Raises EvidenceError."""
-        data = os.pread(_opened(self.path), size, self.at + at) if 0 <= at <= at + size <= self.size else b""
+        data = b""
+        if 0 <= at <= at + size <= self.size:
+            with _opened(self.path) as number:
+                data = os.pread(number, size, self.at + at)
         if len(data) != size:
             raise EvidenceError("pack", f"expected {size} bytes at {at} of a member of {self.size} bytes")
         return data
 
 
-@lru_cache(maxsize=16)
-def _opened(path: str) -> int:
+@contextmanager
+def _opened(path: str) -> Iterator[int]:
     """A plain file, open for reading: no link, no pipe that hangs, no device without an end."""
     number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(number).st_mode):
+    try:
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            raise EvidenceError(STEP, f"expected a plain file, got something else: {path}")
+        yield number
+    finally:
         os.close(number)
-        raise EvidenceError(STEP, f"expected a plain file, got something else: {path}")
-    return number
 
 
 def read(file: str | Path) -> dict[str, Member]:
@@ -57,22 +62,25 @@ def read(file: str | Path) -> dict[str, Member]:
     path = Path(file)
     if path.name == FILES[0]:
         return _folder(path.parent)
-    return _folder(path) if path.is_dir() else _zip(str(path))
+    if path.is_dir():
+        return _folder(path)
+    with _opened(str(path)) as number:
+        return _zip(number, str(path))
 
 
 def _folder(path: Path) -> dict[str, Member]:
     names = FILES + (PACK if os.path.lexists(path / "pack") else ())
     found = {}
     for name in names:
-        file = str(path / name)
-        found[name] = _member(file, 0, os.fstat(_opened(file)).st_size)
+        with _opened(str(path / name)) as number:
+            found[name] = _member(number, str(path / name), 0, os.fstat(number).st_size)
     return found
 
 
-def _zip(path: str) -> dict[str, Member]:
-    size, at, found = os.fstat(_opened(path)).st_size, 0, dict[str, Member]()
+def _zip(number: int, path: str) -> dict[str, Member]:
+    size, at, found = os.fstat(number).st_size, 0, dict[str, Member]()
     for name in (*FILES, *PACK):
-        head = os.pread(_opened(path), 50 + len(name), at)
+        head = os.pread(number, 50 + len(name), at)
         if head[:4] == b"PK\1\2" and len(found) == len(FILES):
             break
         length = int.from_bytes(head[22:26], "little")
@@ -82,13 +90,13 @@ def _zip(path: str) -> dict[str, Member]:
         at += 30 + len(name) + 20 * wide
         if head[30 : 30 + len(name)] != name.encode() or at + length > size:
             raise EvidenceError(STEP, f"expected the member {name} before byte {at}, got none that is whole")
-        found[name] = _member(path, at, length)
+        found[name] = _member(number, path, at, length)
         at += length
     at = 0
     for member, frame in zip(
         [*found.values(), None], frames([(n, m.size, m.crc) for n, m in found.items()]), strict=True
     ):
-        if os.pread(_opened(path), len(frame), at) != frame:
+        if os.pread(number, len(frame), at) != frame:
             raise EvidenceError(
                 STEP, f"the bytes from {at} on are not those of a canonical zip of these members"
             )
@@ -98,10 +106,10 @@ def _zip(path: str) -> dict[str, Member]:
     return found
 
 
-def _member(path: str, at: int, size: int) -> Member:
+def _member(number: int, path: str, at: int, size: int) -> Member:
     hashed, crc = sha256(), 0
     for begin in range(at, at + size, _BLOCK):
-        block = os.pread(_opened(path), min(_BLOCK, at + size - begin), begin)
+        block = os.pread(number, min(_BLOCK, at + size - begin), begin)
         hashed.update(block)
         crc = zlib.crc32(block, crc)
     return Member(path, at, size, hashed.hexdigest(), crc)

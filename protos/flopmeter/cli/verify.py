@@ -15,7 +15,7 @@ from .output import emit_json, flop_text, json_option, seconds_text
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from flopmeter.audit.pack import Facts, Part
+    from flopmeter.audit.pack import Facts, Part, Place
     from flopmeter.audit.steps import Found, Key, Wanted
     from flopmeter.evidence.errors import EvidenceError
 
@@ -83,7 +83,7 @@ def verify(  # noqa: PLR0917 - click passes them by name
     \b
     flopmeter verify run.fma --key lab.pem
     flopmeter verify run.fma --key lab.pem --policy policy --since head --keep head
-    """
+    """  # noqa: D301 - click wants the backspace character itself
     from flopmeter.audit.steps import Wanted
     from flopmeter.audit.steps import verify as check
     from flopmeter.evidence import note
@@ -215,7 +215,7 @@ def _start(facts: "Facts") -> None:
     _checker = Checker(facts)
 
 
-def _part(place: tuple[int, int, int]) -> "Part":
+def _part(place: "Place") -> "Part":
     part: Part = _checker(place)
     return part
 
@@ -233,7 +233,7 @@ class _Pool:
 
         return check_pack(members, manifest, predicate, opened, self._run)
 
-    def _run(self, facts: "Facts", places: Iterator[tuple[int, int, int]], records: int) -> Iterable["Part"]:
+    def _run(self, facts: "Facts", places: Iterator["Place"], records: int) -> Iterable["Part"]:
         from flopmeter.audit.pack import one_by_one
 
         if self._processes == 1 or records < _SMALL:
