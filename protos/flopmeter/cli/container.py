@@ -42,6 +42,8 @@ class Member(NamedTuple):
                 data = os.pread(number, size, self.at + at)
         if len(data) != size:
             raise EvidenceError("pack", f"expected {size} bytes at {at} of a member of {self.size} bytes")
+        if size == self.size and sha256(data).hexdigest() != self.sha256:
+            raise EvidenceError(STEP, "a member was changed while it was checked")
         return data
 
 
