@@ -13,14 +13,15 @@ from flopmeter.collector.estimate.margin import MARGIN_PERCENT
 from flopmeter.collector.forecast.settings import DEFAULT, Outlook
 from flopmeter.collector.ingest.admission import Admission
 from flopmeter.collector.ingest.decide import Outcome, Refused
-from flopmeter.collector.ingest.group import Agent
+from flopmeter.collector.ingest.group import Agent, Group
 from flopmeter.collector.ingest.identity import RuleList
 from flopmeter.collector.ingest.intake import Intake
-from flopmeter.collector.ingest.writer import Committed, Writer
+from flopmeter.collector.ingest.writer import Committed, Writer, _names
 from flopmeter.collector.law.laws import Laws
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.law.unattributed_watch import UNATTRIBUTED_MINUTES
 from flopmeter.collector.report.sites import Sites
+from flopmeter.collector.store.base import Transaction
 from flopmeter.collector.store.sqlite import SqliteStore
 
 DAY_NS = 86_400_000_000_000
@@ -80,8 +81,11 @@ class Desk:
         return agent
 
     def agent(self, chain: Chain, *, oldest_seq: int | None = None) -> Agent:
+        """… and admit it, if it is new: the server commits that, with its place in the log, before it says Welcome."""
         agent = self.hello(chain, oldest_seq=oldest_seq)
         assert isinstance(agent, Agent), agent
+        if not agent.entered:
+            self._admit(self.intake.group)
         return agent
 
     def offer(self, agent: Agent, raw: bytes) -> Outcome:
@@ -95,6 +99,13 @@ class Desk:
         if self.intake.group.access_no and not self.intake.group.records:  # … which commits again for these
             self.writer.commit(self.intake.take_group())
         return done
+
+    def _admit(self, group: Group) -> None:
+        tx = Transaction()
+        _names(Group(new_agents=group.new_agents, access_no=group.access_no), tx)
+        self.store.books.write(tx)
+        group.new_agents = []
+        self.intake._apply_access()  # its row is in the log with the next commit, before the records of that
 
     def recover(self) -> None:
         """After a failed commit, as the server does."""

@@ -53,7 +53,7 @@ IDLE = Workload(WorkloadKind.IDLE)
 JOB_7 = Workload(WorkloadKind.SLURM, job="7")
 JOB_7_NAMED = replace(JOB_7, run="r7")
 #: Not in every commit: the law files of a site (test_law_faults.py).
-ELSEWHERE = {"site_laws"}
+ELSEWHERE = {"site_laws", "log_faults"}
 STATEMENTS = {"BEGIN IMMEDIATE": "begin", "COMMIT": "commit"} | {
     sql: name for name, sql in WRITES if name not in ELSEWHERE
 }
@@ -99,7 +99,7 @@ def fill(desk, chain, agent):
     training code that went on; rules of runs, limits and the registry changed before it.
     """
     stranger = Chain(f"stranger-{chain.seq}")
-    desk.agent(stranger, oldest_seq=3)  # a new agent that has lost two
+    desk.hello(stranger, oldest_seq=3)  # a new agent that has lost two
     again = Chain(f"n-{chain.seq}", key_seed="n", gpus=1 + chain.seq)  # the node, renamed and rebuilt
     desk.agent(again)
     other_model = inventory("n", name="NVIDIA H200")
@@ -193,6 +193,16 @@ NOT_THE_WRITERS = {
     "sinks",
     "retention",
     "formerly_kept",
+    "log_identity",
+    "tiles",
+    "checkpoints",
+    "cosignatures",
+    "timestamps",
+    "witnesses",
+    "refused_heads",
+    "certificates",
+    "attestations",
+    "attested",
     *ELSEWHERE,
 }
 NOTED_THEN = {

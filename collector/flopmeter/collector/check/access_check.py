@@ -56,8 +56,11 @@ class _Agent:
 class AccessCheck:
     """Checks the table when it is made; told of each record."""
 
-    def __init__(self, reader: Reader, index_of: Callable[[str, int], int | None]) -> None:
-        """`index_of`: of a row by kind and number, in the log. Raises Difference."""
+    def __init__(self, reader: Reader, index_of: Callable[[str, int], int | None] | None) -> None:
+        """`index_of`: of a row by kind and number, in the log; None: that does not hold together, as its own check says.
+
+        Raises Difference.
+        """
         self._tokens: dict[str, _Token] = {}
         self._agents: dict[bytes, _Agent] = {}
         rows = access_rows(reader.rows(SELECT))
@@ -69,21 +72,26 @@ class AccessCheck:
         self.rows = len(rows)
         self._take(rows)
         self._certificates(reader)
-        self._spans = {
-            agent_id: (index_of("access", a.begun_no), index_of("access", a.ended_no) if a.ended_no else None)
-            for agent_id, a in self._agents.items()
-        }
+        self._spans: dict[bytes, tuple[int | None, int | None]] | None = None
+        if index_of is not None:
+            self._spans = {
+                agent_id: (
+                    index_of("access", a.begun_no),
+                    index_of("access", a.ended_no) if a.ended_no else None,
+                )
+                for agent_id, a in self._agents.items()
+            }
 
     def record(self, position: int, agent: AgentBooks, index: int) -> None:
         """The record at `position`, whose leaf has that index (-1: none, which the log's check says). Raises Difference."""
-        begun, ended = self._spans.get(agent.agent_id, (None, None))
         known = self._agents.get(agent.agent_id)
         key = f"position {position}"
         if known is None:
             raise Difference("access", agent.name, "row", f"one that admits it, before {key}", "none")
         compare("access", agent.name, [("detail.key", agent.public_key.hex(), known.key)])
-        if index < 0:
+        if index < 0 or self._spans is None:
             return
+        begun, ended = self._spans[agent.agent_id]
         if begun is None or index < begun:
             said = (
                 f"behind {begun}, where access_no {known.begun_no} admits its agent"

@@ -141,8 +141,9 @@ def _check(
     counts["agents"] = len(by_no)
     check_retention(reader)
     log = LogCheck(reader)
-    AccessCheck(reader, log.index_of)
-    counts["attestations"] = check_attestations(reader, log.index_of)
+    index_of = log.index_of if log.sound else None
+    access = AccessCheck(reader, index_of)
+    counts["attestations"] = check_attestations(reader, index_of)
     models = models_by_no(names.models)
     standings = Standings(books, _said(reader), _applied(reader), models, current())
     judged = [
@@ -203,7 +204,7 @@ def _check(
                 "another than the record's",
                 bytes(row[6]),
             )
-        log.record(books.leaf)
+        access.record(books.position, by_no[row[2]], log.record(books.leaf))
         events.at(books.position, books.received_unix_ns)
         methods.at(books)
         for check in checks:

@@ -158,6 +158,11 @@ class LogCheck:
         self._try(_same, f"leaf of batch {b.position}", _leaf_hash(leaf), stored, number == b.position)
         return index
 
+    @property
+    def sound(self) -> bool:
+        """Whether rows, tiles and heads hold together, so that an index says where a leaf stands."""
+        return self._fault is None
+
     def index_of(self, kind: str, number: int) -> int | None:
         """Of a row of another kind than batch; None: it has no leaf yet."""
         ranges = self._ranges[kind]
