@@ -267,3 +267,17 @@ def test_settings_that_cannot_be(tsa: Tsa, tmp_path: Path, monkeypatch: pytest.M
 def nothing_is_left(store: LoggedStore) -> Iterator[None]:
     yield
     assert store.rows("SELECT * FROM timestamps") == []
+
+
+def test_what_an_attestation_says_of_it() -> None:
+    """The levels as they are printed (reference/attestation.md 5)."""
+    from flopmeter.collector.attest.limits import assurance
+
+    assert "unwitnessed: self-consistent" in assurance((), ("a", "b"), 0)
+    assert "timestamped: no witness" in assurance((), ("a", "b"), 1)
+    assert "witnessed (1 of 2 that the operator names: a)." in assurance(("a",), ("a", "b"), 0)
+    assert "1 RFC 3161" in assurance(("a",), ("a", "b"), 1)
+    short = assurance(("a",), ("a", "b"), 0, quorum=False)
+    assert short.startswith("Assurance: unwitnessed")
+    assert "short of the operator's quorum (1 of 2" in short
+    assert assurance(("a",), ("a", "b"), 1, quorum=False).startswith("Assurance: timestamped: short of")

@@ -55,6 +55,13 @@ def forks(folder: Path) -> list[str]:
     ]
 
 
+def sound(folder: Path) -> bool:
+    """What fsck says: the books are whole, also of a store that was set back."""
+    done = subprocess.run([COMMAND, "collector", "fsck", "--store", folder / "b.db"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return True
+
+
 def witnessed(folder: Path) -> dict[int, int]:
     """Cosignatures by size of the head."""
     return dict(
@@ -182,6 +189,7 @@ def test_a_collector_restored_from_an_older_copy_is_found_out(lab: Lab) -> None:
     with collector(old, witness_policy=policy) as served:  # and after a start it is still one event
         served.seal()
     assert len(forks(old)) == 1
+    assert sound(old)
     assert max(int(h["size"]) for h in lab.remembered("a")["heads"]) == seen
 
 

@@ -94,6 +94,18 @@ def attest() -> None:
     help="Witnesses to ask for cosignatures (C2SP tlog-policy).",
 )
 @click.option(
+    "--tsa",
+    multiple=True,
+    envvar=["FLOPMETER_TSA", "FLOPMETER_COLLECTOR_TSA"],
+    help="URL of an RFC 3161 authority to date the head; may be repeated.",
+)
+@click.option(
+    "--tsa-ca",
+    type=_FILE,
+    envvar=["FLOPMETER_TSA_CA", "FLOPMETER_COLLECTOR_TSA_CA"],
+    help="PEM file of the authorities' root certificates.",
+)
+@click.option(
     "--estimates",
     type=_FILE,
     envvar=["FLOPMETER_ESTIMATES", "FLOPMETER_COLLECTOR_ESTIMATES"],
@@ -208,10 +220,16 @@ def _means(keys: Path, asked: dict[str, Any]) -> "Means":
         def witnesses(vkey: str) -> Witnesses:
             return Witnesses(policy, vkey)
 
+    authorities: Any = None
+    if asked["tsa"]:
+        from flopmeter.collector.log.timestamps import Authorities
+
+        authorities = Authorities(asked["tsa"], asked["tsa_ca"])
     return Means(
         signer_of(asked["signer"], asked["signer_key"], keys),
         lambda now: question(now, regimes, expected),
         estimates,
         witnesses,
+        authorities,
         now_unix_ns=time.time_ns,
     )

@@ -64,7 +64,7 @@ def issue(
     """`row` is the record's. The file lies in `directory`; the attestation is logged. Raises AttestRefused, LogError."""
     connection, log = books.connection, EvidenceLog(books.connection)
     place = Place(connection, log)
-    head = _head(log, connection, head_key, means)
+    head = _head(log, connection, head_key, means, stamp=True)
     shown = view(material.record.values, request.profile)
     record_index = _index(log, ATTESTATION, row.attestation_no)
     before = [r for r in books.attestations() if r.kind == ISSUED and r.recipient == request.to]
@@ -151,13 +151,16 @@ def pseudonym(connection: sqlite3.Connection, recipient: str, run: str) -> str:
     return f"run-{hmac.new(bytes(secret), said, hashlib.sha256).hexdigest()[:32]}"
 
 
-def _head(log: EvidenceLog, connection: sqlite3.Connection, key: Signer, means: Means) -> Checkpoint:
-    """A signed head over all that is in the log now, with the cosignatures that could be had."""
+def _head(
+    log: EvidenceLog, connection: sqlite3.Connection, key: Signer, means: Means, *, stamp: bool = False
+) -> Checkpoint:
+    """A signed head over all that is in the log now, with the cosignatures and timestamps that could be had."""
     head = log.seal(key, means.now_unix_ns)
     identity = log.identity
-    if means.witnesses is None or identity is None:
-        return head
-    means.witnesses(identity.vkey).ask(connection, patient=False)
+    if means.witnesses is not None and identity is not None:
+        means.witnesses(identity.vkey).ask(connection, patient=False)
+    if stamp and means.authorities is not None:
+        means.authorities.stamp(connection, head, means.now_unix_ns())
     return log.checkpoint_of(head.size) or head
 
 
@@ -166,7 +169,8 @@ def _assurance(log: EvidenceLog, means: Means, head: Checkpoint, timestamps: int
     if means.witnesses is None or identity is None:
         return limits.assurance((), (), timestamps)
     witnesses = means.witnesses(identity.vkey)
-    return limits.assurance(witnesses.standing(head).cosigned, tuple(witnesses.policy.witnesses), timestamps)
+    standing = witnesses.standing(head)
+    return limits.assurance(standing.cosigned, witnesses.names, timestamps, quorum=standing.reached)
 
 
 def _heads(

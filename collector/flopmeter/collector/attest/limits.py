@@ -39,17 +39,17 @@ UNKNOWN_ANCESTORS = (
 UNWITNESSED, TIMESTAMPED, WITNESSED = "unwitnessed", "timestamped", "witnessed"
 
 
-def assurance(cosigned: Sequence[str], named: Sequence[str], timestamps: int) -> str:
+def assurance(cosigned: Sequence[str], named: Sequence[str], timestamps: int, *, quorum: bool = True) -> str:
     """The level in words, as each attestation states it (reference/attestation.md section 5, Time).
 
-    `named`: the witnesses of the operator's policy; `cosigned`: those of them under the checkpoint.
+    `named`: the witnesses of the operator's policy; `cosigned`: those of them under the checkpoint; `quorum`: whether
+    these are as many as that policy asks for. Too few are named, and do not count.
     """
     times = f"; {timestamps} RFC 3161 timestamps of it" if timestamps else ""
-    if cosigned:
-        return (
-            f"Assurance: {WITNESSED} ({len(cosigned)} of {len(named)} that the operator names: {', '.join(cosigned)})"
-            f"{times}."
-        )
+    who = f"{len(cosigned)} of {len(named)} that the operator names: {', '.join(cosigned)}"
+    if cosigned and quorum:
+        return f"Assurance: {WITNESSED} ({who}){times}."
+    by_whom = f"short of the operator's quorum ({who})" if cosigned else "no witness cosigned the checkpoint"
     if timestamps:
-        return f"Assurance: {TIMESTAMPED}: no witness cosigned the checkpoint{times}."
-    return f"Assurance: {UNWITNESSED}: self-consistent only; no witness cosigned the checkpoint, and nobody dates it."
+        return f"Assurance: {TIMESTAMPED}: {by_whom}{times}."
+    return f"Assurance: {UNWITNESSED}: self-consistent only; {by_whom}, and nobody dates it."

@@ -11,6 +11,7 @@ from .signing import Signer
 
 if TYPE_CHECKING:
     from flopmeter.collector.estimate.declared import Declared
+    from flopmeter.collector.log.timestamps import Authorities
     from flopmeter.collector.log.witnesses import Witnesses
     from flopmeter.collector.report.queries import Asked
 
@@ -48,5 +49,6 @@ class Means:
     question: "Callable[[int], Asked]"  # as of an instant, Unix ns
     estimates: "Sequence[Declared]" = ()
     witnesses: "Callable[[str], Witnesses] | None" = None  # of a log's vkey
+    authorities: "Authorities | None" = None  # that date the head
     now_unix_ns: Callable[[], int] = time.time_ns
     random: Callable[[int], bytes] = secrets.token_bytes

@@ -128,7 +128,9 @@ def verified(
         return answer.tst_info.gen_time
     except LogError:
         raise
-    except Exception as e:  # a foreign parser on foreign bytes: ValueError, VerificationError, x509's own, and more
+    except (
+        Exception
+    ) as e:  # a foreign parser on foreign bytes: ValueError, VerificationError, x509's own, and more
         raise LogError(f"the timestamp is not good: {str(e)[:200]}") from e
 
 

@@ -162,6 +162,14 @@ class Witnesses:
         ]
         self._remembered = False
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the policy's witnesses; two keys of one name are one."""
+        first: dict[str, str] = {}
+        for name, (key, _) in self.policy.witnesses.items():
+            first.setdefault(key.name, name)
+        return tuple(first.values())
+
     def standing(self, checkpoint: Checkpoint) -> Standing:
         """How far `checkpoint` is witnessed."""
         return standing(self.policy, self._vkey, checkpoint.note)
