@@ -107,8 +107,13 @@ def test_an_ed25519_leaf_ends_in_the_handshake(running, desk, node):
     )
 
 
-def test_a_plaintext_client_gets_nothing(running):
+def test_a_plaintext_client_gets_nothing_and_is_in_the_log(running, capfd):
     fails(grpc.insecure_channel(running.address, options=CHANNEL))
+    said: list[str] = []
+    wait_for(
+        "gRPC's own line on stderr",
+        lambda: said.append(capfd.readouterr().err) or "Handshake failed" in "".join(said),
+    )
     host, _, port = running.address.rpartition(":")
     with socket.create_connection((host, int(port)), timeout=20) as raw:
         raw.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")

@@ -62,10 +62,14 @@ def test_the_store_refuses_what_is_no_append(tmp_path, clock, node, store):
         for sql in (
             "UPDATE access SET kind = 'admitted' WHERE access_no = 1",
             "DELETE FROM access WHERE access_no = 3",
-            "INSERT INTO access SELECT 9, unix_ns, position, kind, agent_id, subject, detail, prev_hash, hash "
-            "FROM access WHERE access_no = 3",
-            "INSERT INTO access SELECT 4, unix_ns, position, kind, agent_id, subject, detail, prev_hash, hash "
-            "FROM access WHERE access_no = 3",
+            (
+                "INSERT INTO access SELECT 9, unix_ns, position, kind, agent_id, subject, detail, prev_hash, hash "
+                "FROM access WHERE access_no = 3"
+            ),
+            (
+                "INSERT INTO access SELECT 4, unix_ns, position, kind, agent_id, subject, detail, prev_hash, hash "
+                "FROM access WHERE access_no = 3"
+            ),
         ):
             with pytest.raises(sqlite3.IntegrityError):
                 connection.execute(sql)

@@ -1,7 +1,6 @@
 """Certificates that are served: made, read again when they change, and never replaced by a bad one."""
 
 import logging
-import os
 import stat
 
 import pytest
@@ -185,7 +184,7 @@ def test_a_certificate_of_another_key_is_refused(tmp_path, clock):
     one, two = (tmp_path / name for name in ("one", "two"))
     for keys in (one, two):
         load_or_create(keys, at(clock()))
-    os.replace(two / CA_CERTIFICATE, one / CA_CERTIFICATE)
+    (two / CA_CERTIFICATE).replace(one / CA_CERTIFICATE)
     with pytest.raises(KeyFileError, match="another's"):
         load_or_create(one, at(clock()))
 
