@@ -17,7 +17,8 @@ NODES, RECORDS_EACH, DEPTH, ROUNDS, SECONDS = 500, 110, 16, 3, 6.0
 MAX_IDLE = 0.1
 
 
-def run(folder: Path) -> list[Figure]:
+def run(folder: Path, *, tls: bool = False) -> list[Figure]:
+    """`tls`: agents over mTLS, Prometheus and the floor as ever."""
     server, client = cores()
     progress(f"ingest: signing {NODES * RECORDS_EACH:,} records of {NODES} nodes")
     load = corpus.save(corpus.build(NODES, RECORDS_EACH), folder / "load.pickle")
@@ -29,13 +30,13 @@ def run(folder: Path) -> list[Figure]:
         with pinned(server):
             calibration = calibrate()
         before = _floor(here / "floor-1", load, server)
-        mine = _ours(here, load, server, client)
+        mine = _ours(here, load, server, client, tls=tls)
         after = _floor(here / "floor-2", load, server)
         peer = _prometheus(here, server, client)
         rounds.append(
             {"calibration_us": calibration, "ours": mine, "prometheus": peer, "floors": [before, after]}
         )
-    return _figures(rounds)
+    return _figures(rounds, "ingest, mTLS" if tls else "ingest")
 
 
 def _floor(folder: Path, load: Path, core: int) -> dict:
@@ -44,11 +45,12 @@ def _floor(folder: Path, load: Path, core: int) -> dict:
     )
 
 
-def _ours(folder: Path, load: Path, server: int, client: int) -> dict:
-    with ours.collector(folder / "ours", core=server) as (process, address):
+def _ours(folder: Path, load: Path, server: int, client: int, *, tls: bool) -> dict:
+    more = ours.tls_arguments(load, folder / "ours", tls=tls)
+    with ours.collector(folder / "ours", core=server, tls=tls) as (process, address):
         result = run_json(
             [HERE / "load.py", "saturate", "--address", address, "--corpus", load, "--server-pid", process.pid,
-             "--depth", DEPTH, "--seconds", SECONDS],
+             "--depth", DEPTH, "--seconds", SECONDS, *more],
             core=client, timeout_s=90, what="load on flopmeter",
         )  # fmt: skip
         if result["troubles"]:
@@ -75,7 +77,7 @@ def _prometheus(folder: Path, server: int, client: int) -> dict | None:
         return result
 
 
-def _figures(rounds: list[dict]) -> list[Figure]:
+def _figures(rounds: list[dict], name: str) -> list[Figure]:
     us = median([r["ours"]["us_per_batch"] for r in rounds])
     calibration = median([r["calibration_us"] for r in rounds])
     idle = max(r["ours"]["server_core_idle"] for r in rounds)
@@ -89,7 +91,7 @@ def _figures(rounds: list[dict]) -> list[Figure]:
         ratio, rate = None, "not measured: apt-get install -y prometheus"
     figures.append(
         Figure(
-            "ingest", "node batches per server CPU-second", f"{1e6 / us:,.0f} ({us:.0f} us)", rate,
+            name, "node batches per server CPU-second", f"{1e6 / us:,.0f} ({us:.0f} us)", rate,
             f"{ratio:.2f}x" if ratio else "", ">= 2.5x",
             (ratio >= 2.5) if ratio and saturated else None, calibration, {"rounds": rounds},
         )
@@ -102,14 +104,14 @@ def _figures(rounds: list[dict]) -> list[Figure]:
     text = " + ".join(f"{name} {value:.1f}" for name, value in parts.items())
     figures.append(
         Figure(
-            "ingest", "CPU us per record against the floor", f"{us:.0f} us",
+            name, "CPU us per record against the floor", f"{us:.0f} us",
             f"{median([f['us_per_record'] for f in floors]):.0f} us = {text}",
             f"{over:.2f}x", "<= 2.2x", (over <= 2.2) if saturated else None, calibration, {"parts_us": parts},
         )
     )  # fmt: skip
     figures.append(
         Figure(
-            "ingest", "server's core idle, most of the rounds", f"{idle:.2f}",
+            name, "server's core idle, most of the rounds", f"{idle:.2f}",
             f"by the server {min(r['ours']['server_cores'] for r in rounds):.2f} or more",
             goal=f"<= {MAX_IDLE}", met=saturated, calibration_us=calibration,
             detail={"wall_batches_per_s": [r["ours"]["acks"] / r["ours"]["wall_s"] for r in rounds]},
@@ -119,7 +121,7 @@ def _figures(rounds: list[dict]) -> list[Figure]:
     peers = [r["prometheus"]["rss_kib"] for r in rounds if r["prometheus"]]
     figures.append(
         Figure(
-            "ingest", f"RSS at {NODES} streams", f"{median(memory) / 1024:.0f} MiB",
+            name, f"RSS at {NODES} streams", f"{median(memory) / 1024:.0f} MiB",
             f"{median(peers) / 1024:.0f} MiB Prometheus" if peers else "",
             f"{median(memory) / median(peers):.2f}x" if peers else "", calibration_us=calibration,
         )

@@ -15,6 +15,7 @@ import resource
 import time
 from pathlib import Path
 
+import certificates
 import corpus
 import grpc
 import grpc.aio
@@ -46,8 +47,14 @@ class Counts:
 class Stream:
     """One agent's connection, from channel to acks."""
 
-    def __init__(self, address: str, node: corpus.Node, counts: Counts) -> None:
-        self.channel = grpc.aio.insecure_channel(address, options=OPTIONS)
+    def __init__(
+        self, address: str, node: corpus.Node, counts: Counts, tls: certificates.Certificates | None = None
+    ) -> None:
+        if tls is None:
+            self.channel = grpc.aio.insecure_channel(address, options=OPTIONS)
+        else:
+            mine = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.chains[node.public_key])
+            self.channel = grpc.aio.secure_channel(address, mine, options=OPTIONS)
         self.node, self.counts = node, counts
         self.call: grpc.aio.StreamStreamCall = None
         self.acked = 0
@@ -151,7 +158,8 @@ class Span:
 
 async def open_all(args: argparse.Namespace, counts: Counts, at_once: int) -> list[Stream]:
     """Open every node's stream, at most `at_once` handshakes at a time."""
-    streams = [Stream(args.address, node, counts) for node in corpus.load(args.corpus)]
+    tls = certificates.load(args.tls)
+    streams = [Stream(args.address, node, counts, tls) for node in corpus.load(args.corpus)]
     gate = asyncio.Semaphore(at_once)
 
     async def one(stream: Stream) -> None:
@@ -204,7 +212,8 @@ async def paced(args: argparse.Namespace) -> dict:
 
 async def storm(args: argparse.Namespace) -> dict:
     counts = Counts()
-    streams = [Stream(args.address, node, counts) for node in corpus.load(args.corpus)]
+    tls = certificates.load(args.tls)
+    streams = [Stream(args.address, node, counts, tls) for node in corpus.load(args.corpus)]
     before = harness.memory_kib(args.server_pid)
     span = Span(args.server_pid, counts)
 
@@ -261,6 +270,7 @@ def main() -> None:
     parser.add_argument("mode", choices=("saturate", "paced", "storm"))
     parser.add_argument("--address", required=True)
     parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--tls", type=Path, help="certificates (certificates.py); without: plain text")
     parser.add_argument("--server-pid", type=int, required=True)
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--warm", type=float, default=1.5)

@@ -23,22 +23,35 @@ def default_linger_ms() -> int:
     return int(inspect.signature(CollectorSettings).parameters["linger_ms"].default)
 
 
-def collector_command(folder: Path, port: int) -> list[object]:
-    """The collector with its shipped settings: SQLite FULL, verification, ack after commit; any key admitted."""
+def collector_command(folder: Path, port: int, *, tls: bool = False) -> list[object]:
+    """The collector with its shipped settings: SQLite FULL, verification, ack after commit; any key admitted.
+
+    `tls`: agents must have a certificate of the authority beside the store.
+    """
     return [
         FLOPMETER, "collector", "serve", "--store", folder / STORE, "--listen", f"127.0.0.1:{port}",
-        "--http", f"127.0.0.1:{free_port()}", "--admit-new",
+        "--http", f"127.0.0.1:{free_port()}", "--admit-new", *(["--tls-name", "127.0.0.1"] if tls else []),
     ]  # fmt: skip
 
 
 @contextlib.contextmanager
-def collector(folder: Path, core: int | None = None) -> Iterator[tuple[Running, str]]:
+def collector(folder: Path, core: int | None = None, *, tls: bool = False) -> Iterator[tuple[Running, str]]:
     """A collector with an empty store, listening: (process, address)."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    with Running(collector_command(folder, port), folder / "log", core=core) as process:
+    with Running(collector_command(folder, port, tls=tls), folder / "log", core=core) as process:
         process.until("flopmeter collector serve", lambda: listening(port))
         yield process, f"127.0.0.1:{port}"
+
+
+def tls_arguments(load: Path, folder: Path, *, tls: bool) -> list[object]:
+    """What the load program is told so that the collector in `folder` takes it: made before that starts."""
+    if not tls:
+        return []
+    import certificates
+
+    folder.mkdir(parents=True, exist_ok=True)
+    return ["--tls", certificates.build(corpus.load(load), folder / "keys", folder / "certificates.pickle")]
 
 
 def records_in(folder: Path) -> int:

@@ -23,7 +23,7 @@ from pathlib import Path
 import harness
 from harness import ROOT, CannotRun, Figure
 
-BENCHES = ("ingest", "streams", "store", "agent", "tick", "start", "forecast", "judge", "log")
+BENCHES = ("ingest", "streams", "mtls", "store", "agent", "tick", "start", "forecast", "judge", "log")
 
 
 def machine() -> dict:
