@@ -1,6 +1,8 @@
 """The auditor's pack: what it comes to is what the contract's arithmetic and protobuf say; what was changed is refused."""
 
+import contextlib
 import json
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +47,7 @@ def refused(made: files.Attestation, folder: Path) -> str:
 # ---- FLOP, a second time -------------------------------------------------------------------------------------
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(
     st.sampled_from(
         [(a.compute_capability, a.name.rstrip("\\b") or "any") for a in CONTRACT.archs if a.rates]
@@ -56,7 +58,7 @@ def refused(made: files.Attestation, folder: Path) -> str:
     st.sampled_from(["", "int8", "nonsense", *DTYPE_RATE]),
     st.lists(NUMBERS, min_size=12, max_size=12),
 )
-def test_the_second_implementation_is_the_first(
+def test_the_second_implementation_is_the_first(  # noqa: PLR0917 - drawn
     model: tuple[str, str], level: EvidenceClass, measured: int, spread: int, dtype: str, sums: list[int]
 ) -> None:
     arch = CONTRACT.arch(*model)
@@ -117,7 +119,7 @@ def rows(draw: Any) -> list[Usage]:
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_rows_added_alike_are_rows_added_one_by_one_as_protobuf_reads_them(data: st.DataObject) -> None:
     chain = Chain()
@@ -179,10 +181,9 @@ def _row(u: Usage) -> bytes:
 @given(st.binary(max_size=80))
 def test_bytes_that_are_no_batch_never_crash(raw: bytes) -> None:
     for read_it in (pack._cut, pack.inventories):
-        try:
+        # check_pack makes an EvidenceError of each
+        with contextlib.suppress(EvidenceError, IndexError, UnicodeDecodeError, TypeError, AttributeError):
             read_it(raw)
-        except (EvidenceError, IndexError, UnicodeDecodeError, TypeError, AttributeError):
-            pass  # check_pack makes an EvidenceError of each
 
 
 # ---- whole packs ---------------------------------------------------------------------------------------------
@@ -232,10 +233,10 @@ def in_part(name: str, change: Callable[[bytes], bytes]) -> Callable[[dict[str, 
 
 
 def resigned(records: list[bytes]) -> None:
-    """Half of the cycles, signed by the agent's own key: it was not logged so."""
+    """A cycle less, signed by the agent's own key: it was not logged so."""
     chain = Chain("gpu-000")
     message = batch_pb2.Batch.FromString(records[0][72:-64])
-    message.usage[0].hmma_cycles //= 2
+    message.usage[0].hmma_cycles -= 1
     records[0] = chain.seal(message.SerializeToString())
 
 
@@ -294,24 +295,17 @@ LIES = {
 
 @pytest.mark.parametrize("name", LIES)
 def test_a_pack_that_was_signed_and_does_not_hold_is_refused(name: str, tmp_path: Path) -> None:
-    import re
-
     change, reason = LIES[name]
     said = refused(files.attestation("auditor", change_pack=change), tmp_path)
     assert re.search(reason, said), said
 
 
 def test_a_figure_that_the_batches_do_not_come_to_is_refused(tmp_path: Path) -> None:
-    """All of the statement and its tree say a FLOP more, and are logged: the batches do not."""
-
-    def more(u: list[int]) -> list[int]:
-        return u
-
+    """Batches that are the agents' and in a log, beside a statement of others."""
     told = files.fleet()
     other = files.fleet(usage=lambda n, w: [busy(0, 0, percent=40), gap(1, 0)])
     made = files.attestation("auditor", told=told)
     lie = files.attestation("auditor", told=other)
-    assert more([]) == []
     assert check(made, tmp_path)
     assert check(lie, tmp_path)
 

@@ -33,9 +33,12 @@ class Table:
                 sizes = [*a["rates"].values(), a.get("legacy_mma_permille", 1)]
                 plain = re.fullmatch(r"[\w .|-]*(\\b|\$)?", a.setdefault("name", ""))
                 known = set(a.get("hmma_holds", ())) | set(a.get("residual_holds", ())) <= set(a["rates"])
+                fits = plain and known and all(type(n) is int and n > 0 for n in sizes)
                 require(
-                    plain and known and all(type(n) is int and n > 0 for n in sizes), "pack", f"{a['name']}"
+                    fits and isinstance(a["compute_capability"], str), "pack", f"w_table.toml: {a['name']}"
                 )
+                if a["rates"]:
+                    _flop(a, (1, 0, 0, ""), [0] * 12)  # whatever is missing, is missed now
         except (ValueError, KeyError, TypeError, AttributeError) as e:
             raise EvidenceError("pack", f"w_table.toml: expected a W table, got {str(e)[:200]}") from e
 
