@@ -56,12 +56,32 @@ def _check_option(name: str, metavar: str, text: str) -> Callable[[_C], _C]:
     )
 
 
+def _state_option(command: _C) -> _C:
+    return click.option(
+        "--state",
+        default="/var/lib/flopmeter/agent",
+        show_default=True,
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        envvar="FLOPMETER_AGENT_STATE",
+        show_envvar=True,
+        allow_from_autoenv=False,
+        help="The agent's: its certificate, and what it saw of the collector's log.",
+    )(command)
+
+
 @click.command()
 @_source_option
 @_check_option("slurm-job-mapping-dir", "DIR", "Check this job-mapping directory too.")
 @_check_option("slurm-squeue", "FILE", "Check whether this squeue answers, too.")
 @_check_option("kubelet", "SOCKET", "Ask this pod-resources socket of the kubelet, too.")
 @_check_option("kubernetes-labels", "true|false", "Ask the API server for labels, too.")
+@_state_option
+@_check_option("collector", "HOST:PORT", "See whether it and this agent take each other's certificates.")
+@_check_option("server-name", "NAME", "Name in the collector's certificate.")
+@_check_option("tls-cert", "FILE", "Look at these certificate files, too.")
+@_check_option("tls-key", "FILE", "The certificate's key.")
+@_check_option("tls-ca", "FILE", "Authorities that sign the collector's certificate.")
 @json_option
 def doctor(  # noqa: PLR0917 - click names its parameters
     source: str,
@@ -69,6 +89,12 @@ def doctor(  # noqa: PLR0917 - click names its parameters
     slurm_squeue: str,
     kubelet: str,
     kubernetes_labels: str,
+    state: Path,
+    collector: str,
+    server_name: str,
+    tls_cert: str,
+    tls_key: str,
+    tls_ca: str,
     as_json: bool,
 ) -> None:
     """Say what this node can be metered by: per GPU its evidence class, why it is no better, what to change.
@@ -80,6 +106,7 @@ def doctor(  # noqa: PLR0917 - click names its parameters
     from flopmeter.agent.errors import SourceError
     from flopmeter.agent.loop import SystemClock
 
+    from .collector_check import of_access
     from .doctor import examine, to_json, to_lines
     from .kubernetes import kubernetes_advice
     from .live import LiveRounds, open_rounds
@@ -98,7 +125,9 @@ def doctor(  # noqa: PLR0917 - click names its parameters
     slurm = of_slurm(diagnosis.facts, directory=slurm_job_mapping_dir, squeue=slurm_squeue)
     named = replace(diagnosis.facts, node=os.environ.get("FLOPMETER_AGENT_NODE") or diagnosis.facts.node)
     pods = kubernetes_advice(kubelet, kubernetes_labels == "true", named, SystemClock(), os.environ)
-    diagnosis = replace(diagnosis, node=(*diagnosis.node, *slurm, *pods))
+    files = (tls_cert, tls_key, tls_ca)
+    access = of_access(state, files=files, collector=collector, server_name=server_name)
+    diagnosis = replace(diagnosis, node=(*diagnosis.node, *slurm, *pods, *access))
     if as_json:
         emit_json(to_json(diagnosis))
     else:
@@ -126,8 +155,9 @@ def _nothing_to_meter(source: str, error: "SourceError", *, as_json: bool) -> No
 @_source_option
 @_tick_option
 @click.option("--once", is_flag=True, help="Show one interval, then end (of a trace: the last one).")
+@_state_option
 @json_option
-def top(source: str, tick_s: float, once: bool, as_json: bool) -> None:
+def top(source: str, tick_s: float, once: bool, state: Path, as_json: bool) -> None:
     """Watch what is metered: per GPU its class, pipes, TFLOP/s with bounds, power, workload. Ends with ^C.
 
     Colour and redrawing only on a terminal; NO_COLOR is respected.
@@ -137,12 +167,13 @@ def top(source: str, tick_s: float, once: bool, as_json: bool) -> None:
     from flopmeter.agent.workloads.processes import ProcFinder
 
     from . import top as screens
+    from .collector_check import of_access
     from .live import LiveRounds, open_rounds
 
     clock = SystemClock()
     out = sys.stdout
     terminal = screens.this_terminal(out.isatty() and not once, out.encoding or "")
-    screen = screens.Screen(terminal)
+    screen = screens.Screen(terminal, alarms=lambda: [a.why for a in of_access(state) if a.change])
     with stop_on_signals(clock.stop):
         rounds = open_rounds(source, clock, round(tick_s * 1e9), pace_s=0.0 if once else tick_s)
         live = isinstance(rounds, LiveRounds)
@@ -168,7 +199,7 @@ def top(source: str, tick_s: float, once: bool, as_json: bool) -> None:
 
 def _show(screens: Any, screen: Any, frame: Any, as_json: bool) -> None:
     if as_json:
-        emit_json(screens.to_json(*frame))
+        emit_json(screens.to_json(*frame) | {"alarms": screen.alarms()})
     else:
         sys.stdout.write(screens.draw(screen, *frame))
     sys.stdout.flush()

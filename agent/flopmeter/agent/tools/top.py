@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,6 +54,7 @@ class Screen:
 
     terminal: Terminal
     history: dict[str, deque[float | None]] = field(default_factory=dict)
+    alarms: Callable[[], list[str]] = list  # what stands between the agent and its collector
 
     def lines(self, facts: NodeFacts, shown: list[Shown]) -> Iterator[str]:
         yield self.terminal.paint("head", _clip(self._title(facts, shown)))
@@ -62,6 +63,8 @@ class Screen:
             yield self._row(index, one)
             for flag in one.flags:
                 yield self.terminal.paint("bad", _clip(f"   ! {flag}"))
+        for alarm in self.alarms():
+            yield self.terminal.paint("bad", _clip(f"! {alarm}"))
         for card in facts.uncovered:
             said = f" - {card.pci_address or '?'} {card.vendor} {card.model} is not metered: {card.reason}"
             yield self.terminal.paint("fair", _clip(said))
