@@ -79,7 +79,8 @@ class Gathered:
     silent_devices: int
     seen: Seen
     agent_ids: Mapping[int, bytes]  # of the run's agents, by number
-    silent_ids: tuple[str, ...]  # those of them that fell silent, hex
+    silent_ids: tuple[str, ...]  # those of them that are silent now, hex
+    owing_ids: tuple[str, ...]  # those whose silence within the run is in its upper bound
     losses: int  # holes in their numbers
     forks: int
     unattributed_upper: int
@@ -132,7 +133,7 @@ def gather(reader: Reader, run: str, question: Asked, estimates: Sequence[Declar
         for no, found in reader.rows("SELECT agent_no, agent_id FROM agents")
         if no in seen.agents
     }
-    silent = {a.agent_id for a in reader.agents() if a.status(question.now_unix_ns) == "silent"}
+    agents = [a for a in reader.agents() if bytes.fromhex(a.agent_id) in agent_ids.values()]
     events = [
         Event(no, current_key(key, data), kind, subject, at, data)
         for no, key, kind, subject, at, data in reader.rows(_EVENTS)
@@ -154,7 +155,8 @@ def gather(reader: Reader, run: str, question: Asked, estimates: Sequence[Declar
         silent_devices=len({(o.node, o.device.entity) for o in _of_run(owes, members)}),
         seen=seen,
         agent_ids=agent_ids,
-        silent_ids=tuple(sorted(silent & {a.hex() for a in agent_ids.values()})),
+        silent_ids=tuple(a.agent_id for a in agents if a.status(question.now_unix_ns) == "silent"),
+        owing_ids=tuple(a.agent_id for a in agents if a.node in unreported.nodes),
         losses=_count(reader, "SELECT agent_no FROM losses", seen.agents),
         forks=_forks(events, agent_ids, seen),
         unattributed_upper=int(reader.unowned(asked)["unattributed"]["flop"]["upper"]),

@@ -17,7 +17,9 @@ from .disclosures import Record
 from .errors import AttestRefused
 from .fields import Fields
 from .gather import Gathered
+from .rows import rows_root
 from .sum_tree import SumLeaf, SumTree, sum_tree
+from .values import figure_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,24 @@ class Material:
             ) from e
 
 
+def fault_in(text: str, record_digest: str) -> tuple[str, object, object] | None:
+    """(what, expected, got) of the first thing that contradicts the record's digest; None: all of it agrees.
+
+    Raises AttestRefused where the text is no material at all.
+    """
+    m = Material.of_json(text)
+    values = m.record.values
+    flop = figure_of(values["/totals/executedFlop"])
+    for what, expected, got in (
+        ("its digest", record_digest, m.record.digest),
+        ("groups, their sum", (flop.lower, flop.point, flop.upper), m.tree.total[:3]),
+        ("devices, their root", values["/inventory/commitment"], f"sha256:{rows_root(m.devices).hex()}"),
+    ):
+        if expected != got:
+            return what, expected, got
+    return None
+
+
 def material_json(record: Record, made: Fields, facts: Mapping[str, Any]) -> str:
     """As the store keeps it."""
     document = {
@@ -70,7 +90,7 @@ def material_json(record: Record, made: Fields, facts: Mapping[str, Any]) -> str
 def facts_of(g: Gathered, made: Fields, start_index: int | None) -> dict[str, Any]:
     """Where the run's work lies, and what of it no record tells."""
     sums = [0] * len(SUM_FIELDS)
-    for group in g.booked:
+    for group in (*g.booked, *g.owed):
         if not is_others(group.key.measured):
             sums = [a + b for a, b in zip(sums, group.sums, strict=True)]
     return {

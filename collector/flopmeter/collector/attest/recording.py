@@ -74,7 +74,7 @@ def recorded(books: SqliteAttestations, reader: Reader, request: Request, means:
 
 
 def _crossings(g: Gathered, log_index: dict[int, int]) -> dict[str, Crossing]:
-    told = Told(g.run, g.events, g.due, tuple(g.silent_ids), log_index)
+    told = Told(g.run, g.events, g.due, g.owing_ids, log_index)
     return {
         r.id: crossing(r, counted_of(g, r), _of_records(g, r), told)
         for r in in_force_then(g)

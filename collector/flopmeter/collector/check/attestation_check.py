@@ -1,14 +1,15 @@
 """Attestations: the chain of their rows, what their records were made of, and their order in the log."""
 
-import json
 from collections.abc import Callable
 
-from flopmeter.collector.attest.disclosures import of_json
+from flopmeter.collector.attest.errors import AttestRefused
+from flopmeter.collector.attest.material import fault_in
 from flopmeter.collector.attest.said import RECORD, AttestationRow, check_chain
 from flopmeter.collector.report.queries import Reader
 from flopmeter.collector.store.attestations import SELECT, attestation_rows
+from flopmeter.evidence.errors import EvidenceError
 
-from .rederive import Difference, compare
+from .rederive import Difference
 
 
 def check_attestations(reader: Reader, index_of: Callable[[str, int], int | None] | None) -> int:
@@ -35,10 +36,11 @@ def _material(reader: Reader, rows: list[AttestationRow]) -> None:
         if digest is None:
             raise Difference("attested", name, "row", "none: no record has that number", "a row")
         try:
-            derived = of_json(json.loads(text)).digest
-        except (ValueError, TypeError, KeyError, IndexError) as e:
+            fault = fault_in(text, digest)
+        except (AttestRefused, EvidenceError, ValueError, TypeError, KeyError, IndexError) as e:
             raise Difference("attested", name, "material", "the fields of a record", repr(e)) from e
-        compare("attested", name, [("material, its digest", digest, derived)])
+        if fault is not None:
+            raise Difference("attested", name, f"material, {fault[0]}", *fault[1:])
     for number in digests:
         raise Difference(
             "attested", f"attestation_no {number}", "row", "what that record was made of", "none"
