@@ -30,7 +30,9 @@ def test_the_collectors_example_loads_and_names_what_one_sets(tmp_path: Path) ->
     config = tmp_path / "collector.toml"
     config.write_text(COLLECTOR)
     values = read_config(config)
-    assert {f.name for f in fields(CollectorSettings)} - set(values) == {"regimes"}
+    instead = {"tls_cert", "tls_key", "tls_client_ca", "peer_ids"}  # of tls_name: named in a comment
+    assert {f.name for f in fields(CollectorSettings)} - set(values) == {"regimes", *instead}
+    assert all(name in COLLECTOR for name in instead)
     paths = {
         "keys",
         "regime_key",
