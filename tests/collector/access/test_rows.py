@@ -10,9 +10,12 @@ from desk import Desk as Pipeline
 from old_stores import first_schema
 
 from flopmeter.collector.access.desk import Desk
+from flopmeter.collector.access.errors import AccessRefused
 from flopmeter.collector.access.rows import NO_HASH, NewAccess, check_chain, sealed
+from flopmeter.collector.check.fsck import check_store
 from flopmeter.collector.ingest.admission import Admission
 from flopmeter.collector.ingest.decide import TAKEN, Refused
+from flopmeter.collector.ingest.group import Agent
 from flopmeter.collector.store.sqlite import SqliteStore
 
 
@@ -122,8 +125,15 @@ def commit(books):
     return done
 
 
+def greeted(books, chain):
+    """A Hello, with nothing committed."""
+    agent = books.hello(chain)
+    assert isinstance(agent, Agent), agent
+    return agent
+
+
 def entered(books, chain):
-    agent = books.agent(chain)
+    agent = greeted(books, chain)
     commit(books)
     assert agent.entered
     return agent
@@ -131,7 +141,7 @@ def entered(books, chain):
 
 def test_an_admission_stands_before_the_first_record(books):
     chain = Chain("gpu-001")
-    agent = books.agent(chain)
+    agent = greeted(books, chain)
     assert not agent.entered
     commit(books)
     assert agent.entered
@@ -179,7 +189,7 @@ def test_a_new_agent_behind_a_revocation_that_waits_waits_too(books, store):
     a = entered(books, revoked)
     assert books.offer(a, revoked.next()) is TAKEN
     Desk(store, None).revoke_agent(a.agent_id, who="ann", why="stolen")
-    b = books.agent(other)
+    b = greeted(books, other)
     books.intake.look_at_access()
     assert not a.barred
     commit(books)
@@ -215,7 +225,7 @@ def test_who_came_by_a_token_may_speak_under_that_name_only(tmp_path, clock, sto
         refused = books.hello(other_name)
         assert isinstance(refused, Refused)
         assert "enrolled as node 'gpu-001'" in refused.message
-        agent = books.agent(node.chain)
+        agent = greeted(books, node.chain)
         assert agent.admitted_how == "token"
         commit(books)
         assert books.offer(agent, node.chain.next()) is TAKEN
@@ -227,7 +237,7 @@ def test_a_clone_is_an_event_once_and_survives_a_restart(tmp_path, clock, store)
     desk = desk_at(tmp_path, clock)
     node = Node(Chain("gpu-001")).joined(desk)
     with Pipeline(store, admission=Admission()) as books:
-        books.agent(node.chain)
+        greeted(books, node.chain)
         commit(books)
         desk.renew(node.agent_id, node.new_key().csr(desk.ca.trust_domain), 1)
         with pytest.raises(Exception, match="in use twice"):
@@ -240,3 +250,48 @@ def test_a_clone_is_an_event_once_and_survives_a_restart(tmp_path, clock, store)
             ("evidence.fork", f"agent/{node.agent_id.hex()}")
         ]
         assert isinstance(again.hello(node.chain), Refused)
+
+
+def checked(store):
+    return check_store(store, []).difference
+
+
+@pytest.fixture
+def cloned(tmp_path, clock, store):
+    """A store with an agent whose keys were in use twice, and one that goes on."""
+    desk = desk_at(tmp_path, clock)
+    node, other = (Node(Chain(name)).joined(desk) for name in ("gpu-001", "gpu-002"))
+    with Pipeline(store, admission=Admission()) as books:
+        a, b = entered(books, node.chain), entered(books, other.chain)
+        assert books.offer(a, node.chain.next()) is TAKEN
+        commit(books)
+        with pytest.raises(AccessRefused, match="in use twice"):
+            desk.renew(node.agent_id, node.new_key().csr(desk.ca.trust_domain), 9)
+        books.intake.look_at_access()
+        commit(books)
+        assert books.offer(b, other.chain.next()) is TAKEN
+        commit(books)
+    return store
+
+
+def test_fsck_finds_the_row_of_each_clones_event_and_the_event_of_each_row(cloned):
+    assert checked(cloned) is None
+    with closing(sqlite3.connect(cloned)) as connection:
+        for (trigger,) in connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'access'"
+        ).fetchall():
+            connection.execute(f"DROP TRIGGER {trigger}")
+        connection.execute("DELETE FROM access WHERE kind = 'clone-seen'")
+        connection.commit()
+    difference = checked(cloned)
+    assert difference is not None
+    assert difference.table in ("access", "log", "conflicts")
+
+
+def test_fsck_misses_the_event_of_a_clone(cloned):
+    with closing(sqlite3.connect(cloned)) as connection:
+        connection.execute("DELETE FROM events WHERE key GLOB 'fork:*:clone'")
+        connection.commit()
+    difference = checked(cloned)
+    assert difference is not None
+    assert difference.table in ("events", "log")

@@ -7,9 +7,10 @@ signatures of a key change.
 import fnmatch
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from flopmeter.collector.access.clone import clone_key
 from flopmeter.collector.access.rows import (
     ADMITTED,
     CLONE_SEEN,
@@ -49,6 +50,7 @@ class _Agent:
     node: str
     begun_no: int  # the row from which on its records count …
     ended_no: int = 0  # … and the one from which on none does; 0: none
+    cloned: bool = False  # that row says that its keys are in use twice
     sequence: int = 0  # of its last certificate; 0: it has none from here
     last: Mapping[str, str] = field(default_factory=dict)  # detail of the row of that certificate
 
@@ -72,6 +74,7 @@ class AccessCheck:
         self.rows = len(rows)
         self._take(rows)
         self._certificates(reader)
+        self._last_record = -1  # the highest index of a record's leaf
         self._spans: dict[bytes, tuple[int | None, int | None]] | None = None
         if index_of is not None:
             self._spans = {
@@ -91,6 +94,7 @@ class AccessCheck:
         compare("access", agent.name, [("detail.key", agent.public_key.hex(), known.key)])
         if index < 0 or self._spans is None:
             return
+        self._last_record = max(self._last_record, index)
         begun, ended = self._spans[agent.agent_id]
         if begun is None or index < begun:
             said = (
@@ -102,6 +106,19 @@ class AccessCheck:
         if ended is not None and index > ended:
             said = f"before {ended}, where access_no {known.ended_no} ends its agent's"
             raise Difference("records", key, "leaf's index", said, index)
+
+    def clone_keys(self, raised: Container[str]) -> dict[str, str]:
+        """Keys of events that clones must have: of each whose row was applied, after all records were told of.
+
+        A row in the log behind the last record may be of a collector that was stopped before it raised the event.
+        """
+        found = {}
+        for agent_id, a in self._agents.items():
+            if a.cloned:
+                key, index = clone_key(agent_id), (self._spans or {}).get(agent_id, (None, None))[1]
+                if key in raised or (index is not None and index < self._last_record):
+                    found[key] = f"access_no {a.ended_no}"
+        return found
 
     # --- the rows by themselves ---
 
@@ -205,7 +222,7 @@ class AccessCheck:
         elif row.kind == CLONE_SEEN and detail.get("expected") != str(known.sequence):
             raise _wrong(row, "detail.expected", str(known.sequence), detail.get("expected"))
         if row.kind in (REVOKED, KEY_CHANGED, CLONE_SEEN):
-            known.ended_no = row.access_no
+            known.ended_no, known.cloned = row.access_no, row.kind == CLONE_SEEN
 
     def _sequence(self, row: AccessRow, detail: Mapping[str, str], known: _Agent) -> None:
         compare("access", _name(row), [("detail.sequence", str(known.sequence + 1), detail.get("sequence"))])

@@ -246,6 +246,7 @@ def _check(
         fault_key(said): f"what was found in the log, {no}"
         for no, said in reader.rows("SELECT fault_no, said FROM log_faults")
     }
+    fork_keys |= access.clone_keys({e.meant for e in events.events})
     events.finish(books.position, books.received_unix_ns, stored.loss_keys, fork_keys)
     check_applied(noted, db("SELECT entry_no, from_position, from_unix_ns FROM applied"))
     methods.finish(books.position)
