@@ -12,6 +12,7 @@ import pytest
 from collector_log import LoggedStore
 from witness_rig import Clock, Log, a_witness, keys, served
 
+from flopmeter.collector.check.log_heads import Said, check_heads
 from flopmeter.collector.errors import LogError, SettingsError
 from flopmeter.collector.log.call import Reply
 from flopmeter.collector.log.witnesses import Standing, Witnesses, cosign_now, read_policy
@@ -136,6 +137,11 @@ def test_two_keys_of_one_witness_are_one_and_one_request(lab: Lab) -> None:
     assert standing == Standing(("a", "b"), 2, reached=True)
     assert sorted(lab.asked) == [("a", 0), ("b", 0)]
     assert len(lab.store.rows("SELECT * FROM cosignatures")) == 3
+    assert len(lab.store.rows("SELECT vkey FROM witnesses")) == 3
+    counted = Said()
+    with closing(lab.store.open()) as db:
+        assert len(list(check_heads(db.execute, counted))) == 1
+    assert (counted.cosignatures, counted.by_others) == (3, 0)  # fsck knows each by its key
 
 
 def test_a_quorum_that_is_not_reached_is_not_claimed(lab: Lab) -> None:

@@ -1,6 +1,6 @@
 """The signed heads of the evidence log: each is what its note says, under the log's own key, and larger than the last."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from flopmeter.evidence.errors import EvidenceError
@@ -69,7 +69,7 @@ def check_heads(rows: Callable[..., Any], said_of: Said) -> Iterator[Head]:
         for name, line in rows(
             "SELECT key_name, line FROM cosignatures WHERE checkpoint_no = ?", (head.number,)
         ):
-            _cosigned(f"{head.name}, key_name {name}", note + line + "\n", name, witnesses.get(name), said_of)
+            _cosigned(f"{head.name}, key_name {name}", note + line + "\n", name, witnesses, said_of)
         yield head
     for table in ("cosignatures", "timestamps"):
         for (number,) in rows(
@@ -78,23 +78,28 @@ def check_heads(rows: Callable[..., Any], said_of: Said) -> Iterator[Head]:
             raise Difference(table, f"checkpoint_no {number}", "row", "none: there is no such head", "a row")
 
 
-def _witnesses(rows: Callable[..., Any]) -> dict[str, Key]:
-    found = {}
+def _witnesses(rows: Callable[..., Any]) -> dict[tuple[str, bytes], Key]:
+    """By the name and id that stand in a line: a witness may have several keys of one name."""
+    found: dict[tuple[str, bytes], Key] = {}
     for name, vkey in rows("SELECT key_name, vkey FROM witnesses"):
         try:
-            found[name] = parse_key(vkey)
+            key = parse_key(vkey)
         except (EvidenceError, TypeError) as e:
             raise Difference("witnesses", f"key_name {name}", "vkey", "a verifier key", str(e)) from e
-        compare("witnesses", f"key_name {name}", [("vkey, its name", name, found[name].name)])
+        compare("witnesses", f"key_name {name}", [("vkey, its name", name, key.name)])
+        found[key.name, key.id] = key
     return found
 
 
-def _cosigned(row: str, note: str, name: str, key: Key | None, said_of: Said) -> None:
+def _cosigned(
+    row: str, note: str, name: str, witnesses: Mapping[tuple[str, bytes], Key], said_of: Said
+) -> None:
     """The last line of the note is a signature of it by the witness that it names. Raises Difference."""
     try:
         said = parse_checkpoint(note.encode())
         compare("cosignatures", row, [("line, its key's name", name, said.lines[-1][0])])
-        found = key is not None and key.id == said.lines[-1][1] and key in signers(said, [key])
+        key = witnesses.get(said.lines[-1][:2])
+        found = key is not None and key in signers(said, [key])
     except EvidenceError as e:
         raise Difference("cosignatures", row, "line", "a cosignature of that head", str(e)) from e
     said_of.cosignatures += found

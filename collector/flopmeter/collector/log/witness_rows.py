@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from flopmeter.evidence.note import Key
+from flopmeter.evidence.note import Key, parse_key
 
 #: The last word of a witness was a refusal: no cosignature of it came since.
 _KNOWN = """
-    SELECT key_name, vkey, known_size, cosigned_size, cosigned_unix_s, error, coalesce(
-        (SELECT max(unix_ns) FROM refused_heads r WHERE r.key_name = w.key_name)
+    SELECT vkey, known_size, cosigned_size, cosigned_unix_s, error, coalesce(
+        (SELECT max(unix_ns) FROM refused_heads r WHERE r.vkey = w.vkey)
         > coalesce((SELECT max(unix_ns) FROM cosignatures c WHERE c.key_name = w.key_name), 0), 0)
     FROM witnesses w"""
 _ROW = (
@@ -60,14 +60,13 @@ def vkey_of(key: Key) -> str:
     return f"{key.name}+{key.id.hex()}+{base64.b64encode(bytes([key.kind]) + key.public).decode()}"
 
 
-def known(connection: sqlite3.Connection) -> dict[str, Row]:
-    """By key name."""
-    from flopmeter.evidence.note import parse_key
-
-    return {
-        name: Row(parse_key(vkey), size, cosigned, unix_s, error, refused=bool(refused))
-        for name, vkey, size, cosigned, unix_s, error, refused in connection.execute(_KNOWN)
-    }
+def known(connection: sqlite3.Connection) -> dict[Key, Row]:
+    """How it stood with each key when it was asked last."""
+    found = {}
+    for vkey, size, cosigned, unix_s, error, refused in connection.execute(_KNOWN):
+        key = parse_key(vkey)
+        found[key] = Row(key, size, cosigned, unix_s, error, refused=bool(refused))
+    return found
 
 
 def refusals(connection: sqlite3.Connection, after_no: int) -> list[tuple[int, str]]:
@@ -87,7 +86,7 @@ def keep(
     *,
     checkpoint_no: int,
     lines: Sequence[tuple[Key, str]],
-    refusal: Refusal | None,
+    refusal: tuple[Key, Refusal] | None,
     now_ns: int,
 ) -> None:
     """All that one answer brought, in one transaction. Raises sqlite3.Error."""
@@ -106,11 +105,9 @@ def keep(
                     row.error[:500],
                 ),
             )
-            if refusal is not None:
-                connection.execute(
-                    _REFUSAL,
-                    (now_ns, row.key.name, vkey_of(row.key), *refusal),
-                )
+        if refusal is not None:
+            key, happened = refusal
+            connection.execute(_REFUSAL, (now_ns, key.name, vkey_of(key), *happened))
         for key, line in lines:
             # A note with two lines of one key is refused; another process may have asked at the same moment.
             there = {_key_id(text) for (text,) in connection.execute(_LINES, (checkpoint_no, key.name))}

@@ -204,7 +204,7 @@ class Witnesses:
         rows = witness_rows.known(connection)
         for state in self.states:
             for _, key in state.keys:
-                if (row := rows.get(key.name)) is not None:
+                if (row := rows.get(key)) is not None:
                     state.known_size, state.error = row.known_size, row.error
                     state.refused = state.refused or row.refused
                     state.cosigned_size, state.cosigned_unix_s = (
@@ -281,7 +281,8 @@ class Witnesses:
     ) -> None:
         """Keep what came of it, in one transaction; say what changed."""
         before = state.error
-        now_ns, refusal = self._unix_ns(), None
+        now_ns = self._unix_ns()
+        refusal: tuple[Key, witness_rows.Refusal] | None = None
         lines: tuple[tuple[Key, str, int], ...] = ()
         match answer:
             case Cosigned(lines):
@@ -291,11 +292,9 @@ class Witnesses:
             case Ahead(size):
                 state.known_size, state.error = size, ""
             case Refused(status, size):
-                refusal = (
-                    None
-                    if state.refused
-                    else witness_rows.Refusal(status, checkpoint.size, checkpoint.root, size)
-                )
+                if not state.refused:  # kept and said once, until it cosigns again
+                    happened = witness_rows.Refusal(status, checkpoint.size, checkpoint.root, size)
+                    refusal = state.keys[0][1], happened
                 state.known_size = size
                 state.error = f"it refused our head of {checkpoint.size} leaves ({status}): it cosigned another of {size}"
             case Behind(size):

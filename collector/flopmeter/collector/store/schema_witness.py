@@ -3,7 +3,7 @@
 WITNESSES = """
         -- How it stands with each witness that this collector asked: one row a key, written at each answer.
         CREATE TABLE witnesses (
-            key_name TEXT PRIMARY KEY NOT NULL, vkey TEXT NOT NULL,
+            key_name TEXT NOT NULL, vkey TEXT PRIMARY KEY NOT NULL,
             known_size INTEGER NOT NULL,         -- of the head that it holds, as far as it said; 0: never asked
             cosigned_size INTEGER, cosigned_unix_s INTEGER,  -- of its last cosignature; the time is the witness's
             asked_unix_ns INTEGER NOT NULL,      -- the collector's clock
