@@ -6,6 +6,7 @@ from subprocess import TimeoutExpired
 
 import pytest
 from books_dump import batches, dump
+from log_rig import check_whole, opened
 from rig import Calm, CollectorProcess, FedAgent, Items, make_trace, open_pipeline, positions
 
 from flopmeter.agent.sources.trace import TraceFile
@@ -71,3 +72,6 @@ def test_the_collector_is_killed_fifty_times(calm: Calm, tmp_path: Path) -> None
         pipeline.close()
         trace.close()
     assert dump(collector.store) == calm.dump
+    check_whole(collector.store)
+    with opened(collector.store) as log:
+        assert log.latest() is not None

@@ -719,6 +719,37 @@ def test_several_append_and_seal_at_once_and_there_is_one_log(path, key):
     assert kinds(path).count("entry") == 25
 
 
+def test_a_head_that_another_makes_meanwhile_is_continued_not_called_a_fork(path, key, monkeypatch):
+    """Another process seals while this one derives: what this one reads is one state, and it begins again behind it."""
+    with Desk(path) as desk:
+        take(desk, Chain(), 300)
+        desk.commit()
+    check = seal_module.Sealer._check_leaves
+    others: list[int] = []
+
+    def first(sealer, old: int, size: int) -> None:
+        if not others:
+            others.append(0)
+            with opened(path) as other:
+                others.append(other.seal(key, now).number)
+        check(sealer, old, size)
+
+    monkeypatch.setattr(seal_module.Sealer, "_check_leaves", first)
+    with opened(path) as log:
+        assert log.seal(key, now).number == 1
+    assert others == [0, 1]
+    check_whole(path)
+
+
+def test_the_same_contradiction_twice_in_a_group_is_one_event(path):
+    with Desk(path) as desk:
+        desk.intake.group.log_faults += ["a fault", "another", "a fault"]
+        assert [e.type for e in desk.commit().events] == ["evidence.fork"] * 2
+        desk.intake.group.log_faults += ["a fault"]
+        assert desk.commit().events == ()
+        assert desk.rows("SELECT count(*) FROM log_faults") == [(2,)]
+
+
 def test_a_clock_that_steps_changes_no_head(path, key):
     with Desk(path) as desk:
         for unix_ns in (UNIX_NS, 0, UNIX_NS - 10**15, (1 << 63) - 1):

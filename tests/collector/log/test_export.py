@@ -209,6 +209,10 @@ def test_the_export_of_a_log_that_this_one_does_not_continue_is_kept(path, tmp_p
     grow(old, 15, key)
     with pytest.raises(LogError, match="expected an export that this log continues"):
         run(old, out)
+    note = (out / "checkpoint").read_bytes()
+    (out / "checkpoint").write_bytes(b"another.example" + note[note.index(b"\n") :])
+    with pytest.raises(LogError, match=r"of the log 'another\.example'"):
+        run(path, out)
     (out / "checkpoint").write_text("rubbish")
     with pytest.raises(LogError, match="expected an export that this log continues"):
         run(path, out)
