@@ -132,3 +132,27 @@ def test_a_witnesss_own_key_is_no_log(folder: Path) -> None:
     vkey = run("key", "show", folder / "w.key").strip()
     with pytest.raises(UsageError, match="of a witness"):
         run("serve", "--key", folder / "w.key", "--state", folder / "w.db", "--log", vkey)
+
+
+def test_help_teaches_by_examples_that_do_not_break() -> None:
+    text = CliRunner().invoke(flopmeter, ["witness", "--help"], terminal_width=80).output
+    assert len([line for line in text.splitlines() if line.startswith("      flopmeter witness ")]) == 3
+
+
+def test_settings_by_environment_and_a_misspelt_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    for name, value in {
+        "KEY": "absent.key",
+        "STATE": "w.db",
+        "LOG": f"{LOG.vkey} {Log('b', bytes(32)).vkey}",
+    }.items():
+        monkeypatch.setenv(f"FLOPMETER_WITNESS_{name}", value)
+    monkeypatch.setenv("FLOPMETER_WITNESS_POLICY", "of attest create")
+    monkeypatch.setenv(
+        "FLOPMETER_WITNESS_PORT", "tcp://10.0.0.1:9844"
+    )  # Kubernetes' for a Service of our name
+    with pytest.raises(KeyFileError, match="absent"):
+        run("serve")
+    monkeypatch.setenv("FLOPMETER_WITNESS_STAET", "w.db")
+    with pytest.raises(UsageError, match="STAET"):
+        run("serve")

@@ -1,6 +1,7 @@
 """`flopmeter witness`: keep and cosign the heads of other people's evidence logs. Imports what it runs only when it runs."""
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ _FILE = click.Path(path_type=Path)
 
 @click.group()
 def witness() -> None:
-    r"""Watch over other people's evidence logs: cosign heads that only grow.
+    """Watch over other people's evidence logs: cosign heads that only grow.
 
     \b
     Examples:
@@ -23,7 +24,7 @@ def witness() -> None:
         flopmeter witness show --state witness.db
 
     Whoever runs it should not be whom it watches. See docs/witness.md.
-    """
+    """  # noqa: D301 - click wants the backspace character itself
 
 
 @witness.group()
@@ -124,7 +125,9 @@ def serve(**values: Any) -> None:
     """Serve add-checkpoint (C2SP tlog-witness) until SIGTERM."""
     import logging
 
-    from .running import serve_forever
+    from .running import check_environment, serve_forever
 
+    params = click.get_current_context().command.params
+    check_environment(os.environ, [p.envvar for p in params if isinstance(p.envvar, str)])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     serve_forever(**values)

@@ -4,9 +4,10 @@ import ipaddress
 import logging
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from flopmeter.cli.environment import is_service_link
 from flopmeter.cli.systemd import Notifier
 from flopmeter.evidence.errors import EvidenceError
 from flopmeter.evidence.note import COSIGNED, Key, parse_key
@@ -18,6 +19,8 @@ from .server import Certificate, WitnessServer
 from .witness import Witness
 
 log = logging.getLogger(__name__)
+_PREFIX = "FLOPMETER_WITNESS_"
+_LABS_OWN = "FLOPMETER_WITNESS_POLICY"  # of `flopmeter attest create`
 
 
 def log_keys(vkeys: Sequence[str]) -> tuple[Key, ...]:
@@ -40,6 +43,17 @@ def log_keys(vkeys: Sequence[str]) -> tuple[Key, ...]:
     if not found:
         raise UsageError("--log: expected the public key of one log at least")
     return tuple(found)
+
+
+def check_environment(environ: Mapping[str, str], known: Collection[str]) -> None:
+    """Raises UsageError for a FLOPMETER_WITNESS_* variable that names no setting: a misspelt one is not passed over."""
+    for name in sorted(environ):
+        if not name.startswith(_PREFIX) or name in known or name == _LABS_OWN:
+            continue
+        if not is_service_link(name.removeprefix(_PREFIX), environ[name]):
+            raise UsageError(
+                f"environment: unknown variable {name}", "known ones: " + ", ".join(sorted(known))
+            )
 
 
 def serve_forever(
