@@ -301,7 +301,7 @@ def test_a_held_lock_is_waited_for_then_named(path, monkeypatch):
     with Desk(path) as desk:
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        desk.agent(chain)
+        desk.hello(chain)
         with pytest.raises(StoreError, match="locked") as e:
             desk.commit()
         assert "another program holds the store" in e.value.hint
