@@ -4,11 +4,19 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from hashlib import sha256
 from pathlib import Path
 
+from builders import UNIX_NS, Chain
+from desk import Desk
 from evidence_reference import tree_root
+from registry_entries import entry
 
+from flopmeter.collector.ingest.decide import TAKEN
 from flopmeter.collector.log.evidence_log import EvidenceLog
+from flopmeter.collector.registry.codec import to_row
+from flopmeter.collector.registry.entries import Declare
+from flopmeter.collector.store.entries import SqliteEntries
 from flopmeter.evidence.merkle import leaf_hash
 from flopmeter.evidence.note import parse_checkpoint, parse_key, signers
 
@@ -67,3 +75,45 @@ def check_whole(path: Path) -> None:
             assert (note.origin, note.size, note.root) == (head.origin, head.size, head.root)
             assert set(signers(note, [parse_key(identity.vkey)])) == {parse_key(identity.vkey)}
             before = head.size
+
+
+def now() -> int:
+    return UNIX_NS
+
+
+def say(path: Path, run: str = "r1") -> None:
+    """An entry, as a command beside the collector makes it."""
+    with SqliteEntries(path) as log:
+        log.append_entry(lambda last: to_row(entry(last.entry_no + 1, Declare(run, owner="ada")), last.hash))
+
+
+def insert(path: Path, table: str, key: str, **values: object) -> None:
+    """A row of another table of words, chained as its trigger asks."""
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        last = db.execute(f"SELECT {key}, hash FROM {table} ORDER BY {key} DESC LIMIT 1").fetchone()
+        number, prev = (last[0] + 1, last[1]) if last else (1, bytes(32))
+        row = {key: number, **values, "prev_hash": prev, "hash": sha256(prev).digest()}
+        marks = ", ".join("?" * len(row))
+        db.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})", tuple(row.values()))
+        db.execute("COMMIT")
+
+
+def answer(path: Path) -> None:
+    said = {"state": "acknowledged", "who": "ada", "why": "seen", "detail": "{}"}
+    insert(path, "answers", "answer_no", about="event", number=1, unix_ns=7, position=0, **said)
+
+
+def keep(path: Path) -> None:
+    said = {"kind": "hold", "run": "r1", "value": "", "who": "ada", "why": "court"}
+    insert(path, "retention", "said_no", unix_ns=7, position=0, **said)
+
+
+def take(desk: Desk, chain: Chain, count: int = 1) -> None:
+    agent = desk.agent(chain)
+    for _ in range(count):
+        assert desk.offer(agent, chain.next()) is TAKEN
+
+
+def kinds(path: Path) -> list[str]:
+    return [json.loads(leaf)["kind"] for leaf in leaves_of(path)]
