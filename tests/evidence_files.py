@@ -12,7 +12,6 @@ import io
 import json
 import struct
 import zipfile
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -21,15 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import evidence_reference as ref
-from builders import H100, TRAINING, UNIX_NS, Chain, busy, gap
+from builders import H100, TRAINING, UNIX_NS
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from evidence_fleet import SUM_NAMES, Fleet, Group, figure, fleet, groups_of, priced
 
 from flopmeter.contract import w_table
 from flopmeter.contract.evidence_class import EvidenceClass
-from flopmeter.contract.flop import Cycles, Figure, flop
-from flopmeter.contract.usage import IDLE, Measured, Usage, Workload, WorkloadKind
+from flopmeter.contract.flop import Figure
 from flopmeter.wire.v1 import batch_pb2
+
+__all__ = ["H100", "SUM_NAMES", "Fleet", "figure", "fleet", "groups_of", "priced"]  # for tests, from here
 
 PREDICATE_TYPE = "https://flopmeter.dev/compute-attestation/v1"
 PROFILES = ("aiOffice", "nationalAuthority", "auditor", "downstream")
@@ -46,9 +47,6 @@ WITNESSES = (
     ref.Signer("witness.test/c", 4),
 )
 ISSUED, COSIGNED_UNIX_S = "2026-11-22T15:00:00Z", 1_795_359_000  # ten minutes before
-SUM_NAMES = [f.name for f in batch_pb2.Usage.DESCRIPTOR.fields if 6 <= f.number <= 17]
-SHARES = Measured.SM_ACTIVE | Measured.HMMA
-_ALL_FIELDS = object()
 
 
 def canonical(value: Any) -> bytes:
@@ -132,57 +130,6 @@ class Log:
         proof = [h.hex() for h in ref.inclusion_proof(index, self.hashes)]
         leaf = self.leaves[index].decode()
         return {"role": role, "index": str(index), "leaf": leaf, "body": self.bodies[index], "proof": proof}
-
-
-@dataclass(frozen=True)
-class Fleet:
-    """Signed records of some nodes, with whose rows are the run's."""
-
-    records: tuple[bytes, ...]
-    inventories: tuple[bytes, ...]
-    keys: tuple[bytes, ...]
-
-
-def fleet(nodes: int = 2, windows: int = 3, usage: Callable[[int, int], list[Usage]] | None = None) -> Fleet:
-    """Nodes with two GPUs: one on the run, one half on the run and half idle, or in a gap."""
-    other = Workload(WorkloadKind.POD, job="other", dtype="fp8")
-    records, chains = [], [Chain(f"gpu-{n:03}") for n in range(nodes)]
-    for window in range(windows):
-        for n, chain in enumerate(chains):
-            rows = [busy(0, 0, percent=37 + window), busy(1, 1), busy(1, 2, duration_ns=30_000_000_000)]
-            rows += [gap(1, 0, duration_ns=7_000_000_001)] if window % 2 else []
-            rows = usage(n, window) if usage else rows
-            records.append(chain.next(usage=rows, workloads=(TRAINING, other, IDLE)))
-    return Fleet(tuple(records), tuple(c.inventory for c in chains), tuple(c.public_key for c in chains))
-
-
-Group = tuple[str, int, int, int, str]  # capability, class, measured, spread, dtype
-
-
-def groups_of(records: Sequence[bytes]) -> dict[Group, list[int]]:
-    """The run's sums, row by row, as protobuf reads them; its workload is the first of each batch."""
-    sums: dict[Group, list[int]] = defaultdict(lambda: [0] * 12)
-    for raw in records:
-        for u in batch_pb2.Batch.FromString(raw[72:-64]).usage:
-            if u.workload_index == 0:
-                key = ("9.0", u.evidence_class, u.measured, u.spread_ppm, TRAINING.dtype)
-                sums[key] = [a + getattr(u, name) for a, name in zip(sums[key], SUM_NAMES, strict=True)]
-    return dict(sorted(sums.items()))
-
-
-def priced(group: Group, sums: Sequence[int]) -> Figure:
-    arch = w_table.current().arch(group[0], H100)
-    assert arch is not None
-    _, elapsed, active, hmma, imma, dmma, other, fp64, fp32, fp16, int_, _ = sums
-    cycles = Cycles(
-        EvidenceClass(group[1]), Measured(group[2]), group[3], elapsed, active, hmma, imma, dmma, other, fp64, fp32,
-        fp16, int_,
-    )  # fmt: skip
-    return flop(cycles, arch, group[4])
-
-
-def figure(f: Figure) -> dict[str, str]:
-    return {"lower": str(f.lower), "point": str(f.point), "upper": str(f.upper)}
 
 
 def pack_files(told: Fleet, indexes: Sequence[int], received: Sequence[int], log: Log) -> dict[str, bytes]:
@@ -301,7 +248,6 @@ REDACTED: Mapping[str, Mapping[str, str]] = {
         "/totals/countable/eu": "withheld", "/inventory/devices": "withheld", "/totals/deviceSeconds": "withheld",
     },
 }  # fmt: skip
-LISTS = {"countable": ("/totals/countable/", "totals"), "thresholds": ("/thresholds/", None)}
 
 
 def view(fields: Mapping[str, Any], forms: Mapping[str, str]) -> dict[str, Any]:
