@@ -146,6 +146,36 @@ def test_a_peer_that_drips_is_cut_off(tmp_path: Path, sent: bytes) -> None:
         assert get(server.port, "/healthz")[0] == 200
 
 
+def test_headers_without_end_are_cut_off(server: WitnessServer) -> None:
+    line = b"X-More: " + b"x" * 60_000 + b"\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as s:
+        sent = 0
+        with contextlib.suppress(OSError):
+            s.sendall(b"GET /healthz HTTP/1.1\r\n")
+            for _ in range(90):  # fewer than the standard library's limit of a hundred
+                s.sendall(line)
+                sent += len(line)
+            s.sendall(b"\r\n")
+        with contextlib.suppress(ConnectionResetError):
+            assert s.recv(100) == b""
+    assert get(server.port, "/healthz")[0] == 200
+
+
+def test_a_client_that_asks_first_whether_to_send(server: WitnessServer) -> None:
+    """curl does, with bodies past a kilobyte: one 100 Continue, then the answer."""
+    body = LOG.ask(0)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as s:
+        head = f"POST /add-checkpoint HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        s.sendall(head.encode())
+        found = s.recv(100)
+        assert found == b"HTTP/1.1 100 Continue\r\n\r\n"
+        s.sendall(body)
+        while more := s.recv(65_536):
+            found += more
+    assert found.count(b"HTTP/1.1") == 2
+    assert b"HTTP/1.1 200" in found
+
+
 def test_one_connection_too_many_is_closed_and_the_others_are_served(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

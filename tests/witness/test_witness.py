@@ -8,6 +8,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from witness_rig import START_S, Clock, Log, a_witness, consistency, keys, root
 
 from flopmeter.evidence.note import parse_checkpoint, parse_key, signers
@@ -268,6 +270,27 @@ def test_a_key_of_the_log_that_was_rotated(tmp_path: Path) -> None:
     with closing(heads):
         assert witness.add_checkpoint(old.ask(0, 2)).status == 200
         assert witness.add_checkpoint(new.ask(2, 4)).status == 200
+
+
+def test_a_request_with_one_bit_changed_is_never_cosigned(bench: Bench) -> None:
+    bench.ask(0, 5)
+    good = bench.log.ask(5)
+    for i in range(len(good)):
+        for bit in (1, 32):
+            bad = good[:i] + bytes([good[i] ^ bit]) + good[i + 1 :]
+            answer = bench.witness.add_checkpoint(bad)
+            assert answer.status in {400, 403, 404, 409, 422}, bad
+            assert "—" not in answer.body.decode()
+    assert bench.stands == 5
+    assert bench.witness.add_checkpoint(good).status == 200
+
+
+@given(st.binary(max_size=300))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_is_sent_is_answered(bench: Bench, body: bytes) -> None:
+    note = bench.log.sign(bench.log.text())
+    for text in (body, b"old 0\n" + body + b"\n\n" + note, b"old 0\n\n" + body, note[:-1] + body):
+        assert bench.witness.add_checkpoint(text).status in {400, 403, 404, 409, 422} or text.endswith(note)
 
 
 def test_logs_do_not_mix(tmp_path: Path) -> None:
