@@ -1,35 +1,50 @@
-"""Makes the DaemonSet's own pod template playable by `podman kube play`, changing only what podman lacks.
+"""Makes the shipped pods, the agent's and the collector's, one that `podman kube play` plays, changing only what it lacks.
 
     python .ci/playable.py FOLDER NAME=VALUE… >pod.yaml
 
-Dropped: probes, hooks, ports, scheduling, priority, the token. Host folders move under FOLDER, image tags become
-`ci`, the node's name is a constant. NAME=VALUE adds settings to the container whose side NAME names
-(FLOPMETER_AGENT_…, FLOPMETER_COLLECTOR_…). Security contexts, init container, mounts and commands stay.
+Dropped: probes, hooks, ports, scheduling, priority, service account tokens. Host folders, the claim and the Secret move
+under FOLDER (the claim's belongs to the collector's group, as fsGroup makes it), image tags become `ci`, the node's
+name is a constant. NAME=VALUE adds settings to the container whose side NAME names (FLOPMETER_AGENT_…,
+FLOPMETER_COLLECTOR_…). Security contexts, mounts and commands stay.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-MANIFEST = Path(__file__).parents[1] / "deploy/k8s/agent-daemonset.yaml"
-KEPT = (
-    "initContainers",
-    "containers",
-    "volumes",
-    "hostPID",
-    "securityContext",
-    "terminationGracePeriodSeconds",
-)
+MANIFESTS = Path(__file__).parents[1] / "deploy/k8s"
+KEPT = ("containers", "volumes", "hostPID", "securityContext", "terminationGracePeriodSeconds")
+#: Of a pod's security context, what its containers would inherit.
+INHERITED = ("runAsUser", "runAsGroup", "runAsNonRoot", "seccompProfile")
+
+
+def pod_of(name: str, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(pod template's spec, workload's spec)."""
+    (workload,) = [o for o in yaml.safe_load_all((MANIFESTS / name).read_text()) if o["kind"] == kind]
+    return workload["spec"]["template"]["spec"], workload["spec"]
 
 
 def playable(folder: Path, settings: dict[str, str]) -> dict[str, Any]:
-    (workload,) = [o for o in yaml.safe_load_all(MANIFEST.read_text()) if o["kind"] == "DaemonSet"]
-    template = workload["spec"]["template"]["spec"]
+    template, _ = pod_of("agent-daemonset.yaml", "DaemonSet")
+    beside, of_set = pod_of("collector-statefulset.yaml", "StatefulSet")
     spec = {key: template[key] for key in KEPT}
-    spec["restartPolicy"] = "Never"  # podman 4.3 would restart the init container for ever
-    for container in spec["containers"] + spec["initContainers"]:
+    spec["restartPolicy"] = "Never"
+    for container in beside["containers"]:
+        inherited = {key: beside["securityContext"][key] for key in INHERITED}
+        spec["containers"].append(container | {"securityContext": inherited | container["securityContext"]})
+    known = {volume["name"] for volume in spec["volumes"]}
+    spec["volumes"] += [volume for volume in beside["volumes"] if volume["name"] not in known]
+    for claim in of_set["volumeClaimTemplates"]:
+        spec["volumes"].append({"name": claim["metadata"]["name"], "hostPath": {}})
+        path = folder / claim["metadata"]["name"]
+        path.mkdir(parents=True, exist_ok=True)
+        if os.geteuid() == 0:
+            os.chown(path, -1, beside["securityContext"]["fsGroup"])
+            path.chmod(0o2770)
+    for container in spec["containers"]:
         container["image"] = container["image"].rpartition(":")[0] + ":ci"
         container["imagePullPolicy"] = "Never"
         for key in ("ports", "livenessProbe", "readinessProbe", "lifecycle"):
@@ -39,7 +54,7 @@ def playable(folder: Path, settings: dict[str, str]) -> dict[str, Any]:
         env |= {name: value for name, value in settings.items() if name.startswith(side)}
         container["env"] = [{"name": name, "value": value} for name, value in env.items()]
     for volume in spec["volumes"]:
-        if "hostPath" in volume:
+        if volume.pop("secret", None) is not None or "hostPath" in volume:
             path = folder / volume["name"]
             path.mkdir(parents=True, exist_ok=True)
             volume["hostPath"] = {"path": str(path), "type": "DirectoryOrCreate"}

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from flopmeter.contract.enrolment import DEFAULT_ENROL_PORT
+
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "deploy/k8s").glob("*.yaml"))
 OBJECTS: list[dict[str, Any]] = [o for f in FILES for o in yaml.safe_load_all(f.read_text())]
@@ -43,7 +45,6 @@ def test_what_is_shipped() -> None:
     assert kinds == [
         "ClusterRole",
         "ClusterRoleBinding",
-        "ConfigMap",
         "DaemonSet",
         "Namespace",
         "NetworkPolicy",
@@ -66,8 +67,7 @@ def test_no_container_is_privileged(workload: dict[str, Any], container: dict[st
     assert security["readOnlyRootFilesystem"] is True
     assert not security.get("privileged")
     assert security["capabilities"]["drop"] == ["ALL"]
-    allowed = ["CHOWN"] if container["name"] == "books-owner" else []
-    assert security["capabilities"].get("add", []) == allowed
+    assert security["capabilities"].get("add", []) == []
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert "hostNetwork" not in pod
     assert "hostIPC" not in pod
@@ -163,7 +163,7 @@ def test_images_are_ours_and_of_this_version(workload: Any, container: dict[str,
 @named(LONG_RUNNING)
 def test_probes_never_ask_the_port_for_agents(workload: Any, container: dict[str, Any]) -> None:
     ports = {p["name"]: p["containerPort"] for p in container["ports"]}
-    assert 9840 not in ports.values()
+    assert container["livenessProbe"]["httpGet"]["port"] in ("metrics", "agent-metrics")
     assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
     assert ports[container["livenessProbe"]["httpGet"]["port"]]
     if container["name"] == "collector":
@@ -188,14 +188,37 @@ def environment(container: dict[str, Any]) -> dict[str, str]:
     return {e["name"]: e.get("value", "") for e in container["env"]}
 
 
-def test_agents_and_collectors_meet_on_loopback_only() -> None:
-    """Plain text is refused elsewhere by the program; the manifests must not promise it."""
-    for _, _, container in LONG_RUNNING:
-        env = environment(container)
-        for name in ("FLOPMETER_AGENT_COLLECTOR", "FLOPMETER_COLLECTOR_LISTEN"):
-            if name in env:
-                assert env[name] == "127.0.0.1:9840"
-    assert 9840 not in [p["port"] for p in get("Service")["spec"]["ports"]]
+def one(name: str) -> dict[str, Any]:
+    (container,) = [c for full, _, c in LONG_RUNNING if full == name]
+    return container
+
+
+def test_agents_and_collector_meet_over_mtls_by_the_service() -> None:
+    """The name that agents dial stands in the collector's certificate, and the ports are those that it listens on."""
+    agent, collector = environment(one("DaemonSet/agent")), environment(one("StatefulSet/collector"))
+    host, _, port = agent["FLOPMETER_AGENT_COLLECTOR"].rpartition(":")
+    service = get("Service")
+    assert host == f"{service['metadata']['name']}.{service['metadata']['namespace']}.svc"
+    assert host in collector["FLOPMETER_COLLECTOR_TLS_NAME"].split(",")
+    listening = {p["name"]: p["containerPort"] for p in one("StatefulSet/collector")["ports"]}
+    assert collector["FLOPMETER_COLLECTOR_LISTEN"] == f"0.0.0.0:{port}" == f"0.0.0.0:{listening['agents']}"
+    assert collector["FLOPMETER_COLLECTOR_ENROL"] == f"0.0.0.0:{DEFAULT_ENROL_PORT}"
+    assert listening["enrol"] == DEFAULT_ENROL_PORT
+    assert "FLOPMETER_COLLECTOR_ADMIT_NEW" not in collector
+    offered = {p["port"]: p["targetPort"] for p in service["spec"]["ports"]}
+    assert offered == {listening[name]: name for name in listening}
+
+
+def test_the_token_is_a_file_of_a_secret_that_may_be_gone() -> None:
+    agent = one("DaemonSet/agent")
+    path = Path(environment(agent)["FLOPMETER_AGENT_JOIN_FILE"])
+    (mount,) = [m for m in agent["volumeMounts"] if m["name"] == "join"]
+    assert (Path(mount["mountPath"]), mount["readOnly"]) == (path.parent, True)
+    (volume,) = [v for v in get("DaemonSet")["spec"]["template"]["spec"]["volumes"] if v["name"] == "join"]
+    assert volume["secret"]["optional"] is True
+    assert volume["secret"]["defaultMode"] == 0o400
+    page = (ROOT / "docs/deploy.md").read_text()
+    assert f"secret generic {volume['secret']['secretName']} --from-file={path.name}=" in page
 
 
 def test_two_agents_never_share_a_spool() -> None:
@@ -244,15 +267,17 @@ def test_selectors_meet_their_pods() -> None:
     assert all(policy["podSelector"]["matchLabels"].items() <= p.items() for p in pods)
 
 
-def test_the_policy_opens_metrics_and_nothing_else() -> None:
+def test_the_policy_opens_what_is_served_to_whom_it_is_for_and_nothing_else() -> None:
     policy = get("NetworkPolicy")["spec"]
     names = {p["name"] for _, _, c in LONG_RUNNING for p in c["ports"]}
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     assert {p["port"] for rule in policy["ingress"] for p in rule["ports"]} == names
-    assert policy["egress"] == []
-
-
-def test_the_collector_beside_an_agent_outlives_it() -> None:
-    """Both get SIGTERM at once; without the hook the agent's last batch would wait for the next start."""
-    (beside,) = [c for name, _, c in LONG_RUNNING if name == "DaemonSet/collector"]
-    assert beside["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "5"]
+    metrics, agents = policy["ingress"]
+    assert {p["port"] for p in metrics["ports"]} == {"metrics", "agent-metrics"}
+    pods = {w["kind"]: w["spec"]["template"]["metadata"]["labels"] for w in WORKLOADS}
+    assert agents["from"][0]["podSelector"]["matchLabels"] == pods["DaemonSet"]
+    assert {p["port"] for p in agents["ports"]} == {"agents", "enrol"}
+    collector, names_server = policy["egress"]
+    assert collector["to"][0]["podSelector"]["matchLabels"] == pods["StatefulSet"]
+    assert {p["port"] for p in collector["ports"]} == {9840, DEFAULT_ENROL_PORT}
+    assert {p["port"] for p in names_server["ports"]} == {53}

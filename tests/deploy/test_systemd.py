@@ -121,10 +121,16 @@ def test_the_agent_sees_gpus_and_other_peoples_cgroups_and_no_other_device() -> 
     assert not {"ProtectProc", "ProcSubset", "MemoryDenyWriteExecute"} & set(service)
 
 
-def test_plain_text_stays_on_loopback() -> None:
-    for unit_file in UNITS:
-        service = directives(unit_file)
-        assert (service["IPAddressDeny"], service["IPAddressAllow"]) == (["any"], ["localhost"])
+def test_a_join_token_is_a_credential_and_may_be_gone() -> None:
+    """A credential whose file is missing fails the start, unless there is another value for it."""
+    (agent,) = [u for u in UNITS if u.stem == "flopmeter-agent"]
+    service = directives(agent)
+    assert service["LoadCredential"] == ["join:/etc/flopmeter/join"]
+    assert service["SetCredential"] == ["join:\\n"]
+    path = f"/run/credentials/{agent.name}/join"
+    assert f"FLOPMETER_AGENT_JOIN_FILE={path}" in agent.read_text()
+    assert f"FLOPMETER_AGENT_JOIN_FILE={path}" in (ROOT / "docs/deploy.md").read_text()
+    assert "--join" not in service["ExecStart"][0]
 
 
 def test_sysusers_makes_the_users_that_the_units_name() -> None:
