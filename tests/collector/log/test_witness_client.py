@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from collector_log import LoggedStore
+from receivers import authority
 from witness_rig import Clock, Log, a_witness, keys, served
 
 from flopmeter.collector.check.log_heads import Said, check_heads
@@ -19,6 +20,7 @@ from flopmeter.collector.log.witnesses import Standing, Witnesses, cosign_now, r
 from flopmeter.evidence.note import COSIGNED, parse_checkpoint, parse_key, signers
 from flopmeter.witness.keys import Key as WitnessKey
 from flopmeter.witness.request import parse
+from flopmeter.witness.server import Certificate
 from flopmeter.witness.witness import Witness
 
 
@@ -463,3 +465,20 @@ def test_over_http_with_a_real_server(lab: Lab) -> None:
     with closing(lab.store.open()) as db:
         assert not client.ask(db).reached
     assert "refused" in client.states[0].error.lower()
+
+
+def test_over_tls_that_is_verified(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.witness("a")
+    ca, cert, key = authority(lab.folder)
+    with served(lab.witnesses["a"], tls=Certificate(cert, key)) as server, closing(lab.store.open()) as db:
+        path = lab.policy()
+        path.write_text(path.read_text().replace("https://a.example/w", server.url))
+        client = Witnesses(read_policy(path), lab.store.vkey)
+        assert not client.ask(db).reached
+        assert "not trusted" in client.states[0].error
+        monkeypatch.setenv("SSL_CERT_FILE", str(ca))
+        assert client.ask(db).reached
+        monkeypatch.setenv("SSL_CERT_FILE", str(lab.folder / "absent.pem"))
+        lab.store.grow(1)
+        lab.store.seal()
+        assert not client.ask(db).reached
