@@ -118,6 +118,27 @@ def test_heads_are_made_every_so_often_and_at_the_stop(path):
         assert log.latest().size == log.size == told[-1][1]
 
 
+def test_a_stop_does_not_wait_for_a_log_that_has_much_to_catch_up_with(path, monkeypatch):
+    """An older store's first heads take minutes; a stop makes one of them, of which nobody is told that it covers all."""
+    monkeypatch.setattr("flopmeter.collector.log.seal.STEP_LEAVES", 50)
+    fill(path, 300)
+
+    async def script(office):
+        office.start()
+
+    told = in_office(path, script)
+    assert [what for what, _ in told] == ["begun"]
+    with opened(path) as log:
+        assert log.latest().size == 50
+
+    async def catch_up(office):
+        await office.seal()
+        assert office.standing.checkpoint_size == office.standing.size > 300
+
+    assert in_office(path, catch_up)[-1][0] == "released"
+    check_whole(path)
+
+
 def fill_more(path) -> None:
     with opened(path) as log:
         db = log._connection

@@ -202,18 +202,21 @@ class EvidenceLog:
         """
         return Appender(self._connection).append_waiting()
 
-    def seal(self, signer: Signer, unix_ns: Callable[[], int]) -> Checkpoint:
+    def seal(
+        self, signer: Signer, unix_ns: Callable[[], int], enough: Callable[[], bool] = lambda: False
+    ) -> Checkpoint:
         """Sign a head over all that is in the log now. Outside of any transaction; several processes may call it.
 
         On return the head is durable. Nothing new in the log: the latest head again. Raises LogError where there is
         nothing to sign or the key is not the log's, LogForkedError where what is stored does not continue the last
-        signed head: then nothing is signed.
+        signed head: then nothing is signed. `enough` is asked between the heads of a log that has much to catch up
+        with (seal.STEP_LEAVES): yes ends it with a head over a part.
         """
         if self.size == 0:
             raise LogError("the evidence log is empty: nothing was recorded in this store yet")
         identity = self.identity or self.fix_identity("", signer)
         check_identity(identity, "", signer.public)
-        number = Sealer(self._connection, self._leaf_rows(), identity.origin, signer).seal(unix_ns)
+        number = Sealer(self._connection, self._leaf_rows(), identity.origin, signer).seal(unix_ns, enough)
         row = self._connection.execute(f"{_CHECKPOINT} WHERE checkpoint_no = ?", (number,)).fetchone()
         return self._checkpoint(row)
 

@@ -70,6 +70,7 @@ class LogOffice:
         self._task: asyncio.Task[None] | None = None
         self._one = asyncio.Lock()
         self._said = ""
+        self._stopping = False
         self.standing = Standing()
 
     def on_release(self, call: Callable[[Checkpoint], Awaitable[None]]) -> None:
@@ -81,7 +82,8 @@ class LogOffice:
         self._task = asyncio.get_running_loop().create_task(self._now_and_then())
 
     async def stop(self) -> None:
-        """One last head, over all that was committed; then nothing is left open."""
+        """One last head, over what was committed; then nothing is left open. A log that catches up goes on at a start."""
+        self._stopping = True
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -101,7 +103,9 @@ class LogOffice:
                 self._failed(e)
                 return None
             self._good(size, head)
-            if head is not None:
+            if (
+                head is not None and head.size >= size
+            ):  # else it covers a part of what was there when it was begun
                 for call in self._released:
                     try:
                         await call(head)
@@ -129,7 +133,7 @@ class LogOffice:
                 attest_key(self._keys)  # made with it, so that its public half can be handed out early
                 evidence.fix_identity(self._origin, signer)
                 self._signer = signer
-            head = evidence.seal(self._signer, self._unix_ns) if size else None
+            head = evidence.seal(self._signer, self._unix_ns, lambda: self._stopping) if size else None
             if self._place is not None:
                 self._place.check()
         return size, head
@@ -147,7 +151,9 @@ class LogOffice:
         standing.size, standing.forked = size, False
         if head is not None:
             standing.size = max(size, head.size)
-            standing.checkpoint_size, standing.proven_unix_ns = head.size, self._unix_ns()
+            standing.checkpoint_size = head.size
+            if head.size >= size:
+                standing.proven_unix_ns = self._unix_ns()
 
     def _failed(self, e: Exception) -> None:
         self.standing.failures += 1
