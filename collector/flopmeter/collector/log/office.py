@@ -103,9 +103,8 @@ class LogOffice:
                 self._failed(e)
                 return None
             self._good(size, head)
-            if (
-                head is not None and head.size >= size
-            ):  # else it covers a part of what was there when it was begun
+            # Else it covers but a part of what was there when it was begun.
+            if head is not None and head.size >= size:
                 for call in self._released:
                     try:
                         await call(head)
