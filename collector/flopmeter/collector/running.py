@@ -401,6 +401,8 @@ async def _serve(settings: CollectorSettings) -> None:
     log.info("listening on %s, store %s", collector.address, store_file(settings.store))
     if collector.http_address:
         log.info("health and metrics on http://%s", collector.http_address)
+    if collector.enrol_address:
+        log.info("nodes join by token at https://%s", collector.enrol_address)
     notifier = Notifier()
     notifier.ready(f"listening on {collector.address}")
     beating = loop.create_task(keep_beating(notifier, lambda: collector.server.writer_lives))

@@ -14,6 +14,7 @@ from wire_client import Ended, WireClient
 
 from flopmeter.collector.access.desk import Desk
 from flopmeter.collector.errors import SettingsError
+from flopmeter.collector.ingest.listening import TLS_OPTIONS
 from flopmeter.collector.running import run_collector
 from flopmeter.collector.settings import CollectorSettings
 from flopmeter.contract.enrolment import agent_uri
@@ -350,3 +351,24 @@ def test_metrics_tell_when_the_certificate_ends(running, desk):
     told = next(line for line in page.splitlines() if line.startswith("flopmeter_collector_tls_not_after"))
     assert float(told.split()[1]) == end
     assert "flopmeter_collector_tls_good 1.0" in page
+
+
+def test_a_connection_ends_in_time_and_the_agent_comes_again_without_loss(tmp_path, clock, node, monkeypatch):
+    """Half a day, here half a second: what is in a certificate holds no longer than that on a connection."""
+    options = (("grpc.max_connection_age_ms", 500), ("grpc.max_connection_age_grace_ms", 500))
+    assert {name for name, _ in TLS_OPTIONS} == {name for name, _ in options}
+    assert dict(TLS_OPTIONS)["grpc.max_connection_age_ms"] <= 86_400_000
+    monkeypatch.setattr("flopmeter.collector.ingest.listening.TLS_OPTIONS", options)
+    with run_collector(settings_for(tmp_path, tls_name="localhost,127.0.0.1"), clock) as running:
+        node.joined(running._collector._front.desk)
+        with WireClient(running.address, node.chain, node.channel(running.address)) as client:
+            client.hello()
+            client.records(node.chain.next())
+            client.ack(1)
+            with pytest.raises(Ended) as ended:
+                client.read()
+            assert ended.value.code is grpc.StatusCode.UNAVAILABLE
+        with WireClient(running.address, node.chain, node.channel(running.address)) as client:
+            assert client.hello().resume_seq == 2
+            client.records(node.chain.next())
+            client.ack(2)

@@ -118,6 +118,12 @@ class Files:
                 f"{chain_path}: expected a certificate that is valid, got one that ended {leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC",
                 "have it renewed",
             )
+        if (
+            key_path.stat().st_mode & 0o007
+        ):  # not refused: a Secret of Kubernetes is 0644 unless it is told otherwise
+            log.warning(
+                "TLS: %s can be read by every user of this machine: chmod 600, or defaultMode", key_path
+            )
         return Served(chain, key, client_ca, end)
 
 
