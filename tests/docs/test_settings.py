@@ -21,7 +21,8 @@ def test_the_agents_example_loads_and_is_complete(tmp_path: Path) -> None:
     shown = load_settings({}, {}, config)
     assert keys(AGENT) == {f.name for f in fields(AgentSettings)}
     default = AgentSettings()
-    said = {"collector": "collector.site:9840", "cluster": "c1", "metrics_address": "127.0.0.1:9842"}
+    said = {"collector": "collector.site:9840", "join_file": "/etc/flopmeter/join", "cluster": "c1"}
+    said["metrics_address"] = "127.0.0.1:9842"
     for field in fields(AgentSettings):
         assert getattr(shown, field.name) == said.get(field.name, getattr(default, field.name))
 
