@@ -130,15 +130,19 @@ class Checker:
             head = leaves[leaf_at : leaf_at + 16]
             block, length, count, more = (int.from_bytes(head[i:j]) for i, j in pairwise((0, 8, 12, 14, 16)))
             places = leaves[leaf_at + 16 : leaf_at + 16 + 25 * count + 32 * more]
-            data, offset, hashes = parcel[at : at + length], 0, dict[int, bytes]()
-            for i in range(0, 25 * count, 25):
+            data, offset, raws, hashes = parcel[at : at + length], 0, list[bytes](), dict[int, bytes]()
+            for _ in range(count):
                 end = offset + 4 + int.from_bytes(data[offset : offset + 4])
-                fits = offset + 140 <= end <= length and places[i] not in hashes
-                fits = fits and facts.range[0] <= BLOCK * block + places[i] < facts.range[1]
-                require(fits, STEP, f"block {block}: a record of a wrong length or in a wrong place")
-                hashes[places[i]] = self._leaf(data[offset + 4 : end], places[i + 1 : i + 25], part, rows)
+                if not offset + 140 <= end <= length:
+                    raise EvidenceError(STEP, f"block {block}: a record of a wrong length")
+                raws.append(data[offset + 4 : end])
                 offset = end
             require(offset == length and block not in part.roots, STEP, f"block {block}: twice, or too long")
+            self._signed(raws)  # one kind of work at a time, for the caches' sake
+            for i, raw in zip(range(0, 25 * count, 25), raws, strict=True):
+                if places[i] in hashes or not facts.range[0] <= BLOCK * block + places[i] < facts.range[1]:
+                    raise EvidenceError(STEP, f"block {block}: a record in a wrong place")
+                hashes[places[i]] = self._leaf(raw, places[i + 1 : i + 25], part, rows)
             proof = [places[i : i + 32] for i in range(25 * count, len(places), 32)]
             part.roots[block] = _block_root(min(BLOCK, facts.size - BLOCK * block), hashes, proof)
             at, leaf_at, records = at + length, leaf_at + 16 + len(places), records + count
@@ -149,9 +153,8 @@ class Checker:
         return part._replace(records=records)
 
     def _leaf(self, raw: bytes, place: bytes, part: Part, rows: list[tuple[Batch, list[bytes]]]) -> bytes:
-        """Signature and chain of a record, its rows; the hash of its leaf in the log."""
+        """Chain and rows of a record; the hash of its leaf in the log."""
         agent, seq, digest = raw[:16], int.from_bytes(raw[32:40]), sha256(raw)
-        self._signed(agent, seq, raw)
         link = (seq, raw[40:72], seq, digest.digest(), 0)
         part.chains[agent] = joined(agent, part.chains[agent], link) if agent in part.chains else link
         inventory, begin, end, workloads, usage = _cut(raw[72:-64])
@@ -162,13 +165,19 @@ class Checker:
         name, received, salt = agent.hex().encode(), int.from_bytes(place[:8]), place[8:].hex().encode()
         return leaf_hash(_LEAF % (name, digest.hexdigest().encode(), received, salt, seq, end, begin))
 
-    def _signed(self, agent: bytes, seq: int, raw: bytes) -> None:
+    def _signed(self, raws: Iterable[bytes]) -> None:
+        """Each by the key of the agent that it names."""
+        keys, raw = self._verify, b""
         try:
-            if agent not in self._verify:
-                self._verify[agent] = Ed25519PublicKey.from_public_bytes(self._facts.keys[agent]).verify
-            self._verify[agent](raw[-64:], _DOMAIN + raw[:-64])
+            for raw in raws:
+                verify = keys.get(raw[:16])
+                if verify is None:
+                    verify = Ed25519PublicKey.from_public_bytes(self._facts.keys[raw[:16]]).verify
+                    keys[raw[:16]] = verify
+                verify(raw[-64:], _DOMAIN + raw[:-64])
         except (InvalidSignature, KeyError, ValueError):
-            raise EvidenceError(STEP, f"agent {agent.hex()}, record {seq}: not signed by its key") from None
+            who = f"agent {raw[:16].hex()}, record {int.from_bytes(raw[32:40])}"
+            raise EvidenceError(STEP, f"{who}: not signed by its key") from None
 
     def _batch(self, inventory: bytes, workloads: list[bytes]) -> Batch:
         require(inventory in self._facts.nodes, STEP, f"no inventory {inventory.hex()} in inventories.bin")
@@ -232,8 +241,8 @@ def add(into: Sums, sums: Mapping[Price, list[int]]) -> None:
 def joined(agent: bytes, chain: Link, link: Link) -> Link:
     """Two stretches of an agent's records as one: numbers go up, and the next one names the hash of the last."""
     first, begun, last, last_hash, breaks = chain
-    follows = link[0] > last and (link[0] > last + 1 or link[1] == last_hash)
-    require(follows, STEP, f"agent {agent.hex()}: record {link[0]} does not follow on record {last}")
+    if not (link[0] > last and (link[0] > last + 1 or link[1] == last_hash)):
+        raise EvidenceError(STEP, f"agent {agent.hex()}: record {link[0]} does not follow on record {last}")
     return first, begun, link[2], link[3], breaks + link[4] + (link[0] > last + 1)
 
 
