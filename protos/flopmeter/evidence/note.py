@@ -46,10 +46,11 @@ class Policy(NamedTuple):  # groups: how many of which members, by name; a quoru
         found = signers(checkpoint, [*self.logs, *(key for key, _ in self.witnesses.values())])
         signed = any(log in found and log.name == checkpoint.origin for log in self.logs)
         require(signed, STEP, f"no log of the policy signed this checkpoint of {checkpoint.origin[:99]!r}")
-        held = {name for name, (key, _) in self.witnesses.items() if key in found} | {"none"}
+        held = {name for name, (key, _) in self.witnesses.items() if key in found}
         for name, (least, members) in self.groups.items():  # each names only what stands before it
             held |= {name} if sum(member in held for member in members) >= least else set()
-        require(self.quorum in held, STEP, f"not cosigned by the quorum {self.quorum[:99]!r}: {[*held][:32]}")
+        reached = self.quorum in {"none", *held}
+        require(reached, STEP, f"the quorum {self.quorum[:99]!r} is not reached by {sorted(held)[:32]}")
         return {key: seconds for key, seconds in found.items() if seconds is not None}
 
 
@@ -126,10 +127,10 @@ def parse_proof(data: bytes) -> tuple[int, tuple[bytes, ...], bytes | None, byte
 
 
 def parse_policy(data: bytes) -> Policy:
-    """Beside the rules of tlog-policy: two keys of one key name are one witness, and so may be members of
-    one group only, one that asks for one member.
+    """Beside the rules of tlog-policy: names are shown to people, and so must be printable; two keys of one
+    key name are one witness, and so may be members of one group only, one that asks for one member.
     """
-    text = data[: NOTE_LIMIT + 1].decode("utf-8", "surrogateescape")  # names are opaque bytes
+    text = data[: NOTE_LIMIT + 1].decode("utf-8", "surrogateescape")  # comments may be in any encoding
     plain = len(data) <= NOTE_LIMIT and re.fullmatch(r"[\t\n -~\x80-\U0010ffff]*\n", text)
     require(plain, STEP, "the policy is too long, has control characters, or lacks its last newline")
     logs: list[Key] = []
@@ -140,6 +141,8 @@ def parse_policy(data: bytes) -> Policy:
         match words := re.split("[ \t]+", line.strip(" \t")):
             case [word, *_] if not word or word.startswith("#"):
                 continue
+            case _ if not all(word.isprintable() for word in words):
+                raise EvidenceError(STEP, f"a name or URL that cannot be shown as it is: {line[:99]!r}")
             case ["log", vkey] | ["log", vkey, _]:
                 logs.append(parse_key(vkey))
             case ["witness", name, vkey, *url] if name not in known and len(url) < 2:
