@@ -91,7 +91,9 @@ def _document(connection: Any) -> dict[str, Any]:
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
 @store_option
 @click.option(
-    "--without-leaves", is_flag=True, help="Hashes alone: for the public, who is not to guess what leaves say."
+    "--without-leaves",
+    is_flag=True,
+    help="Hashes alone: for the public, who is not to guess what leaves say.",
 )
 @json_option
 def export(directory: Path, store: Path, without_leaves: bool, as_json: bool) -> None:
