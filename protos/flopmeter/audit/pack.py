@@ -80,7 +80,8 @@ class Batch(NamedTuple):
 
     models: list[tuple[str, str]]  # by entity
     dtypes: list[str | None]  # by workload; None: not of the run
-    found: dict[tuple[bytes, bytes], list[bytes]]  # (outline, key) of a row -> where its like is collected
+    #: Outline of a row -> where its key ends and its numbers begin; key -> where its like is collected.
+    found: dict[bytes, tuple[int, dict[bytes, list[bytes]]]]
 
 
 class Odd(Exception):  # noqa: N818 - no error: the rows of this part are added up one by one
@@ -210,19 +211,20 @@ class Checker:
 
     def _added_alike(self, rows: Iterable[tuple[Batch, list[bytes]]]) -> Sums:
         """The same, of rows collected by outline and price; Odd where rows of one outline differ in form."""
-        sums, begins = dict[Price, list[int]](), self._begins
+        sums: Sums = {}
         try:
             for batch, usage in rows:
                 found = batch.found
                 for row in usage:
                     outline = row.translate(_GOES_ON)
-                    begin = begins.get(outline) or begins.setdefault(outline, _key_end(row))
-                    like = found.get((outline, row[:begin]))
-                    if like is None:
+                    if (known := found.get(outline)) is None:
+                        known = found[outline] = (self._begins.setdefault(outline, _key_end(row)), {})
+                    begin, likes = known
+                    if (like := likes.get(row[:begin])) is None:
                         if begin != _key_end(row):
                             raise Odd
                         alike = (_price(batch, dict(fields(row))), outline, begin)
-                        like = found[outline, row[:begin]] = self._alike.setdefault(alike, [])
+                        like = likes[row[:begin]] = self._alike.setdefault(alike, [])
                     like.append(row)
             for (price, _, begin), like in self._alike.items():
                 if like and price is not None:
@@ -259,7 +261,8 @@ def _cut(payload: bytes) -> tuple[bytes, int, int, list[bytes], list[bytes]]:
     inventory, begin, stop, workloads, usage, at = b"", b"", b"", list[bytes](), list[bytes](), 0
     if (usual := _USUAL(payload)) and usual.start(1) == payload[1] + 4:
         (inventory, begin, stop), at = usual.groups(), usual.end()
-    while at < len(payload):
+    size = len(payload)
+    while at < size:
         tag = payload[at]
         if tag & 0x87 == 2 and payload[at + 1] < 128:  # one byte of tag, one of length
             end = at + 2 + payload[at + 1]
@@ -277,7 +280,7 @@ def _cut(payload: bytes) -> tuple[bytes, int, int, list[bytes], list[bytes]]:
         elif tag == 0x31:
             stop = value
         at = end
-    require(at == len(payload), STEP, "a batch ends within a field")
+    require(at == size, STEP, "a batch ends within a field")
     return inventory, int.from_bytes(begin, "little"), int.from_bytes(stop, "little"), workloads, usage
 
 
