@@ -259,6 +259,10 @@ def test_the_ai_office_reads_two_figures_and_its_own_rules(files):
     parts = sum(int(line["flop"]["point"]) for line in p["byPrecision"])
     assert parts == int(p["totals"]["executedFlop"]["point"])
     assert evidence(files["aiOffice"])["sumTree"] == []
+    # Exact shares would give the exact total away.
+    shares = [Fraction(c["flopShare"]) for c in p["method"]["evidenceClasses"]]
+    assert sum(shares) == 1
+    assert all(100 % s.denominator == 0 for s in shares)
 
 
 def test_the_national_authority_reads_an_order_of_magnitude(files):

@@ -105,6 +105,14 @@ def test_no_view_changes_a_status_and_none_shows_less_than_the_truth(parts, expe
     assert not redacted & {p for p, v in shown.shown.items() if v == values[p]}
 
 
+@given(st.lists(st.integers(1, 10**20), min_size=1, max_size=8))
+def test_shares_add_up_to_a_hundred_percent(parts):
+    shares = [Fraction(p, sum(parts)) for p in parts]
+    found = rounding.percents(shares)
+    assert sum(found) == 100
+    assert all(abs(n - 100 * share) < 1 for n, share in zip(found, shares, strict=True))
+
+
 def test_nothing_rounded_is_nothing():
     assert rounding.rounded(ZERO) == rounding.order_of(ZERO) == ZERO
     assert rounding.rounded_parts(ZERO, [ZERO, ZERO]) == [ZERO, ZERO]

@@ -43,16 +43,19 @@ def create(request: Request, means: Means) -> Issued:
         superseded = check_superseded(rows, request.run, request.supersedes) if request.supersedes else None
         head_key = log_key(request.keys, make=log.identity is None)
         log.fix_identity("", head_key)
-        with reading(store) as reader:
-            row = _known(rows, request) if request.record else recorded(books, reader, request, means)
-            material = Material.of_json(books.material(row.attestation_no))
-            with _beside(request.output) as directory:
-                issued, file = issue(
-                    books, reader, row, material, directory,
-                    request=request, means=means, head_key=head_key, superseded=superseded,
-                )  # fmt: skip
-                check_file(file, means.signer.public(), issued.attestation_id)
-                _hand_out(file, request.output)
+        if request.record:
+            row = _known(rows, request)
+        else:
+            with reading(store) as reader:
+                row = recorded(books, reader, request, means)
+        material = Material.of_json(books.material(row.attestation_no))
+        with _beside(request.output) as directory:
+            issued, file = issue(
+                books, row, material, directory,
+                request=request, means=means, head_key=head_key, superseded=superseded,
+            )  # fmt: skip
+            check_file(file, means.signer.public(), issued.attestation_id)
+            _hand_out(file, request.output)
     return issued
 
 

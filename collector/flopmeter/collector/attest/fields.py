@@ -227,7 +227,7 @@ def _linked(g: Gathered) -> dict[str, Any]:
 def _energy(g: Gathered) -> dict[str, Any]:
     unmeasured = g.figures.energy_unmeasured_ns + g.figures.gap_ns + g.figures.unreported_ns
     value = None if not g.figures.energy_mj and unmeasured else fraction(Fraction(g.figures.energy_mj, 1000))
-    left = f"; of {seconds(unmeasured)} device-seconds nobody read it" if unmeasured else ""
+    left = "; not all of the time was read" if unmeasured else ""
     return {"value": value, "boundary": f"the GPUs' boards, by their own counters{left}"}
 
 

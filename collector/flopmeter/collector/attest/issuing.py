@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from flopmeter.collector.log.checkpoint import Checkpoint, Signer
 from flopmeter.collector.log.entry import BATCH
 from flopmeter.collector.log.evidence_log import EvidenceLog
 from flopmeter.collector.log.rows import salts_of
-from flopmeter.collector.report.queries import Reader
+from flopmeter.collector.report.queries import reading
 from flopmeter.collector.store.attestations import SqliteAttestations
 
 from . import container, limits
@@ -26,7 +26,7 @@ from .pack import write_pack
 from .predicate import Anchored, Header, predicate, proofs
 from .profiles import AUDITOR, view
 from .request import Means, Request
-from .said import ISSUED, NO_HASH, AttestationRow, next_row, uuid7
+from .said import ISSUED, NO_HASH, AttestationRow, check_superseded, next_row, uuid7
 from .signing import key_id
 from .values import canonical
 
@@ -51,7 +51,6 @@ class Issued:
 
 def issue(
     books: SqliteAttestations,
-    reader: Reader,
     row: AttestationRow,
     material: Material,
     directory: Path,
@@ -66,28 +65,9 @@ def issue(
     place = Place(connection, log)
     head = _head(log, connection, head_key, means, stamp=True)
     shown = view(material.record.values, request.profile)
-    record_index = _index(log, ATTESTATION, row.attestation_no)
     before = [r for r in books.attestations() if r.kind == ISSUED and r.recipient == request.to]
     previous = _heads(connection, log, before, head.size)
-    identity = log.identity
-    assert identity is not None  # create() has seen to it
-    anchored = Anchored(
-        origin=identity.origin,
-        log_key=identity.vkey,
-        size=head.size,
-        root=head.root,
-        note=head.note.decode(),
-        leaf_range=(
-            _index(log, BATCH, int(material.facts["firstPosition"])),
-            _index(log, BATCH, int(material.facts["lastPosition"])) + 1,
-        ),
-        previous=previous[0] if previous else None,
-        record_index=record_index,
-        timestamps=tuple(
-            base64.b64encode(t).decode() for (t,) in connection.execute(_TOKENS, (head.number,))
-        ),
-        start_index=None if material.facts["startIndex"] is None else int(material.facts["startIndex"]),
-    )
+    anchored = _anchored(place, row, material, head, previous)
     files: dict[str, bytes | Path] = {
         EVIDENCE: canonical(
             evidence(
@@ -106,14 +86,17 @@ def issue(
     if request.profile == AUDITOR:
         salts = salts_of(connection)
         assert salts is not None  # there are leaves
-        files |= write_pack(directory, reader, log, salts=salts, facts=material.facts, size=head.size)
+        with reading(
+            request.store
+        ) as reader:  # records never change: any state of the books that has them will do
+            files |= write_pack(directory, reader, log, salts=salts, facts=material.facts, size=head.size)
     subjects = [container.member(name, content) for name, content in files.items()]
     now = means.now_unix_ns()
     header = Header(
         attestation_id=uuid7(now // 10**6, means.random(10)),
         profile=request.profile,
         issued_unix_ns=now,
-        issuer=request.issuer or identity.origin,
+        issuer=request.issuer or anchored.origin,
         role=request.role,
         key_id=key_id(means.signer.public()),
         supersedes=()
@@ -142,6 +125,32 @@ def issue(
             ],
         )
     return Issued(issued, stated, level), file
+
+
+def _anchored(
+    place: Place, row: AttestationRow, material: Material, head: Checkpoint, previous: Sequence[Head]
+) -> Anchored:
+    """Where all of it stands in the log, under `head`."""
+    connection, log = place
+    identity, facts = log.identity, material.facts
+    assert identity is not None  # create() has seen to it
+    return Anchored(
+        origin=identity.origin,
+        log_key=identity.vkey,
+        size=head.size,
+        root=head.root,
+        note=head.note.decode(),
+        leaf_range=(
+            _index(log, BATCH, int(facts["firstPosition"])),
+            _index(log, BATCH, int(facts["lastPosition"])) + 1,
+        ),
+        previous=previous[0] if previous else None,
+        record_index=_index(log, ATTESTATION, row.attestation_no),
+        timestamps=tuple(
+            base64.b64encode(t).decode() for (t,) in connection.execute(_TOKENS, (head.number,))
+        ),
+        start_index=None if facts["startIndex"] is None else int(facts["startIndex"]),
+    )
 
 
 def pseudonym(connection: sqlite3.Connection, recipient: str, run: str) -> str:
@@ -220,9 +229,13 @@ def _logged(
         prev_hash=NO_HASH,
         hash=NO_HASH,
     )
-    return books.append_attestation(
-        lambda before: (next_row(before, unsealed), ""), lambda _: log.append_waiting()
-    )
+
+    def make(before: AttestationRow | None) -> tuple[AttestationRow, str]:
+        if request.supersedes:  # somebody else may have been quicker
+            check_superseded(books.attestations(), request.run, request.supersedes)
+        return next_row(before, unsealed), ""
+
+    return books.append_attestation(make, lambda _: log.append_waiting())
 
 
 def _receipt(place: Place, issued: AttestationRow, stated: Checkpoint, head: Checkpoint) -> bytes:

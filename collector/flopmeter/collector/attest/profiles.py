@@ -65,6 +65,7 @@ class _Rule(NamedTuple):
 _PSEUDONYM = _Rule("/run/name", Form.PSEUDONYMISED, "recipients know a run by a name of their own")
 _TWO = "two significant figures are owed (regulations 13.18); bounds are rounded outwards"
 _ORDER = "an order of magnitude is owed (regulations 13.18)"
+_PERCENT = "whole percent: exact shares would give an exact total away"
 _NOT_OWED = "not owed to this recipient (regulations 13.18)"
 _OTHERS = "another authority's rule"
 
@@ -143,6 +144,12 @@ def _energy(value: Any, _: Mapping[str, Any]) -> Any:
     )
 
 
+def _shares(value: Any, _: Mapping[str, Any]) -> Any:
+    """In whole percent that add up to one: exact shares of a total give its last digits away."""
+    percents = rounding.percents([Fraction(c["flopShare"]) for c in value])
+    return [c | {"flopShare": fraction(Fraction(n, 100))} for c, n in zip(value, percents, strict=True)]
+
+
 def _covered(values: Mapping[str, Any]) -> tuple[Fraction, Fraction]:
     """(expected, observed) device-seconds in the same unit: expected to the nearest, observed down."""
     expected = Fraction(values["/coverage/expectedDeviceSeconds"])
@@ -202,6 +209,7 @@ _RULES: Mapping[str, tuple[_Rule, ...]] = {
         *_withheld("/totals/countable/", "/thresholds/", reason=_OTHERS),
         _Rule("/totals/countable/", Form.ROUNDED, _TWO, _with(rounding.rounded)),
         _Rule("/byPrecision", Form.ROUNDED, _TWO, _rounded_lines),
+        _Rule("/method/evidenceClasses", Form.ROUNDED, _PERCENT, _shares),
         _Rule("/method/secondMethod", Form.ROUNDED, _TWO, _with(rounding.rounded)),
         *_time(rounding.up),
         *_withheld("/inventory/devices"),
@@ -215,6 +223,7 @@ _RULES: Mapping[str, tuple[_Rule, ...]] = {
         _Rule("/totals/wallSeconds", Form.ROUNDED, _TWO, _near),
         _Rule("/totals/countable/", Form.ROUNDED, _ORDER, _with(rounding.order_of)),
         _Rule("/byPrecision", Form.AGGREGATED, _ORDER, _one_line),
+        _Rule("/method/evidenceClasses", Form.ROUNDED, _PERCENT, _shares),
         _Rule("/method/secondMethod", Form.ROUNDED, _ORDER, _with(rounding.order_of)),
         *_time(rounding.power_above),
         _SHOWN,

@@ -27,13 +27,13 @@ def rounded(f: Figure) -> Figure:
 def rounded_parts(whole: Figure, parts: Sequence[Figure]) -> list[Figure]:
     """`parts` of `whole`, whose points add up to its: they add up to `rounded(whole)`'s."""
     unit = _unit(whole)
-    units = [Fraction(p.point) / unit for p in parts]
-    found = [u.numerator // u.denominator for u in units]
-    left = round(Fraction(whole.point) / unit) - sum(found)
-    most_cut = sorted(range(len(parts)), key=lambda i: (found[i] - units[i], i))
-    for i in most_cut[:left]:
-        found[i] += 1
-    return [_to(p, unit, n) for p, n in zip(parts, found, strict=True)]
+    units = _whole([Fraction(p.point) / unit for p in parts], round(Fraction(whole.point) / unit))
+    return [_to(p, unit, n) for p, n in zip(parts, units, strict=True)]
+
+
+def percents(shares: Sequence[Fraction]) -> list[int]:
+    """Shares that add up to one, in percent that add up to a hundred. Of none, none."""
+    return _whole([100 * share for share in shares], 100) if shares else []
 
 
 def order_of(f: Figure) -> Figure:
@@ -61,6 +61,15 @@ def up(value: int) -> int:
     """To two significant figures, upwards."""
     unit = int(unit_of(value))
     return -(-value // unit) * unit
+
+
+def _whole(parts: Sequence[Fraction], total: int) -> list[int]:
+    """Whole numbers that add up to `total`: each cut, and what that leaves to those that lost most."""
+    found = [p.numerator // p.denominator for p in parts]
+    most_cut = sorted(range(len(parts)), key=lambda i: (found[i] - parts[i], i))
+    for i in most_cut[: total - sum(found)]:
+        found[i] += 1
+    return found
 
 
 def _unit(f: Figure) -> Fraction:

@@ -21,6 +21,7 @@ from flopmeter.contract.flop import Figure
 
 from .errors import AttestRefused
 from .gather import Event
+from .values import unix_ns_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def crossing(r: Regime, counted: Figure, of_records: Figure, told: Told) -> Cros
         if e.type in (THRESHOLD_FORECAST, PLAN_EXCEEDS) and json.loads(e.data).get("regime") == r.id
     ]
     event = None if status is Verdict.BELOW else _event(r, counted, of_records, told)
-    crossed = event.unix_ns if event is not None and status is Verdict.CROSSED else None
+    crossed = _since(event) if event is not None and status is Verdict.CROSSED else None
     return Crossing(
         status,
         crossed,
@@ -65,6 +66,12 @@ def crossing(r: Regime, counted: Figure, of_records: Figure, told: Told) -> Cros
         None if event is None else told.log_index[event.number],
         told.due.get(r.id),
     )
+
+
+def _since(event: Event) -> int:
+    """When the line was met: where records came late, before anybody could tell."""
+    met = json.loads(event.data).get("met_since")
+    return event.unix_ns if met is None else min(event.unix_ns, unix_ns_of(met))
 
 
 def _event(r: Regime, counted: Figure, of_records: Figure, told: Told) -> Event:

@@ -1,7 +1,7 @@
 """How values are written in a statement: no number anywhere, one spelling of each (docs/attestation-format.md 2). Pure."""
 
 import hashlib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Any
 
@@ -34,6 +34,13 @@ def time_text(unix_ns: int) -> str:
     whole, ns = divmod(unix_ns, SECOND_NS)
     text = datetime.fromtimestamp(whole, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     return f"{text}.{ns:09d}Z" if ns else f"{text}Z"
+
+
+def unix_ns_of(text: str) -> int:
+    """Of an RFC 3339 time, to the microsecond."""
+    return (
+        (datetime.fromisoformat(text) - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1) * 1_000
+    )
 
 
 def sha256(raw: bytes) -> str:
