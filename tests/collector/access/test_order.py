@@ -7,7 +7,7 @@ from pathlib import Path
 from access_rig import rows
 from builders import Chain
 from desk import Desk as Pipeline
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flopmeter.collector.access.desk import Desk
@@ -17,13 +17,13 @@ from flopmeter.collector.check.fsck import check_store
 from flopmeter.collector.ingest.decide import TAKEN
 from flopmeter.collector.ingest.group import Agent
 
-NAMES = ("a", "b", "c")
+NAMES = ("a", "b")
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.sampled_from(["hello", "record", "record", "revoke"]), st.sampled_from(NAMES)),
-        st.tuples(st.sampled_from(["look", "commit", "commit", "fail", "token"]), st.just("")),
+        st.tuples(st.sampled_from(["look", "look", "commit", "fail", "token"]), st.just("")),
     ),
-    min_size=5,
+    min_size=12,
     max_size=40,
 )
 
@@ -44,6 +44,9 @@ def in_the_log(books: Pipeline) -> tuple[dict[int, int], list[tuple[int, bytes]]
 
 @settings(max_examples=25, deadline=None)
 @given(STEPS)
+@example([("record", "a"), ("revoke", "a"), ("look", "")])
+@example([("record", "a"), ("revoke", "a"), ("record", "b"), ("look", ""), ("record", "b"), ("commit", "")])
+@example([("revoke", "a"), ("record", "a"), ("fail", ""), ("hello", "b"), ("record", "b"), ("look", "")])
 def test_no_record_stands_outside_of_its_agents_time(steps):
     with tempfile.TemporaryDirectory() as directory:
         store = Path(directory) / "b.db"
@@ -69,7 +72,8 @@ def run(books: Pipeline, store: Path, steps) -> None:
     chains = {name: Chain(name, gpus=1) for name in NAMES}
     agents: dict[str, Agent] = {}
     desk = Desk(store, None)
-    for what, name in steps:
+    begun = [("hello", name) for name in NAMES] + [("commit", "")]
+    for what, name in [*begun, *steps]:
         if what == "hello":
             said = books.hello(chains[name])
             if isinstance(said, Agent):
