@@ -13,6 +13,7 @@ from flopmeter.collector.errors import LogError, SettingsError, SinkError
 
 #: The most that is read of an answer: cosignatures of ML-DSA-44 are 3.3 kB each, timestamp tokens some 6 kB.
 MAX_ANSWER_BYTES = 65_536
+_HINT = "write https://HOST[:PORT]/PATH; plain http goes to this machine alone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ def address(what: str, url: str, path: str = "") -> Address:
     try:
         return address_of(what, url.rstrip("/") + path if path else url, allow_http=False)
     except SinkError as e:
-        raise SettingsError(f"{e}: {url[:200]!r}", e.hint) from e
+        raise SettingsError(f"{str(e).removesuffix(', got something else')}, got {url[:200]!r}", _HINT) from e
 
 
 def post(
