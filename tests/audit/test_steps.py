@@ -93,6 +93,9 @@ LIES: dict[str, tuple[str, Lie]] = {
     "a member that nobody knows": ("schema", put("totals.more", "1")),
     "a member missing and not withheld": ("disclosures", put("method.id", None)),
     "a group missing": ("schema", put("coverage", None)),
+    "true where members are": ("schema", put("coverage", True)),
+    "a text where members are": ("schema", put("totals.executedFlop", "1")),
+    "a text where a list is": ("schema", put("thresholds", "crossed")),
     "a number with a sign": ("schema", put("evidence.treeSize", "-1")),
     "a number with a zero in front": ("schema", put("coverage.sequenceBreaks", "07")),
     "a number of 40 digits": ("schema", put("coverage.sequenceBreaks", "1" * 40)),
@@ -117,6 +120,7 @@ LIES: dict[str, tuple[str, Lie]] = {
     ),
     "a disclosure left out": ("disclosures", in_evidence(lambda e: e["disclosures"].pop())),
     "a threshold left out and disclosed": ("disclosures", lambda p, _: p["thresholds"].pop(0)),
+    "a threshold twice": ("disclosures", lambda p, _: p["thresholds"].append(p["thresholds"][0])),
     "withheld of what is owed": (
         "disclosures",
         lambda p, e: (
@@ -274,6 +278,20 @@ def test_a_lie_that_is_signed_is_refused_by_its_step(
 
 def _believing(leaf: bytes, body: str, step: str) -> Any:
     return {**json.loads(body), "leaf": json.loads(leaf)["kind"]}
+
+
+def test_a_rounded_total_may_leave_a_status_open_and_never_contradict_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = check(files.attestation("downstream"), tmp_path)
+    assert ("below", "below", "stated, its total is rounded") in found.thresholds
+    monkeypatch.setattr("flopmeter.audit.steps._row", _believing)
+
+    def lie(predicate: dict[str, Any], evidence: dict[str, Any]) -> None:
+        _limit(predicate, "below", "1")
+        _redisclose(predicate, evidence)
+
+    assert refused(files.attestation("downstream", change=lie), tmp_path).step == "arithmetic"
 
 
 def test_a_false_record_that_was_not_logged_is_refused(tmp_path: Path) -> None:

@@ -5,11 +5,16 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import evidence_files as files
 import pytest
+from attest_books import attest, full_store, keys
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+
+from flopmeter.collector.keys import attest_key
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/verify-without-flopmeter.md"
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
@@ -21,10 +26,14 @@ pytestmark = pytest.mark.skipif(
 
 
 def run(folder: Path, made: files.Attestation) -> subprocess.CompletedProcess[str]:
-    """All blocks of the page in one shell, which stops at the first command that fails."""
-    shutil.rmtree(folder / "run", ignore_errors=True)
+    """The page on a file made by hand."""
     made.write(folder)
     (folder / "lab.pem").write_bytes(files.key_pem())
+    return followed(folder)
+
+
+def followed(folder: Path) -> subprocess.CompletedProcess[str]:
+    """All blocks of the page in one shell, which stops at the first command that fails."""
     script = "set -euo pipefail\n" + "\n".join(BLOCKS)
     return subprocess.run(
         ["bash", "-c", script], cwd=folder, capture_output=True, text=True, timeout=60, check=False
@@ -75,3 +84,22 @@ def test_another_key_is_found(tmp_path: Path) -> None:
     done = run(tmp_path, made)
     assert done.returncode != 0
     assert "Verified OK" not in done.stdout
+
+
+def test_every_command_says_yes_for_a_file_of_a_collector(tmp_path: Path) -> None:
+    """Of a store with a log of its own, attested as `flopmeter attest create` does it."""
+    path = tmp_path / "books.sqlite"
+    full_store(path)
+    attest(path, "auditor", tmp_path / "run.fma")
+    key = serialization.load_der_public_key(attest_key(keys(path)).spki_der)
+    kind = serialization.PublicFormat.SubjectPublicKeyInfo
+    (tmp_path / "lab.pem").write_bytes(key.public_bytes(serialization.Encoding.PEM, kind))
+    done = followed(tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    for said in ("Verified OK", "pack/records.bin: OK", "Signature Verified Successfully", "in the log"):
+        assert said in done.stdout, said
+    again = subprocess.run(
+        [Path(sys.executable).parent / "flopmeter", "verify", "run.fma", "--key", "lab.pem", "--json"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (again.returncode, json.loads(again.stdout)["verified"]) == (0, True)
