@@ -167,6 +167,15 @@ def test_a_changed_row_is_found(column, value):
     assert fault.attestation_no == 2
 
 
+def test_a_rows_hash_is_over_all_before_it_and_its_salt():
+    """The hash leaves the house in a leaf: it binds what was said before, and no name can be guessed from it."""
+    one = chained(row(who="ada"), row(ISSUED))[1]
+    other = chained(row(who="eve"), row(ISSUED))[1]
+    assert one[:16] == other[:16]
+    assert one.hash != other.hash
+    assert chained(row(), row(ISSUED, salt=b"y" * 16))[1].hash != chained(row(), row(ISSUED))[1].hash
+
+
 def test_an_issued_row_without_its_record_is_found():
     assert check_chain(chained(row(record_digest="f" * 64), row(ISSUED))).column == "record_digest"
 
