@@ -238,7 +238,14 @@ def without_the_last(partial):
     db.close()
 
 
-@pytest.mark.parametrize("how", [flipped_record, cut, zeroed, without_the_last])
+def a_hole_in_the_log(partial):
+    with sqlite3.connect(partial) as db:
+        db.execute("DROP TRIGGER log_is_kept")
+        db.execute("DELETE FROM log WHERE first_index = (SELECT min(first_index) FROM log)")
+    db.close()
+
+
+@pytest.mark.parametrize("how", [flipped_record, cut, zeroed, without_the_last, a_hole_in_the_log])
 def test_a_copy_that_is_not_what_was_read_gets_no_name(filled, tmp_path, monkeypatch, how):
     desk, _, _ = filled
     damage(monkeypatch, how)

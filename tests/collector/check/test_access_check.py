@@ -252,7 +252,7 @@ def test_a_record_behind_the_revocation_of_its_agent_is_named(tmp_path):
 def test_a_record_before_the_admission_of_its_agent_is_named(tmp_path):
     with Pipeline(tmp_path / "b.db") as line:
         chain = Chain("gpu-001")
-        line.offer(line.agent(chain), chain.next())
+        line.offer(line.hello(chain), chain.next())
         group = line.intake.take_group()
         line.writer.commit(group)  # in one transaction with its admission, which is not in the log yet
         assert difference(tmp_path / "b.db") == "records, position 1: leaf's index"

@@ -71,6 +71,7 @@ def document(done: "Backup") -> dict[str, Any]:
         "bytes": str(done.size_bytes),
         "sha256": done.sha256,
         "last": {table: str(number) for table, number in done.ends.items()},
+        "log": {"leaves": str(done.leaves), "heads": str(done.heads)},
         "keys": None if done.keys is None else {"folder": str(done.keys), "files": list(done.key_files)},
         "not_held": list(not_held(done)),
     }
@@ -84,7 +85,8 @@ def not_held(done: "Backup") -> tuple[str, ...]:
 def text(done: "Backup") -> str:
     """What a person reads."""
     lines = [
-        f"{done.file}: whole and checked. {done.ends['records']:,} records, {done.size_bytes:,} bytes.",
+        f"{done.file}: whole and checked, {done.size_bytes:,} bytes.",
+        f"{done.ends['records']:,} records; {done.leaves:,} leaves of the evidence log, {done.heads:,} signed heads.",
         f"SHA-256 {done.sha256}",
     ]
     if done.keys is not None:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from flopmeter.collector.check.log_walk import LogTree, walk_log
+from flopmeter.collector.check.rederive import Difference
 from flopmeter.collector.errors import BackupRefused, StoreError
 from flopmeter.collector.report.queries import Reader, reading
 from flopmeter.collector.store.migrate import check
@@ -35,6 +37,8 @@ class Backup:
     size_bytes: int
     sha256: str
     ends: dict[str, int]  # table -> its last number
+    leaves: int  # of its evidence log
+    heads: int  # … and the signed heads that hold them
 
 
 def back_up(
@@ -50,13 +54,13 @@ def back_up(
         with _carried_over(store), reading(store) as reader:
             _copy(reader, partial, say)
             ends = ends_of(reader.rows)
-        _check_copy(partial, ends, say)
+        log = _check_copy(partial, ends, say)
         kept = target.with_name(target.name + KEYS) if keys is not None else None
         key_files = copy_keys(keys, kept) if keys is not None and kept is not None else []
         with partial.open("rb") as f:
             digest = hashlib.file_digest(f, "sha256").hexdigest()
         size = partial.stat().st_size
-    return Backup(store, target, kept, tuple(key_files), size, digest, ends)
+    return Backup(store, target, kept, tuple(key_files), size, digest, ends, log.leaves, log.heads)
 
 
 @contextlib.contextmanager
@@ -99,8 +103,10 @@ def _copy(reader: Reader, partial: Path, say: Progress) -> None:
         into.close()
 
 
-def _check_copy(partial: Path, ends: dict[str, int], say: Progress) -> None:
-    """The copy opens, is sound, and holds what the store held. Raises BackupRefused, StoreError.
+def _check_copy(partial: Path, ends: dict[str, int], say: Progress) -> LogTree:
+    """The copy opens, is sound, and holds what the store held; its log, of which every signed head is the root.
+
+    Raises BackupRefused, StoreError.
 
     Read as it lies there: immutable, so that nothing is written beside it.
     """
@@ -124,6 +130,12 @@ def _check_copy(partial: Path, ends: dict[str, int], say: Progress) -> None:
                 raise _unsound(f"record {number} with bytes of its hash, got another at position {position}")
             if number % STEP_PAGES == 0 or number == whole:
                 say("checked", number, whole)
+        try:
+            return walk_log(db.execute)
+        except Difference as d:
+            raise _unsound(
+                f"an evidence log of which {d.table}, {d.key}: {d.column} is {d.expected}, got {d.got}"
+            ) from d
 
 
 def _unsound(what: str) -> BackupRefused:

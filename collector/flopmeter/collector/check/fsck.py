@@ -258,7 +258,7 @@ def _check(
     duties = check_duties(reader, events.events, regimes, books)
     check_delivery(reader)
     log.finish()
-    counts["leaves"], counts["checkpoints"] = log.leaves, log.heads
+    counts["leaves"], counts["checkpoints"] = log.tree.leaves, log.tree.heads
     notes += log.notes
     check_schema(
         reader

@@ -8,27 +8,17 @@ import hmac
 import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from flopmeter.collector.log.entry import BATCH, KINDS, SALT_BYTES, WAITING, Batch, Kind
 from flopmeter.collector.report.queries import Reader
 
-from .log_heads import Said, check_heads
-from .log_tree import TILE_HEIGHT, Growing
-from .rederive import Difference, compare
+from .log_walk import HASH_BYTES, LogTree
+from .rederive import Difference
 
-HASH_BYTES = 32
 #: Rows that may be newer than the last leaf: what people said, and who may speak, get theirs with the next commit.
 _MAY_WAIT = frozenset(k.name for k in WAITING) | {"access"}
 _OTHERS = tuple(k for k in KINDS if k.name != BATCH)
-
-
-class Range(NamedTuple):
-    """A row of the log: leaves of one kind, with consecutive numbers and indexes."""
-
-    first_number: int
-    leaves: int
-    first_index: int
 
 
 class LogCheck:
@@ -36,17 +26,12 @@ class LogCheck:
 
     def __init__(self, reader: Reader) -> None:
         self._rows = reader.rows
-        self.leaves = 0
-        self.heads = 0
-        #: Leaves under the newest head that the log's key signed, as far as everything before it is good.
-        self.covered = 0
         self.unlogged = 0  # records of a log that was never begun, or not finished: no head was ever signed
-        self.said = Said()
         self._fault: Difference | None = None
-        self._ranges: dict[str, list[Range]] = {k.name: [] for k in _OTHERS}
-        self._secret = b""
         ((self._begun,),) = self._rows("SELECT count(*) FROM checkpoints")
-        self._try(self._walk)
+        self._secret = next((bytes(salt) for (salt,) in self._rows("SELECT salt FROM log_identity")), b"")
+        self.tree = LogTree(reader.rows)
+        self._try(self.tree.walk)
         self._batches = self._stored(BATCH)
         #: Numbers of the events whose words are as they were raised: their leaf is under a signed head.
         self.events = self._events_covered()
@@ -61,74 +46,13 @@ class LogCheck:
             except Difference as d:
                 self._fault = d
 
-    def _walk(self) -> None:
-        """Rows without holes, and the tree over them: at each head's size its root is the head's."""
-        for (salt,) in self._rows("SELECT salt FROM log_identity"):
-            self._secret = bytes(salt)
-        tree = Growing()
-        heads = check_heads(self._rows, self.said)
-        head = next(heads, None)
-        numbers = dict.fromkeys((k.name for k in KINDS), 1)
-        for index, kind, number, count, hashes in self._rows(
-            "SELECT first_index, kind, first_number, count, hashes FROM log ORDER BY first_index"
-        ):
-            key = f"first_index {index}"
-            if kind not in numbers:
-                raise Difference("log", key, "kind", f"one of {', '.join(numbers)}", kind)
-            compare(
-                "log",
-                key,
-                [
-                    ("first_index", tree.size, index),
-                    ("first_number", numbers[kind], number),
-                    ("hashes, their bytes", HASH_BYTES * count, len(hashes)),
-                ],
-            )
-            numbers[kind] += count
-            if kind != BATCH:
-                self._ranges[kind].append(Range(number, count, index))
-            for at in range(0, len(hashes), HASH_BYTES):
-                tree.add(hashes[at : at + HASH_BYTES])
-                while head is not None and head.size == tree.size:
-                    compare("checkpoints", head.name, [("root", tree.root, head.root)])
-                    self.covered, self.heads = head.size, self.heads + 1
-                    head = next(heads, None)
-        self.leaves = tree.size
-        if head is not None:
-            raise Difference(
-                "checkpoints", head.name, "size", f"at most {tree.size}, the leaves there are", head.size
-            )
-        self._tiles(tree)
-
-    def _tiles(self, tree: Growing) -> None:
-        """Stored subtrees are the tree's, and reach as far as the newest head."""
-        stored: dict[int, bytes] = {}
-        for level, number, hashes in self._rows(
-            "SELECT level, number, hashes FROM tiles ORDER BY level, number"
-        ):
-            before, name = stored.get(level, b""), f"level {level}, number {number}"
-            derived = bytes(tree.levels.get(level, b""))[len(before) : len(before) + len(hashes)]
-            places = (number, 0), divmod(len(before), HASH_BYTES << TILE_HEIGHT)
-            compare(
-                "tiles",
-                name,
-                [("number, behind a full one", *reversed(places)), ("hashes", derived, bytes(hashes))],
-            )
-            stored[level] = before + hashes
-        level = 1
-        while owed := self.covered >> TILE_HEIGHT * level:
-            got = len(stored.get(level, b"")) // HASH_BYTES
-            if got < owed:
-                raise Difference("tiles", f"level {level}", "hashes", f"{owed}, up to the newest head", got)
-            level += 1
-
     @property
     def notes(self) -> Iterator[str]:
         """What is to be known of a good one."""
-        if self.said.by_others:
+        if self.tree.said.by_others:
             yield (
                 f"cosignatures under heads of the log by keys that this store does not know (any more), and that were "
-                f"not verified: {self.said.by_others:,}"
+                f"not verified: {self.tree.said.by_others:,}"
             )
         if self.unlogged:
             yield (
@@ -165,7 +89,7 @@ class LogCheck:
 
     def index_of(self, kind: str, number: int) -> int | None:
         """Of a row of another kind than batch; None: it has no leaf yet."""
-        ranges = self._ranges[kind]
+        ranges = self.tree.ranges[kind]
         at = bisect_right(ranges, number, key=lambda r: r.first_number) - 1
         if at < 0 or number >= ranges[at].first_number + ranges[at].leaves:
             return None
@@ -202,7 +126,7 @@ class LogCheck:
         kind = next(k for k in KINDS if k.name == "event")
         covered = set()
         for (number, index, stored), row in zip(self._stored("event"), self._table(kind), strict=False):
-            if index < self.covered and number == row[0] and self._row_leaf(kind, row) == stored:
+            if index < self.tree.covered and number == row[0] and self._row_leaf(kind, row) == stored:
                 covered.add(number)
         return frozenset(covered)
 
