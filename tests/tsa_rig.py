@@ -65,7 +65,10 @@ def make_tsa(folder: Path) -> Tsa:
         openssl("x509", "-req", "-in", f"{name}.csr", "-CA", f"{root}.pem", "-CAkey", f"{root}.key", "-CAcreateserial",
                 "-days", "30", "-extfile", "ext", "-out", f"{name}.pem", cwd=folder)  # fmt: skip
     (folder / "serial").write_text("01\n")
-    (folder / "ts.cnf").write_text("".join(SECTION.format(name) for name in ("tsa", "web", "stranger")))
+    sections = [SECTION.format(name) for name in ("tsa", "web", "stranger")]
+    # The same signer, who sends its certificate twice: bytes that no signature of the token covers.
+    sections.append(SECTION.format("tsa").replace("[tsa_section]", "[chain_section]\ncerts = tsa.pem"))
+    (folder / "ts.cnf").write_text("".join(sections))
     return Tsa(folder, folder / "ca.pem")
 
 
