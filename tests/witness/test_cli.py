@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -156,3 +157,17 @@ def test_settings_by_environment_and_a_misspelt_one(folder: Path, monkeypatch: p
     monkeypatch.setenv("FLOPMETER_WITNESS_STAET", "w.db")
     with pytest.raises(UsageError, match="STAET"):
         run("serve")
+
+
+def test_it_runs_with_click_and_cryptography_alone() -> None:
+    """An auditor installs flopmeter without extras."""
+    extras = ("google", "grpc", "nacl", "prometheus_client", "psutil", "pynvml", "rfc3161_client", "rfc8785", "sqlite_utils", "zstandard")  # fmt: skip
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({extras!r})); "
+        "import flopmeter.witness.cli, flopmeter.witness.running, flopmeter.witness.show; "
+        "print(sorted(m for m in sys.modules if m.startswith(('flopmeter.collector', 'flopmeter.agent'))))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
