@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import struct
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from flopmeter.audit import pack
 from flopmeter.audit.price import Table
 from flopmeter.audit.steps import Key, Wanted, verify
 from flopmeter.cli.container import read
+from flopmeter.cli.verify import VerifyError, _Pool
 from flopmeter.contract import w_table
 from flopmeter.contract.evidence_class import SPREAD_STEPS_PPM, EvidenceClass
 from flopmeter.contract.flop import Cycles, flop
@@ -342,15 +344,29 @@ def test_missing_numbers_are_counted(tmp_path: Path) -> None:
     assert "1 breaks in their numbers" in check(made, tmp_path)
 
 
-def test_many_processes_come_to_the_same(tmp_path: Path) -> None:
-    from flopmeter.cli.verify import _Pool
-
-    made = files.attestation("auditor", told=files.fleet(nodes=3, windows=200), around=0)
-    members = read(made.write(tmp_path))
+def test_many_processes_come_to_the_same_and_fail_in_the_same_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = files.fleet(nodes=3, windows=200)
+    good = read(files.attestation("auditor", told=told, around=0).write(tmp_path, "good"))
+    changed = in_records(lambda r: r.__setitem__(599, r[599][:-1] + bytes([r[599][-1] ^ 1])))
+    bad = read(files.attestation("auditor", told=told, around=0, change_pack=changed).write(tmp_path, "bad"))
     found = []
-    for size in (0, 10**9):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("flopmeter.cli.verify._SMALL", 10**9 - size)
-            found.append(verify(members, KEY, Wanted(pack=_Pool(2, 0, quiet=True).check)).pack)
+    for small in (10**9, 0):  # here, in processes
+        monkeypatch.setattr("flopmeter.cli.verify._SMALL", small)
+        check = Wanted(pack=_Pool(2, 0, quiet=True).check)
+        with pytest.raises(EvidenceError, match="not signed by its key") as e:
+            verify(bad, KEY, check)
+        found.append((verify(good, KEY, check).pack, str(e.value)))
     assert found[0] == found[1]
-    assert found[0].startswith("600 batches")
+    assert found[0][0].startswith("600 batches")
+
+
+def test_a_process_that_is_ended_is_an_error_and_no_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = read(files.attestation("auditor").write(tmp_path))
+    monkeypatch.setattr("flopmeter.cli.verify._SMALL", 0)
+    monkeypatch.setattr("flopmeter.cli.verify._start", os._exit)
+    with pytest.raises(VerifyError, match="was ended"):
+        verify(members, KEY, Wanted(pack=_Pool(2, 0, quiet=True).check))

@@ -409,7 +409,9 @@ def test_a_policy_for_another_log_is_not_met(tmp_path: Path) -> None:
     other = ref.Signer(files.ORIGIN, 1, b"other").vkey
     text = re.sub(rb"log .*\n", f"log {other}\n".encode(), files.policy())
     made = files.attestation(witnesses=files.WITNESSES)
-    assert refused(made, tmp_path, policy=note.parse_policy(text)).step == "checkpoint"
+    e = refused(made, tmp_path, policy=note.parse_policy(text))
+    assert e.step == "checkpoint"
+    assert "none of the policy's" in e.reason
 
 
 def test_issued_before_it_was_witnessed_is_back_dated(tmp_path: Path) -> None:

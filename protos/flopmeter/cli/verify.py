@@ -214,9 +214,24 @@ def _start(facts: "Facts") -> None:
     _checker = Checker(facts)
 
 
-def _part(place: "Place") -> "Part":
-    part: Part = _checker(place)
+def _part(place: "Place") -> "Part | tuple[str, str]":
+    """A part, or which step failed and why: an exception with two arguments does not come back from a process."""
+    from flopmeter.evidence.errors import EvidenceError
+
+    try:
+        part: Part = _checker(place)
+    except EvidenceError as e:
+        return e.step, e.reason
     return part
+
+
+def _whole(found: "Part | tuple[str, str]") -> "Part":
+    from flopmeter.audit.pack import Part
+    from flopmeter.evidence.errors import EvidenceError
+
+    if isinstance(found, Part):
+        return found
+    raise EvidenceError(*found)
 
 
 class _Pool:
@@ -238,10 +253,19 @@ class _Pool:
         if self._processes == 1 or records < _SMALL:
             yield from self._progress(one_by_one(facts, places), records)
             return
-        import multiprocessing
+        from concurrent.futures import ProcessPoolExecutor
+        from concurrent.futures.process import BrokenProcessPool
+        from multiprocessing import get_context
 
-        with multiprocessing.get_context("spawn").Pool(self._processes, _start, (facts,)) as pool:
-            yield from self._progress(pool.imap(_part, places), records)
+        pool = ProcessPoolExecutor(self._processes, get_context("spawn"), _start, (facts,))
+        try:
+            yield from self._progress(map(_whole, pool.map(_part, places)), records)
+        except BrokenProcessPool as e:
+            raise VerifyError(
+                "a process that checked the pack was ended; with less memory, try --processes 1"
+            ) from e
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _progress(self, parts: Iterable["Part"], records: int) -> Iterator["Part"]:
         done = 0
