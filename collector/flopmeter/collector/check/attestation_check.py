@@ -1,6 +1,7 @@
 """Attestations: the chain of their rows, what their records were made of, and their order in the log."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 
 from flopmeter.collector.attest.errors import AttestRefused
 from flopmeter.collector.attest.material import fault_in
@@ -9,7 +10,7 @@ from flopmeter.collector.report.queries import Reader
 from flopmeter.collector.store.attestations import SELECT, attestation_rows
 from flopmeter.evidence.errors import EvidenceError
 
-from .rederive import Difference
+from .rederive import Difference, compare
 
 
 def check_attestations(reader: Reader, index_of: Callable[[str, int], int | None] | None) -> int:
@@ -21,9 +22,11 @@ def check_attestations(reader: Reader, index_of: Callable[[str, int], int | None
             "attestations", f"attestation_no {fault.attestation_no}", fault.column, fault.expected, fault.got
         )
     _material(reader, rows)
+    heads = {size: bytes(root) for size, root in reader.rows("SELECT size, root FROM checkpoints")}
     for row in rows:
         if row.kind != RECORD and index_of is not None:
             _logged_after(row, _record_of(row, rows), index_of)
+            _head_of(row, heads)
     return len(rows)
 
 
@@ -45,6 +48,17 @@ def _material(reader: Reader, rows: list[AttestationRow]) -> None:
         raise Difference(
             "attested", f"attestation_no {number}", "row", "what that record was made of", "none"
         )
+
+
+def _head_of(issued: AttestationRow, heads: Mapping[int, bytes]) -> None:
+    """What the statement names as the head of the log is one that was signed."""
+    name = f"attestation_no {issued.attestation_no}"
+    try:
+        said = json.loads(issued.detail)
+        size, root = int(said["treeSize"]), bytes.fromhex(said["rootHash"])
+    except (ValueError, TypeError, KeyError) as e:
+        raise Difference("attestations", name, "detail", "treeSize and rootHash", repr(e)) from e
+    compare("attestations", name, [(f"detail, its head of {size} leaves", heads.get(size), root)])
 
 
 def _record_of(issued: AttestationRow, rows: list[AttestationRow]) -> AttestationRow:

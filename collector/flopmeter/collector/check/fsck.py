@@ -54,6 +54,7 @@ from .rederive import (
     Rederivation,
     models_by_no,
 )
+from .refusal_check import check_refusals
 from .retention_check import check_retention
 from .schema_check import check_schema
 from .standings import Applied, Standings
@@ -257,6 +258,7 @@ def _check(
     check_flags(events.events, LOG_PREFIX, contradiction_event, books.contradicted)
     duties = check_duties(reader, events.events, regimes, books)
     check_delivery(reader)
+    check_refusals(reader.rows)
     log.finish()
     counts["leaves"], counts["checkpoints"] = log.tree.leaves, log.tree.heads
     notes += log.notes
