@@ -41,6 +41,7 @@ class FakeCollector:
         self.inventories: set[bytes] = set()
         self.hellos: list[object] = []
         self.heartbeats = 0
+        self.half_closed = 0  # streams whose agent said that it has said all
         self.messages: list[int] = []  # records in each message
         self.received: list[bytes] = []  # every record, taken or not, in order
         self.mute = False  # take, but never acknowledge
@@ -227,3 +228,4 @@ class FakeCollector:
                     yield self.say_more.pop(0).SerializeToString()
                 if acked and not self.mute:
                     yield say(ack=pb.Ack(seq=acked))
+        self.half_closed += 1

@@ -113,6 +113,7 @@ def test_certificates_are_swapped_under_open_streams_and_nothing_is_lost_or_sent
     in_books(collector, chain)
     assert len(collector.received) == len(collector.records) == count  # drained: no record travelled twice
     assert uplink.status.last_error == ""
+    assert collector.half_closed == 4  # no channel was cut off: each stream was ended by both sides
 
 
 def test_a_half_written_pair_keeps_the_old_channel(chain, connect, serve, authority, tmp_path):
