@@ -5,15 +5,18 @@ import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from collector_log import LoggedStore
 from receivers import authority
-from witness_rig import Clock, Log, a_witness, keys, served
+from witness_lab import Lab
+from witness_rig import Log, keys, served
 
 from flopmeter.collector.check.log_heads import Said, check_heads
+from flopmeter.collector.check.rederive import Difference
+from flopmeter.collector.check.refusal_check import check_refusals
 from flopmeter.collector.errors import LogError, SettingsError
 from flopmeter.collector.log.call import Reply
 from flopmeter.collector.log.witnesses import Standing, Witnesses, cosign_now, read_policy
@@ -21,64 +24,6 @@ from flopmeter.evidence.note import COSIGNED, parse_checkpoint, parse_key, signe
 from flopmeter.witness.keys import Key as WitnessKey
 from flopmeter.witness.request import parse
 from flopmeter.witness.server import Certificate
-from flopmeter.witness.witness import Witness
-
-
-class Lab:
-    """A store, witnesses in this process, and a client that asks them without sockets."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.store = LoggedStore(folder / "lab", folder / "keys").grow(3)
-        self.store.seal()
-        self.witnesses: dict[str, Witness] = {}
-        self.asked: list[tuple[str, int]] = []  # host, old size
-        self.instead: dict[str, Callable[[bytes], Reply]] = {}
-        self.now_s = 0.0
-        self._stack = ExitStack()
-
-    def witness(self, name: str, **more: bool) -> list[WitnessKey]:
-        ours = keys(f"{name}.example", seed=name.encode().ljust(32, b"!"), **more)
-        logs = Log("lab.example/log", self.store.signer.private.private_bytes_raw())
-        self.witnesses[name], heads = a_witness(self.folder / f"{name}.db", logs, ours=ours, clock=Clock())
-        self._stack.enter_context(closing(heads))
-        return ours
-
-    def policy(self, quorum: str = "all", *more: str) -> Path:
-        lines = [f"log {self.store.vkey}"]
-        for name in self.witnesses:
-            for i, key in enumerate(keys(f"{name}.example", seed=name.encode().ljust(32, b"!"))):
-                lines.append(f"witness {name}{i or ''} {key.vkey} https://{name}.example/w")
-        lines += [*more, f"group those {quorum} {' '.join(self.witnesses)}", "quorum those"]
-        path = self.folder / "policy"
-        path.write_text("\n".join(lines) + "\n")
-        return path
-
-    def call(self, to: object, body: bytes) -> Reply:
-        name = to.host.removesuffix(".example")
-        self.asked.append((name, parse(body).old_size))
-        if name in self.instead:
-            return self.instead[name](body)
-        answer = self.witnesses[name].add_checkpoint(body)
-        return Reply(answer.status, answer.content_type.split(";")[0], answer.body)
-
-    def client(self, policy: Path | None = None) -> Witnesses:
-        return Witnesses(
-            read_policy(policy or self.policy()),
-            self.store.vkey,
-            call=self.call,
-            monotonic_s=lambda: self.now_s,
-            unix_ns=lambda: 1_790_000_000_000_000_000 + int(self.now_s * 1e9),
-            timeout_s=5.0,
-        )
-
-    def ask(self, client: Witnesses, store: LoggedStore | None = None) -> Standing:
-        self.now_s += 1
-        with closing((store or self.store).open()) as db:
-            return client.ask(db)
-
-    def close(self) -> None:
-        self._stack.close()
 
 
 @pytest.fixture
@@ -318,8 +263,29 @@ def test_a_store_set_back_is_found_out(lab: Lab, caplog: pytest.LogCaptureFixtur
     assert lab.ask(lab.client()).level == "unwitnessed"
     assert lab.store.latest().size > witnessed
     assert len(lab.store.rows("SELECT * FROM refused_heads")) == 1  # said once
+    assert_fsck_names_each_change(lab.store)
     assert "WITNESS" not in caplog.text
     assert "422" in client.states[0].error
+
+
+def assert_fsck_names_each_change(store: LoggedStore) -> None:
+    """Of a refusal that the store holds."""
+    with closing(store.open()) as db:
+        check_refusals(db.execute)
+        for trigger in ("refused_heads_stay", "log_faults_stay"):
+            db.execute(f"DROP TRIGGER {trigger}")
+        for change in (
+            "UPDATE refused_heads SET size = size + 1",
+            "UPDATE refused_heads SET root = zeroblob(32)",
+            "UPDATE refused_heads SET key_name = 'b.example'",
+            "UPDATE refused_heads SET vkey = 'b.example'",
+            "INSERT INTO log_faults (key, unix_ns, said) VALUES ('k', 1, 'Witness b refused nothing')",
+        ):
+            db.execute("BEGIN")
+            db.execute(change)
+            with pytest.raises(Difference):
+                check_refusals(db.execute)
+            db.execute("ROLLBACK")
 
 
 def test_a_split_view_is_cosigned_on_one_side_only(lab: Lab) -> None:

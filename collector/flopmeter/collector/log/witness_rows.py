@@ -71,13 +71,12 @@ def known(connection: sqlite3.Connection) -> dict[Key, Row]:
 
 def refusals(connection: sqlite3.Connection, after_no: int) -> list[tuple[int, str]]:
     """(number, what happened) of each since `after_no`; the same text whenever it is read."""
-    return [
-        (
-            number,
-            _REFUSED.format(name, size, root.hex(), status, its_size),
-        )
-        for number, name, size, root, status, its_size in connection.execute(_REFUSALS, (after_no,))
-    ]
+    return [(number, refusal_text(*row)) for number, *row in connection.execute(_REFUSALS, (after_no,))]
+
+
+def refusal_text(key_name: str, size: int, root: bytes, status: int, witness_size: int) -> str:
+    """What happened, in words."""
+    return _REFUSED.format(key_name, size, root.hex(), status, witness_size)
 
 
 def keep(
