@@ -100,6 +100,7 @@ class Log:
 
     leaves: list[bytes] = field(default_factory=list)
     bodies: dict[int, str] = field(default_factory=dict)
+    later: Sequence[ref.Signer] = ()  # who cosigns the receipt's head
 
     def append(self, leaf: bytes) -> int:
         self.leaves.append(leaf)
@@ -315,13 +316,14 @@ def attestation(
     *,
     told: Fleet | None = None,
     witnesses: Sequence[ref.Signer] = (),
+    later: Sequence[ref.Signer] = (),
     change: Change | None = None,  # of predicate and evidence.json, before they are signed
     change_pack: Callable[[dict[str, bytes]], object] | None = None,
     change_receipt: Callable[[dict[str, Any]], object] | None = None,
     around: int = 3,  # other leaves in the log before, between and behind
 ) -> Attestation:
     """All of it, as an honest issuer would make it but for the changes."""
-    told, log, heads = told or fleet(), Log(), dict[int, bytes]()
+    told, log, heads = told or fleet(), Log(later=later), dict[int, bytes]()
     other = iter(range(10**6))
     for _ in range(around):
         log.append(canonical({"other": str(next(other))}))
@@ -491,4 +493,6 @@ def receipt_of(
         "leaf": log.leaves[index].decode(),
         "consistency": [h.hex() for h in ref.consistency_proof(size, log.hashes)],
     }
-    return ref.tlog_proof(index, ref.inclusion_proof(index, log.hashes), log.note(), canonical(extra))
+    return ref.tlog_proof(
+        index, ref.inclusion_proof(index, log.hashes), log.note(*log.later), canonical(extra)
+    )

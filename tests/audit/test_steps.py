@@ -418,9 +418,17 @@ def test_issued_before_it_was_witnessed_is_back_dated(tmp_path: Path) -> None:
     def earlier(predicate: dict[str, Any], _: dict[str, Any]) -> None:
         predicate["issuedAt"] = "2026-11-22T14:00:00Z"
 
-    made = files.attestation(witnesses=files.WITNESSES, change=earlier)
-    e = refused(made, tmp_path, policy=note.parse_policy(files.policy()))
-    assert e.step == "checkpoint"
+    for later in ((), files.WITNESSES):
+        made = files.attestation(witnesses=files.WITNESSES, later=later, change=earlier)
+        e = refused(made, tmp_path, policy=note.parse_policy(files.policy()))
+        assert e.step == "checkpoint"
+        assert "after it was issued" in e.reason
+
+
+def test_a_quorum_under_the_receipts_head_counts_for_what_it_continues(tmp_path: Path) -> None:
+    made = files.attestation(witnesses=files.WITNESSES[:1], later=files.WITNESSES)
+    found = check(made, tmp_path, policy=note.parse_policy(files.policy(3)))
+    assert found.level.startswith("witnessed(3 of 3, ")
 
 
 def test_a_token_is_checked_by_who_can(tmp_path: Path) -> None:

@@ -220,17 +220,18 @@ def _witnesses(
     require(
         log in policy.logs, "checkpoint", f"the log {log.name} is none of the policy's, or has another key"
     )
+    signed = note.signers(head, [log, *(key for key, _ in policy.witnesses.values())])
+    latest = max((seconds for seconds in signed.values() if seconds is not None), default=0)
+    early = latest <= (issued + CLOCKS_APART).timestamp()
+    require(early, "checkpoint", f"cosigned at {latest} (Unix s), after it was issued")
     try:
-        signed = policy.check(head)
-        latest = max(signed.values(), default=0)
-        early = latest <= (issued + CLOCKS_APART).timestamp()
-        require(early, "checkpoint", f"cosigned at {latest} (Unix s), after it was issued")
+        cosigned = policy.check(head)
     except EvidenceError:
-        signed = policy.check(later)
+        cosigned = policy.check(later)
     known: dict[str, str] = {}
     for name, (key, _) in policy.witnesses.items():
         known.setdefault(key.name, name)
-    names = sorted({known[key.name] for key in signed})  # two keys of one key name: one witness
+    names = sorted({known[key.name] for key in cosigned})  # two keys of one key name: one witness
     return f"witnessed({len(names)} of {len(known)}, {', '.join(names)})" if names else "unwitnessed"
 
 
