@@ -5,16 +5,20 @@ Each lie is put in before anything is salted, logged and signed, so that the who
 
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 
 import pytest
-from attest_books import CROSSED, RUN, attest, full_store, keys, predicate
+from attest_books import CROSSED, LAWS, RUN, attest, full_store, keys, predicate
 
 from flopmeter.audit.steps import Key, Wanted, verify
 from flopmeter.cli.container import read
+from flopmeter.collector.attest import create as create_module
 from flopmeter.collector.attest import fields as fields_module
 from flopmeter.collector.attest import issuing, recording
 from flopmeter.collector.attest.errors import AttestRefused
 from flopmeter.collector.attest.signing import key_id, loaded
+from flopmeter.collector.check.fsck import check_store
 from flopmeter.collector.keys import attest_key
 from flopmeter.collector.report.queries import reading
 from flopmeter.evidence.errors import EvidenceError
@@ -156,3 +160,52 @@ def test_what_failed_stands_in_the_log_and_another_follows(path, tmp_path, monke
     assert predicate(tmp_path / "good.zip")["attestationId"] == issued.attestation_id
     assert json.loads(issued.row.detail)["keyId"] == attest_key(keys(path)).key_id
     assert issued.row.run == RUN
+
+
+def test_a_file_that_came_meanwhile_is_not_written_over(path, tmp_path, monkeypatch):
+    output = tmp_path / "x.zip"
+    monkeypatch.setattr(create_module, "check_file", lambda *_: output.write_text("mine"))
+    with pytest.raises(AttestRefused, match="expected no such file"):
+        attest(path, "downstream", output)
+    assert output.read_text() == "mine"
+
+
+def test_of_two_that_supersede_one_the_second_is_refused(path, tmp_path, monkeypatch):
+    old = attest(path, "downstream", tmp_path / "old.zip").attestation_id
+    real = issuing.bundle
+
+    def bundle(*given):
+        monkeypatch.setattr(issuing, "bundle", real)
+        attest(path, "downstream", tmp_path / "quicker.zip", supersedes=old, why="first")
+        return real(*given)
+
+    monkeypatch.setattr(issuing, "bundle", bundle)
+    with pytest.raises(AttestRefused, match="superseded"):
+        attest(path, "downstream", tmp_path / "slower.zip", supersedes=old, why="second")
+    assert not (tmp_path / "slower.zip").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda m: m["groups"][0]["sums"].__setitem__(1, "7"), "material, groups, their sum"),
+        (lambda m: m["devices"].pop(), "material, devices, their root"),
+        (lambda m: m["record"]["decoys"].pop(), "material, its digest"),
+        (lambda m: m.pop("facts"), "material"),
+    ],
+)
+def test_fsck_finds_what_a_record_was_made_of_changed(path, tmp_path, change, found):
+    attest(path, "auditor", tmp_path / "x.zip")
+    with closing(sqlite3.connect(path)) as db:
+        number, text = db.execute("SELECT attestation_no, material FROM attested").fetchone()
+        material = json.loads(text)
+        change(material)
+        (trigger,) = db.execute("SELECT sql FROM sqlite_master WHERE name = 'attested_stay'").fetchone()
+        db.execute("DROP TRIGGER attested_stay")
+        db.execute(
+            "UPDATE attested SET material = ? WHERE attestation_no = ?", (json.dumps(material), number)
+        )
+        db.execute(trigger)
+        db.commit()
+    difference = check_store(path, LAWS).difference
+    assert (difference.table, difference.column) == ("attested", found)
