@@ -1,5 +1,6 @@
 """fsck on the evidence log: one byte or row changed in any table of it, or in a row that it holds, is named."""
 
+import hashlib
 import shutil
 import sqlite3
 from contextlib import closing
@@ -220,6 +221,21 @@ def test_heads_of_another_key_are_not_the_logs(copy):
     )  # it is good: under another key. Who knows the first one sees that it is not its log.
     changed(copy, f"UPDATE log_identity SET vkey = '{vkey}'")
     assert difference(copy) == "checkpoints, checkpoint_no 1: note"
+
+
+def test_a_timestamp_over_something_else_is_named(copy):
+    """Whose it is nobody here can say; that it is of that head, the digest in it does."""
+    with closing(sqlite3.connect(copy)) as db:
+        (note,) = db.execute("SELECT note FROM checkpoints WHERE checkpoint_no = 2").fetchone()
+        text = note.encode().partition(b"\n\n")[0] + b"\n"
+        token = b"\x30\x82" + hashlib.sha512(text).digest() + b"\0" * 8
+        db.execute("INSERT INTO timestamps VALUES (2, 'https://tsa.example', ?, 1)", (token,))
+        db.commit()
+    result = check_store(copy, LOW)
+    assert result.difference is None, result_text(result)
+    assert any(note.startswith("timestamps that are of their heads: 1.") for note in result.notes)
+    changed(copy, "UPDATE timestamps SET checkpoint_no = 3")
+    assert difference(copy) == "timestamps, checkpoint_no 3, tsa https://tsa.example: token"
 
 
 def test_records_without_leaves_are_told_of_where_no_head_was_signed_and_named_where_one_was(copy, tmp_path):

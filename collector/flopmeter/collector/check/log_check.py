@@ -54,6 +54,11 @@ class LogCheck:
                 f"cosignatures under heads of the log by keys that this store does not know (any more), and that were "
                 f"not verified: {self.tree.said.by_others:,}"
             )
+        if self.tree.said.timestamps:
+            yield (
+                f"timestamps that are of their heads: {self.tree.said.timestamps:,}. Whom to believe is the reader's "
+                "to say: `flopmeter verify --tsa-cert` takes the authority's certificate"
+            )
         if self.unlogged:
             yield (
                 f"records that have no leaf in the evidence log yet, and no head was ever signed: {self.unlogged:,}. A "

@@ -1,5 +1,6 @@
 """The signed heads of the evidence log: each is what its note says, under the log's own key, and larger than the last."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ class Said:
     def __init__(self) -> None:
         self.cosignatures = 0
         self.by_others = 0  # cosignatures by keys that the store does not know (any more)
+        self.timestamps = 0
 
 
 def check_heads(rows: Callable[..., Any], said_of: Said) -> Iterator[Head]:
@@ -70,6 +72,7 @@ def check_heads(rows: Callable[..., Any], said_of: Said) -> Iterator[Head]:
             "SELECT key_name, line FROM cosignatures WHERE checkpoint_no = ?", (head.number,)
         ):
             _cosigned(f"{head.name}, key_name {name}", note + line + "\n", name, witnesses, said_of)
+        _stamped(rows, head, said.text, said_of)
         yield head
     for table in ("cosignatures", "timestamps"):
         for (number,) in rows(
@@ -104,6 +107,19 @@ def _cosigned(
         raise Difference("cosignatures", row, "line", "a cosignature of that head", str(e)) from e
     said_of.cosignatures += found
     said_of.by_others += not found
+
+
+def _stamped(rows: Callable[..., Any], head: Head, text: bytes, said_of: Said) -> None:
+    """Each token (RFC 3161) is over that head: the digest of its text stands in it. Raises Difference.
+
+    Whether the token's authority is one is not asked: whom to believe what time it is, no store says.
+    """
+    digests = [hashlib.new(name, text).digest() for name in ("sha256", "sha384", "sha512")]
+    for tsa, token in rows("SELECT tsa, token FROM timestamps WHERE checkpoint_no = ?", (head.number,)):
+        if not any(digest in bytes(token) for digest in digests):
+            key = f"{head.name}, tsa {tsa}"
+            raise Difference("timestamps", key, "token", "one over that head", "one over something else")
+        said_of.timestamps += 1
 
 
 def _identity(rows: Callable[..., Any]) -> tuple[str, Key | None]:
