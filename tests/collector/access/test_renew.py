@@ -10,6 +10,7 @@ from cryptography import x509
 from flopmeter.collector.access.enrol import CLONED, NEW, REPEAT, Given, KeyChange, judge_sequence
 from flopmeter.collector.access.errors import AccessRefused
 from flopmeter.collector.access.rows import check_chain
+from flopmeter.collector.check.fsck import check_store
 from flopmeter.contract.enrolment import key_change_message
 
 
@@ -55,9 +56,30 @@ def test_two_copies_of_a_key_are_both_refused(desk, joined, store):
     assert kinds(store).count("clone-seen") == 1  # nobody fills the log with it
 
 
-def test_a_sequence_of_the_future_is_a_clones_too(desk, joined, store):
-    with pytest.raises(AccessRefused, match="expected sequence 1, got 7"):
-        desk.renew(joined.agent_id, joined.new_key().csr(desk.ca.trust_domain), 7)
+def test_a_store_that_was_set_back_locks_no_agent_out_and_still_finds_a_clone(desk, joined, store, caplog):
+    """The agent has been given 7 since the copy was made; the thief has an older one."""
+    given = desk.renew(joined.agent_id, joined.new_key().csr(desk.ca.trust_domain), 7)
+    assert given.sequence == 8
+    assert "set back" in caplog.text
+    assert json.loads(rows(store)[-1].detail)["asked"] == "7"
+    assert check_store(store, []).difference is None
+    with pytest.raises(AccessRefused, match="in use twice"):
+        desk.renew(joined.agent_id, Node(joined.chain).csr(desk.ca.trust_domain), 7)
+    assert check_store(store, []).difference is None
+
+
+@pytest.mark.parametrize("sequence", [1 << 62, (1 << 63) - 1, -1])
+def test_a_sequence_that_could_not_go_on_is_none(desk, joined, store, sequence):
+    with pytest.raises(AccessRefused) as caught:
+        desk.renew(joined.agent_id, joined.new_key().csr(desk.ca.trust_domain), sequence)
+    assert caught.value.code == "malformed"
+    assert kinds(store)[-1] == "enrolled"
+
+
+def test_who_makes_up_a_sequence_is_found_at_the_next_renewal_of_the_other(desk, joined, store):
+    desk.renew(joined.agent_id, Node(joined.chain).csr(desk.ca.trust_domain), 1 << 40)
+    with pytest.raises(AccessRefused, match="in use twice"):
+        renewed(desk, joined)
     assert kinds(store)[-1] == "clone-seen"
 
 
@@ -69,7 +91,7 @@ def test_a_sequence_of_the_future_is_a_clones_too(desk, joined, store):
         (4, True, REPEAT),
         (4, False, CLONED),
         (3, True, CLONED),
-        (6, False, CLONED),
+        (6, False, NEW),
     ],
 )
 def test_what_a_sequence_says(sequence, same_csr, expected):

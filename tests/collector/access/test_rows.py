@@ -266,7 +266,7 @@ def cloned(tmp_path, clock, store):
         assert books.offer(a, node.chain.next()) is TAKEN
         commit(books)
         with pytest.raises(AccessRefused, match="in use twice"):
-            desk.renew(node.agent_id, node.new_key().csr(desk.ca.trust_domain), 9)
+            desk.renew(node.agent_id, node.new_key().csr(desk.ca.trust_domain), 0)
         books.intake.look_at_access()
         commit(books)
         assert books.offer(b, other.chain.next()) is TAKEN

@@ -5,6 +5,7 @@ It has a connection of its own, as a person's command has: a collector that runs
 
 import hashlib
 import json
+import logging
 import secrets
 import threading
 import time
@@ -63,6 +64,9 @@ from .tokens import (
 )
 
 _SECOND_NS = 1_000_000_000
+#: Half of what SQLite's integers hold: the next one always fits.
+_MAX_SEQUENCE = 1 << 62
+log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
@@ -165,6 +169,10 @@ class Desk:
         check: Callable[[list[AccessRow]], None],
     ) -> Certificate:
         now = self._unix_ns()
+        if not 0 <= sequence < _MAX_SEQUENCE:
+            raise AccessRefused(
+                400, "malformed", f"renewal: expected a sequence below {_MAX_SEQUENCE}, got {sequence}"
+            )
 
         def act(execute: Execute) -> Certificate | AccessRefused:
             rows, known = of_agent(execute, agent_id), given(execute, agent_id)
@@ -179,8 +187,17 @@ class Desk:
                 case enrol.CLONED:
                     return _clone(execute, NewAccess(now, CLONE_SEEN, agent_id, node, {}), known, sequence)
             issued = self.ca.sign_agent(csr, agent_id, at(now))
-            to_give = _next(known, digest, issued)
-            append(execute, [NewAccess(now, RENEWED, agent_id, node, _detail(issued, to_give))])
+            ahead = {"asked": str(sequence)} if sequence > known.sequence else {}
+            if ahead:
+                log.warning(
+                    "agent %s names sequence %d, and %d is the last in the store: was it set back to an older copy? Then "
+                    "revocations since are to be said again",
+                    agent_id.hex(),
+                    sequence,
+                    known.sequence,
+                )
+            to_give = _next(known._replace(sequence=max(sequence, known.sequence)), digest, issued)
+            append(execute, [NewAccess(now, RENEWED, agent_id, node, {**ahead, **_detail(issued, to_give)})])
             give(execute, agent_id, to_give)
             return self._certificate(to_give)
 
@@ -213,6 +230,13 @@ class Desk:
                     "revoked",
                     "key change: expected a key that was never used, got one that was",
                     enrol.JOIN_AGAIN,
+                )
+            if sequence > known.sequence:
+                raise AccessRefused(
+                    400,
+                    "malformed",
+                    f"key change: expected sequence {known.sequence}, got {sequence}",
+                    "renew first",
                 )
             if enrol.judge_sequence(known, b"", sequence) != enrol.NEW:
                 return _clone(execute, NewAccess(now, CLONE_SEEN, agent_id, node, {}), known, sequence)

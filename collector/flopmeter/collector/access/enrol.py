@@ -94,12 +94,15 @@ def check_standing(ended: str) -> None:
 
 
 def judge_sequence(given: Given, csr_sha256: bytes, sequence: int) -> str:
-    """NEW: the holder of the last certificate asks for the next. REPEAT: it never got the answer. CLONED: neither.
+    """NEW: the holder of the last certificate asks for the next. REPEAT: it never got the answer. CLONED: it is outdated.
 
     Two copies of a key each believe that they hold the last sequence; whichever asks second is outdated, and nobody
     can tell which of them is the node (reference/attestation.md 4.2, after Teleport's join state).
+
+    A sequence ahead of ours was given by a store that was since set back to an older copy: no copy of a key makes it, and
+    whoever makes it up is still found, for the other copy is outdated by it.
     """
-    if sequence == given.sequence:
+    if sequence >= given.sequence:
         return NEW
     if sequence == given.sequence - 1 and hmac.compare_digest(csr_sha256, given.csr_sha256):
         return REPEAT

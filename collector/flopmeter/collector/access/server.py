@@ -11,6 +11,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from flopmeter.collector.errors import StoreError
+from flopmeter.collector.ingest.refusal_log import RefusalLog
 from flopmeter.wire.v1 import identity_pb2
 
 from .desk import Certificate, Desk
@@ -44,6 +45,7 @@ class IdentityServer:
         self._desk, self._gate, self._own = desk, gate, own
         self._executor = ThreadPoolExecutor(1, "flopmeter-renewal")
         self._waiting = 0
+        self._refusals = RefusalLog()
 
     def handler(self) -> Any:
         """For grpc.aio.Server.add_generic_rpc_handlers."""
@@ -102,7 +104,9 @@ class IdentityServer:
         try:
             given = await asyncio.get_running_loop().run_in_executor(self._executor, act)
         except AccessRefused as e:
-            log.warning("refused agent %s at %s: %s: %s", agent_id.hex(), context.peer(), e.code, e)
+            who = f"a renewal of agent {agent_id.hex()} from {context.peer()}"
+            now_s = asyncio.get_running_loop().time()
+            self._refusals.say(b"", who, e.code, str(e), now_s, address=agent_id.hex())
             await context.abort(_STATUS[e.status], f"{e.code}: {e}; {e.hint}")
             raise
         except StoreError as e:
