@@ -91,7 +91,7 @@ def test_usage_errors_exit_2_and_say_what_to_do(tmp_path: Path) -> None:
     assert "expected one of nvml, dcgm:URL, sim, trace:FILE" in said
     code, said = refused(*state, "--collector", "10.0.0.1:9840")
     assert code == 2
-    assert "Hint: run something that encrypts" in said
+    assert "Hint: join with a token" in said
     code, said = refused(*state, FLOPMETER_AGENT_WINDWO="5s")
     assert code == 2
     assert "did you mean 'window'?" in said
