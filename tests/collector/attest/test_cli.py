@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import stat
 import zipfile
 
 import pytest
@@ -54,6 +55,7 @@ def test_a_file_is_made_shown_and_listed(path, laws, tmp_path):
     assert made["thresholds"]["eu-near"] == "crossed"
     assert made["assurance"].startswith("Assurance: unwitnessed")
     assert predicate(file)["attestationId"] == made["attestation"]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
     listed = json.loads(run("attest", "list", "--store", path, "--json").stdout)["attestations"]
     assert listed[0]["attestation"] == made["attestation"]
     assert listed[0]["superseded_by"] is None

@@ -9,7 +9,7 @@ from flopmeter.collector.log.evidence_log import EvidenceLog
 
 from .disclosures import Record
 from .profiles import AUDITOR, View
-from .rows import rows_proof
+from .rows import rows_proofs
 from .sum_tree import SumTree
 
 #: What the place of a row in the log is proven as.
@@ -72,8 +72,9 @@ def evidence(
         ],
         "sumTree": [_opening(tree, index) for index in openings],
         "devices": [
-            {"index": str(i), "row": row, "proof": _hex(rows_proof(devices, i))}
-            for i, row in enumerate(devices if every else ())
+            {"index": str(i), "row": row, "proof": _hex(proof)}
+            for i, (row, proof) in enumerate(zip(devices, rows_proofs(devices), strict=True))
+            if every
         ],
     }
 

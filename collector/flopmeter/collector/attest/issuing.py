@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import os
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -114,7 +115,8 @@ def issue(
     issued = _logged(books, log, row, header, payload, head=head, request=request, means=means)
     receipt = _receipt(place, issued, head, _head(log, connection, head_key, means))
     file = directory / "attestation.zip"
-    with file.open("xb") as f:
+    # Only its maker reads it: it goes to one recipient, and an auditor's has names.
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as f:
         container.write(
             f,
             [

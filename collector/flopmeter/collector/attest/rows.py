@@ -8,25 +8,22 @@ from flopmeter.evidence.merkle import leaf_hash, node_hash
 
 def rows_root(rows: Sequence[str]) -> bytes:
     """The root over the rows' texts; of none SHA-256 of nothing, as RFC 6962 has it."""
-    return _root([leaf_hash(row.encode()) for row in rows]) if rows else hashlib.sha256().digest()
+    return _tree([leaf_hash(row.encode()) for row in rows])[0] if rows else hashlib.sha256().digest()
 
 
-def rows_proof(rows: Sequence[str], index: int) -> list[bytes]:
-    """Siblings of the row at `index`, upwards."""
-    return _proof([leaf_hash(row.encode()) for row in rows], index)
+def rows_proofs(rows: Sequence[str]) -> list[list[bytes]]:
+    """Of each row its siblings, upwards."""
+    return _tree([leaf_hash(row.encode()) for row in rows])[1] if rows else []
 
 
-def _root(hashes: Sequence[bytes]) -> bytes:
+def _tree(hashes: Sequence[bytes]) -> tuple[bytes, list[list[bytes]]]:
+    """(root, proofs), each node hashed once."""
     if len(hashes) == 1:
-        return hashes[0]
+        return hashes[0], [[]]
     half = 1 << (len(hashes) - 1).bit_length() - 1
-    return node_hash(_root(hashes[:half]), _root(hashes[half:]))
-
-
-def _proof(hashes: Sequence[bytes], index: int) -> list[bytes]:
-    if len(hashes) == 1:
-        return []
-    half = 1 << (len(hashes) - 1).bit_length() - 1
-    if index < half:
-        return [*_proof(hashes[:half], index), _root(hashes[half:])]
-    return [*_proof(hashes[half:], index - half), _root(hashes[:half])]
+    (left, lefts), (right, rights) = _tree(hashes[:half]), _tree(hashes[half:])
+    for proof in lefts:
+        proof.append(right)
+    for proof in rights:
+        proof.append(left)
+    return node_hash(left, right), lefts + rights
