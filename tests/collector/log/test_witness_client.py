@@ -255,6 +255,10 @@ def test_a_store_set_back_is_found_out(lab: Lab, caplog: pytest.LogCaptureFixtur
     (row,) = lab.store.rows("SELECT status, size, witness_size, key_name FROM refused_heads")
     assert row == (409, 4, witnessed, "a.example")
     caplog.clear()
+    lab.instead["a"] = lambda _: Reply(500, "text/plain", b"")
+    lab.ask(client)
+    assert client.states[0].refused
+    del lab.instead["a"]
     for _ in range(12):  # it grows past what the witness saw, and is another log
         lab.store.grow(1)
         lab.store.seal()

@@ -310,7 +310,7 @@ class Witnesses:
                     state.cosigned_size or None,
                     state.cosigned_unix_s or None,
                     state.error,
-                    refused=isinstance(answer, Refused),
+                    refused=state.refused,
                 )
                 for _, key in state.keys
             ],
@@ -319,7 +319,8 @@ class Witnesses:
             refusal=refusal,
             now_ns=now_ns,
         )
-        state.refused = isinstance(answer, Refused)
+        if isinstance(answer, Refused | Cosigned):  # one that is down in between takes nothing back
+            state.refused = isinstance(answer, Refused)
         state.failures = state.failures + 1 if state.error else 0
         rest = min(FIRST_REST_S * 2 ** min(state.failures - 1, 10), MAX_REST_S) if state.failures > 1 else 0.0
         state.rests_until_s = self._monotonic_s() + rest
