@@ -354,7 +354,7 @@ def test_many_processes_come_to_the_same_and_fail_in_the_same_words(
     found = []
     for small in (10**9, 0):  # here, in processes
         monkeypatch.setattr("flopmeter.cli.verify._SMALL", small)
-        check = Wanted(pack=_Pool(2, 0, quiet=True).check)
+        check = Wanted(pack=_Pool(2, quiet=True).check)
         with pytest.raises(EvidenceError, match="not signed by its key") as e:
             verify(bad, KEY, check)
         found.append((verify(good, KEY, check).pack, str(e.value)))
@@ -369,4 +369,4 @@ def test_a_process_that_is_ended_is_an_error_and_no_hang(
     monkeypatch.setattr("flopmeter.cli.verify._SMALL", 0)
     monkeypatch.setattr("flopmeter.cli.verify._start", os._exit)
     with pytest.raises(VerifyError, match="was ended"):
-        verify(members, KEY, Wanted(pack=_Pool(2, 0, quiet=True).check))
+        verify(members, KEY, Wanted(pack=_Pool(2, quiet=True).check))

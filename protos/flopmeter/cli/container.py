@@ -23,6 +23,8 @@ PACK = (
 )
 _MOST = (1 << 32) - 1  # from here on zip64 says it
 _BLOCK = 1 << 20
+#: Read only; no link is followed and no pipe waited for, where the operating system has words for that.
+_PLAIN = sum(getattr(os, f"O_{flag}", 0) for flag in ("RDONLY", "NOFOLLOW", "NONBLOCK", "CLOEXEC", "BINARY"))
 
 
 class Member(NamedTuple):
@@ -39,7 +41,7 @@ class Member(NamedTuple):
         data = b""
         if 0 <= at <= at + size <= self.size:
             with _opened(self.path) as number:
-                data = os.pread(number, size, self.at + at)
+                data = _at(number, size, self.at + at)
         if len(data) != size:
             raise EvidenceError("pack", f"expected {size} bytes at {at} of a member of {self.size} bytes")
         if size == self.size and sha256(data).hexdigest() != self.sha256:
@@ -50,13 +52,23 @@ class Member(NamedTuple):
 @contextmanager
 def _opened(path: str) -> Iterator[int]:
     """A plain file, open for reading: no link, no pipe that hangs, no device without an end."""
-    number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    number = os.open(path, _PLAIN)
     try:
         if not stat.S_ISREG(os.fstat(number).st_mode):
             raise EvidenceError(STEP, f"expected a plain file, got something else: {path}")
         yield number
     finally:
         os.close(number)
+
+
+def _at(number: int, size: int, at: int) -> bytes:
+    """As many of `size` bytes as there are at that place."""
+    os.lseek(number, at, os.SEEK_SET)
+    parts = []
+    while size > 0 and (part := os.read(number, size)):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
 
 
 def read(file: str | Path) -> dict[str, Member]:
@@ -82,7 +94,7 @@ def _folder(path: Path) -> dict[str, Member]:
 def _zip(number: int, path: str) -> dict[str, Member]:
     size, at, found = os.fstat(number).st_size, 0, dict[str, Member]()
     for name in (*FILES, *PACK):
-        head = os.pread(number, 50 + len(name), at)
+        head = _at(number, 50 + len(name), at)
         if head[:4] == b"PK\1\2" and len(found) == len(FILES):
             break
         length = int.from_bytes(head[22:26], "little")
@@ -98,7 +110,7 @@ def _zip(number: int, path: str) -> dict[str, Member]:
     for member, frame in zip(
         [*found.values(), None], frames([(n, m.size, m.crc) for n, m in found.items()]), strict=True
     ):
-        if os.pread(number, len(frame), at) != frame:
+        if _at(number, len(frame), at) != frame:
             raise EvidenceError(
                 STEP, f"the bytes from {at} on are not those of a canonical zip of these members"
             )
@@ -111,7 +123,7 @@ def _zip(number: int, path: str) -> dict[str, Member]:
 def _member(number: int, path: str, at: int, size: int) -> Member:
     hashed, crc = sha256(), 0
     for begin in range(at, at + size, _BLOCK):
-        block = os.pread(number, min(_BLOCK, at + size - begin), begin)
+        block = _at(number, min(_BLOCK, at + size - begin), begin)
         hashed.update(block)
         crc = zlib.crc32(block, crc)
     return Member(path, at, size, hashed.hexdigest(), crc)

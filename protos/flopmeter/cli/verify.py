@@ -104,9 +104,8 @@ def verify(  # noqa: PLR0917 - click passes them by name
     begun = time.monotonic()
     try:
         members = read(file)
-        records = int(members["pack/records.bin"].size) if "pack/records.bin" in members else 0
         quiet = as_json or not sys.stderr.isatty()
-        pool = _Pool(processes or len(os.sched_getaffinity(0)), records, quiet=quiet)
+        pool = _Pool(processes or _cores(), quiet=quiet)
         found = check(members, trusted, wanted._replace(pack=pool.check))
         if keep is not None:
             _write(keep, found.head)
@@ -119,6 +118,11 @@ def verify(  # noqa: PLR0917 - click passes them by name
         emit_json(_document(file, found, wanted))
     else:
         _told(file, found, wanted, time.monotonic() - begun)
+
+
+def _cores() -> int:
+    """Those that this process may use, where the operating system says so."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _small(path: Path) -> bytes:
@@ -237,8 +241,8 @@ def _whole(found: "Part | tuple[str, str]") -> "Part":
 class _Pool:
     """Runs the parts of a pack: here where they are few, else in processes of their own."""
 
-    def __init__(self, processes: int, size: int, *, quiet: bool) -> None:
-        self._processes, self._size, self._quiet = processes, size, quiet
+    def __init__(self, processes: int, *, quiet: bool) -> None:
+        self._processes, self._quiet = processes, quiet
 
     def check(
         self, members: Mapping[str, Any], manifest: Any, predicate: Any, opened: list[tuple[int, ...]]
