@@ -2,6 +2,7 @@
 
 import json
 from fractions import Fraction
+from random import Random
 
 import pytest
 from attest_books import (
@@ -33,6 +34,7 @@ from flopmeter.collector.log.evidence_log import EvidenceLog
 from flopmeter.collector.report.queries import asked, reading
 from flopmeter.collector.store.sqlite import open_for_reading
 from flopmeter.contract.flop import Figure
+from flopmeter.evidence.errors import EvidenceError
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +77,22 @@ def checked(file, path):
 def test_every_view_verifies(files, path):
     for file in files.values():
         assert checked(file, path).predicate == predicate(file)
+
+
+@pytest.mark.parametrize("profile", ["auditor", "downstream"])
+def test_one_bit_anywhere_is_found(files, path, tmp_path, profile):
+    raw = files[profile].read_bytes()
+    random = Random(profile)
+    for _ in range(60):
+        at = random.randrange(8 * len(raw))
+        changed = bytearray(raw)
+        changed[at // 8] ^= 1 << at % 8
+        # Another name each time: the reader keeps files open by theirs.
+        file = tmp_path / f"{at}.zip"
+        file.write_bytes(changed)
+        with pytest.raises(EvidenceError):
+            checked(file, path)
+        file.unlink()
 
 
 def test_the_header_says_who_what_and_when(files, path):
