@@ -6,19 +6,20 @@ from datetime import timedelta
 
 import grpc
 import pytest
-from access_rig import CHANNEL, Authority, Node, kinds
+from access_rig import CHANNEL, Authority, Node, der_of, kinds
 from builders import Chain
 from processes import wait_for
 from serving import settings_for
 from wire_client import Ended, WireClient
 
 from flopmeter.collector.access.desk import Desk
+from flopmeter.collector.check.fsck import check_store
 from flopmeter.collector.errors import SettingsError
 from flopmeter.collector.ingest.listening import TLS_OPTIONS
 from flopmeter.collector.running import run_collector
 from flopmeter.collector.settings import CollectorSettings
-from flopmeter.contract.enrolment import agent_uri
-from flopmeter.wire.v1 import ingest_pb2
+from flopmeter.contract.enrolment import agent_uri, key_change_message
+from flopmeter.wire.v1 import identity_pb2, ingest_pb2
 
 Refusal = ingest_pb2.Refusal
 
@@ -372,3 +373,40 @@ def test_a_connection_ends_in_time_and_the_agent_comes_again_without_loss(tmp_pa
             assert client.hello().resume_seq == 2
             client.records(node.chain.next())
             client.ack(2)
+
+
+def test_a_new_record_key_over_the_wire(running, desk, node, store):
+    """From the answer on the old key is refused, and the new one ships."""
+    node.joined(desk)
+    after = Node(Chain("gpu-001", key_seed="next"), ca=node.ca)
+    csr = after.csr(desk.ca.trust_domain)
+    message = key_change_message(node.agent_id, after.chain.public_key, der_of(csr), 1)
+    asked = identity_pb2.ChangeKeyRequest(
+        public_key=after.chain.public_key,
+        csr=csr,
+        sequence=1,
+        signature_by_old=node.sign(message),
+        signature_by_new=after.sign(message),
+    )
+    with WireClient(running.address, node.chain, node.channel(running.address)) as client:
+        client.hello()
+        client.records(node.chain.next())
+        client.ack(1)
+        with node.channel(running.address) as channel:
+            call = channel.unary_unary("/flopmeter.wire.v1.IdentityService/ChangeKey")
+            answer = identity_pb2.RenewResponse.FromString(call(asked.SerializeToString(), timeout=20))
+        assert answer.sequence == 1
+        sweep(running)
+        with pytest.raises(Ended) as ended:
+            while True:
+                client.read()
+        assert ended.value.code is grpc.StatusCode.PERMISSION_DENIED
+    with WireClient(running.address, node.chain, node.channel(running.address)) as client:
+        assert "took another record key" in refusal(client).message
+    after.certificate = answer.certificate_pem
+    with WireClient(running.address, after.chain, after.channel(running.address)) as client:
+        client.hello()
+        client.records(after.chain.next())
+        client.ack(1)
+    assert kinds(store)[-2:] == ["key-changed", "enrolled"]
+    assert check_store(store, []).difference is None
