@@ -220,6 +220,29 @@ def test_access_rows_wait_until_they_are_applied(path):
     check_whole(path)
 
 
+@pytest.mark.parametrize(("applied", "logged"), [(1, 3), (0, 0), (3, 3)])
+def test_access_rows_of_the_transaction_itself_are_applied_unless_one_before_them_is_not(
+    path, applied, logged
+):
+    """Row 1 was there; 2 and 3 are written by the transaction that appends: an agent is in the log before its records."""
+    for _ in range(3):
+        insert(
+            path,
+            "access",
+            "access_no",
+            unix_ns=1,
+            position=1,
+            kind="admitted",
+            agent_id=b"",
+            subject="",
+            detail="{}",
+        )
+    with opened(path) as log:
+        log._connection.execute("BEGIN IMMEDIATE")
+        assert Appender(log._connection).append(access_upto=applied, access_new=2) == logged
+        log._connection.execute("COMMIT")
+
+
 def test_the_database_itself_refuses_to_forget(path, key):
     with Desk(path) as desk:
         take(desk, Chain(), 3)

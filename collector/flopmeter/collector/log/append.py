@@ -50,13 +50,15 @@ class Appender:
         *,
         kinds: Sequence[Kind] = KINDS,
         access_upto: int | None = None,
+        access_new: int = 0,
         records: Sequence[tuple[Any, ...]] = (),
         starts_unix_ns: Sequence[int] = (),
         limit: int | None = None,
     ) -> int:
         """Give what has no index yet its indexes, kind by kind. How many leaves that were.
 
-        `access_upto`: number of the last access row that is applied to the records; None: all are. `records` in the
+        `access_upto`: number of the last access row that is applied to the records; None: all are. So are the last
+        `access_new`, which this transaction wrote, unless one stands before them that is not. `records` in the
         order of the records table's columns, with the start of each one's window: those just written, so that they
         are not read again. `limit`: no more leaves than that.
         """
@@ -66,7 +68,11 @@ class Appender:
         for kind in kinds:
             at = KINDS.index(kind)
             last, logged = int(ends[at]), int(ends[len(KINDS) + at])
-            if kind.name == _ACCESS and access_upto is not None:
+            if (
+                kind.name == _ACCESS
+                and access_upto is not None
+                and last - access_new > max(logged, access_upto)
+            ):
                 last = min(last, access_upto)
             if left is not None:
                 last = min(last, logged + left)

@@ -124,6 +124,8 @@ class LogOffice:
             if self._connection is None:
                 self._connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
                 self._connection.execute("PRAGMA synchronous = FULL")
+                # The writer's commits move the WAL into the store: a head must not take a lock for as long as that.
+                self._connection.execute("PRAGMA wal_autocheckpoint = 0")
                 self._place = Place(self._path)
             evidence = EvidenceLog(self._connection)
             size = evidence.size

@@ -453,13 +453,14 @@ class SqliteBooks:
                 connection.execute("ROLLBACK")
             try:
                 connection.execute("BEGIN IMMEDIATE")
-                access.append(connection.execute, transaction.access)
+                admitted = access.append(connection.execute, transaction.access)
                 for name, sql in WRITES:
                     rows = getattr(transaction, name)
                     if rows:
                         connection.executemany(sql, rows)
                 self._log.append(
                     access_upto=transaction.access_upto,
+                    access_new=len(admitted),
                     records=transaction.records,
                     starts_unix_ns=transaction.starts_unix_ns,
                 )
