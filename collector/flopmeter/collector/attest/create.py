@@ -21,6 +21,7 @@ from flopmeter.collector.keys import log_key
 from flopmeter.collector.log.evidence_log import EvidenceLog
 from flopmeter.collector.report.queries import reading
 from flopmeter.collector.store.attestations import SqliteAttestations
+from flopmeter.collector.store.told import told
 from flopmeter.collector.store_path import store_file
 
 from .errors import AttestError, AttestRefused
@@ -37,7 +38,10 @@ def create(request: Request, means: Means) -> Issued:
     """Attest, and write the file. Raises AttestError, StoreError, LogError, KeyFileError, SignerError."""
     _check(request)
     store = store_file(request.store)
-    with SqliteAttestations(store) as books:
+    with (
+        SqliteAttestations(store) as books,
+        told(str(store), "write"),
+    ):  # the log leaves SQLite's errors to its callers
         log = EvidenceLog(books.connection)
         rows = books.attestations()
         superseded = check_superseded(rows, request.run, request.supersedes) if request.supersedes else None
