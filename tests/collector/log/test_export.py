@@ -12,6 +12,8 @@ from click.testing import CliRunner
 from desk import Desk
 from evidence_reference import tree_root
 from log_rig import leaves_of, opened, tamper
+from tlog_scales.reader import TilesReader
+from tlog_scales.signing import Vkey
 
 from flopmeter.collector.errors import CollectorError, LogError, LogForkedError
 from flopmeter.collector.ingest.decide import TAKEN
@@ -144,14 +146,45 @@ def test_an_export_is_a_log_that_goes_on(path, tmp_path, key):
     assert final.items() <= files.items()  # the same, less the partial tiles of heads between
 
 
-def test_a_wide_log_has_tiles_of_two_levels(path, tmp_path, key):
-    grow(path, 66_000, key)
+class Served:
+    """An export as tlog-scales fetches it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def get(self, *path: str) -> bytes | None:
+        file = self.directory.joinpath(*path)
+        return file.read_bytes() if file.is_file() else None
+
+
+def test_an_independent_reader_of_tiles_reads_ours(path, tmp_path, key):
+    """tlog-scales, which shares nothing with us: the signed head, the root, leaves, and the same proofs."""
+    sizes = []
+    for count in (3, 300, 66_000):
+        grow(path, count, key)
+        sizes.append(len_of(path))
     run(path, tmp_path / "out")
     files = read(tmp_path / "out")
-    assert check_files(files) == 66_000
-    assert [n for n in files if n.startswith(("tile/1", "tile/2"))] != []
-    assert len(files["tile/1/000"]) == 8_192
-    assert len(files["tile/2/000.p/1"]) == 32
+    assert (len(files["tile/1/000"]), len(files["tile/2/000.p/1"])) == (8_192, 32)
+    reader = TilesReader(Served(tmp_path / "out"))
+    head = reader.get_checkpoint()
+    with opened(path) as log:
+        head.verify(Vkey.from_string(log.identity.vkey))
+    with opened(path) as log:
+        assert (head.origin, head.size, head.root_hash) == (log.identity.origin, sizes[-1], log.latest().root)
+        assert reader.calculate_root_hash() == head.root_hash
+        for index in (0, 255, 256, 65_535, 65_536, sizes[-1] - 1):
+            assert reader.get_entry(index) == log.leaf(index)
+            theirs = reader.get_inclusion_proof(index, head.size)
+            theirs.check(log.leaf_hash(index), head.root_hash)
+            assert theirs.node_hashes == log.inclusion(index, head.size)
+        for old in sizes:
+            assert reader.get_consistency_proof(old, head.size).node_hashes == log.consistency(old, head.size)
+
+
+def len_of(path: Path) -> int:
+    with opened(path) as log:
+        return log.size
 
 
 def test_without_leaves_there_are_only_hashes(path, tmp_path, key):
