@@ -124,6 +124,7 @@ def test_over_http(tmp_path, clock):
         request = urllib.request.Request(url + "whoami", headers={"Authorization": f"Bearer {text}"})
         with urllib.request.urlopen(request) as answer:
             assert json.loads(answer.read())["role"] == "auditor"
+        running.review()  # the token's row is in the log with that commit
         running.seal()
         request = urllib.request.Request(url + "log/checkpoint", headers={"Authorization": f"Bearer {text}"})
         with urllib.request.urlopen(request) as answer:

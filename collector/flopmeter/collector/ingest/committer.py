@@ -134,7 +134,7 @@ class Committer:
             group = self._intake.take_group()
             good = await self._commit(group) if group else True
             _answer(waiting, good)
-            if self._intake.group:  # access rows were applied meanwhile: they are in the log with the next commit
+            if self._intake.group:  # access rows that were applied meanwhile get their place with the next one
                 self._work.set()
 
     async def _commit(self, group: Group) -> bool:
