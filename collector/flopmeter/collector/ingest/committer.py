@@ -134,7 +134,7 @@ class Committer:
             group = self._intake.take_group()
             good = await self._commit(group) if group else True
             _answer(waiting, good)
-            if self._intake.group:  # access rows that were applied meanwhile get their place with the next one
+            if self._intake.group:  # access rows, applied meanwhile
                 self._work.set()
 
     async def _commit(self, group: Group) -> bool:
