@@ -250,15 +250,15 @@ def test_a_record_behind_the_revocation_of_its_agent_is_named(tmp_path):
 
 
 def test_a_record_before_the_admission_of_its_agent_is_named(tmp_path):
-    with Pipeline(tmp_path / "b.db") as line:
+    """Taken first, and admitted afterwards."""
+    path = tmp_path / "b.db"
+    with Pipeline(path) as line:
         chain = Chain("gpu-001")
-        line.offer(line.hello(chain), chain.next())
-        group = line.intake.take_group()
-        line.writer.commit(group)  # in one transaction with its admission, which is not in the log yet
-        assert difference(tmp_path / "b.db") == "records, position 1: leaf's index"
-        line.intake.committed(group)
+        line.offer(line.agent(chain), chain.next())
         line.commit()
-    assert difference(tmp_path / "b.db") == "records, position 1: leaf's index"
+    assert difference(path) is None
+    relog(path, first="batch")
+    assert difference(path) == "records, position 1: leaf's index"
 
 
 def test_records_of_an_agent_that_nobody_admitted_are_named(copy):
