@@ -23,7 +23,19 @@ from pathlib import Path
 import harness
 from harness import ROOT, CannotRun, Figure
 
-BENCHES = ("ingest", "streams", "mtls", "store", "agent", "tick", "start", "forecast", "judge", "log", "verify")
+BENCHES = (
+    "ingest",
+    "streams",
+    "mtls",
+    "store",
+    "agent",
+    "tick",
+    "start",
+    "forecast",
+    "judge",
+    "log",
+    "verify",
+)
 
 
 def machine() -> dict:
