@@ -57,7 +57,9 @@ def forks(folder: Path) -> list[str]:
 
 def sound(folder: Path) -> bool:
     """What fsck says: the books are whole, also of a store that was set back."""
-    done = subprocess.run([COMMAND, "collector", "fsck", "--store", folder / "b.db"], capture_output=True, text=True)
+    done = subprocess.run(
+        [COMMAND, "collector", "fsck", "--store", folder / "b.db"], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return True
 
