@@ -23,10 +23,22 @@ from flopmeter.collector.access.tls import Embedded, ServerTls
 from flopmeter.collector.running import run_collector
 
 
+def serving(desk, clock, **more):
+    tls = ServerTls(Embedded(desk.ca, ("127.0.0.1", "localhost"), clock), clock)
+    return EnrolServer("127.0.0.1", 0, desk=desk, tls=tls, unix_ns=clock, **more)
+
+
 @pytest.fixture
 def server(desk, clock):
-    tls = ServerTls(Embedded(desk.ca, ("127.0.0.1", "localhost"), clock), clock)
-    server = EnrolServer("127.0.0.1", 0, desk=desk, tls=tls, unix_ns=clock, request_s=1.0)
+    server = serving(desk, clock)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def hasty(desk, clock):
+    """One that gives a request three seconds."""
+    server = serving(desk, clock, request_s=3.0)
     yield server
     server.stop()
 
@@ -168,26 +180,50 @@ def test_an_expired_certificate_is_renewed_here(ask, desk, node, clock, store):
         assert ask("POST", "/renew", {**asked, "sequence": sequence})[0] == 400
 
 
-def test_slow_clients_do_not_hold_up_others(server, ask, desk, node, caplog):
-    """More of them than there are places for one address: some say nothing, some a letter."""
-    with ExitStack() as stack, caplog.at_level(logging.WARNING):
-        for number in range(MAX_OF_ONE * 2):
-            raw = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+def hung_up(raw: socket.socket) -> bool:
+    try:
+        return raw.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_slow_clients_do_not_hold_up_others(server, ask, desk, node):
+    """Some say nothing, some a letter; one address gets only so many places, and whoever comes beyond is hung up on."""
+    with ExitStack() as stack:
+
+        def slow(number: int) -> socket.socket:
+            raw = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20))
             if number % 2:
                 raw.sendall(b"\x16")
-        wait_for("all of them were cut off", lambda: not server._open)
+            return raw
+
+        for number in range(MAX_OF_ONE - 1):
+            slow(number)
+        wait_for("they are looked at", lambda: server._open.get("127.0.0.1") == MAX_OF_ONE - 1)
         asked = said(node.asks(join_token(desk), node.csr(desk.ca.trust_domain), nonce=ask.nonce()))
         assert ask("POST", "/enrol", asked)[0] == 200
-    assert "too-slow" in caplog.text
-    assert MAX_OF_ONE * 2 < MAX_CONNECTIONS
+        wait_for("the place is free again", lambda: server._open.get("127.0.0.1") == MAX_OF_ONE - 1)
+        slow(0)
+        wait_for("no place is left", lambda: server._open.get("127.0.0.1") == MAX_OF_ONE)
+        assert hung_up(slow(0))
+    assert MAX_OF_ONE < MAX_CONNECTIONS
 
 
-def test_a_client_that_drips_is_cut_off_at_the_end_of_its_time(server, desk, caplog):
+def test_silent_clients_are_cut_off_and_named(hasty, caplog):
+    with (
+        caplog.at_level(logging.WARNING),
+        socket.create_connection(("127.0.0.1", hasty.port), timeout=20) as raw,
+    ):
+        assert hung_up(raw)
+        wait_for("named", lambda: "too-slow" in caplog.text)
+
+
+def test_a_client_that_drips_is_cut_off_at_the_end_of_its_time(hasty, desk, caplog):
     """Each letter comes in time; all of them do not."""
     context = ssl.create_default_context(cadata=desk.ca.pem.decode())
     with (
         caplog.at_level(logging.WARNING),
-        socket.create_connection(("127.0.0.1", server.port), timeout=20) as raw,
+        socket.create_connection(("127.0.0.1", hasty.port), timeout=20) as raw,
         context.wrap_socket(raw, server_hostname="localhost") as tls,
     ):
         tls.settimeout(0.05)
@@ -202,7 +238,7 @@ def test_a_client_that_drips_is_cut_off_at_the_end_of_its_time(server, desk, cap
                 return True
 
         wait_for("cut off", drip)
-    assert "too-slow" in caplog.text
+    wait_for("named", lambda: "too-slow" in caplog.text)
 
 
 def test_plain_http_and_garbage_on_the_port_are_refused_and_named(server, caplog):
