@@ -82,6 +82,11 @@ def sums(store: Path, where: str = "1") -> list[int]:
     return [sum(int(row[i]) for row in found) for i in range(12)] if found else [0] * 12
 
 
+def by_seq(store: Path) -> dict[int, str]:
+    """The hash of each record, by its number."""
+    return {int(seq): digest for seq, _, digest in (row.partition("|") for row in record_hashes(store))}
+
+
 def notices(store: Path) -> set[NoticeKind]:
     """Every kind of notice that the records of the books hold."""
     with sqlite3.connect(f"file:{store}?mode=ro", uri=True) as db:
@@ -227,10 +232,13 @@ def test_what_the_agent_no_longer_has_is_named_as_lost(
     ]
     assert [(e["from_seq"], e["to_seq"]) for e in events] == [(str(first), str(last))]
     # What is there is what was there, less exactly the records that are named.
-    kept = set(record_hashes(store))
-    assert kept < set(record_hashes(calm.store))
-    missing = {int(row.partition("|")[0]) for row in set(record_hashes(calm.store)) - kept}
-    assert missing == set(range(first, last + 1))
+    kept, whole = by_seq(store), by_seq(calm.store)
+    assert whole.keys() - kept.keys() == set(range(first, last + 1))
+    assert kept.keys() < whole.keys()
+    differ = {seq for seq, digest in kept.items() if digest != whole[seq]}
+    # From the first batch on in which the agent says that the log was set back, its chain is another one.
+    assert min(differ, default=last + 1) > last
+    assert NoticeKind.LOG_CONTRADICTION in notices(store)
     fsck(store)
 
 
