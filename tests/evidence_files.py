@@ -23,7 +23,7 @@ import evidence_reference as ref
 from builders import H100, TRAINING, UNIX_NS
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from evidence_fleet import SUM_NAMES, Fleet, Group, figure, fleet, groups_of, priced
+from evidence_fleet import SUM_NAMES, Fleet, Group, extent, figure, fleet, groups_of, priced
 
 from flopmeter.contract import w_table
 from flopmeter.contract.evidence_class import EvidenceClass
@@ -168,7 +168,7 @@ def pack_files(told: Fleet, indexes: Sequence[int], received: Sequence[int], log
     return dict(zip(PACK, (canonical(manifest), records, leaves, inventories, table), strict=True))
 
 
-def record_fields(groups: Mapping[Group, list[int]], event: int, entry: int) -> dict[str, Any]:
+def record_fields(groups: Mapping[Group, list[int]], log: Log, entry: int, told: Fleet) -> dict[str, Any]:
     """The whole record, by path."""
     figures = [priced(group, sums) for group, sums in groups.items()]
     total = sum(figures[1:], figures[0])
@@ -181,7 +181,9 @@ def record_fields(groups: Mapping[Group, list[int]], event: int, entry: int) -> 
     table = resources.files("flopmeter.contract").joinpath(w_table.CURRENT).read_bytes()
 
     def threshold(rule: str, limit: str, status: str, of: str = "executed") -> dict[str, Any]:
-        index = None if status == "below" else str(event)
+        line = {"regime": rule, "comparison": ">=", "threshold_flop": limit}
+        row = {"type": f"threshold.{status}", "data": canonical(line).decode()}
+        index = None if status == "below" else str(log.say("event", row))
         return {
             "rule": rule, "ruleTableSha256": digest_of(rule.encode()), "limit": limit, "comparison": ">=", "total": of,
             "status": status, "firstCrossedAt": ISSUED if status == "crossed" else None, "knownWillBeMetAt": None,
@@ -195,8 +197,7 @@ def record_fields(groups: Mapping[Group, list[int]], event: int, entry: int) -> 
         "/run/purposeTags": ["pretraining"],
         "/run/lineage": [],
         "/run/linkedRuns": {"count": "0", "flop": figure(Figure(0, 0, 0))},
-        "/period/start": "2026-11-20T00:00:00Z",
-        "/period/end": "2026-11-21T00:00:00.5Z",
+        **extent(told.records),
         "/period/closed": True,
         "/period/clock": {"source": "boot clocks", "maxSkewNs": "0", "rfc3161Count": "0"},
         "/totals/executedFlop": figure(total),
@@ -205,8 +206,7 @@ def record_fields(groups: Mapping[Group, list[int]], event: int, entry: int) -> 
             "excluded": [{"tag": "evaluation", "flop": figure(rest), "evidenceLogIndex": str(entry)}],
         },
         "/totals/deviceSeconds": str(Fraction(device_ns, 10**9)),
-        "/totals/wallSeconds": "180",
-        "/totals/energyJoules": {"value": "1000/3", "boundary": "boards"},
+        "/totals/energyJoules": {"value": str(Fraction(sum(s[11] for s in groups.values()), 1000)), "boundary": "boards"},
         "/byPrecision": [
             {"pipe": "hmma", "format": "bf16", "flop": figure(half)},
             {"pipe": "vector", "format": "vector", "flop": figure(rest)},
@@ -221,8 +221,8 @@ def record_fields(groups: Mapping[Group, list[int]], event: int, entry: int) -> 
         "/method/secondMethod": None,
         "/coverage/expectedDeviceSeconds": str(Fraction(device_ns, 10**9)),
         "/coverage/observedDeviceSeconds": str(Fraction(device_ns - gap_ns, 10**9)),
-        "/coverage/gaps": {"count": "1", "seconds": "1", "longestSeconds": "1", "flopUpperAdded": "1"},
-        "/coverage/agents": {"expected": "2", "reporting": "2"},
+        "/coverage/gaps": {"count": "1", "seconds": str(Fraction(gap_ns, 10**9)), "longestSeconds": "1", "flopUpperAdded": "1"},
+        "/coverage/agents": {"expected": str(len(told.keys)), "reporting": str(len(told.keys))},
         "/coverage/devicesKnownNotReporting": "0",
         "/coverage/sequenceBreaks": "0",
         "/coverage/cloneAlarms": "0",
@@ -337,11 +337,10 @@ def attestation(
         indexes.append(len(log.leaves))
         received.append(UNIX_NS + n)
         log.append(batch_leaf(raw, received[-1], salt_of(f"batch {indexes[-1]}")))
-    event = log.say("event", {"event_no": "1", "type": "threshold.crossed"})
     heads[len(log.leaves)] = log.note()
 
     groups = groups_of(told.records)
-    fields = record_fields(groups, event, entry)
+    fields = record_fields(groups, log, entry, told)
     rows = [
         ref.disclosure(salt_of(f"row {i}"), f"/devices/{i}", {"model": H100, "uuid": f"GPU-{i}"})
         for i in range(4)

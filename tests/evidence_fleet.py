@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from builders import H100, TRAINING, Chain, busy, gap
 
@@ -64,3 +65,12 @@ def priced(group: Group, sums: Sequence[int]) -> Figure:
 
 def figure(f: Figure) -> dict[str, str]:
     return {"lower": str(f.lower), "point": str(f.point), "upper": str(f.upper)}
+
+
+def extent(records: Sequence[bytes]) -> dict[str, str]:
+    """When they begin and end, and how long that is."""
+    batches = [batch_pb2.Batch.FromString(raw[72:-64]) for raw in records]
+    ends = min(b.window_start_unix_ns for b in batches), max(b.window_end_unix_ns for b in batches)
+    begin, end = (datetime.fromtimestamp(ns // 10**9, UTC) for ns in ends)
+    texts = {"/period/start": f"{begin:%Y-%m-%dT%H:%M:%SZ}", "/period/end": f"{end:%Y-%m-%dT%H:%M:%SZ}"}
+    return {**texts, "/totals/wallSeconds": str((ends[1] - ends[0]) // 10**9)}

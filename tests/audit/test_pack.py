@@ -262,7 +262,7 @@ LIES = {
     "half an inventory": (in_part("inventories.bin", lambda b: b[:-9]), "block of no known|no inventory"),
     "another workload": (in_manifest(lambda m: m["workloads"][0].update(sha256="0" * 64)), "come to"),
     "another scope": (in_manifest(lambda m: m["workloads"][0].update(scope="c2")), "come to"),
-    "another dtype": (in_manifest(lambda m: m["workloads"][0].update(dtype="fp8")), "come to"),
+    "another dtype": (in_manifest(lambda m: m["workloads"][0].update(dtype="fp8")), "come to|its dtype"),
     "other SM-cycles": (in_manifest(lambda m: m["smCycles"].__setitem__(3, "1")), "SM-cycles"),
     "an entity left out": (
         in_manifest(

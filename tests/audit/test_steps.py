@@ -223,8 +223,11 @@ def _threshold(predicate: dict[str, Any], rule: str) -> dict[str, Any]:
 
 
 def _status(predicate: dict[str, Any], rule: str, status: str) -> None:
-    index = _threshold(predicate, "crossed")["eventLogIndex"]
-    _threshold(predicate, rule).update(status=status, eventLogIndex=None if status == "below" else index)
+    found = _threshold(predicate, rule)
+    index = found["eventLogIndex"] or _threshold(predicate, "crossed")["eventLogIndex"]
+    found.update(
+        status=status, eventLogIndex=index, firstCrossedAt=files.ISSUED if status == "crossed" else None
+    )
 
 
 def _limit(predicate: dict[str, Any], rule: str, limit: str | None = None) -> str:
@@ -272,6 +275,7 @@ def test_a_lie_that_is_signed_is_refused_by_its_step(
         "_redisclose" in lie.__code__.co_names
     ):  # as if the false record had been logged: the step behind must see it
         monkeypatch.setattr("flopmeter.audit.steps._row", _believing)
+        monkeypatch.setattr("flopmeter.audit.steps._tells", lambda *_: True)
     e = refused(files.attestation("aiOffice", change=lie), tmp_path)
     assert e.step == step, str(e)
 
@@ -286,6 +290,7 @@ def test_a_rounded_total_may_leave_a_status_open_and_never_contradict_it(
     found = check(files.attestation("downstream"), tmp_path)
     assert ("below", "below", "stated, its total is rounded") in found.thresholds
     monkeypatch.setattr("flopmeter.audit.steps._row", _believing)
+    monkeypatch.setattr("flopmeter.audit.steps._tells", lambda *_: True)
 
     def lie(predicate: dict[str, Any], evidence: dict[str, Any]) -> None:
         _limit(predicate, "below", "1")
