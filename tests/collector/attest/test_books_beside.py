@@ -28,6 +28,7 @@ from flopmeter.collector.attest.request import Means
 from flopmeter.collector.attest.signing import FileSigner
 from flopmeter.collector.check.fsck import check_store
 from flopmeter.collector.estimate.declared import from_document
+from flopmeter.collector.log.evidence_log import EvidenceLog
 from flopmeter.collector.registry.entries import Declare, External, JobKey, Link, Purpose, Relation, Tag
 from flopmeter.collector.report.queries import asked
 from flopmeter.contract.flop import Figure
@@ -193,3 +194,14 @@ def test_two_workloads_that_are_called_alike_on_two_nodes_are_told_apart(tmp_pat
     assert predicate(tmp_path / "x.zip")["coverage"]["agents"]["expected"] == "1"
     (workload,) = json.loads(members(tmp_path / "x.zip")["pack/manifest.json"])["workloads"]
     assert workload["scope"] in {"c1/gpu-1", "c1/gpu-2"}
+
+
+def test_a_store_whose_records_are_not_in_the_log_yet_is_told_what_to_do(path, tmp_path, monkeypatch):
+    """As one of an older flopmeter, before a collector of this one has served it."""
+    real = EvidenceLog.index_of
+    monkeypatch.setattr(
+        EvidenceLog, "index_of", lambda self, kind, n: None if kind != "entry" else real(self, kind, n)
+    )
+    with pytest.raises(AttestRefused, match="expected it in the evidence log") as e:
+        attest(path, "auditor", tmp_path / "x.zip")
+    assert "collector serve" in e.value.hint

@@ -64,9 +64,9 @@ def threshold(**changed):
     ("change", "step"),
     [
         (threshold(status="below", eventLogIndex=None, firstCrossedAt=None), "arithmetic"),
-        (threshold(status="undetermined"), "arithmetic"),
+        (threshold(status="undetermined"), "inclusion"),
         (threshold(eventLogIndex=None), "arithmetic"),
-        (threshold(limit=str(10**20)), "arithmetic"),
+        (threshold(limit=str(10**20)), "inclusion"),
         (lambda v: v["/totals/executedFlop"].update(lower="1"), "sum tree"),
         (lambda v: v["/byPrecision"][0]["flop"].update(upper="1", point="0", lower="0"), "arithmetic"),
         (lambda v: v.update({"/totals/deviceSeconds": "1"}), "sum tree"),

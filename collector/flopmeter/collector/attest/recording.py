@@ -30,6 +30,12 @@ def recorded(books: SqliteAttestations, reader: Reader, request: Request, means:
     log = EvidenceLog(books.connection)
     # All that was read is committed; what people said of it may still wait for its place in the log.
     books.in_transaction(lambda _: log.append_waiting())
+    first = log.index_of(BATCH, g.seen.first_position)
+    if first is None:
+        raise AttestRefused(
+            f"record {g.seen.first_position}: expected it in the evidence log, found it not there yet",
+            "start `flopmeter collector serve` on this store once: it logs what an older flopmeter has left",
+        )
     index_of = {e.number: i for e in g.registry.entries if (i := log.index_of(ENTRY, e.number)) is not None}
     events = {e.number: i for e in g.events if (i := log.index_of(EVENT, e.number)) is not None}
     made = fields(
@@ -41,12 +47,6 @@ def recorded(books: SqliteAttestations, reader: Reader, request: Request, means:
         timestamps=books.connection.execute(_TOKENS).fetchone()[0],
     )
     record = disclosures.sealed(made.values, means.random)
-    first = log.index_of(BATCH, g.seen.first_position)
-    if first is None:
-        raise AttestRefused(
-            f"record {g.seen.first_position}: expected it in the evidence log, found it not there yet",
-            "start `flopmeter collector serve` on this store once: it logs what an older flopmeter has left",
-        )
     material = material_json(record, made, facts_of(g, made, _declared(g, index_of, first)))
     unsealed = AttestationRow(
         attestation_no=0,
