@@ -23,7 +23,7 @@ from flopmeter.cli.container import read
 from flopmeter.cli.verify import VerifyError, _Pool
 from flopmeter.contract import w_table
 from flopmeter.contract.evidence_class import SPREAD_STEPS_PPM, EvidenceClass
-from flopmeter.contract.flop import Cycles, flop
+from flopmeter.contract.flop import Cycles, Figure, flop
 from flopmeter.contract.usage import ALL_MEASURED, IDLE, Measured, Usage, Workload, WorkloadKind
 from flopmeter.contract.w_table import CURRENT, DTYPE_RATE
 from flopmeter.evidence.errors import EvidenceError
@@ -315,6 +315,31 @@ def test_a_figure_that_the_batches_do_not_come_to_is_refused(tmp_path: Path) -> 
         parts["pack/records.bin"] = made.files["pack/records.bin"]
 
     refused(files.attestation("auditor", told=other, change_pack=swap), tmp_path)
+
+
+def test_a_flop_that_the_batches_do_not_come_to_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Statement, tree and record agree on it, and the SM-cycles are right."""
+    priced = files.priced
+
+    def more(group: Any, sums: Any) -> Figure:
+        f = priced(group, sums)
+        return Figure(f.lower, f.point, f.upper + 1)
+
+    monkeypatch.setattr(files, "priced", more)
+    assert "the statement says" in refused(files.attestation("auditor"), tmp_path)
+
+
+def test_a_chain_that_was_logged_broken_is_refused(tmp_path: Path) -> None:
+    """Signed by the agent and in the log as it is: the second record names another than the first."""
+    told = files.fleet(nodes=1, windows=2)
+    chain = Chain("gpu-000")
+    other = chain.seal(told.records[1][72:-64], seq=2, prev_hash=b"\7" * 32)
+    made = files.attestation(
+        "auditor", told=files.Fleet((told.records[0], other), told.inventories, told.keys)
+    )
+    assert "does not follow" in refused(made, tmp_path)
 
 
 def test_what_another_agent_told_of_is_left_out_and_a_gap_stands_for_the_rest(tmp_path: Path) -> None:
