@@ -7,6 +7,7 @@ their varints: as exact as one by one, and within a fraction of the time that a 
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from fractions import Fraction
 from hashlib import sha256
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
@@ -15,6 +16,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from flopmeter.audit.price import OTHERS, Table
+from flopmeter.audit.statement import seconds
 from flopmeter.evidence.errors import EvidenceError, require
 from flopmeter.evidence.merkle import leaf_hash, node_hash, root_from_many
 
@@ -73,6 +75,11 @@ class Part(NamedTuple):
     sums: Sums
     chains: dict[bytes, Link]
     roots: dict[int, bytes]  # by block
+    windows: list[
+        tuple[int, int, bool]
+    ]  # of records: begin, end (Unix ns), whether something of it is left out
+    indexes: list[int]  # in the log
+    left_out: list[int]  # device time of the run (ns) that another agent told of
 
 
 class Batch(NamedTuple):
@@ -126,7 +133,7 @@ class Checker:
         facts, records, leaf_at, at = self._facts, 0, 0, 0
         leaves = facts.leaves.span(place.leaf_at, place.leaf_end - place.leaf_at)
         parcel = facts.records.span(place.at, place.end - place.at)
-        part, rows = Part(0, {}, {}, {}), list[tuple[Batch, list[bytes]]]()
+        part, rows = Part(0, {}, {}, {}, [], [], []), list[tuple[Batch, list[bytes]]]()
         while leaf_at < len(leaves):
             head = leaves[leaf_at : leaf_at + 16]
             block, length, count, more = (int.from_bytes(head[i:j]) for i, j in pairwise((0, 8, 12, 14, 16)))
@@ -143,6 +150,7 @@ class Checker:
             for i, raw in zip(range(0, 25 * count, 25), raws, strict=True):
                 if places[i] in hashes or not facts.range[0] <= BLOCK * block + places[i] < facts.range[1]:
                     raise EvidenceError(STEP, f"block {block}: a record in a wrong place")
+                part.indexes.append(BLOCK * block + places[i])
                 hashes[places[i]] = self._leaf(raw, places[i + 1 : i + 25], part, rows)
             proof = [places[i : i + 32] for i in range(25 * count, len(places), 32)]
             part.roots[block] = _block_root(min(BLOCK, facts.size - BLOCK * block), hashes, proof)
@@ -151,7 +159,10 @@ class Checker:
             add(part.sums, self._added_alike(rows))
         except Odd:
             add(part.sums, self._added_one_by_one(rows))
-        return part._replace(records=records)
+        ends, span = part.indexes, _span(part.windows)
+        return part._replace(
+            records=records, windows=span, indexes=[min(ends), max(ends)], left_out=[sum(part.left_out)]
+        )
 
     def _leaf(self, raw: bytes, place: bytes, part: Part, rows: list[tuple[Batch, list[bytes]]]) -> bytes:
         """Chain and rows of a record; the hash of its leaf in the log."""
@@ -160,8 +171,10 @@ class Checker:
         part.chains[agent] = joined(agent, part.chains[agent], link) if agent in part.chains else link
         inventory, begin, end, workloads, usage = _cut(raw[72:-64])
         batch = self._batches.get((inventory, *workloads)) or self._batch(inventory, workloads)
-        if self._facts.left_out and (agent.hex(), seq) in self._facts.left_out:
-            usage = self._booked(batch, usage, self._facts.left_out[agent.hex(), seq], part.sums)
+        less = bool(self._facts.left_out) and (agent.hex(), seq) in self._facts.left_out
+        part.windows.append((begin, end, less))
+        if less:
+            usage = self._booked(batch, usage, self._facts.left_out[agent.hex(), seq], part)
         rows.append((batch, usage))
         name, received, salt = agent.hex().encode(), int.from_bytes(place[:8]), place[8:].hex().encode()
         return leaf_hash(_LEAF % (name, digest.hexdigest().encode(), received, salt, seq, end, begin))
@@ -184,21 +197,31 @@ class Checker:
         require(inventory in self._facts.nodes, STEP, f"no inventory {inventory.hex()} in inventories.bin")
         scopes, models = self._facts.nodes[inventory]
         of_run, dtypes = self._facts.workloads, list[str | None]()
-        for digest in (sha256(w).hexdigest() for w in workloads):
+        for w in workloads:
+            digest = sha256(w).hexdigest()
             dtypes.append(next((of_run[s, digest] for s in scopes if (s, digest) in of_run), None))
+            told = dict(fields(w)).get(6, b"").decode()
+            require(
+                dtypes[-1] in {None, told},
+                STEP,
+                f"workload {digest}: its dtype is {told!r}, not {dtypes[-1]!r}",
+            )
         return self._batches.setdefault((inventory, *workloads), Batch(models, dtypes, {}))
 
     def _booked(
-        self, batch: Batch, usage: list[bytes], left_out: list[Mapping[str, Any]], sums: Sums
+        self, batch: Batch, usage: list[bytes], left_out: list[Mapping[str, Any]], part: Part
     ) -> list[bytes]:
         """Without the entities that another agent told of; a gap stands for what nobody did (ADR 0007)."""
         for item in left_out:
             entity, workload = int(item["entity"]), item["workload"]
-            usage = [row for row in usage if dict(fields(row)).get(1, 0) != entity]
+            told = [(row, dict(fields(row))) for row in usage]
+            usage = [row for row, numbers in told if numbers.get(1, 0) != entity]
+            of_run = [n for _, n in told if n.get(1, 0) == entity and _price(batch, n) is not None]
+            part.left_out.append(sum(n.get(6, 0) for n in of_run))
             if workload is not None:
                 price = _price(batch, {1: entity, 2: int(workload), 3: GAP})
                 rest = [int(item["restNs"]), int(item["cycles"]), *[0] * 10]
-                add(sums, {price: rest} if price else {})
+                add(part.sums, {price: rest} if price else {})
         return usage
 
     def _added_one_by_one(self, rows: Iterable[tuple[Batch, list[bytes]]]) -> Sums:
@@ -233,6 +256,12 @@ class Checker:
             for like in self._alike.values():
                 like.clear()
         return sums
+
+
+def _span(windows: list[tuple[int, int, bool]]) -> list[tuple[int, int, bool]]:
+    """The same extent in two windows at most: of whole records, and of those of which something is left out."""
+    kinds = [(less, [w for w in windows if w[2] is less]) for less in (False, True)]
+    return [(min(w[0] for w in of), max(w[1] for w in of), less) for less, of in kinds if of]
 
 
 def add(into: Sums, sums: Mapping[Price, list[int]]) -> None:
@@ -398,6 +427,7 @@ def check_pack(
     for item in manifest["leftOut"]:
         left_out.setdefault((item["agent"], int(item["seq"])), []).append(item)
     sums, chains, roots = dict[Price, list[int]](), dict[bytes, Link](), dict[int, bytes]()
+    windows, indexes, left_out_ns = list[tuple[int, int, bool]](), list[int](), 0
     try:
         facts = Facts(records, leaves, size, (begin, end), *inventories(raw), of_run, left_out)
         parts = list(places(records, leaves, int(manifest["records"])))
@@ -406,6 +436,8 @@ def check_pack(
             add(sums, part.sums)
             roots |= part.roots
             count += part.records
+            windows, indexes = _span(windows + part.windows), indexes + part.indexes
+            left_out_ns += sum(part.left_out)
             for agent, link in part.chains.items():
                 chains[agent] = joined(agent, chains[agent], link) if agent in chains else link
     except (IndexError, UnicodeDecodeError, TypeError, AttributeError) as e:
@@ -417,6 +449,12 @@ def check_pack(
         STEP,
         "the batches are not in the log under this checkpoint",
     )
+    require(
+        (min(indexes), max(indexes) + 1) == (begin, end),
+        STEP,
+        f"the batches do not begin and end leafRange, {begin}-{end}",
+    )
+    _check_extent(predicate, windows, len(chains))
     groups = list(sums.items())
     for o in manifest["owed"]:
         require(
@@ -434,4 +472,25 @@ def check_pack(
     told = [int(n) for n in manifest["smCycles"]]
     require(cycles == told, STEP, f"the batches come to SM-cycles {cycles}, the manifest says {told}")
     breaks = sum(link[4] for link in chains.values())
-    return f"{count} batches of {len(chains)} agents, {breaks} breaks in their numbers, {len(left_out)} left out in part"
+    less = (
+        f", {len(left_out)} left out in part ({Fraction(left_out_ns, 10**9)} device-seconds)"
+        if left_out
+        else ""
+    )
+    return f"{count} batches of {len(chains)} agents, {breaks} breaks in their numbers{less}"
+
+
+def _check_extent(predicate: Mapping[str, Any], windows: list[tuple[int, int, bool]], agents: int) -> None:
+    """Period and agents are those of the batches; one of which something is left out may lie at an end and not count."""
+    told = int(predicate["coverage"]["agents"]["expected"])
+    require(told == agents, STEP, f"the batches are of {agents} agents, coverage.agents.expected is {told}")
+    whole = [w for w in windows if not w[2]] or windows
+    for name, place, pick in (("start", 0, min), ("end", 1, max)):
+        at = seconds(predicate["period"][name]) * 10**9
+        ends = [pick(w[place] for w in of) for of in (whole, windows)]
+        near = min(ends) <= at <= max(ends)
+        require(
+            near,
+            STEP,
+            f"the batches {name} at {ends[0]} (Unix ns), period.{name} is {predicate['period'][name]}",
+        )

@@ -20,6 +20,19 @@ OWED = {
     "auditor": ("/",),
     "downstream": ("/run/kind", "/period/end"),
 }
+#: What may be shown otherwise than the record has it: quantities; and from downstream all of a threshold but its status.
+_ROUNDED = (
+    "/run/lineage",
+    "/run/linkedRuns",
+    "/totals/",
+    "/byPrecision",
+    "/method/evidenceClasses",
+    "/method/secondMethod",
+    "/coverage/expectedDeviceSeconds",
+    "/coverage/observedDeviceSeconds",
+    "/coverage/gaps",
+    "/coverage/unattributedFlop",
+)
 
 
 @cache
@@ -129,6 +142,14 @@ def check_disclosures(predicate: Mapping[str, Any], disclosures: list[str]) -> s
         step,
         f"withheld or changed, and owed: {less or '/thresholds'}"[:200],
     )
+    may = (*_ROUNDED, "/thresholds/") if predicate["profile"] == "downstream" else _ROUNDED
+    other = [
+        p
+        for p, form in forms.items()
+        if (form == "pseudonymised") is not (p == "/run/name")
+        or (form in {"rounded", "aggregated"} and not p.startswith(may))
+    ]
+    require(not other, step, f"changed, and no quantity that could be rounded: {other}"[:200])
     return set(forms)
 
 
@@ -151,9 +172,22 @@ def check_arithmetic(predicate: Mapping[str, Any], redacted: set[str]) -> list[t
     classes = predicate["method"].get("evidenceClasses", [])
     share = sum(Fraction(c["flopShare"]) for c in classes)
     require(share == 1 or not classes, step, f"the evidence classes' shares add up to {share}, not to 1")
+    _check_time(predicate, redacted)
+    if (
+        total and exact
+    ):  # points are exact: what is not counted must be excluded, by an entry that is in the log
+        for c in totals["countable"]:
+            point = sum(int(part["flop"]["point"]) for part in (c, *c["excluded"]))
+            full = point >= int(total["point"]) or f"/totals/countable/{escaped(c['regime'])}" in redacted
+            require(full, step, f"{c['regime']}: counted and excluded are less than what was executed")
     found = []
     for t in predicate["thresholds"]:
-        figure, path = figures.get(t["total"], (None, ""))
+        figure, path = figures.get(t["total"], (None, f"/totals/countable/{escaped(t['total'][10:])}"))
+        there = figure or path in redacted
+        require(there, step, f"{t['rule']}: of {t['total']}, which is neither shown nor redacted")
+        dated = (t["status"] == "crossed") is (t["firstCrossedAt"] is not None)
+        dated = dated or f"/thresholds/{escaped(t['rule'])}" in redacted
+        require(dated, step, f"{t['rule']}: {t['status']}, and firstCrossedAt is {t['firstCrossedAt']}")
         limit, status, how = Fraction(t["limit"]), t["status"], "stated, its total is not shown"
         require(str(limit) == t["limit"], step, f"{t['rule']}: the limit is not in lowest terms")
         if figure:
@@ -167,3 +201,31 @@ def check_arithmetic(predicate: Mapping[str, Any], redacted: set[str]) -> list[t
         require(logged, step, f"{t['rule']}: {status} without an event in the log")
         found.append((t["rule"], status, how))
     return found
+
+
+def _check_time(predicate: Mapping[str, Any], redacted: set[str]) -> None:
+    """Period, device time and coverage agree, as far as they are shown as the record has them; rounded they still add up."""
+    step, found = "arithmetic", dict[str, Any]()
+    for group in ("period", "totals", "coverage"):
+        kept = {f"/{group}/{n}": v for n, v in predicate[group].items()}
+        found |= {path: v for path, v in kept.items() if group == "coverage" or path not in redacted}
+    begin, end, wall = (found.get(p) for p in ("/period/start", "/period/end", "/totals/wallSeconds"))
+    if begin and end:
+        took = max(Fraction(0), seconds(end) - seconds(begin))  # clocks may have been set back
+        require(wall in {None, str(took)}, step, f"from {begin} to {end} are {took} s, wallSeconds is {wall}")
+    expected, observed, gaps = (
+        found.get(f"/coverage/{n}") for n in ("expectedDeviceSeconds", "observedDeviceSeconds", "gaps")
+    )
+    if expected and observed and gaps:
+        missing = Fraction(expected) - Fraction(observed)
+        told = f"coverage: {missing} device-seconds were not observed, gaps.seconds is {gaps['seconds']}"
+        require(missing == Fraction(gaps["seconds"]), step, told)
+    device = found.get("/totals/deviceSeconds")
+    same = device in {None, expected} or expected is None or "/coverage/expectedDeviceSeconds" in redacted
+    require(same, step, f"deviceSeconds is {device}, coverage.expectedDeviceSeconds is {expected}")
+
+
+def seconds(text: str) -> Fraction:
+    """Unix seconds of an RFC 3339 time in UTC, exact."""
+    whole = instant(text) - datetime(1970, 1, 1, tzinfo=UTC)
+    return whole.days * 86_400 + whole.seconds + Fraction(f"0{text[19:-1]}")

@@ -1,5 +1,6 @@
 """The check of an attestation, step by step (docs/attestation-format.md 9): the first that fails raises EvidenceError."""
 
+import json
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from fractions import Fraction
@@ -220,10 +221,14 @@ def _witnesses(
     require(
         log in policy.logs, "checkpoint", f"the log {log.name} is none of the policy's, or has another key"
     )
-    signed = note.signers(head, [log, *(key for key, _ in policy.witnesses.values())])
-    latest = max((seconds for seconds in signed.values() if seconds is not None), default=0)
-    early = latest <= (issued + CLOCKS_APART).timestamp()
-    require(early, "checkpoint", f"cosigned at {latest} (Unix s), after it was issued")
+    for one in (
+        head,
+        later,
+    ):  # the receipt's head is made with the file: a later date is that of an earlier issue
+        signed = note.signers(one, [log, *(key for key, _ in policy.witnesses.values())])
+        latest = max((seconds for seconds in signed.values() if seconds is not None), default=0)
+        early = latest <= (issued + CLOCKS_APART).timestamp()
+        require(early, "checkpoint", f"cosigned at {latest} (Unix s), after it was issued")
     try:
         cosigned = policy.check(head)
     except EvidenceError:
@@ -235,23 +240,23 @@ def _witnesses(
     return f"witnessed({len(names)} of {len(known)}, {', '.join(names)})" if names else "unwitnessed"
 
 
-def _row(leaf: bytes, body: str, step: str) -> Any:
+def _row(leaf: bytes, body: str | None, step: str) -> Any:
+    """What the entry says, its leaf's kind in it; that alone where its row is not shown."""
     told = parse_canonical(leaf, step)
-    require(
-        isinstance(told, dict) and told.get("body") == sha256(body.encode()).hexdigest(),
-        step,
-        "a row of another leaf",
-    )
+    require(isinstance(told, dict), step, "a leaf that is none")
+    if body is None:
+        return {"leaf": told.get("kind")}
+    require(told.get("body") == sha256(body.encode()).hexdigest(), step, "a row of another leaf")
     row = parse_canonical(body.encode(), step)
     require(isinstance(row, dict), step, "a row that is none")
     return {**row, "leaf": told.get("kind")}
 
 
 def _entry(proof: Mapping[str, Any], size: int, root: bytes) -> dict[str, Any]:
-    """The row of a log entry, its leaf's kind in it; {} where it is not shown."""
+    """What a log entry says, once its place is proven."""
     leaf = proof["leaf"].encode()
     verify_inclusion(int(proof["index"]), size, leaf_hash(leaf), _hashes(proof["proof"]), root)
-    return _row(leaf, proof["body"], "inclusion") if proof["body"] is not None else {}
+    return dict(_row(leaf, proof["body"], "inclusion"))
 
 
 def _roles(predicate: Mapping[str, Any], proofs: list[Any], rows: list[dict[str, Any]]) -> None:
@@ -267,13 +272,29 @@ def _roles(predicate: Mapping[str, Any], proofs: list[Any], rows: list[dict[str,
     require(fits, "inclusion", f"the entries proven are {sorted(got)[:9]}, the statement's others")
     kinds = {"record": "attestation", "start": "entry", "event": "event", "entry": "entry"}
     for (role, index), row in zip(got, rows, strict=True):
-        require(
-            not row or row["leaf"] == kinds[role], "inclusion", f"entry {index} is not of kind {kinds[role]}"
-        )
+        require(row["leaf"] == kinds[role], "inclusion", f"entry {index} is not of kind {kinds[role]}")
+        if role == "event" and len(row) > 1:
+            for t in predicate["thresholds"]:
+                told = t["eventLogIndex"] != index or _tells(row, t)
+                require(told, "inclusion", f"event {index} does not say that {t['rule']} is {t['status']}")
         if role == "record":
             told = (row.get("kind"), row.get("record_digest"))
             this = ("record", predicate["record"]["digest"][7:])
             require(told == this, "inclusion", f"entry {index} is not that of this record")
+
+
+def _tells(event: Mapping[str, Any], threshold: Mapping[str, str]) -> bool:
+    """The event says of this rule and line what the threshold does; of what silence leaves open, that somebody is silent."""
+    rule, status = threshold["rule"], threshold["status"]
+    if event.get("type") == "agent.silent":
+        return status == "undetermined"
+    try:
+        said = json.loads(event["data"])
+        line = (said["regime"], said["comparison"], str(said["threshold_flop"]))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
+    this = (rule, threshold["comparison"], threshold["limit"])
+    return line == this and event.get("type") == f"threshold.{status}"
 
 
 def _opening(o: Mapping[str, Any], tree: Mapping[str, str]) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
@@ -303,9 +324,14 @@ def _check_openings(
         if exact:
             told = tuple(int(totals["executedFlop"][b]) for b in ("lower", "point", "upper"))
             require(total[:3] == told, "sum tree", f"the tree's total is {total[:3]}, executedFlop is {told}")
-        if "deviceSeconds" in totals and "/totals/deviceSeconds" not in redacted:
-            right = Fraction(total[3], 10**9) == Fraction(totals["deviceSeconds"])
-            require(right, "sum tree", f"the tree's device time is {total[3]} ns, deviceSeconds is another")
+        energy, gaps = totals.get("energyJoules", {}).get("value"), predicate["coverage"].get("gaps", {})
+        for path, sums, unit, value in (
+            ("/totals/deviceSeconds", total[3], 10**9, totals.get("deviceSeconds")),
+            ("/coverage/gaps", total[4], 10**9, gaps.get("seconds")),
+            ("/totals/energyJoules", total[5], 1_000, energy or "0"),
+        ):
+            right = value is None or path in redacted or Fraction(sums, unit) == Fraction(value)
+            require(right, "sum tree", f"the tree's sum is {sums}/{unit}, {path} is {value}")
 
 
 def _check_devices(predicate: Mapping[str, Any], devices: list[Any]) -> None:
