@@ -176,6 +176,11 @@ def record_fields(groups: Mapping[Group, list[int]], log: Log, entry: int, told:
         sum(s[0] for g, s in groups.items() if not only or g[1] == EvidenceClass.GAP)
         for only in (False, True)
     )
+    points, gaps = dict[str, int](), 0
+    for group, f in zip(groups, figures, strict=True):
+        if f.point:
+            points[EvidenceClass(group[1]).label] = points.get(EvidenceClass(group[1]).label, 0) + f.point
+        gaps += f.upper if group[1] == EvidenceClass.GAP else 0
     half = Figure(total.lower // 2, total.point // 2, total.upper // 2)
     rest = Figure(total.lower - half.lower, total.point - half.point, total.upper - half.upper + 1)
     table = resources.files("flopmeter.contract").joinpath(w_table.CURRENT).read_bytes()
@@ -215,13 +220,13 @@ def record_fields(groups: Mapping[Group, list[int]], log: Log, entry: int, told:
         "/method/version": "0.1.0",
         "/method/softwareDigest": None,
         "/method/tables": [{"name": "w_table.toml", "sha256": digest_of(table)}],
-        "/method/evidenceClasses": [{"class": "A1", "flopShare": "2/3"}, {"class": "A2", "flopShare": "1/3"}],
+        "/method/evidenceClasses": [{"class": c, "flopShare": str(Fraction(n, total.point))} for c, n in points.items()],
         "/method/intervalMeaning": "bounds, not confidence",
         "/method/within30Percent": None,
         "/method/secondMethod": None,
         "/coverage/expectedDeviceSeconds": str(Fraction(device_ns, 10**9)),
         "/coverage/observedDeviceSeconds": str(Fraction(device_ns - gap_ns, 10**9)),
-        "/coverage/gaps": {"count": "1", "seconds": str(Fraction(gap_ns, 10**9)), "longestSeconds": "1", "flopUpperAdded": "1"},
+        "/coverage/gaps": {"count": "1", "seconds": str(Fraction(gap_ns, 10**9)), "longestSeconds": "1", "flopUpperAdded": str(gaps)},
         "/coverage/agents": {"expected": str(len(told.keys)), "reporting": str(len(told.keys))},
         "/coverage/devicesKnownNotReporting": "0",
         "/coverage/sequenceBreaks": "0",

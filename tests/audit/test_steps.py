@@ -193,7 +193,7 @@ LIES: dict[str, tuple[str, Lie]] = {
     ),
     "shares of classes above one": (
         "arithmetic",
-        lambda p, e: (put("method.evidenceClasses.0.flopShare", "1")(p, e), _redisclose(p, e)),
+        lambda p, e: (put("method.evidenceClasses.0.flopShare", "2")(p, e), _redisclose(p, e)),
     ),
     "crossed without an event": (
         "arithmetic",

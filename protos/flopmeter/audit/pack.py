@@ -21,6 +21,7 @@ from flopmeter.evidence.errors import EvidenceError, require
 from flopmeter.evidence.merkle import leaf_hash, node_hash, root_from_many
 
 STEP, BLOCK, GAP = "pack", 256, 8
+_CLASSES = ("A1", "A2", "A3", "B1", "B2", "C", "D", "gap")  # by Usage.evidence_class, from 1
 _DOMAIN = b"flopmeter-batch-v1\n"  # protos/flopmeter/contract/record.py
 _LEAF = (
     b'{"agent":"%b","hash":"%b","kind":"batch","received":"%d","salt":"%b","seq":"%d","v":"1",'
@@ -469,6 +470,7 @@ def check_pack(
         cycles = cycles if price[2] & OTHERS else [a + b for a, b in zip(cycles, numbers, strict=True)]
     wrong = f"the batches come to {sorted(found)[:9]}, the statement says {sorted(opened)[:9]}"
     require(sorted(found) == sorted(opened), STEP, wrong[:900])
+    _check_shares(predicate, [(price[1], *flop[:3]) for (price, _), flop in zip(groups, found, strict=True)])
     told = [int(n) for n in manifest["smCycles"]]
     require(cycles == told, STEP, f"the batches come to SM-cycles {cycles}, the manifest says {told}")
     breaks = sum(link[4] for link in chains.values())
@@ -478,6 +480,24 @@ def check_pack(
         else ""
     )
     return f"{count} batches of {len(chains)} agents, {breaks} breaks in their numbers{less}"
+
+
+def _check_shares(predicate: Mapping[str, Any], flop: list[tuple[int, ...]]) -> None:
+    """The point by evidence class, and what gaps add to the upper bound; `flop`: class, lower, point, upper."""
+    point, told = sum(f[2] for f in flop), dict[str, Fraction]()
+    for c in predicate["method"]["evidenceClasses"]:
+        told[c["class"]] = told.get(c["class"], Fraction(0)) + Fraction(c["flopShare"])
+    levels = {f[0] for f in flop if f[2]}
+    shares = {_CLASSES[n - 1]: Fraction(sum(f[2] for f in flop if f[0] == n), point) for n in levels}
+    require(
+        told == shares, STEP, f"evidenceClasses: the batches come to {_texts(shares)}, told is {_texts(told)}"
+    )
+    gaps, added = sum(f[3] for f in flop if f[0] == GAP), predicate["coverage"]["gaps"]["flopUpperAdded"]
+    require(gaps == int(added), STEP, f"gaps add {gaps} FLOP to the upper bound, flopUpperAdded is {added}")
+
+
+def _texts(shares: Mapping[str, Fraction]) -> dict[str, str]:
+    return {name: str(share) for name, share in sorted(shares.items())}
 
 
 def _check_extent(predicate: Mapping[str, Any], windows: list[tuple[int, int, bool]], agents: int) -> None:

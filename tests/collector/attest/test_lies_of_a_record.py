@@ -77,6 +77,11 @@ LIES = {
         "pack",
         lambda v: v["/coverage/agents"].update(expected="1", reporting="1"),
     ),
+    "another share of the best class": (
+        "pack",
+        lambda v: v.update({"/method/evidenceClasses": [{"class": "A1", "flopShare": "1"}]}),
+    ),
+    "gaps that add nothing": ("pack", lambda v: v["/coverage/gaps"].update(flopUpperAdded="0")),
     "nothing counted, nothing excluded": ("arithmetic", nothing_counted),
     "a total that is nowhere": (
         "arithmetic",
