@@ -129,3 +129,31 @@ def test_a_proof_that_does_not_lead_to_a_signed_head_is_not_given_out(path, key,
             with pytest.raises(LogForkedError):
                 call()
         assert log.consistency(old, size)  # that part of the tree lies in a tile of its own
+
+
+#: What is changed. Behind it the log goes on.
+LASTING = {
+    "hash in a tile": ["UPDATE tiles SET hashes = zeroblob(length(hashes))"],
+    "hash of an old leaf": ["UPDATE log SET hashes = zeroblob(length(hashes)) WHERE first_index + count = 404"],
+    "the log's end": ["DELETE FROM log WHERE first_index > 0", "DELETE FROM losses WHERE loss_no > 100"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", LASTING)
+def test_a_contradiction_is_said_alike_while_the_log_grows(path, key, monkeypatch, what):
+    """Each text is an event: a log that goes on must not make one at each try."""
+    sealed_store(path, key, monkeypatch)
+    for sql in LASTING[what]:
+        tamper(path, sql)
+    said = set()
+    with opened(path) as log:
+        db = log._connection
+        for _ in range(3):
+            db.execute("BEGIN IMMEDIATE")
+            db.execute("INSERT INTO losses SELECT max(loss_no) + 1, 1, 1, 1, 1, 'x' FROM losses")
+            Appender(db).append()
+            db.execute("COMMIT")
+            with pytest.raises(LogForkedError) as failed:
+                log.seal(key, now)
+            said.add(str(failed.value))
+    assert len(said) == 1

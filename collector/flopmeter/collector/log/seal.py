@@ -99,7 +99,10 @@ class Sealer:
         return _NONE if row is None else _Head(row[0], row[1], bytes(row[2]), row[3])
 
     def _check_last(self, last: _Head) -> None:
-        """It is what this key signs for its size and root (Ed25519 always signs alike), and the log reaches to it."""
+        """It is what this key signs for its size and root (Ed25519 always signs alike), and the log reaches to it.
+
+        What is said of a contradiction, here and below, must not change while the log grows: each text is an event.
+        """
         if last.number and self._note(last.size, last.root) != last.note:
             raise LogForkedError(
                 f"checkpoints, checkpoint_no {last.number}: expected the signed head of {last.size} leaves with root "
@@ -108,7 +111,7 @@ class Sealer:
             )
         if last.size > self._size():
             raise LogForkedError(
-                f"log: expected at least the {last.size} leaves of checkpoint {last.number}, got {self._size()}",
+                f"log: expected at least the {last.size} leaves of checkpoint {last.number}, got fewer",
                 _HINT,
             )
 
@@ -161,7 +164,7 @@ class Sealer:
             except EvidenceError as e:
                 raise LogForkedError(
                     f"log: expected a tree that continues checkpoint {last.number}, of {last.size} leaves, with root "
-                    f"{last.root.hex()}; what is stored does not: {e}",
+                    f"{last.root.hex()}; what is stored does not",
                     _HINT,
                 ) from e
         return root
