@@ -169,6 +169,26 @@ def test_a_memory_that_the_disk_damaged_is_moved_aside(memory: Memory) -> None:
     assert memory.hear(log)
 
 
+def test_a_head_that_the_disk_had_no_room_for_is_still_the_one_that_the_next_proof_begins_with(
+    memory: Memory, monkeypatch
+) -> None:
+    """The collector proves each head of a stream from the one that it showed before."""
+    log = SignedLog().grow(5)
+    assert memory.hear(log)
+
+    def full(path: Path, data: bytes) -> None:
+        raise SpoolFullError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flopmeter.agent.access.heads.write_file", full)
+        assert not memory.heads.hear(log.grow(5).note(), log.consistency(5, 10), log.vkey)
+        assert not memory.heads.hear(log.note(), [], log.vkey)  # the same again covers nothing either
+    assert memory.heads.hear(log.grow(5).note(), log.consistency(10, 15), log.vkey)
+    assert memory.told == []
+    memory.again()
+    assert memory.size == 15
+
+
 def test_a_full_disk_forgets_no_head_and_covers_nothing(memory: Memory, monkeypatch) -> None:
     log = SignedLog().grow(5)
     assert memory.hear(log)
@@ -178,7 +198,7 @@ def test_a_full_disk_forgets_no_head_and_covers_nothing(memory: Memory, monkeypa
 
     monkeypatch.setattr("flopmeter.agent.access.heads.write_file", full)
     assert not memory.hear(log.grow(5))
-    assert memory.size == 5
+    assert known_head(memory.state)[1] == 5
     assert not memory.hear(SignedLog().grow(2))  # cannot be kept; the books are told all the same
     assert [text.partition(":")[0] for _, text in memory.told] == ["set-back"]
 

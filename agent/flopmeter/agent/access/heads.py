@@ -9,6 +9,7 @@ told by a notice, and nothing else changes: an agent that stopped would lose wha
     STATE/log-contradictions/   both notes of each contradiction, for a person and for a court
 """
 
+import contextlib
 import json
 import logging
 import time
@@ -74,6 +75,7 @@ class Heads:
         self.standing = ""  # what the last head contradicted; "" = it was good
         self._known = _read(self._path)
         self._head = parse_checkpoint(self._known.note) if self._known and self._known.note else None
+        self._durable = True  # False: the head is known, but the disk had no room for it
         newest = max(kept_contradictions(state), key=lambda c: c.unix_ns, default=None)
         if newest is not None and (self._known is None or newest.unix_ns > self._known.heard_unix_ns):
             self.standing = newest.said
@@ -110,7 +112,7 @@ class Heads:
                 "the collector's log goes on from the head that was known (%d leaves) again", head.size
             )
             self.standing = ""
-        if before is None or (head.size, head.root) != (before.size, before.root):
+        if before is None or not self._durable or (head.size, head.root) != (before.size, before.root):
             if before is None:
                 log.info("the collector's log is %s, key pinned: %s", _shown(head.origin), pinned)
             return self._remember(Known(pinned, note, self._unix_ns()), head)
@@ -121,7 +123,8 @@ class Heads:
         if self._known is not None:
             aside = self._path.with_name(self._path.name + ".former")
             log.warning("another collector's authority: the head of the former log is kept in %s", aside)
-            self._path.replace(aside)
+            with contextlib.suppress(FileNotFoundError):  # the disk had no room for it
+                self._path.replace(aside)
             self._known = self._head = None
             self.standing = ""
 
@@ -156,13 +159,15 @@ class Heads:
         return head
 
     def _remember(self, known: Known, head: Checkpoint) -> bool:
+        self._known, self._head = known, head  # also if it cannot be kept: the next proof begins with it
         data = {"vkey": known.vkey, "note": known.note.decode(), "heard_unix_ns": str(known.heard_unix_ns)}
         try:
             write_file(self._path, json.dumps(data, indent=1).encode() + b"\n")
         except SpoolError as e:  # what is not remembered covers nothing: it comes again with the next head
             log.warning("the log's head cannot be remembered: %s", e)
+            self._durable = False
             return False
-        self._known, self._head = known, head  # durable from here
+        self._durable = True
         return True
 
     def _contradicted(self, kind: str, said: str, note: bytes) -> bool:
