@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from flopmeter.audit.statement import check, check_arithmetic, check_disclosures, instant, schema
 from flopmeter.evidence import note
 from flopmeter.evidence.bundle import signed_payload, strict_base64
-from flopmeter.evidence.disclosure import parse_canonical
+from flopmeter.evidence.disclosure import field_digest, open_disclosures, parse_canonical
 from flopmeter.evidence.errors import EvidenceError, require
 from flopmeter.evidence.merkle import leaf_hash, verify_consistency, verify_inclusion
 from flopmeter.evidence.sumtree import SumNode, leaf_node, verify_opening
@@ -87,7 +87,9 @@ def verify(members: Mapping[str, Member], key: Key, wanted: Wanted = Wanted()) -
     for name in there:
         require(members[name].sha256 == subjects[name], "subject", f"{name} is not the one that was signed")
 
-    evidence = parse_canonical(_read(members, EVIDENCE), "schema")  # 3
+    evidence = parse_canonical(
+        _read(members, EVIDENCE, 1 << 28), "schema"
+    )  # 3: a row and its proof for each device
     check(evidence, schema()["evidence"])
     entries, packed = predicate["evidence"], predicate["profile"] == "auditor"
     size, root = int(entries["treeSize"]), bytes.fromhex(entries["rootHash"][7:])
@@ -341,7 +343,17 @@ def _check_devices(predicate: Mapping[str, Any], devices: list[Any]) -> None:
         "sum tree",
         "devices are opened and not counted",
     )
+    left = {d["model"]: int(d["count"]) for d in inventory.get("devices", ())}
     size = sum(int(d["count"]) for d in inventory.get("devices", ()))
+    seen = set[str]()
     for d in devices:
         root, leaf = bytes.fromhex(inventory["commitment"][7:]), leaf_hash(d["row"].encode())
         verify_inclusion(int(d["index"]), size, leaf, _hashes(d["proof"]), root)
+        ((path, row),) = open_disclosures([d["row"]], [field_digest(d["row"])]).items()
+        fits = path == f"/devices/{d['index']}" and isinstance(row, dict) and {*row} == {"model", "uuid"}
+        fits = fits and all(isinstance(text, str) for text in row.values()) and row["uuid"] not in seen
+        require(fits, "sum tree", f"device {d['index']}: there twice, or its row is another's: {path:.99}")
+        seen.add(row["uuid"])
+        left[row["model"]] = left.get(row["model"], 0) - 1
+    more = sorted(model for model, count in left.items() if count < 0)
+    require(not more, "sum tree", f"more devices are opened than inventory.devices counts, of {more}"[:200])

@@ -82,6 +82,10 @@ LIES = {
         lambda v: v.update({"/method/evidenceClasses": [{"class": "A1", "flopShare": "1"}]}),
     ),
     "gaps that add nothing": ("pack", lambda v: v["/coverage/gaps"].update(flopUpperAdded="0")),
+    "devices of another model": (
+        "sum tree",
+        lambda v: v["/inventory/devices"][0].update(model="another"),
+    ),
     "nothing counted, nothing excluded": ("arithmetic", nothing_counted),
     "a total that is nowhere": (
         "arithmetic",
@@ -177,3 +181,23 @@ def test_what_is_no_quantity_is_not_rounded(path, tmp_path, monkeypatch, changed
     monkeypatch.setattr(issuing, "view", view)
     with pytest.raises(AttestRefused, match="fails at disclosures: changed, and no quantity"):
         attest(path, profile, tmp_path / "x.zip")
+
+
+def test_a_gpu_that_is_counted_twice_is_refused(path, tmp_path, monkeypatch):
+    """Two rows of one device: the count is right, and one of them is nobody's."""
+    real = fields_module.fields
+
+    def fields(g, *args, **given):
+        uuids = sorted(g.seen.devices)
+        monkeypatch.setattr(fields_module, "sorted", lambda items: _twice(items, uuids), raising=False)
+        return real(g, *args, **given)
+
+    monkeypatch.setattr(recording, "fields", fields)
+    with pytest.raises(AttestRefused, match="there twice"):
+        attest(path, "auditor", tmp_path / "x.zip")
+
+
+def _twice(items, uuids):
+    found = sorted(items)
+    rows = [row for row in found if isinstance(row, tuple) and row[0] in uuids]
+    return [rows[0], *rows[:-1]] if rows else found
