@@ -10,6 +10,8 @@ from pathlib import Path
 import evidence_files as files
 import pytest
 
+command = importlib.import_module("flopmeter.cli.verify")
+LIMITS = {t["rule"]: t["limit"] for t in files.attestation().predicate["thresholds"]}
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "import sys; sys.argv[0] = 'flopmeter'; from flopmeter.cli.main import main; main()"
 #: Of the interpreter that runs the tests, nothing else is on the path of the next: what `pip install flopmeter` brings.
@@ -76,16 +78,51 @@ def test_a_person_reads_what_was_checked_and_what_is_not_proven(folder: Path) ->
     assert done.returncode == 0
     assert max(len(line) for line in done.stdout.splitlines()) <= 80
     for said in (
-        "VERIFIED  auditor.fma",
+        "VERIFIED auditor.fma",
         "witnessed(2 of 3, witness.test/a, witness.test/b)",
-        "crossed: CROSSED (recomputed)",
-        "below: below (recomputed)",
-        "open: cannot be told from this evidence (recomputed)",
+        f"crossed, >= {LIMITS['crossed']}: CROSSED (recomputed)",
+        f"below, >= {LIMITS['below']}: below (recomputed)",
+        f"open, >= {LIMITS['open']}: cannot be told from this evidence (recomputed)",
+        "% of the device time observed",
         "6 batches of 2 agents",
         "What it does not prove",
         "Nothing is left out: not proven.",
     ):
-        assert said in done.stdout, said
+        assert said in " ".join(done.stdout.split()), said
+
+
+def test_a_program_reads_the_lines_and_whose_table_it_is(folder: Path) -> None:
+    document = json.loads(verify(folder, "aiOffice.fma", "--key", "lab.pem", "--json").stdout)
+    assert {t["rule"]: (t["comparison"], t["limit"]) for t in document["thresholds"]} == {
+        rule: (">=", limit) for rule, limit in LIMITS.items()
+    }
+    assert [(t["name"], t["known"]) for t in document["tables"]] == [("w_table.toml", True)]
+    assert document["coverage"]["expectedDeviceSeconds"]
+
+
+def test_a_table_that_nobody_knows_is_pointed_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A table of 1 FLOP a cycle would verify: whose it is, must be said."""
+    words = [str(folder / "auditor.fma"), "--key", str(folder / "lab.pem")]
+    for known, said in ((command._tables(), False), (frozenset({"0" * 64}), True)):
+        monkeypatch.setattr(command, "_tables", lambda known=known: known)
+        command.verify.main(words, standalone_mode=False)
+        assert ("none of this flopmeter's" in " ".join(capsys.readouterr().out.split())) is said
+
+
+@pytest.mark.parametrize(
+    ("limit", "text"),
+    [
+        ("1" + "0" * 25, "10^25"),
+        ("3" + "0" * 23, "3*10^23"),
+        ("1000", "1000"),
+        ("10000/3", "10000/3"),
+        ("0", "0"),
+    ],
+)
+def test_a_line_is_shown_exactly(limit: str, text: str) -> None:
+    assert command._exact(limit) == text
 
 
 def test_a_head_is_kept_for_the_next_time(folder: Path, tmp_path: Path) -> None:
@@ -123,7 +160,7 @@ def test_the_step_that_failed_is_named_and_nothing_behind_it_looked_at(folder: P
         (["aiOffice.fma", "--key", "policy"], 3, "public key"),
         (["aiOffice.fma", "--key", "lab.pem", "--policy", "lab.pem"], 3, "tlog-policy"),
         (["aiOffice.fma", "--key", "lab.pem", "--since", "nothing"], 3, "No such file"),
-        (["aiOffice.fma", "--key", "lab.pem", "--since", "lab.pem"], 1, ""),
+        (["aiOffice.fma", "--key", "lab.pem", "--since", "lab.pem"], 3, "the checkpoint that --keep wrote"),
         (["lab.pem", "--key", "lab.pem"], 1, ""),
         (["packages", "--key", "lab.pem"], 3, "No such file"),
         (["aiOffice.fma", "--key", "lab.pem", "--min-coverage-percent", "100"], 1, ""),

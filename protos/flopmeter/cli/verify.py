@@ -5,6 +5,8 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +97,7 @@ def verify(  # noqa: PLR0917 - click passes them by name
         trusted = _trusted(key)
         wanted = Wanted(
             policy=None if policy is None else note.parse_policy(_small(policy)),
-            since=None if since is None else _small(since),
+            since=None if since is None else _kept(since),
             coverage_percent=min_coverage_percent,
             timestamp=None if tsa_cert is None else _stamps(tsa_cert),
         )
@@ -133,6 +135,21 @@ def _small(path: Path) -> bytes:
         raise VerifyError(f"{path}: {e.strerror}") from e
     if len(raw) > _FEW:
         raise VerifyError(f"{path}: expected at most {_FEW} bytes, got more")
+    return raw
+
+
+def _kept(path: Path) -> bytes:
+    """A checkpoint that was kept; whose it is, is a step of the check."""
+    from flopmeter.evidence import note
+    from flopmeter.evidence.errors import EvidenceError
+
+    raw = _small(path)
+    try:
+        note.parse_checkpoint(raw)
+    except EvidenceError as e:
+        raise VerifyError(
+            f"{path}: expected the checkpoint that --keep wrote, got something else: {e.reason}"
+        ) from e
     return raw
 
 
@@ -316,8 +333,12 @@ def _document(file: Path, found: "Found", wanted: "Wanted") -> dict[str, Any]:
         "period": p["period"],
         "totals": p["totals"],
         "thresholds": [
-            {"rule": rule, "status": status, "known": how} for rule, status, how in found.thresholds
+            {"rule": rule, "status": status, "known": how}
+            | {name: t[name] for name in ("comparison", "limit", "total", "ruleTableSha256")}
+            for (rule, status, how), t in zip(found.thresholds, p["thresholds"], strict=True)
         ],
+        "coverage": p["coverage"],
+        "tables": [{**t, "known": t["sha256"] in _tables()} for t in p["method"].get("tables", ())],
         "redactions": [{"path": r["path"], "form": r["form"]} for r in p["redactions"]],
         "steps": [step for step in _ORDER if _applies(step, found, wanted)],
         "pack": found.pack or None,
@@ -347,10 +368,12 @@ def _told(file: Path, found: "Found", wanted: "Wanted", seconds: float) -> None:
         _line("executed", f"FLOP: {figures}{' (rounded outwards)' if rounded else ''}")
     else:
         _line("executed", "withheld")
+    _line("coverage", _coverage(p["coverage"]))
     click.echo("\nThresholds")
     words = {"crossed": "CROSSED", "below": "below", "undetermined": "cannot be told from this evidence"}
-    for rule, status, how in found.thresholds:
-        click.echo(click.wrap_text(f"{_printable(rule)}: {words[status]} ({how})", 78, "  ", "    "))
+    for (rule, status, how), t in zip(found.thresholds, p["thresholds"], strict=True):
+        line = f"{_printable(rule)}, {t['comparison']} {_exact(t['limit'])}: {words[status]} ({how})"
+        click.echo(click.wrap_text(line, 78, "  ", "    "))
     click.echo("\nChecked")
     for number, (step, means) in enumerate(_MEANS.items()):
         said = (
@@ -383,11 +406,49 @@ def _reservations(p: Mapping[str, Any], found: "Found", wanted: "Wanted") -> Non
     if p["redactions"]:
         forms = ", ".join(f"{r['path']} {r['form']}" for r in p["redactions"])
         said.append(f"Not shown as the record has it: {forms}")
+    if any(t["sha256"] not in _tables() for t in p["method"].get("tables", ())):
+        said.append(
+            "The W table is none of this flopmeter's: what a cycle is worth is the issuer's word. Hold it against yours."
+        )
+    said.append(
+        "Each line is read from the issuer's rule tables: hold it against the text of the law. Ask the issuer whether "
+        "another attestation has taken the place of this one."
+    )
     said += [f"Takes the place of attestation {s['attestationId']}: {s['reason']}" for s in p["supersedes"]]
-    if said:
-        click.echo("\nTo know")
-        for text in said:
-            click.echo(click.wrap_text(_printable(text), 78, "  - ", "    "))
+    click.echo("\nTo know")
+    for text in said:
+        click.echo(click.wrap_text(_printable(text), 78, "  - ", "    "))
+
+
+def _coverage(coverage: Mapping[str, Any]) -> str:
+    """How much of the device time was observed, in whole percent downwards."""
+    observed, expected = (
+        Fraction(coverage[n]) if n in coverage else None
+        for n in ("observedDeviceSeconds", "expectedDeviceSeconds")
+    )
+    if observed is None or not expected:
+        return "withheld" if observed is None or expected is None else "no device time"
+    times = " of ".join(seconds_text(math.floor(t)) for t in (observed, expected))
+    return f"{math.floor(100 * observed / expected)} % of the device time observed, {times}"
+
+
+def _exact(limit: str) -> str:
+    """A line without the zeros at its end, which nobody counts: 10^25, 3*10^23."""
+    digits = limit.rstrip("0")
+    zeros = len(limit) - len(digits)
+    if "/" in limit or zeros < 4:
+        return limit
+    return f"10^{zeros}" if digits == "1" else f"{digits}*10^{zeros}"
+
+
+@cache
+def _tables() -> frozenset[str]:
+    """SHA-256 of the W tables that this flopmeter has."""
+    import hashlib
+    from importlib import resources
+
+    found = resources.files("flopmeter.contract").iterdir()
+    return frozenset(hashlib.sha256(f.read_bytes()).hexdigest() for f in found if f.name.endswith(".toml"))
 
 
 def _line(name: str, text: str) -> None:
