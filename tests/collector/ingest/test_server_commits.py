@@ -262,3 +262,40 @@ def test_records_taken_before_the_stop_are_acknowledged(tmp_path, chain):
         client.ack(2)
         assert client.read("pushback").pushback.reason == Pushback.REASON_SHUTTING_DOWN
     assert stored(running) == [1, 2]
+
+
+def test_a_hello_whose_admission_was_lost_while_the_log_was_read_is_told_to_come_again(
+    tmp_path, chain, monkeypatch
+):
+    """Else it would wait for an agent that the collector has forgotten, and for ever."""
+    monkeypatch.setattr(committer_module, "RECOVERY_PAUSE_S", 0.02)
+    with (
+        run_collector(settings_for(tmp_path), lambda: NOW) as running,
+        WireClient(running.address, chain) as client,
+    ):
+        server, books = running._collector.server, running._collector.store.books
+        good_write, good_welcome = books.write, server.heads.welcome
+
+        def full(*_):
+            books.write = good_write
+            raise StoreError("database or disk is full", "free space")
+
+        async def slow(stream, known_size):
+            books.write = full
+            server._committer.taken()
+            while books.write is full or not server.ready:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            return await good_welcome(stream, known_size)
+
+        server.heads.welcome = slow
+        nonce = client.read("challenge").challenge.nonce
+        client.send(chain.hello(nonce))
+        assert client.read("pushback").pushback.reason == Pushback.REASON_STORE_UNAVAILABLE
+        with pytest.raises(Ended):
+            client.read()
+        server.heads.welcome = good_welcome
+        with WireClient(running.address, chain) as again:
+            again.hello()
+            again.records(chain.next())
+            again.ack(1)
+        assert stored(running) == [1]

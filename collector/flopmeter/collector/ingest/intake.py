@@ -125,6 +125,10 @@ class Intake:
         """Agents that may speak."""
         return len(self._agents)
 
+    def knows(self, agent: Agent) -> bool:
+        """False: its admission was not committed, and it must say Hello again."""
+        return self._agents.get(agent.agent_id) is agent
+
     def take_group(self) -> Group:
         """The filled group, to be committed; a new one is opened."""
         group, self.group = self.group, Group()

@@ -237,7 +237,7 @@ class IngestServer:
         # which takes no more from here on.
         self._end_older(agent)
         while self._intake.group or agent.uncommitted or not agent.entered:
-            if not await self._committer.settled():
+            if not (self._intake.knows(agent) and await self._committer.settled()):
                 return await self._not_now(stream)
             self._end_older(agent)
             if agent.entered and not (agent.uncommitted or self._intake.group.access_no):
