@@ -158,7 +158,8 @@ def read_file(path: Path) -> bytes:
     except FileNotFoundError as e:
         raise KeyFileError(
             f"key {path}: expected a key, found no such file",
-            "`flopmeter collector serve` makes it at its first start; or name another directory with --keys",
+            "`flopmeter collector serve` makes it at its first start; later, name the right directory with --keys, or "
+            "restore it",
         ) from e
     except OSError as e:
         raise KeyFileError(

@@ -193,7 +193,7 @@ def test_a_store_that_cannot_be_written_is_tried_again_and_nothing_is_released(p
     assert LOUD not in caplog.text
 
 
-@pytest.mark.parametrize("what", ["mode", "another", "damaged"])
+@pytest.mark.parametrize("what", ["mode", "another", "damaged", "missing"])
 def test_a_key_that_must_not_be_used_signs_nothing(path, caplog, what):
     fill(path)
     keys = path.parent / "keys"
@@ -208,7 +208,7 @@ def test_a_key_that_must_not_be_used_signs_nothing(path, caplog, what):
         (keys / LOG_KEY).unlink()
         if what == "another":
             log_key(keys)
-        else:
+        elif what == "damaged":
             (keys / LOG_KEY).touch(0o600)
     fill_more(path)
 
@@ -219,6 +219,8 @@ def test_a_key_that_must_not_be_used_signs_nothing(path, caplog, what):
     in_office(path, never)
     with opened(path) as log:
         assert len(list(log.checkpoints())) == 1
+    # No other is made in its place, which a backup of the keys would then hold.
+    assert (keys / LOG_KEY).exists() == (what != "missing")
 
 
 def test_a_store_that_was_replaced_under_it_releases_nothing(path, tmp_path):

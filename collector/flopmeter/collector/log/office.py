@@ -130,7 +130,8 @@ class LogOffice:
             evidence = EvidenceLog(self._connection)
             size = evidence.size
             if self._signer is None:
-                signer = log_key(self._keys)
+                # Never in place of one that is gone: the log goes on under its own key alone.
+                signer = log_key(self._keys, make=evidence.identity is None)
                 attest_key(self._keys)  # made with it, so that its public half can be handed out early
                 evidence.fix_identity(self._origin, signer)
                 self._signer = signer
