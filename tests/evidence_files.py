@@ -176,11 +176,10 @@ def record_fields(groups: Mapping[Group, list[int]], log: Log, entry: int, told:
         sum(s[0] for g, s in groups.items() if not only or g[1] == EvidenceClass.GAP)
         for only in (False, True)
     )
-    points, gaps = dict[str, int](), 0
+    points = dict[str, int]()
     for group, f in zip(groups, figures, strict=True):
-        if f.point:
-            points[EvidenceClass(group[1]).label] = points.get(EvidenceClass(group[1]).label, 0) + f.point
-        gaps += f.upper if group[1] == EvidenceClass.GAP else 0
+        points[EvidenceClass(group[1]).label] = points.get(EvidenceClass(group[1]).label, 0) + f.point
+    gaps = sum(f.upper for group, f in zip(groups, figures, strict=True) if group[1] == EvidenceClass.GAP)
     half = Figure(total.lower // 2, total.point // 2, total.upper // 2)
     rest = Figure(total.lower - half.lower, total.point - half.point, total.upper - half.upper + 1)
     table = resources.files("flopmeter.contract").joinpath(w_table.CURRENT).read_bytes()
@@ -220,7 +219,7 @@ def record_fields(groups: Mapping[Group, list[int]], log: Log, entry: int, told:
         "/method/version": "0.1.0",
         "/method/softwareDigest": None,
         "/method/tables": [{"name": "w_table.toml", "sha256": digest_of(table)}],
-        "/method/evidenceClasses": [{"class": c, "flopShare": str(Fraction(n, total.point))} for c, n in points.items()],
+        "/method/evidenceClasses": [{"class": c, "flopShare": str(Fraction(n, total.point))} for c, n in points.items() if n],
         "/method/intervalMeaning": "bounds, not confidence",
         "/method/within30Percent": None,
         "/method/secondMethod": None,

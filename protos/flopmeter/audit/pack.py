@@ -15,13 +15,12 @@ from typing import Any, NamedTuple, Protocol
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from flopmeter.audit.price import OTHERS, Table
-from flopmeter.audit.statement import seconds
+from flopmeter.audit.price import GAP, OTHERS, Table
+from flopmeter.audit.stated import Window, check_extent, check_shares, extent
 from flopmeter.evidence.errors import EvidenceError, require
 from flopmeter.evidence.merkle import leaf_hash, node_hash, root_from_many
 
-STEP, BLOCK, GAP = "pack", 256, 8
-_CLASSES = ("A1", "A2", "A3", "B1", "B2", "C", "D", "gap")  # by Usage.evidence_class, from 1
+STEP, BLOCK = "pack", 256
 _DOMAIN = b"flopmeter-batch-v1\n"  # protos/flopmeter/contract/record.py
 _LEAF = (
     b'{"agent":"%b","hash":"%b","kind":"batch","received":"%d","salt":"%b","seq":"%d","v":"1",'
@@ -160,7 +159,7 @@ class Checker:
             add(part.sums, self._added_alike(rows))
         except Odd:
             add(part.sums, self._added_one_by_one(rows))
-        ends, span = part.indexes, _span(part.windows)
+        ends, span = part.indexes, extent(part.windows)
         return part._replace(
             records=records, windows=span, indexes=[min(ends), max(ends)], left_out=[sum(part.left_out)]
         )
@@ -257,12 +256,6 @@ class Checker:
             for like in self._alike.values():
                 like.clear()
         return sums
-
-
-def _span(windows: list[tuple[int, int, bool]]) -> list[tuple[int, int, bool]]:
-    """The same extent in two windows at most: of whole records, and of those of which something is left out."""
-    kinds = [(less, [w for w in windows if w[2] is less]) for less in (False, True)]
-    return [(min(w[0] for w in of), max(w[1] for w in of), less) for less, of in kinds if of]
 
 
 def add(into: Sums, sums: Mapping[Price, list[int]]) -> None:
@@ -428,7 +421,7 @@ def check_pack(
     for item in manifest["leftOut"]:
         left_out.setdefault((item["agent"], int(item["seq"])), []).append(item)
     sums, chains, roots = dict[Price, list[int]](), dict[bytes, Link](), dict[int, bytes]()
-    windows, indexes, left_out_ns = list[tuple[int, int, bool]](), list[int](), 0
+    windows, indexes, left_out_ns = list[Window](), list[int](), 0
     try:
         facts = Facts(records, leaves, size, (begin, end), *inventories(raw), of_run, left_out)
         parts = list(places(records, leaves, int(manifest["records"])))
@@ -437,7 +430,7 @@ def check_pack(
             add(sums, part.sums)
             roots |= part.roots
             count += part.records
-            windows, indexes = _span(windows + part.windows), indexes + part.indexes
+            windows, indexes = extent(windows + part.windows), indexes + part.indexes
             left_out_ns += sum(part.left_out)
             for agent, link in part.chains.items():
                 chains[agent] = joined(agent, chains[agent], link) if agent in chains else link
@@ -455,7 +448,7 @@ def check_pack(
         STEP,
         f"the batches do not begin and end leafRange, {begin}-{end}",
     )
-    _check_extent(predicate, windows, len(chains))
+    check_extent(predicate, windows, len(chains))
     groups = list(sums.items())
     for o in manifest["owed"]:
         require(
@@ -470,7 +463,7 @@ def check_pack(
         cycles = cycles if price[2] & OTHERS else [a + b for a, b in zip(cycles, numbers, strict=True)]
     wrong = f"the batches come to {sorted(found)[:9]}, the statement says {sorted(opened)[:9]}"
     require(sorted(found) == sorted(opened), STEP, wrong[:900])
-    _check_shares(predicate, [(price[1], *flop[:3]) for (price, _), flop in zip(groups, found, strict=True)])
+    check_shares(predicate, [(price[1], *flop[:3]) for (price, _), flop in zip(groups, found, strict=True)])
     told = [int(n) for n in manifest["smCycles"]]
     require(cycles == told, STEP, f"the batches come to SM-cycles {cycles}, the manifest says {told}")
     breaks = sum(link[4] for link in chains.values())
@@ -480,37 +473,3 @@ def check_pack(
         else ""
     )
     return f"{count} batches of {len(chains)} agents, {breaks} breaks in their numbers{less}"
-
-
-def _check_shares(predicate: Mapping[str, Any], flop: list[tuple[int, ...]]) -> None:
-    """The point by evidence class, and what gaps add to the upper bound; `flop`: class, lower, point, upper."""
-    point, told = sum(f[2] for f in flop), dict[str, Fraction]()
-    for c in predicate["method"]["evidenceClasses"]:
-        told[c["class"]] = told.get(c["class"], Fraction(0)) + Fraction(c["flopShare"])
-    levels = {f[0] for f in flop if f[2]}
-    shares = {_CLASSES[n - 1]: Fraction(sum(f[2] for f in flop if f[0] == n), point) for n in levels}
-    require(
-        told == shares, STEP, f"evidenceClasses: the batches come to {_texts(shares)}, told is {_texts(told)}"
-    )
-    gaps, added = sum(f[3] for f in flop if f[0] == GAP), predicate["coverage"]["gaps"]["flopUpperAdded"]
-    require(gaps == int(added), STEP, f"gaps add {gaps} FLOP to the upper bound, flopUpperAdded is {added}")
-
-
-def _texts(shares: Mapping[str, Fraction]) -> dict[str, str]:
-    return {name: str(share) for name, share in sorted(shares.items())}
-
-
-def _check_extent(predicate: Mapping[str, Any], windows: list[tuple[int, int, bool]], agents: int) -> None:
-    """Period and agents are those of the batches; one of which something is left out may lie at an end and not count."""
-    told = int(predicate["coverage"]["agents"]["expected"])
-    require(told == agents, STEP, f"the batches are of {agents} agents, coverage.agents.expected is {told}")
-    whole = [w for w in windows if not w[2]] or windows
-    for name, place, pick in (("start", 0, min), ("end", 1, max)):
-        at = seconds(predicate["period"][name]) * 10**9
-        ends = [pick(w[place] for w in of) for of in (whole, windows)]
-        near = min(ends) <= at <= max(ends)
-        require(
-            near,
-            STEP,
-            f"the batches {name} at {ends[0]} (Unix ns), period.{name} is {predicate['period'][name]}",
-        )

@@ -18,6 +18,7 @@ _RATE = {
     "mxfp4": "fp4",
 }  # declared -> rate, where they differ
 _DTYPES = {"tf32", "bf16", "fp8", "fp6", "fp4", *_RATE}
+GAP = 8  # Usage.evidence_class of time without a reading
 # What was measured, as batch.proto's Usage.measured has it; a pipe that nobody read is priced at the most it can be.
 _ACTIVE, _HMMA, _IMMA, _DMMA, _ANY, _APPORTIONED, OTHERS = 1, 2, 4, 8, 16, 1024, 2048
 _VECTOR = (("fp64", 32, 7), ("fp32", 64, 8), ("fp16_vector", 128, 9))  # rate, bit, place among the sums

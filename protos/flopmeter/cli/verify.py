@@ -436,7 +436,7 @@ def _exact(limit: str) -> str:
     """A line without the zeros at its end, which nobody counts: 10^25, 3*10^23."""
     digits = limit.rstrip("0")
     zeros = len(limit) - len(digits)
-    if "/" in limit or zeros < 4:
+    if "/" in limit or zeros < 4 or len(digits) > 4:
         return limit
     return f"10^{zeros}" if digits == "1" else f"{digits}*10^{zeros}"
 
