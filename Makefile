@@ -50,7 +50,7 @@ test: $(VENV)/.dev ## every test that needs no GPU
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 test-lowest: $(LOWEST)/.run ## the unit tests on the lowest versions that pyproject.toml admits
-	@$(LOWEST)/bin/python -m pytest -q -n 2 --dist loadgroup tests/contract tests/agent tests/collector tests/store $(ARGS)
+	@$(LOWEST)/bin/python -m pytest -q -n 2 --dist loadgroup tests/contract tests/evidence tests/agent tests/collector tests/store $(ARGS)
 
 lint: $(VENV)/.dev ## ruff, mypy strict, import walls, generated stubs unchanged
 	$(BIN)/ruff check .
