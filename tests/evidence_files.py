@@ -327,8 +327,7 @@ def attestation(
     around: int = 3,  # other leaves in the log before, between and behind
 ) -> Attestation:
     """All of it, as an honest issuer would make it but for the changes."""
-    told, log, heads = told or fleet(), Log(later=later), dict[int, bytes]()
-    other = iter(range(10**6))
+    told, log, heads, other = told or fleet(), Log(later=later), dict[int, bytes](), iter(range(10**6))
     for _ in range(around):
         log.append(canonical({"other": str(next(other))}))
     entry = log.say("entry", {"entry_no": "1", "statement": "tag"})
