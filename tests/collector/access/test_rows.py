@@ -101,6 +101,29 @@ def test_agents_of_an_older_store_have_a_row_each(tmp_path):
         assert agent.entered
 
 
+def test_who_is_revoked_while_an_older_store_gets_its_log_is_so_behind_what_it_shipped(tmp_path):
+    """The start that makes the log may take minutes, or be killed; a command beside it waits for neither."""
+    path = tmp_path / "old.db"
+    chain, other = Chain("gpu-001"), Chain("gpu-002")
+    with Pipeline(path) as books:
+        agents = {name: books.agent(c) for name, c in (("a", chain), ("b", other))}
+        books.commit()
+        for _ in range(3):
+            assert books.offer(agents["a"], chain.next()) is TAKEN
+            assert books.offer(agents["b"], other.next()) is TAKEN
+        books.commit()
+    first_schema(path)
+    store = SqliteStore(path)
+    Desk(path, None).revoke_agent(agents["a"].agent_id, who="ann", why="stolen")
+    store.backfill_log()
+    store.close()
+    assert checked(path) is None
+    with Pipeline(path, admission=Admission()) as books:
+        assert isinstance(books.hello(chain), Refused)
+        leaves = order(books)
+    assert leaves == ["access 1", "access 2", *(f"batch {n}" for n in range(1, 7)), "access 3"]
+
+
 def order(pipeline: Pipeline) -> list[str]:
     """Kinds of leaves, in the log's order."""
     found = []

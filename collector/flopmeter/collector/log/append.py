@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from typing import Any
 
+from flopmeter.collector.access.rows import ENDING
+
 from .entry import BATCH, BY_NAME, KINDS, WAITING, Batch, Kind, Salts, batch_leaf
 from .rows import Rows, salts_of
 
@@ -32,6 +34,11 @@ _NEXT = "coalesce((SELECT first_index + count FROM log ORDER BY first_index DESC
 _ENDS = f"SELECT {', '.join([_LAST.format(k) for k in KINDS] + [_LOGGED.format(k) for k in KINDS] + [_NEXT])}"
 _INSERT = "INSERT INTO log (first_index, kind, first_number, count, hashes) VALUES (?, ?, ?, ?, ?)"
 _ACCESS = "access"
+#: The last access row before the first without an index that ends an agent; NULL: there is none such.
+_BEFORE_AN_END = (
+    f"SELECT min(access_no) - 1 FROM access WHERE access_no > {_LOGGED.format(KINDS[0])} "  # noqa: S608
+    f"AND kind IN ({', '.join('?' * len(ENDING))})"
+)
 
 
 class Appender:
@@ -131,14 +138,18 @@ class Appender:
 def backfill(connection: sqlite3.Connection, clock_s: Callable[[], float] = time.monotonic) -> int:
     """Give indexes to all that an older flopmeter, or a start that was killed, left without: before records are taken.
 
-    In transactions of some thousands, so that a start that is killed goes on where it was. How many leaves it appended.
+    In transactions of some thousands, so that a start that is killed goes on where it was. Who was revoked meanwhile, by a
+    command, is so behind all records: they were taken before. How many leaves it appended.
     """
     appender = Appender(connection)
     done, said = 0, clock_s()
     while True:
         connection.execute("BEGIN IMMEDIATE")
         try:
-            more = appender.append(limit=BACKFILL_LEAVES)
+            (upto,) = connection.execute(_BEFORE_AN_END, ENDING).fetchone()
+            more = appender.append(access_upto=upto, limit=BACKFILL_LEAVES)
+            if more < BACKFILL_LEAVES:  # all records are in
+                more += appender.append()
             connection.execute("COMMIT")
         except BaseException:
             appender.forget()
