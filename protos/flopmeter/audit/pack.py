@@ -75,10 +75,8 @@ class Part(NamedTuple):
     sums: Sums
     chains: dict[bytes, Link]
     roots: dict[int, bytes]  # by block
-    windows: list[
-        tuple[int, int, bool]
-    ]  # of records: begin, end (Unix ns), whether something of it is left out
-    indexes: list[int]  # in the log
+    windows: list[Window]  # of its records
+    indexes: list[Window]  # of its records in the log, each with the one behind it
     left_out: list[int]  # device time of the run (ns) that another agent told of
 
 
@@ -150,7 +148,7 @@ class Checker:
             for i, raw in zip(range(0, 25 * count, 25), raws, strict=True):
                 if places[i] in hashes or not facts.range[0] <= BLOCK * block + places[i] < facts.range[1]:
                     raise EvidenceError(STEP, f"block {block}: a record in a wrong place")
-                part.indexes.append(BLOCK * block + places[i])
+                part.indexes.append((BLOCK * block + places[i], BLOCK * block + places[i] + 1))
                 hashes[places[i]] = self._leaf(raw, places[i + 1 : i + 25], part, rows)
             proof = [places[i : i + 32] for i in range(25 * count, len(places), 32)]
             part.roots[block] = _block_root(min(BLOCK, facts.size - BLOCK * block), hashes, proof)
@@ -159,10 +157,8 @@ class Checker:
             add(part.sums, self._added_alike(rows))
         except Odd:
             add(part.sums, self._added_one_by_one(rows))
-        ends, span = part.indexes, extent(part.windows)
-        return part._replace(
-            records=records, windows=span, indexes=[min(ends), max(ends)], left_out=[sum(part.left_out)]
-        )
+        windows, indexes = extent(part.windows), extent(part.indexes)
+        return part._replace(records=records, windows=windows, indexes=indexes, left_out=[sum(part.left_out)])
 
     def _leaf(self, raw: bytes, place: bytes, part: Part, rows: list[tuple[Batch, list[bytes]]]) -> bytes:
         """Chain and rows of a record; the hash of its leaf in the log."""
@@ -171,9 +167,8 @@ class Checker:
         part.chains[agent] = joined(agent, part.chains[agent], link) if agent in part.chains else link
         inventory, begin, end, workloads, usage = _cut(raw[72:-64])
         batch = self._batches.get((inventory, *workloads)) or self._batch(inventory, workloads)
-        less = bool(self._facts.left_out) and (agent.hex(), seq) in self._facts.left_out
-        part.windows.append((begin, end, less))
-        if less:
+        part.windows.append((begin, end))
+        if self._facts.left_out and (agent.hex(), seq) in self._facts.left_out:
             usage = self._booked(batch, usage, self._facts.left_out[agent.hex(), seq], part)
         rows.append((batch, usage))
         name, received, salt = agent.hex().encode(), int.from_bytes(place[:8]), place[8:].hex().encode()
@@ -421,7 +416,7 @@ def check_pack(
     for item in manifest["leftOut"]:
         left_out.setdefault((item["agent"], int(item["seq"])), []).append(item)
     sums, chains, roots = dict[Price, list[int]](), dict[bytes, Link](), dict[int, bytes]()
-    windows, indexes, left_out_ns = list[Window](), list[int](), 0
+    windows, indexes, left_out_ns = list[Window](), list[Window](), 0
     try:
         facts = Facts(records, leaves, size, (begin, end), *inventories(raw), of_run, left_out)
         parts = list(places(records, leaves, int(manifest["records"])))
@@ -430,7 +425,7 @@ def check_pack(
             add(sums, part.sums)
             roots |= part.roots
             count += part.records
-            windows, indexes = extent(windows + part.windows), indexes + part.indexes
+            windows, indexes = extent(windows + part.windows), extent(indexes + part.indexes)
             left_out_ns += sum(part.left_out)
             for agent, link in part.chains.items():
                 chains[agent] = joined(agent, chains[agent], link) if agent in chains else link
@@ -444,7 +439,7 @@ def check_pack(
         "the batches are not in the log under this checkpoint",
     )
     require(
-        (min(indexes), max(indexes) + 1) == (begin, end),
+        indexes == [(begin, end)],
         STEP,
         f"the batches do not begin and end leafRange, {begin}-{end}",
     )

@@ -10,13 +10,12 @@ from flopmeter.evidence.errors import require
 
 STEP = "pack"
 _CLASSES = ("A1", "A2", "A3", "B1", "B2", "C", "D", "gap")  # by Usage.evidence_class, from 1
-Window = tuple[int, int, bool]  # a record's begin and end (Unix ns), and whether something of it is left out
+Window = tuple[int, int]  # where some batches begin and end
 
 
 def extent(windows: list[Window]) -> list[Window]:
-    """The same extent in two windows at most: of whole records, and of those of which something is left out."""
-    kinds = [(less, [w for w in windows if w[2] is less]) for less in (False, True)]
-    return [(min(w[0] for w in of), max(w[1] for w in of), less) for less, of in kinds if of]
+    """As one window, from the first begin to the last end."""
+    return [(min(w[0] for w in windows), max(w[1] for w in windows))]
 
 
 def check_shares(predicate: Mapping[str, Any], flop: list[tuple[int, ...]]) -> None:
@@ -38,16 +37,10 @@ def _texts(shares: Mapping[str, Fraction]) -> dict[str, str]:
 
 
 def check_extent(predicate: Mapping[str, Any], windows: list[Window], agents: int) -> None:
-    """Period and agents are those of the batches; one of which something is left out may lie at an end and not count."""
+    """Period and agents are those of the batches."""
     told = int(predicate["coverage"]["agents"]["expected"])
     require(told == agents, STEP, f"the batches are of {agents} agents, coverage.agents.expected is {told}")
-    whole = [w for w in windows if not w[2]] or windows
-    for name, place, pick in (("start", 0, min), ("end", 1, max)):
-        at = seconds(predicate["period"][name]) * 10**9
-        ends = [pick(w[place] for w in of) for of in (whole, windows)]
-        near = min(ends) <= at <= max(ends)
-        require(
-            near,
-            STEP,
-            f"the batches {name} at {ends[0]} (Unix ns), period.{name} is {predicate['period'][name]}",
-        )
+    for name, found in zip(("start", "end"), extent(windows)[0], strict=True):
+        at = predicate["period"][name]
+        near = seconds(at) * 10**9 == found
+        require(near, STEP, f"the batches {name} at {found} (Unix ns), period.{name} is {at}")

@@ -8,6 +8,8 @@ from attest_books import (
     BELOW,
     JOB,
     LAWS,
+    NODE,
+    OTHER,
     RUN,
     TRAINING,
     attest,
@@ -26,6 +28,7 @@ from duty_books import opened
 from flopmeter.collector.attest.errors import AttestRefused
 from flopmeter.collector.attest.request import Means
 from flopmeter.collector.attest.signing import FileSigner
+from flopmeter.collector.attest.values import time_text
 from flopmeter.collector.check.fsck import check_store
 from flopmeter.collector.estimate.declared import from_document
 from flopmeter.collector.log.evidence_log import EvidenceLog
@@ -205,3 +208,22 @@ def test_a_store_whose_records_are_not_in_the_log_yet_is_told_what_to_do(path, t
     with pytest.raises(AttestRefused, match="expected it in the evidence log") as e:
         attest(path, "auditor", tmp_path / "x.zip")
     assert "collector serve" in e.value.hint
+
+
+def test_the_period_is_of_the_work_and_not_of_its_name(tmp_path):
+    """Batches that name a workload before and after it did anything: neither begins nor ends the period."""
+    path = tmp_path / "books" / "books.sqlite"
+    path.parent.mkdir()
+    opened(path, *LAWS).close()
+    with opened(path, *LAWS) as desk:
+        node = Chain(NODE, gpus=1)
+        node.unix_ns = desk.now - 20 * WINDOW_NS
+        agent = desk.agent(node)
+        begins = []
+        for workload in (1, 0, 1):
+            begins.append(node.unix_ns)
+            take(desk, agent, node.next([busy(0, workload)], (TRAINING, OTHER)))
+            desk.commit()
+    attest(path, "auditor", tmp_path / "x.zip")
+    period = predicate(tmp_path / "x.zip")["period"]
+    assert (period["start"], period["end"]) == (time_text(begins[1]), time_text(begins[2]))

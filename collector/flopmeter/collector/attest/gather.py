@@ -53,6 +53,8 @@ class Seen:
     records: int = 0
     first_position: int = 0
     last_position: int = 0
+    first_unix_ns: int = 0
+    last_unix_ns: int = 0
     gaps: int = 0
     longest_gap_ns: int = 0
     ahead_ns: int = 0  # the most that an agent's clock was ahead of the collector's when its record came
@@ -100,11 +102,12 @@ class Gathered:
 
     @property
     def first_unix_ns(self) -> int:
-        return min(m.first_unix_ns for m in self.members)
+        """When the first window with any of its work began: a workload may have been named before."""
+        return self.seen.first_unix_ns
 
     @property
     def last_unix_ns(self) -> int:
-        return max(m.last_unix_ns for m in self.members)
+        return self.seen.last_unix_ns
 
 
 def gather(reader: Reader, run: str, question: Asked, estimates: Sequence[Declared] = ()) -> Gathered:
@@ -227,6 +230,9 @@ def _seen(reader: Reader, members: Sequence[Member]) -> Seen:
         seen.records += 1
         seen.first_position = seen.first_position or found.position
         seen.last_position = found.position
+        begin = found.batch.window_start_unix_ns
+        seen.first_unix_ns = min(seen.first_unix_ns or begin, begin)
+        seen.last_unix_ns = max(seen.last_unix_ns, found.batch.window_end_unix_ns)
         seen.agents.add(found.agent_no)
         seen.ahead_ns = max(seen.ahead_ns, found.batch.window_end_unix_ns - found.received_unix_ns)
         seen.clock_steps += sum(n.kind == NoticeKind.CLOCK_STEPPED for n in found.batch.notices)
