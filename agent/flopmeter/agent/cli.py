@@ -1,12 +1,16 @@
 """`flopmeter agent`: assembles the parts from the settings and runs them. Imports on use only."""
 
+import dataclasses
 import importlib
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from flopmeter.cli.output import emit_json, json_option
 
 #: command -> (module, attribute, one line of help). Imported only when asked for.
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -18,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Check whether this node can be metered, and how well.",
     ),
     "read": ("flopmeter.agent.tools.cli", "read", "Print one reading of each GPU."),
+    "rekey": ("flopmeter.agent.cli", "rekey", "Change the record key of a stopped agent."),
     "record": ("flopmeter.agent.tools.cli", "record", "Record readings into a trace file."),
 }
 
@@ -57,6 +62,16 @@ def _option(name: str, metavar: str, text: str) -> Callable[[_C], _C]:
     return click.option(f"--{name}", metavar=metavar, allow_from_autoenv=False, help=f"{text}  [{variable}]")
 
 
+_config_option = click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="FLOPMETER_AGENT_CONFIG",
+    show_envvar=True,
+    allow_from_autoenv=False,
+    help="TOML file with a table [agent] whose keys are these options.",
+)
+
+
 @click.command()
 @_option("source", "SOURCE", "nvml, dcgm[:URL] (a dcgm-exporter), sim, or trace:FILE (default nvml).")
 @_option("state", "DIR", "Record key and spool; one agent at a time (default /var/lib/flopmeter/agent).")
@@ -89,14 +104,7 @@ def _option(name: str, metavar: str, text: str) -> Callable[[_C], _C]:
 @_option("declare-socket", "PATH", "Where training code declares to: auto, off, or a path (default auto).")
 @_option("metrics-address", "HOST:PORT", "Serve /metrics and /healthz there, usually 127.0.0.1:9842.")
 @_option("log-level", "LEVEL", "debug, info, warning or error (default info).")
-@click.option(
-    "--config",
-    type=click.Path(dir_okay=False, path_type=Path),
-    envvar="FLOPMETER_AGENT_CONFIG",
-    show_envvar=True,
-    allow_from_autoenv=False,
-    help="TOML file with a table [agent] whose keys are these options.",
-)
+@_config_option
 def run(config: Path | None, **flags: str | None) -> None:
     """Meter this node until stopped (SIGTERM, SIGINT); then seal, ship for a bounded time, exit 0.
 
@@ -115,3 +123,35 @@ def run(config: Path | None, **flags: str | None) -> None:
     from .settings import load_settings
 
     run_agent(load_settings(flags, os.environ, config))
+
+
+@click.command()
+@_option("state", "DIR", "The agent's (default /var/lib/flopmeter/agent).")
+@_option("collector", "HOST:PORT", "Where it ships; it is told of the new key by the old one.")
+@_option("server-name", "NAME", "Name in the collector's certificate (default: the host of --collector).")
+@_config_option
+@json_option
+def rekey(config: Path | None, as_json: bool, **flags: str | None) -> None:
+    """Change the record key of a stopped agent that joined: it goes on as another agent, and the books say so.
+
+    All records must have been acknowledged. Cut off at any point, it is run again, or the agent started:
+    both go on. The agent's settings count, too (--config, variables).
+
+    \b
+    Exit code: 0 changed, 1 not changed as things are (it runs, records wait, it was refused), 2 usage,
+    3 the collector cannot be asked or gave no answer.
+    """  # noqa: D301 - click wants the backspace character itself
+    from .rekey import rekey as change
+    from .settings import load_settings
+
+    settings = load_settings(flags, os.environ, config)
+    changed = change(settings.state, settings.collector, settings.server_name)
+    assert changed is not None
+    if as_json:
+        emit_json(dataclasses.asdict(changed))
+        return
+    until = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(changed.not_after_unix_s))
+    if changed.old_agent_id:
+        click.echo(f"agent {changed.old_agent_id} is over")
+    click.echo(f"agent {changed.new_agent_id} goes on, certificate until {until}")
+    click.echo(f"public key {changed.new_public_key}")

@@ -12,6 +12,8 @@ from .errors import AgentError
 from .files import make_directory, sync_directory
 
 KEY_FILE = "record.key"
+#: Under the state directory, while the key is changed (rekey.py).
+REKEY_DIR = "rekey"
 _MAGIC = "flopmeter-record-key-1"
 _MAX_KEY_FILE_BYTES = 4096
 
@@ -55,6 +57,11 @@ def load_or_create_key(state: Path) -> RecordKey:
             f"record key {path}: expected a readable file in a writable directory, got {e.strerror or e}",
             "run the agent as the user who owns the state directory, or name another with --state",
         ) from e
+
+
+def under_way(state: Path) -> bool:
+    """Whether a change of the record key was begun and is not done: the key must not be used until it is."""
+    return (state / REKEY_DIR).exists()
 
 
 def _create(path: Path) -> None:

@@ -18,7 +18,7 @@ from flopmeter.contract.usage import GapReason, NoticeKind, Workload
 from .access.credentials import Access
 from .access.heads import Heads
 from .errors import AgentError, SpoolFullError
-from .keys import load_or_create_key
+from .keys import load_or_create_key, under_way
 from .metering.meter import Meter, MeterSettings
 from .metering.remark import Remark
 from .reading import Happening, NodeFacts, Reading
@@ -169,6 +169,14 @@ class Pipeline:
             keep_acked_bytes=settings.keep_acked_bytes,
         )
         try:
+            if under_way(settings.state):
+                raise AgentError(
+                    f"state {settings.state}: a change of its record key is not done",
+                    "flopmeter agent rekey goes on with it, and so does flopmeter agent run",
+                )
+            key = load_or_create_key(
+                settings.state
+            )  # another one, if it was changed before the lock was ours
             if spool.newest_seq and spool.entry(spool.newest_seq).record[:16] != key.agent_id:
                 raise AgentError(
                     f"state {settings.state}: its spool was written with another record key",

@@ -16,6 +16,7 @@ from flopmeter.contract.enrolment import DEFAULT_ENROL_PORT
 
 from .access.credentials import Access, Files, Joined, Plain
 from .access.state import IDENTITY_FILE
+from .keys import under_way
 from .loop import Loop, LoopSettings, SystemClock, stop_on_signals
 from .metering.meter import MeterSettings
 from .pipeline import Pipeline, PipelineSettings, meter_factory
@@ -83,6 +84,8 @@ def run_agent(settings: AgentSettings) -> None:
     )
     ours = version("flopmeter")
     log.info("flopmeter agent %s: %s", ours, settings.shown())
+    if under_way(settings.state):
+        _end_rekey(settings)
     clock = SystemClock()
     with stop_on_signals(clock.stop):
         opened = open_source(settings.source, clock)
@@ -90,6 +93,15 @@ def run_agent(settings: AgentSettings) -> None:
             _play(NamedRecording(cast("Recording", opened), settings), settings, ours, clock)
         else:
             _meter(NamedSource(opened, settings), settings, ours, clock)
+
+
+def _end_rekey(settings: AgentSettings) -> None:
+    """Go on with a change of the record key that was cut off: until it is done no key may sign. Raises RekeyError."""
+    from .rekey import rekey
+
+    changed = rekey(settings.state, settings.collector, settings.server_name, only_finish=True)
+    if changed is not None:
+        log.warning("the change of the record key is done: agent %s from here on", changed.new_agent_id)
 
 
 def _meter(source: NamedSource, settings: AgentSettings, ours: str, clock: SystemClock) -> None:

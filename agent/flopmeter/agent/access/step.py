@@ -44,7 +44,7 @@ def join(state: Path, token: str, node: str, *, host: str, port: int, server_nam
     uri = agent_uri(trust_domain, key.agent_id)
     request = load_request(state)
     if request is None or (request.token_id, request.sequence, request.uri) != (parsed.token_id, -1, uri):
-        request = _new(
+        request = new_certificate_request(
             state, parsed.token_id, -1, uri
         )  # from here on the same key is asked for, however often
     server = Enrolment(host, port, ca_pem, server_name)
@@ -63,7 +63,7 @@ def join(state: Path, token: str, node: str, *, host: str, port: int, server_nam
             ).hex(),
         },
     )
-    _keep(state, request, answer, trust_domain=trust_domain, pin=pin, uri=uri)
+    keep_answer(state, request, answer, trust_domain=trust_domain, pin=pin, uri=uri)
 
 
 def renew_by_key(state: Path, host: str, port: int, server_name: str) -> None:
@@ -126,11 +126,11 @@ def _uri(identity: Identity) -> str:
 def _renewal(state: Path, identity: Identity) -> Request:
     request = load_request(state)
     if request is None or (request.sequence, request.uri) != (identity.sequence, _uri(identity)):
-        request = _new(state, identity.token_id, identity.sequence, _uri(identity))
+        request = new_certificate_request(state, identity.token_id, identity.sequence, _uri(identity))
     return request
 
 
-def _new(state: Path, token_id: str, sequence: int, uri: str) -> Request:
+def new_certificate_request(state: Path, token_id: str, sequence: int, uri: str) -> Request:
     """A request with a new key, durable on return."""
     key_pem, csr_pem = new_request(uri)
     request = Request(token_id, sequence, uri, csr_pem, key_pem)
@@ -140,12 +140,15 @@ def _new(state: Path, token_id: str, sequence: int, uri: str) -> Request:
 
 def _keep_next(state: Path, request: Request, answer: dict[str, Any], identity: Identity) -> None:
     """Another certificate for the agent that there is."""
-    _keep(state, request, answer, trust_domain=identity.trust_domain, pin=identity.ca_pin, uri=_uri(identity))
+    keep_answer(
+        state, request, answer, trust_domain=identity.trust_domain, pin=identity.ca_pin, uri=_uri(identity)
+    )
 
 
-def _keep(
+def keep_answer(
     state: Path, request: Request, answer: dict[str, Any], *, trust_domain: str, pin: str, uri: str
 ) -> None:
+    """The answer to `request`, checked; it is the identity in `state`, durably, and the request is forgotten."""
     try:
         certificate, ca_pem = str(answer["certificate_pem"]), str(answer["ca_pem"])
         sequence = int(answer["sequence"])

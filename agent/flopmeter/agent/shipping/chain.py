@@ -81,7 +81,7 @@ class Chain:
         self._overlapped = 0  # the last record that was refused for telling of time in the books
         self._telling: dict[str, int] = {}  # remarks, and a record not before the one that tells of it
         self._remarks = self._untold()
-        self._skip: Skip | None = None
+        self._skip = self._skip_behind_another_key()
         self._kept_digest = b""
         self._head: HeadFacts | None = None  # as the last Welcome said
         self._holes_stay = False  # the collector refused the gap that stands for one
@@ -147,6 +147,20 @@ class Chain:
                 for name in gone:
                     del self._telling[name]
             return gone
+
+    def _skip_behind_another_key(self) -> Skip | None:
+        """The meter's state is there and no record is: the record key was changed (rekey.py).
+
+        To the collector the GPUs pass to another agent. An interval that began before the last window's end would
+        tell of time that is booked for the one before us, so that such a one is a gap from there on.
+        """
+        if self.spool.tip.next_seq != 1 or not self.spool.tip.journal:
+            return None
+        try:
+            journal = load_journal(self.journal or b"")
+        except JournalError:
+            return None
+        return Skip(journal.boot_id, journal.batch_start_ns, True)
 
     def take_remarks(self) -> tuple[list[Remark], Skip | None]:
         """Remarks for the next batch, and up to where the books already hold usage."""
