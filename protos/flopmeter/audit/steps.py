@@ -272,6 +272,10 @@ def _roles(predicate: Mapping[str, Any], proofs: list[Any], rows: list[dict[str,
     got = [(p["role"], p["index"]) for p in proofs]
     fits = set(got) == {w for w in wanted if w[1] is not None} and len(set(got)) == len(got)
     require(fits, "inclusion", f"the entries proven are {sorted(got)[:9]}, the statement's others")
+    early = start is None or int(start) < int(predicate["evidence"]["leafRange"][0])
+    require(
+        early, "inclusion", f"entry {start} is the declared start, and is not before the run's first batch"
+    )
     kinds = {"record": "attestation", "start": "entry", "event": "event", "entry": "entry"}
     for (role, index), row in zip(got, rows, strict=True):
         require(row["leaf"] == kinds[role], "inclusion", f"entry {index} is not of kind {kinds[role]}")

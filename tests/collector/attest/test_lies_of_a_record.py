@@ -201,3 +201,10 @@ def _twice(items, uuids):
     found = sorted(items)
     rows = [row for row in found if isinstance(row, tuple) and row[0] in uuids]
     return [rows[0], *rows[:-1]] if rows else found
+
+
+def test_a_start_that_was_declared_afterwards_is_no_start(path, tmp_path, monkeypatch):
+    """An entry that is in the log and stands behind the run's first batch: the tag of one of its jobs."""
+    monkeypatch.setattr(recording, "_declared", lambda *_: 22)
+    with pytest.raises(AttestRefused, match="not before the run's first batch"):
+        attest(path, "aiOffice", tmp_path / "x.zip")
