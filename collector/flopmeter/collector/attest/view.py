@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flopmeter.cli.output import flop_text, seconds_text
+from flopmeter.collector.law.events import threshold_text
 from flopmeter.collector.report.layout import Paint, Row, table
 
 from .issuing import Issued
@@ -50,6 +51,7 @@ def issued_view(issued: Issued, file: Path, paint: Paint) -> str:
             paint,
         ),
         *_wrapped(issued.assurance, paint),
+        *_thresholds(issued.predicate, paint),
         "",
         "Hand it over with the public key (`flopmeter collector keys show`), the key on",
         "a way of its own. It is checked with: flopmeter verify FILE --key PUB",
@@ -128,10 +130,7 @@ def statement_view(p: Mapping[str, Any], paint: Paint) -> str:
         if key in totals
     ]
     lines += _pairs(pairs, paint)
-    lines += ["", paint("Thresholds", bold=True)]
-    for t in p["thresholds"]:
-        text, colour = _STATUS.get(t["status"], (t["status"], None))
-        lines += _pairs([(f"{t['rule']} {t['comparison']} {t['limit']}", paint(text, colour))], paint)
+    lines += _thresholds(p, paint)
     if p["redactions"]:
         rows: list[Row] = [[(r["path"], {}), (r["form"], {})] for r in p["redactions"]]
         lines += ["", paint("Not shown as recorded", bold=True), table(("field", "how"), rows, paint)]
@@ -140,6 +139,15 @@ def statement_view(p: Mapping[str, Any], paint: Paint) -> str:
         lines += _wrapped(f"- {sentence}", paint)
     lines += ["", "Not checked here: flopmeter verify FILE --key PUB"]
     return "\n".join(lines)
+
+
+def _thresholds(p: Mapping[str, Any], paint: Paint) -> list[str]:
+    lines = ["", paint("Thresholds", bold=True)]
+    for t in p["thresholds"]:
+        text, colour = _STATUS.get(t["status"], (t["status"], None))
+        limit = threshold_text(int(t["limit"])) if t["limit"].isdigit() else t["limit"]
+        lines += _pairs([(f"{t['rule']} {t['comparison']} {limit}", paint(text, colour))], paint)
+    return lines
 
 
 def _printable(value: Any) -> Any:
