@@ -18,7 +18,9 @@ from flopmeter.collector.check.log_heads import Said, check_heads
 from flopmeter.collector.check.rederive import Difference
 from flopmeter.collector.check.refusal_check import check_refusals
 from flopmeter.collector.errors import LogError, SettingsError
+from flopmeter.collector.law.log_fault import fault_key
 from flopmeter.collector.log.call import Reply
+from flopmeter.collector.log.witness_office import WitnessOffice
 from flopmeter.collector.log.witnesses import Standing, Witnesses, cosign_now, read_policy
 from flopmeter.evidence.note import COSIGNED, parse_checkpoint, parse_key, signers
 from flopmeter.witness.keys import Key as WitnessKey
@@ -270,6 +272,30 @@ def test_a_store_set_back_is_found_out(lab: Lab, caplog: pytest.LogCaptureFixtur
     assert_fsck_names_each_change(lab.store)
     assert "WITNESS" not in caplog.text
     assert "422" in client.states[0].error
+
+
+def test_a_refusal_is_told_until_its_event_is_in_the_store(lab: Lab) -> None:
+    """The commit that was to raise it may fail: what waits with it is forgotten."""
+    lab.witness("a")
+    backup = lab.store.copy(lab.folder / "backup")
+    lab.store.grow(4)
+    lab.store.seal()
+    assert lab.ask(lab.client()).reached
+    lab.store.restore(backup)
+    told: list[str] = []
+    office = WitnessOffice(lab.store.path, read_policy(lab.policy()), None, contradicted=told.append)
+    office._witnesses = lab.client()
+    office.turn()
+    office.turn()
+    assert len(told) > 1
+    assert len(set(told)) == 1
+    with closing(lab.store.open()) as db:
+        db.execute(
+            "INSERT INTO log_faults (key, unix_ns, said) VALUES (?, 1, ?)", (fault_key(told[0]), told[0])
+        )
+    told.clear()
+    office.turn()
+    assert told == []
 
 
 def assert_fsck_names_each_change(store: LoggedStore) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from flopmeter.collector.errors import CollectorError
-from flopmeter.collector.law.log_fault import REFUSED
+from flopmeter.collector.law.log_fault import REFUSED, fault_key
 from flopmeter.collector.store.sqlite import BUSY_TIMEOUT_S
 from flopmeter.collector.store.told import told
 from flopmeter.evidence.note import Policy
@@ -31,6 +31,7 @@ POLL_S = 15.0
 STAMP_REST_S = 300.0
 #: What the stop waits for: the last head is still to be cosigned. Who is slower is asked after the next start.
 STOP_TIMEOUT_S = 5.0
+_RAISED = "SELECT 1 FROM log_faults WHERE key = ?"
 
 
 class WitnessOffice:
@@ -48,7 +49,7 @@ class WitnessOffice:
         self._path, self._policy, self.authorities = path, policy, authorities
         self._unix_ns, self._contradicted = unix_ns, contradicted
         self._witnesses: Witnesses | None = None
-        self._told = 0  # number of the last refusal that was said
+        self._told = 0  # number of the last refusal of which the event is in the store
         self._stamp_from_s = 0.0
         self._said = ""
         self._wake, self._stop = threading.Event(), threading.Event()
@@ -109,10 +110,15 @@ class WitnessOffice:
         return db
 
     def _tell(self, db: sqlite3.Connection) -> None:
-        """Each refusal becomes an event, once: also one of before a crash."""
+        """Each refusal becomes an event, once: also one of before a crash, or of which the commit failed."""
+        raised = True
         for number, refusal in witness_rows.refusals(db, self._told):
-            self._contradicted(REFUSED + refusal)
-            self._told = number
+            said = REFUSED + refusal
+            raised = raised and db.execute(_RAISED, (fault_key(said),)).fetchone() is not None
+            if raised:
+                self._told = number
+            else:
+                self._contradicted(said)
 
     def _stamp(self, db: sqlite3.Connection) -> None:
         assert self.authorities is not None
