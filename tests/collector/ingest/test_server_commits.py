@@ -34,7 +34,8 @@ def test_overload_is_told_and_passes(tmp_path, chain, monkeypatch):
         client.ack(5)
 
 
-def test_a_store_that_cannot_commit_pushes_back_and_recovers(tmp_path, chain, monkeypatch):
+def test_a_store_that_cannot_commit_pushes_back_and_recovers(tmp_path, chain, monkeypatch, caplog):
+    caplog.set_level("INFO", "flopmeter.collector.ingest.committer")
     monkeypatch.setattr(committer_module, "RECOVERY_PAUSE_S", 0.02)
     with (
         run_collector(settings_for(tmp_path), lambda: NOW) as running,
@@ -58,7 +59,9 @@ def test_a_store_that_cannot_commit_pushes_back_and_recovers(tmp_path, chain, mo
         client.records(chain.records[1])  # too early: told again
         assert client.read("pushback").pushback.resume_seq == 2
         books.write, committer._probe = good_write, good_probe
+        assert "commits again" not in caplog.text
         wait_for("ready", lambda: http_status(running, "/readyz") == 200)
+        assert caplog.text.count("commits again") == 1
         client.records(*chain.records[1:])
         client.ack(3)
         assert stored(running) == [1, 2, 3]

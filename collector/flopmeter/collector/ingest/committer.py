@@ -174,6 +174,7 @@ class Committer:
                     break
                 await asyncio.sleep(RECOVERY_PAUSE_S)
             else:
+                log.warning("the store commits again; what was not acknowledged comes again")
                 break
         _answer(self._waiting, good=False)
         self._waiting.clear()
