@@ -20,6 +20,8 @@ from flopmeter.agent.errors import AgentError
 from flopmeter.agent.keys import KEY_FILE, load_or_create_key
 from flopmeter.agent.pipeline import Pipeline, PipelineSettings
 from flopmeter.agent.rekey import RekeyError, rekey
+from flopmeter.agent.run import run_agent
+from flopmeter.agent.settings import AgentSettings
 from flopmeter.agent.shipping.spool import Spool
 from flopmeter.cli.main import flopmeter
 from flopmeter.collector.check.fsck import check_store
@@ -247,13 +249,41 @@ def test_no_answer_leaves_it_to_be_asked_again_and_neither_key_signs(node, tmp_p
     assert unknown.value.exit_code == 3
     with pytest.raises(AgentError, match="a change of its record key is not done"):
         node.open()
-    changed = node.rekeys(only_finish=True)  # as a start does
-    assert changed.resumed
-    assert changed.old_agent_id == old
+    with pytest.raises(AgentError, match="tarot"):  # a start goes on with it before it does anything else
+        run_agent(AgentSettings(source="tarot", state=node.state, collector=node.address))
+    new = agent_of(node.state)
+    assert new != old
     assert kinds(tmp_path).count("key-changed") == 1
-    assert load_identity(node.state).agent_id == changed.new_agent_id
+    assert load_identity(node.state).agent_id == new
     node.lives(5, 20)
-    assert {agent for agent, _, _ in records(tmp_path)} == {old, changed.new_agent_id}
+    assert {agent for agent, _, _ in records(tmp_path)} == {old, new}
+
+
+def test_a_start_does_not_begin_what_was_only_prepared(node):
+    node.lives(0, 5)
+    old = agent_of(node.state)
+    load_or_create_key(node.state / "rekey")
+    with pytest.raises(AgentError, match="tarot"):
+        run_agent(AgentSettings(source="tarot", state=node.state, collector=node.address))
+    assert agent_of(node.state) == old
+    assert not (node.state / "rekey").exists()
+
+
+def test_a_full_disk_is_said_and_the_change_goes_on_later(node, monkeypatch):
+    node.lives(0, 5)
+    old = agent_of(node.state)
+
+    def full(directory) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as cut:
+        cut.setattr(rekeying, "sync_directory", full)
+        with pytest.raises(RekeyError, match="No space left on device") as said:
+            node.rekeys()
+    assert said.value.exit_code == 3
+    changed = node.rekeys()
+    assert (changed.resumed, changed.new_agent_id) == (True, agent_of(node.state))
+    assert changed.new_agent_id != old
 
 
 def _lost(raw: bytes) -> None:

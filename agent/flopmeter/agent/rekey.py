@@ -35,6 +35,7 @@ from .shipping.spool import Spool
 #: Waiting for a connection, and for the answer: a collector that is there answers in some milliseconds.
 CONNECT_S = 10.0
 ANSWER_S = 30.0
+_GO_ON = "run it again, or start the agent: it goes on where this ended"
 _START_ONCE = "start the agent once, with its collector, stop it, and try again"
 #: First words of the collector's refusals of the change itself (docs/identity.md): it has not taken the new key.
 _REFUSALS = ("malformed", "bad-csr", "bad-proof", "unknown-agent", "revoked", "cloned")
@@ -78,6 +79,12 @@ def rekey(
     spool = _opened(state)
     try:
         return _rekey(state, spool, collector, server_name, only_finish=only_finish)
+    except OSError as e:
+        raise RekeyError(
+            f"state {state}: the change of the key cannot be written: {e.strerror or e}",
+            f"run as the owner of the state directory, and see that its disk has room; then {_GO_ON}",
+            exit_code=3,
+        ) from e
     finally:
         spool.close()
 
@@ -196,9 +203,6 @@ async def _ask(state: Path, identity: Identity, old: RecordKey, collector: str, 
     kept = load_identity(aside)
     assert kept is not None
     return kept
-
-
-_GO_ON = "run it again, or start the agent: it goes on where this ended"
 
 
 def _finish(state: Path, spool: Spool, answer: Identity, *, resumed: bool) -> Changed:
