@@ -203,6 +203,16 @@ def test_a_full_disk_forgets_no_head_and_covers_nothing(memory: Memory, monkeypa
     assert [text.partition(":")[0] for _, text in memory.told] == ["set-back"]
 
 
+def test_what_the_known_head_has_settled_stands_after_no_restart(memory: Memory) -> None:
+    """Two collectors behind one name, of which the right one answers again, with nothing new in its log."""
+    log = SignedLog().grow(5)
+    assert memory.hear(log)
+    assert not memory.hear(SignedLog().grow(2))
+    assert memory.hear(log)
+    memory.again()
+    assert memory.heads.standing == ""
+
+
 def test_a_restart_knows_that_something_stands(memory: Memory) -> None:
     log = SignedLog().grow(5)
     assert memory.hear(log)

@@ -107,12 +107,14 @@ class Heads:
             fault = _fault(before, head, consistency)
             if fault is not None:
                 return self._contradicted(*fault, note)
+        new = before is None or not self._durable or (head.size, head.root) != (before.size, before.root)
         if self.standing:
+            new = True  # written again, with a time behind the contradiction's
             log.warning(
                 "the collector's log goes on from the head that was known (%d leaves) again", head.size
             )
             self.standing = ""
-        if before is None or not self._durable or (head.size, head.root) != (before.size, before.root):
+        if new:
             if before is None:
                 log.info("the collector's log is %s, key pinned: %s", _shown(head.origin), pinned)
             return self._remember(Known(pinned, note, self._unix_ns()), head)
