@@ -144,7 +144,9 @@ def verify(members: Mapping[str, Member], key: Key, wanted: Wanted = Wanted()) -
         )
     verify_consistency(size, root, receipt.head.size, receipt.head.root, receipt.consistency)
 
-    texts = [_entry(p, size, root) for p in evidence["proofs"]]  # 7
+    hidden = [p["index"] for p in evidence["proofs"] if p["body"] is None]  # 7
+    require(not (packed and hidden), "inclusion", f"an auditor is not shown what entries {hidden[:9]} say")
+    texts = [_entry(p, size, root) for p in evidence["proofs"]]
     _roles(predicate, evidence["proofs"], texts)
     verify_inclusion(
         receipt.place, receipt.head.size, leaf_hash(receipt.leaf), receipt.hashes, receipt.head.root
