@@ -138,8 +138,8 @@ def rekey(config: Path | None, as_json: bool, **flags: str | None) -> None:
     both go on. The agent's settings count, too (--config, variables).
 
     \b
-    Exit code: 0 changed, 1 not changed as things are (it runs, records wait, it was refused), 2 usage,
-    3 the collector cannot be asked or gave no answer.
+    Exit code: 0 changed, 1 not changed as things are (it runs, records wait, it
+    was refused), 2 usage, 3 the collector cannot be asked or gave no answer.
     """  # noqa: D301 - click wants the backspace character itself
     from .rekey import rekey as change
     from .settings import load_settings
