@@ -429,8 +429,8 @@ def test_issued_before_it_was_witnessed_is_back_dated(tmp_path: Path) -> None:
     def earlier(predicate: dict[str, Any], _: dict[str, Any]) -> None:
         predicate["issuedAt"] = "2026-11-22T14:00:00Z"
 
-    for later in ((), files.WITNESSES):
-        made = files.attestation(witnesses=files.WITNESSES, later=later, change=earlier)
+    for first, later in ((files.WITNESSES, ()), (files.WITNESSES, files.WITNESSES), ((), files.WITNESSES)):
+        made = files.attestation(witnesses=first, later=later, change=earlier)
         e = refused(made, tmp_path, policy=note.parse_policy(files.policy()))
         assert e.step == "checkpoint"
         assert "after it was issued" in e.reason
