@@ -225,10 +225,7 @@ def _witnesses(
     require(
         log in policy.logs, "checkpoint", f"the log {log.name} is none of the policy's, or has another key"
     )
-    for one in (
-        head,
-        later,
-    ):  # the receipt's head is made with the file: a later date is that of an earlier issue
+    for one in (head, later):  # the receipt's, too: it is made with the file
         signed = note.signers(one, [log, *(key for key, _ in policy.witnesses.values())])
         latest = max((seconds for seconds in signed.values() if seconds is not None), default=0)
         early = latest <= (issued + CLOCKS_APART).timestamp()
