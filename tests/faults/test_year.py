@@ -246,12 +246,17 @@ def deadlines(path: Path) -> list[tuple[str, str, str, str]]:
 
 def tables(path: Path) -> dict[str, set[tuple[object, ...]]]:
     """All that is in the store, but for when migrations ran, what is noted at each start of a collector, and when
-    silence was told: a collector that has just started waits with that.
+    silence was told: a collector that has just started waits with that. Of the evidence log what is in it: each store
+    has a salt of its own, so that no leaf is another store's.
     """
     every = "SELECT name FROM sqlite_master WHERE type = 'table' AND name != '_sqlite_migrations'"
     with closing(sqlite3.connect(path)) as db:
         found = {name: set(db.execute(f"SELECT * FROM {name}")) for (name,) in db.execute(every).fetchall()}
     found["noted"] = {r for r in found["noted"] if r[0] != JUDGED}
+    del found["log_identity"]
+    found["log"] = {
+        (kind, number) for _, kind, first, count, _ in found["log"] for number in range(first, first + count)
+    }
     found["events"] = {(*r[:5], 0, 0, 0, r[8]) if r[3] == SILENT else r for r in found["events"]}
     return found
 

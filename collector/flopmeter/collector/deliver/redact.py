@@ -20,7 +20,7 @@ def _names(text: str) -> frozenset[str]:
 
 #: Fields of `data` that no group withholds: the law, the method, when, and what kind of thing happened.
 PLAIN = _names("""
-    act answers as_of basis check citation comparison conditions confidence_percent counting counting_note day deadline
+    access_no act answers as_of basis check citation comparison conditions confidence_percent counting counting_note day deadline
     declared due due_local entries event event_type forecast formula from from_seq last_seq lead_seconds margin_percent
     met_since method network_over_gbit_per_s note noticed open_above open_questions part precision profile_digest reason received
     recipient regime regime_digest regime_text regime_version rule rule_digest seq side since sink sites_digest state test
@@ -33,10 +33,10 @@ FIELDS = {
         estimate_flop executed flop flop_per_hour gpus_sure integer_ops limit_minutes line measured op_per_s original_flop
         plan planned projected share stands_on until"""),
     IDENTITIES: _names(
-        "by countable estimate estimate_digest original plan run stands_on subject tenant user who why"
+        "by countable estimate estimate_digest found original plan run stands_on subject tenant user who why"
     ),
     NODE: _names("""
-        agent booked_agent booked_node detail entity node refused_hash site stored_hash"""),
+        agent booked_agent booked_node detail entity found node refused_hash site stored_hash"""),
 }
 #: Below a withheld field, the fields that hold names; the others hold words of ours.
 _NAMES = FIELDS[IDENTITIES] | FIELDS[NODE] | {"name", "of", "path"}
