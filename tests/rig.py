@@ -72,8 +72,10 @@ class Calm:
 class CollectorProcess:
     """`flopmeter collector serve` on a port that stays the same over kills."""
 
-    def __init__(self, store: Path, *, linger_ms: int = 20) -> None:
+    def __init__(self, store: Path, *, linger_ms: int = 20, checkpoint_s: int = 60) -> None:
+        """`checkpoint_s`: heads in between, of which agents are told, come that often; none in a test of less."""
         self.store = store
+        self.checkpoint_s = checkpoint_s
         self.log = store.with_suffix(".log")
         self.linger_ms = linger_ms
         self.kills = 0
@@ -91,7 +93,8 @@ class CollectorProcess:
         assert self.process is None
         before = self.log.read_text().count("listening on") if self.log.exists() else 0
         args = ("--listen", self.address, "--http", "", "--linger-ms", str(self.linger_ms), "--admit-new")
-        process = start("collector", "serve", "--store", self.store, *args, log=self.log)
+        heads = ("--checkpoint-s", str(self.checkpoint_s))
+        process = start("collector", "serve", "--store", self.store, *args, *heads, log=self.log)
         self.process = process
         wait_for(
             "the collector listens",

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from books_dump import SUMS, dump, record_hashes, rows
 from chaos_proxy import ChaosProxy
-from processes import flopmeter
+from processes import flopmeter, wait_for
 from rig import GPUS, Calm, CollectorProcess, Items, make_trace, open_pipeline
 
+from flopmeter.agent.access.heads import HEAD_FILE
 from flopmeter.agent.pipeline import Pipeline
 from flopmeter.agent.reading import Happening, NodeFacts, Reading
 from flopmeter.agent.shipping.spool import MIN_LIMIT_BYTES, Spool
@@ -202,20 +203,30 @@ def test_a_collector_restored_from_an_older_copy_is_refilled(
     assert record_hashes(store) == record_hashes(calm.store)
 
 
+def _known_leaves(state: Path) -> int:
+    """Of the head that the agent remembers; 0: it knows none."""
+    path = state / HEAD_FILE
+    note = json.loads(path.read_text())["note"] if path.exists() else ""
+    return int(note.split("\n")[1]) if note else 0
+
+
 def test_what_the_agent_no_longer_has_is_named_as_lost(
     calm: Calm, facts: NodeFacts, items: list[Any], tmp_path: Path
 ) -> None:
     state = calm.state_with_its_key(tmp_path / "state")
     store, copy = tmp_path / "books.sqlite", tmp_path / "copy.sqlite"
     half, more = len(items) // 3, 2 * len(items) // 3
-    process = CollectorProcess(store)
+    process = CollectorProcess(store, checkpoint_s=1)
     small = {"spool_limit_bytes": MIN_LIMIT_BYTES, "keep_acked_bytes": 0}
     with closing(open_pipeline(facts, state, process.address, **small)) as agent:
         with process:
             _feed_slowly(agent, items[:half])
         shutil.copy2(store, copy)
+        leaves = int(rows(copy, "SELECT max(first_index + count) FROM log")[0])
         with process:
             _feed_slowly(agent, items[half:more])
+            # The copy is found out by who remembers a head of what it lacks.
+            wait_for("the agent knows a later head", lambda: _known_leaves(state) > leaves, 60)
         shutil.copy2(copy, store)
         with process:
             _feed_slowly(agent, items[more:])
