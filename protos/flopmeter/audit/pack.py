@@ -76,7 +76,7 @@ class Part(NamedTuple):
     chains: dict[bytes, Link]
     roots: dict[int, bytes]  # by block
     windows: list[Window]  # of its records
-    indexes: list[Window]  # of its records in the log, each with the one behind it
+    indexes: list[Window]  # of its blocks' records in the log, from the first to behind the last
     left_out: list[int]  # device time of the run (ns) that another agent told of
 
 
@@ -146,10 +146,11 @@ class Checker:
             require(offset == length and block not in part.roots, STEP, f"block {block}: twice, or too long")
             self._signed(raws)  # one kind of work at a time, for the caches' sake
             for i, raw in zip(range(0, 25 * count, 25), raws, strict=True):
-                if places[i] in hashes or not facts.range[0] <= BLOCK * block + places[i] < facts.range[1]:
-                    raise EvidenceError(STEP, f"block {block}: a record in a wrong place")
-                part.indexes.append((BLOCK * block + places[i], BLOCK * block + places[i] + 1))
                 hashes[places[i]] = self._leaf(raw, places[i + 1 : i + 25], part, rows)
+            first, last = BLOCK * block + min(hashes), BLOCK * block + max(hashes)
+            fits = len(hashes) == count and facts.range[0] <= first and last < facts.range[1]
+            require(fits, STEP, f"block {block}: a record in a wrong place")
+            part.indexes.append((first, last + 1))
             proof = [places[i : i + 32] for i in range(25 * count, len(places), 32)]
             part.roots[block] = _block_root(min(BLOCK, facts.size - BLOCK * block), hashes, proof)
             at, leaf_at, records = at + length, leaf_at + 16 + len(places), records + count
