@@ -63,6 +63,9 @@ step = st.fixed_dictionaries(
     }
 )
 
+CALM: dict[str, object] = {"ns": SECOND, "jitter": 0, "shares": {}, "workload": JOB_A}
+CALM |= {"answers": ("good", "good"), "error": "", "then": "nothing"}
+
 
 @dataclass
 class Oracle:
@@ -210,34 +213,20 @@ class World:
 
     def _seconds(self, count: int) -> None:
         """Quiet ones, in which all answer."""
-        good: dict[str, object] = {"ns": SECOND, "jitter": 0, "shares": {}, "workload": JOB_A}
-        good |= {"answers": ("good", "good"), "error": "", "then": "nothing"}
         for _ in range(count):
-            self.live(good)
+            self.live(CALM)
 
     def end(self) -> None:
         self._seconds(2)
         self._flush(final=True)
 
 
-_QUIET_STEP: dict[str, object] = {
-    "ns": SECOND // 4,
-    "jitter": 0,
-    "shares": {},
-    "workload": JOB_A,
-    "answers": ("good", "good"),
-    "error": ERRORS[0],
-    "then": "nothing",
-}
-
-
 @SLOW
 @given(schedule=st.lists(step, max_size=30), average=st.booleans())
 @example(  # counters restart, and the agent is killed before it has read them
     schedule=[
-        *[_QUIET_STEP] * 18,
-        _QUIET_STEP | {"then": "reset"},
-        _QUIET_STEP | {"answers": ("error", "error"), "then": "kill"},
+        CALM | {"then": "reset"},
+        CALM | {"answers": ("error", "error"), "error": ERRORS[0], "then": "kill"},
     ],
     average=False,
 )
