@@ -7,6 +7,7 @@
 # fails where it has not. From this machine the new one gets only what its package clients need to reach
 # the outside: apt sources, pip settings with the local folders that they name, proxies, certificates, DNS.
 #
+# CI is handed on where it is set: hypothesis then draws what it draws in the other stages.
 # NEWCOMER_PYTEST="…" hands arguments to the newcomer's pytest; .ci/run hands none: all of `make test`.
 set -euo pipefail
 repo=$(cd "$(dirname "$0")/../.." && pwd)
@@ -102,7 +103,7 @@ while read -r folder; do bind "$folder" "$root$folder"; done <"$work/folders"
 mapfile -t settings <"$work/env"
 env -i "${settings[@]}" PATH="$PATH" chroot "$root" bash /as-root.sh
 exec env -i "${settings[@]}" HOME=/home/newcomer USER=newcomer LOGNAME=newcomer LANG=C.UTF-8 TERM=dumb SHELL=/bin/bash \
-  PATH=/usr/local/bin:/usr/bin:/bin NEWCOMER_PYTEST="$NEWCOMER_PYTEST" \
+  PATH=/usr/local/bin:/usr/bin:/bin NEWCOMER_PYTEST="$NEWCOMER_PYTEST" ${CI:+"CI=$CI"} \
   "$(command -v chroot)" --userspec=newcomer:newcomer "$root" bash /as-newcomer.sh
 EOS
 export NEWCOMER_PYTEST=${NEWCOMER_PYTEST:-}
