@@ -10,7 +10,12 @@ ROOT = Path(__file__).parents[2]
 LOCKS = sorted((ROOT / "requirements").glob("*.lock"))
 
 #: Split so that this file does not say them either.
-REGISTRY_HOSTS = ["pypi" + ".org", "pythonhosted" + ".org", "registry.npmjs" + ".org", "deb.debian" + ".org"]
+REGISTRY_HOSTS = [
+    "pypi" + ".org",
+    "pythonhosted" + ".org",
+    "registry." + "npmjs" + ".org",
+    "deb." + "debian" + ".org",
+]
 REGISTRY_HOSTS += ["docker" + ".io", "quay" + ".io", "ghcr" + ".io", "nvcr" + ".io"]
 STUDIO_PATHS = ["/work" + "/", "/tmp" + "/fm"]
 
