@@ -6,10 +6,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from flopmeter.collector.http import CollectorMetrics, HttpServer
+from flopmeter.collector.http import HttpServer
 from flopmeter.collector.ingest.decide import PushbackReason, RefusalCode
 from flopmeter.collector.ingest.writer import Committed
 from flopmeter.collector.metrics import COMMIT_BUCKETS, Counters
+from flopmeter.collector.metrics_page import CollectorMetrics
 
 
 @contextmanager

@@ -216,7 +216,8 @@ class Collector:
         if not self.settings.http:
             return
         # Imported only now: agents are listened for by then, and a start is a sixth faster.
-        from .http import CollectorMetrics, HttpServer
+        from .http import HttpServer
+        from .metrics_page import CollectorMetrics
 
         host, port = split_address("--http", self.settings.http)
         server = self.server
