@@ -176,7 +176,7 @@ def test_a_killed_command_leaves_the_store_usable(path):
 
 
 def test_a_writer_that_holds_the_lock_is_waited_for_then_named(path, monkeypatch):
-    monkeypatch.setattr("flopmeter.collector.store.entries.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("flopmeter.collector.store.appending.BUSY_TIMEOUT_S", 0.05)
     with closing(sqlite3.connect(path, isolation_level=None)) as other, SqliteEntries(path) as log:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError, match="locked") as e:

@@ -163,7 +163,7 @@ def test_a_store_of_two_names_is_not_deleted_by_one(path, link) -> None:
 
 def test_a_hold_that_is_added_meanwhile_is_not_told_as_said(path, monkeypatch) -> None:
     """It waits for the store's lock, and then the store is gone: an error, never a hold over nothing."""
-    monkeypatch.setattr("flopmeter.collector.store.entries.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("flopmeter.collector.store.appending.BUSY_TIMEOUT_S", 0.05)
     checked = check_deletable
 
     def and_somebody_adds_a_hold(*args):

@@ -16,7 +16,6 @@ from typing import NamedTuple, TypeVar
 from cryptography.x509 import CertificateSigningRequest
 
 from flopmeter.collector.store.access import (
-    Execute,
     SqliteAccess,
     append,
     give,
@@ -25,6 +24,7 @@ from flopmeter.collector.store.access import (
     of_subject,
     of_tokens,
 )
+from flopmeter.collector.store.appending import Execute
 from flopmeter.contract.enrolment import (
     SECRET_BYTES,
     JoinToken,

@@ -7,7 +7,8 @@ from typing import NamedTuple
 from flopmeter.collector.errors import DutyError, DutyRefused
 from flopmeter.collector.law.deadline_rules import INCIDENT as BY_PERSON
 from flopmeter.collector.law.regimes import Regime
-from flopmeter.collector.store.answers import HISTORY, INSERT_DEADLINE, Ask, SqliteAnswers, answer_rows
+from flopmeter.collector.store.answers import HISTORY, INSERT_DEADLINE, SqliteAnswers, answer_rows
+from flopmeter.collector.store.appending import Execute
 
 from .answers import (
     DEADLINE,
@@ -51,7 +52,7 @@ def answer(
     """Answer the event (or deadline) whose id begins so. Raises DutyError or StoreError; then nothing was said."""
     found: list[tuple[str, State]] = []
 
-    def make(ask: Ask, last: Last) -> AnswerRow:
+    def make(ask: Execute, last: Last) -> AnswerRow:
         number, full = look_up(ask, about, prefix)
         history = answer_rows(ask(HISTORY, (*names(about), number)).fetchall())
         was = state_of(history[-1] if history else None)
@@ -120,7 +121,7 @@ def open_incident(
         check_text("subject", subject, "name the run it is about")
     made: list[Deadline] = []
 
-    def make(ask: Ask, last: Last) -> AnswerRow:
+    def make(ask: Execute, last: Last) -> AnswerRow:
         deadline = incident(regime, rule, subject, trigger_unix_ns, Opening(person.unix_ns, last.position))
         if ask("SELECT 1 FROM deadlines WHERE key = ?", (deadline.key,)).fetchone():
             raise DutyRefused(

@@ -14,9 +14,10 @@ from flopmeter.collector.registry.lineage import Lineage
 from flopmeter.collector.registry.say import read_registry
 from flopmeter.collector.registry.state import Registry
 from flopmeter.collector.report.queries import Reader, reading
+from flopmeter.collector.store.appending import Execute
 from flopmeter.collector.store.entries import SELECT as SELECT_ENTRIES
 from flopmeter.collector.store.entries import entry_rows
-from flopmeter.collector.store.retention import SELECT, Ask, SqliteRetention, said_rows
+from flopmeter.collector.store.retention import SELECT, SqliteRetention, said_rows
 from flopmeter.collector.store_path import store_file
 
 from .until import Facts, Incident, Unresolved
@@ -110,7 +111,7 @@ def say(
 ) -> SaidRow:
     """Append a person's word to the store at `path`. Raises RetentionError or StoreError; then nothing was said."""
 
-    def make(ask: Ask, before: list[SaidRow], position: int) -> SaidRow:
+    def make(ask: Execute, before: list[SaidRow], position: int) -> SaidRow:
         last = before[-1] if before else None
         row = next_row(last, position, kind, run, value, who=who, why=why, unix_ns=unix_ns())
         if kind == RELEASE:
@@ -126,7 +127,7 @@ def say(
         return log.append_said(make)
 
 
-def _known(ask: Ask, run: str) -> bool:
+def _known(ask: Execute, run: str) -> bool:
     if ask("SELECT 1 FROM workloads WHERE run = ? LIMIT 1", (run,)).fetchone():
         return True
     entries = entry_rows(ask(SELECT_ENTRIES, (0,)).fetchall())

@@ -1,18 +1,16 @@
 """The access table: appended by people's commands, by enrolment and renewal, and by the collector's commits."""
 
-import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from flopmeter.collector.access.enrol import Given
 from flopmeter.collector.access.rows import STANDING, TOKEN_MADE, AccessRow, NewAccess, sealed
 
+from .appending import Appender, Execute, blob
 from .backfill import INSERT_ACCESS
-from .entries import SqliteEntries, blob
 from .told import told
 
 _T = TypeVar("_T")
-Execute = Callable[..., sqlite3.Cursor]
 _COLUMNS = ", ".join(AccessRow._fields)
 #: All of it, in order.
 SELECT = f"SELECT {_COLUMNS} FROM access ORDER BY access_no"  # noqa: S608
@@ -78,7 +76,7 @@ def give(execute: Execute, agent_id: bytes, to_give: Given) -> None:
     execute(_GIVE, (agent_id, *to_give))
 
 
-class SqliteAccess(SqliteEntries):
+class SqliteAccess(Appender):
     """A connection of its own, beside a collector that runs. Use as a context manager."""
 
     def change(self, act: Callable[[Execute], _T]) -> _T:
@@ -86,20 +84,8 @@ class SqliteAccess(SqliteEntries):
 
         Whatever `act` raises is raised, and then nothing was written.
         """
-        connection = self._connection
-        with told(self._path, "commit"):
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                result = act(connection.execute)
-                connection.execute("COMMIT")
-                # D2: durable from here (synchronous=FULL). A crash before this line leaves nothing, and nobody has a
-                # certificate or was told of a revocation; a crash after it leaves all of it.
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-        self._place.check()
-        return result
+        with self._writing() as execute:
+            return act(execute)
 
     def ask(self, question: Callable[[Execute], _T]) -> _T:
         """What `question` reads. Raises StoreError."""

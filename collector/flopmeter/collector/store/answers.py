@@ -1,19 +1,13 @@
 """Answers and deadlines in the store: read by whoever asks, appended by a person's command while a collector runs."""
 
 import json
-import sqlite3
 from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from flopmeter.collector.duty.answers import NO_HASH, AnswerRow, Heard, Last, outcome_of
 from flopmeter.collector.duty.deadlines import Deadline, Trigger, trigger_of
-from flopmeter.collector.errors import StoreError
 
-from .entries import BUSY_TIMEOUT_S, blob
-from .migrate import check
-from .place import Place
-from .told import told
+from .appending import Appender, Execute, blob
 
 _COLUMNS = ", ".join(AnswerRow._fields)
 INSERT = f"INSERT INTO answers ({_COLUMNS}) VALUES ({', '.join('?' * len(AnswerRow._fields))})"  # noqa: S608
@@ -63,57 +57,17 @@ def trigger_rows(rows: Iterable[Any]) -> list[Trigger]:
     return [t for t in found if t is not None]
 
 
-class SqliteAnswers:
+class SqliteAnswers(Appender):
     """A person's connection, of its own. Use as a context manager."""
 
-    def __init__(self, path: Path, *, connect: Callable[..., sqlite3.Connection] = sqlite3.connect) -> None:
-        """Open the store at `path` for appending; never makes or migrates one. Raises StoreError."""
-        self._path = str(path)
-        if not path.is_file():
-            raise StoreError(
-                f"{path}: expected a store, found no such file",
-                "start `flopmeter collector serve` once: it makes one; or name another with --store",
-            )
-        with told(self._path, "open"):
-            self._connection = connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-            try:
-                check(self._connection, self._path)
-                self._connection.execute("PRAGMA synchronous = FULL")
-                self._place = Place(path)
-            except BaseException:
-                self._connection.close()
-                raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.close()
-
-    def append(self, make: "Callable[[Ask, Last], AnswerRow]", *, keep: bool = True) -> AnswerRow:
+    def append(self, make: Callable[[Execute, Last], AnswerRow], *, keep: bool = True) -> AnswerRow:
         """Append what `make` returns, and nothing if it raises. On return it is durable. Raises StoreError.
 
         `make` runs while nobody else can write, so that what it asks holds when it answers; it must not take long: a
         collector's commit waits for it. `keep` False: all of it is taken back again, which is what a dry run shows.
         """
-        connection = self._connection
-        with told(self._path, "commit"):
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                number, last_hash, position = connection.execute(_LAST).fetchone()
-                last = Last(number, NO_HASH if last_hash is None else bytes(last_hash), position)
-                row = make(connection.execute, last)
-                connection.execute(INSERT, row)
-                connection.execute("COMMIT" if keep else "ROLLBACK")
-                # D2: durable from here (synchronous=FULL). A crash before this line leaves no answer, and nobody was
-                # told of one; a crash after it leaves all of it.
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-        self._place.check()
+        with self._writing(keep=keep) as execute:
+            number, last_hash, position = execute(_LAST).fetchone()
+            row = make(execute, Last(number, NO_HASH if last_hash is None else bytes(last_hash), position))
+            execute(INSERT, row)
         return row
-
-
-#: A statement, run in the transaction that the answer is appended in.
-Ask = Callable[..., sqlite3.Cursor]

@@ -7,7 +7,7 @@ from typing import Any
 from flopmeter.collector.attest.said import AttestationRow
 from flopmeter.collector.errors import StoreError
 
-from .entries import SqliteEntries, blob
+from .appending import Appender, blob
 from .told import told
 
 _COLUMNS = ", ".join(AttestationRow._fields)
@@ -24,7 +24,7 @@ def attestation_rows(rows: Iterable[Any]) -> list[AttestationRow]:
     return [AttestationRow._make((*r[:15], blob(r[15]), blob(r[16]), blob(r[17]))) for r in rows]
 
 
-class SqliteAttestations(SqliteEntries):
+class SqliteAttestations(Appender):
     """The connection of whoever attests. Use as a context manager."""
 
     @property
@@ -49,16 +49,8 @@ class SqliteAttestations(SqliteEntries):
 
     def in_transaction(self, call: Callable[[sqlite3.Connection], object]) -> None:
         """Run `call` with the write lock; durable on return, or nothing of it. Raises StoreError."""
-        connection = self._connection
-        with told(self._path, "commit"):
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                call(connection)
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
+        with self._writing():
+            call(self._connection)
 
     def append_attestation(
         self,
@@ -82,7 +74,5 @@ class SqliteAttestations(SqliteEntries):
             appended.append(row)
 
         self.in_transaction(append)
-        # D2: durable from here (synchronous=FULL). A crash before this line leaves no attestation, and nothing was
-        # handed out; a crash after it leaves a row of one, and perhaps no file.
-        self._place.check()
+        # Nothing was handed out before this line; a crash after it leaves the row of an attestation, and perhaps no file.
         return appended[0]
