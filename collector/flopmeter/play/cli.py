@@ -81,14 +81,12 @@ def demo(once: bool, directory: Path | None, days: int, nodes: int, as_json: boo
 
 
 def _print_replay(done: "Replayed", file: Path, state: Path | None) -> None:
-    import shutil
-
+    from flopmeter.cli.terminal import size, terminal_of
     from flopmeter.collector.duty.view import events_view
     from flopmeter.collector.report.layout import Paint
     from flopmeter.collector.report.runs_view import run_view
 
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    paint = Paint(colour=colour, width=shutil.get_terminal_size((80, 24)).columns)
+    paint = Paint(colour=terminal_of(sys.stdout).color, width=size()[0])
     runs: list[dict[str, Any]] = done.document["runs"]
     for run in runs:
         click.echo(run_view(run, paint))

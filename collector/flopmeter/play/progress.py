@@ -7,13 +7,15 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TextIO
 
+from flopmeter.cli.terminal import terminal_of
+
 _REDRAW_S = 0.1
 _PLAIN_STEPS = 4  # lines for the whole of it, where there is no terminal
 
 
 def wants_colour(stream: TextIO) -> bool:
     """A terminal that nobody asked to stay plain (https://no-color.org)."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return terminal_of(stream).color
 
 
 def bar(what: str, done: int, total: int, seconds: float, width: int) -> str:

@@ -1,11 +1,11 @@
 """A terminal that shows one picture after the other in place, and is left as it was found."""
 
-import os
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self, TextIO
+
+from flopmeter.cli.terminal import size, terminal_of
 
 from .progress import wants_colour
 from .view import Picture, draw
@@ -20,7 +20,7 @@ class Screen:
 
     def __init__(self, stream: TextIO | None = None, *, wanted: bool = True) -> None:
         self._stream = stream or sys.stdout
-        self.on = wanted and self._stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
+        self.on = wanted and terminal_of(self._stream).live
         self.colour = wants_colour(self._stream)
 
     def __enter__(self) -> Self:
@@ -38,8 +38,8 @@ class Screen:
         """Draw in place; `picture` is only taken where there is a screen for it."""
         if not self.on:
             return
-        size = shutil.get_terminal_size()
-        lines = draw(picture(), size.columns, colour=self.colour, height=size.lines - 1)
+        columns, lines_high = size()
+        lines = draw(picture(), columns, colour=self.colour, height=lines_high - 1)
         self._write(_HOME + "".join(f"{line}{_LINE_END}\n" for line in lines) + _REST)
 
     def _write(self, text: str) -> None:
@@ -49,4 +49,4 @@ class Screen:
 
 def final(picture: Picture, stream: TextIO) -> Sequence[str]:
     """The picture as it stays on the screen, or in a file."""
-    return draw(picture, shutil.get_terminal_size((80, 24)).columns, colour=wants_colour(stream))
+    return draw(picture, size()[0], colour=wants_colour(stream))

@@ -9,6 +9,8 @@ import sys
 
 import click
 
+from flopmeter.cli.terminal import fall_back
+
 #: command -> (module that holds it, attribute, one line of help). Import happens only on use: any command
 #: starts in under 0.25 s (tests/cli/test_start.py holds it to the modules it may load).
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -87,6 +89,7 @@ def _told(text: str) -> str:
 
 def main() -> None:
     """Run the command line; print one error line with its hint, never a traceback of a known error."""
+    fall_back()
     try:
         # Without standalone mode click catches most of its own Exits and returns their code.
         code = flopmeter(standalone_mode=False)

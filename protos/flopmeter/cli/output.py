@@ -1,6 +1,7 @@
-"""What every printing command shares: `--json`, human figures, colour only on a terminal."""
+"""What every printing command shares: `--json`, and figures for people."""
 
 import json
+import sys
 from typing import Any
 
 import click
@@ -9,8 +10,12 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 
 def emit_json(value: Any) -> None:
-    """One JSON document on stdout. FLOP and cycle figures must already be decimal strings."""
-    click.echo(json.dumps(value, ensure_ascii=False, sort_keys=False))
+    """One JSON document on stdout. FLOP and cycle figures must already be decimal strings.
+
+    Where the output cannot take every character, what it lacks stands as JSON's own escapes.
+    """
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    click.echo(json.dumps(value, ensure_ascii="utf" not in encoding.lower(), sort_keys=False))
 
 
 def flop_text(value: int) -> str:

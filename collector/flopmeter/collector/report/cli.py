@@ -308,14 +308,14 @@ def regimes_as_of(
 
 
 def paint() -> "Paint":
-    """Colour on a terminal that wants it; https://no-color.org."""
-    import os
-    import shutil
+    """What pages for people are made with here and now."""
+    import sys
 
-    from .layout import DEFAULT_COLUMNS, Paint
+    from flopmeter.cli.terminal import size, terminal_of
 
-    colour = _is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    return Paint(colour=colour, width=shutil.get_terminal_size((DEFAULT_COLUMNS, 24)).columns)
+    from .layout import Paint
+
+    return Paint(colour=terminal_of(sys.stdout).color, width=size()[0])
 
 
 def _is_terminal() -> bool:
