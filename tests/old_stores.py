@@ -15,8 +15,11 @@ def first_schema(path: Path) -> None:
         tables = {name for (name,) in first.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         now = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
-        for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
-            connection.execute(f"DROP TRIGGER {name}")
+        for kind in ("view", "trigger"):
+            for (name,) in connection.execute(
+                "SELECT name FROM sqlite_master WHERE type = ?", (kind,)
+            ).fetchall():
+                connection.execute(f"DROP {kind} {name}")
         for name in now.keys() - tables - {"_sqlite_migrations"}:
             connection.execute(f"DROP TABLE {name}")
         for name in sorted(tables):

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 #: "flop" in ASCII: marks a SQLite file as ours, so that another program's file is never written to.
 APPLICATION_ID = 0x666C6F70
 MIGRATION_SET = "flopmeter"
+#: The oldest schema that readers, and people's words, are at home in: what came behind it are views, which nothing of
+#: flopmeter reads. So a collector need not be started again before its books can be looked at.
+AT_HOME_FROM = 17
 #: The table in which sqlite-utils notes what ran, in its own words.
 NOTES = """\
 CREATE TABLE "_sqlite_migrations" (
@@ -112,7 +115,7 @@ def _runner(name: str, script: str) -> "Callable[[Database], None]":
 
 
 def check(connection: sqlite3.Connection, path: str) -> None:
-    """For readers, who never migrate: raises StoreError unless the schema is exactly this version's."""
+    """For readers, who never migrate: raises StoreError unless the schema's tables are exactly this version's."""
     application_id = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if application_id != APPLICATION_ID:
@@ -125,7 +128,7 @@ def check(connection: sqlite3.Connection, path: str) -> None:
             f"{path}: expected schema version {len(MIGRATIONS)}, got {version}: a newer flopmeter has written it",
             NEWER_HINT,
         )
-    if version < len(MIGRATIONS):
+    if version < AT_HOME_FROM:
         raise StoreError(
             f"{path}: expected schema version {len(MIGRATIONS)}, got {version}: an older flopmeter has written it",
             "copy the store, then start `flopmeter collector serve` of this version on it once: that migrates it",

@@ -4,6 +4,7 @@ Sums are decimal TEXT: an hour of 16,384 GPUs is 1.5e19 SM-cycles, past SQLite's
 """
 
 from .schema_log import LOG
+from .schema_views import VIEWS
 from .schema_witness import WITNESSES
 
 SUM_COLUMNS = """
@@ -434,4 +435,5 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
         """,
     ),
     ("0017-witnesses", WITNESSES),
+    ("0018-views", VIEWS),
 )
