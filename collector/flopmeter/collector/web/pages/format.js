@@ -1,0 +1,126 @@
+// How figures and times are said. FLOP and cycles come as decimal strings and stay exact: BigInt, never a float.
+
+export const NONE = "–";
+
+// The collector's clock, as its answers' Date says it: a laptop whose own is wrong still says "6 min ago" rightly.
+let ahead = 0;
+export const clock = {
+  now: () => Date.now() + ahead,
+  heard: (date) => {
+    const told = Date.parse(date ?? "");
+    // A Date header has whole seconds; what differs by less than two is the network.
+    if (!Number.isNaN(told)) ahead = Math.abs(told - Date.now()) < 2000 ? 0 : told - Date.now();
+  },
+};
+const POWERS = "⁰¹²³⁴⁵⁶⁷⁸⁹";
+
+// "377123…" → "3.77e23", as the terminal says it; rounded half up in integers. Small counts are said whole.
+export function flop(text, digits = 3) {
+  if (text === null || text === undefined || text === "") return NONE;
+  let value = String(text).split(".")[0];
+  const minus = value.startsWith("-");
+  if (minus) value = value.slice(1);
+  value = value.replace(/^0+(?=\d)/, "");
+  const sign = minus && value !== "0" ? "−" : "";
+  if (value.length <= 4) return sign + value;
+  let exponent = value.length - 1;
+  let head = BigInt(value.slice(0, digits)) + (value[digits] >= "5" ? 1n : 0n);
+  if (String(head).length > digits) {
+    head /= 10n;
+    exponent += 1;
+  }
+  const said = String(head);
+  return `${sign}${said[0]}.${said.slice(1)}e${exponent}`;
+}
+
+// Every digit, in groups of three.
+export function exact(text) {
+  if (text === null || text === undefined || text === "") return NONE;
+  const value = String(text);
+  return value.replace(/\B(?=(\d{3})+(?!\d))/g, "\u202f");
+}
+
+// 10²³ of an exact power of ten, else as flop() says it: what a line of the law is called.
+export function line(text) {
+  const value = String(text ?? "");
+  if (/^10*$/.test(value)) return `10${[...String(value.length - 1)].map((d) => POWERS[d]).join("")}`;
+  return flop(value);
+}
+
+// {lower, point, upper} → "3.77e23 (1.09e23 to 7.94e23)".
+export function band(figure) {
+  return figure ? `${flop(figure.point)} (${flop(figure.lower)} to ${flop(figure.upper)})` : NONE;
+}
+
+// part / whole of decimal strings as a number of per cent, exact to 0.001; null where there is no whole.
+export function percentOf(part, whole) {
+  const all = BigInt(whole ?? 0);
+  return all > 0n ? Number((BigInt(part ?? 0) * 100000n) / all) / 1000 : null;
+}
+
+// A share from 0 to 1. What is not all is never said as 100 %, and what is not nothing never as 0 %.
+export function percent(share, digits = 1) {
+  if (share === null || share === undefined || Number.isNaN(share)) return NONE;
+  const value = share * 100;
+  const least = 10 ** -digits;
+  if (value > 0 && value < least) return `< ${least} %`;
+  if (value < 100 && value > 100 - least) return `> ${100 - least} %`;
+  return `${value.toFixed(value === 0 || value === 100 ? 0 : digits)} %`;
+}
+
+const COUNT = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+export const count = (value) => (value === null || value === undefined ? NONE : COUNT.format(value));
+
+// "1 node", "2 nodes".
+export const many = (value, one, more = `${one}s`) => `${count(value)} ${Number(value) === 1 ? one : more}`;
+
+export function bytes(value) {
+  if (value === null || value === undefined) return NONE;
+  let size = Number(value);
+  for (const unit of ["B", "kB", "MB", "GB"]) {
+    if (size < 1000) return `${unit === "B" ? size : size.toFixed(1)} ${unit}`;
+    size /= 1000;
+  }
+  return `${size.toFixed(1)} TB`;
+}
+
+// 2026-11-22 18:55 (UTC, which the page says once in its header).
+export function time(iso) {
+  return iso ? iso.slice(0, 16).replace("T", " ") : NONE;
+}
+
+export const day = (iso) => (iso ? iso.slice(0, 10) : NONE);
+
+// 4 s, 12 min, 5 h 10 min, 3 d 4 h: rounded down, as the terminal says it.
+export function duration(seconds) {
+  if (seconds === null || seconds === undefined || Number.isNaN(seconds)) return NONE;
+  const whole = Math.floor(Math.abs(seconds));
+  const days = Math.floor(whole / 86400);
+  const hours = Math.floor((whole % 86400) / 3600);
+  const minutes = Math.floor((whole % 3600) / 60);
+  if (days >= 365) return `${(days / 365.25).toFixed(1)} y`;
+  if (days >= 10) return `${days} d`;
+  if (days) return hours ? `${days} d ${hours} h` : `${days} d`;
+  if (hours) return minutes ? `${hours} h ${minutes} min` : `${hours} h`;
+  return minutes ? `${minutes} min` : `${whole} s`;
+}
+
+// "6 d ago", "in 3 h": of an instant, seen from `now` (milliseconds).
+export function relative(iso, now = clock.now()) {
+  if (!iso) return NONE;
+  const seconds = (Date.parse(iso) - now) / 1000;
+  if (Math.abs(seconds) < 1) return "now";
+  return seconds < 0 ? `${duration(seconds)} ago` : `in ${duration(seconds)}`;
+}
+
+// 137,088 GPU-h; 3.5 GPU-h; 12 GPU-s.
+export function deviceTime(seconds) {
+  if (seconds === null || seconds === undefined) return NONE;
+  const hours = Number(seconds) / 3600;
+  if (hours >= 100) return `${count(hours)} GPU-h`;
+  if (hours >= 0.1) return `${hours.toFixed(hours < 10 ? 2 : 1)} GPU-h`;
+  return `${Number(seconds).toFixed(0)} GPU-s`;
+}
+
+// The first digits of an id or digest, enough to be told apart; the whole stands in a title.
+export const short = (id, digits = 12) => String(id ?? "").slice(0, digits);
