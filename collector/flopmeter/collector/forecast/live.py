@@ -119,9 +119,11 @@ def _kept(number: int, document: Document) -> dict[str, Any]:
 def last_kept(reader: Reader, run: str) -> dict[str, Any] | None:
     """What `runs show` says of a run's future: of the last forecast kept, the lines in sight, the nearest first."""
     row = next(iter(forecast_rows(reader.rows(LAST, (run,)))), None)
-    if row is None:
-        return None
-    document: Document = json.loads(row.data)
+    return None if row is None else kept_document(row.unix_ns, row.method, json.loads(row.data))
+
+
+def kept_document(unix_ns: int, method: str, document: Document) -> dict[str, Any]:
+    """One that was kept, as `runs show` has it."""
     lines = [
         {
             "regime": x["regime"],
@@ -138,8 +140,8 @@ def last_kept(reader: Reader, run: str) -> dict[str, Any] | None:
     ]
     lines.sort(key=lambda x: ((x["crosses"] or {}).get("point") or "9", x["regime"] or ""))
     return {
-        "time": time_text(row.unix_ns),
-        "method": row.method,
+        "time": time_text(unix_ns),
+        "method": method,
         "confidence_percent": document["confidence_percent"],
         "until": time_text(int(document["until"])),
         "state": document["series"][0]["state"] if document["series"] else None,

@@ -79,32 +79,53 @@ def fleet_document(
     agents: Iterable[AgentState], unowned: dict[str, Any], all_time_ns: int, *, now_unix_ns: int
 ) -> dict[str, Any]:
     """`fleet list --json`: totals of the fleet, then one object per node, by name. `unowned`: unowned.py's."""
-    idle_s = unowned["idle"]["device_seconds"]
+    agents = list(agents)
+    document = fleet_summary(agents, unowned, all_time_ns, now_unix_ns=now_unix_ns)
+    odd = odd_nodes(document["library_disagreements"])
+    nodes = [node_document(a, now_unix_ns) | {"library_differs": a.node in odd} for a in agents]
+    return document | {"nodes": nodes}
+
+
+def fleet_summary(
+    agents: list[AgentState], unowned: dict[str, Any], all_time_ns: int, *, now_unix_ns: int
+) -> dict[str, Any]:
+    """The totals alone; of an agent's last record nothing is asked but its notices."""
     unattributed_s = unowned["unattributed"]["device_seconds"]
     all_s = all_time_ns / _SECOND_NS
-    agents = list(agents)
-    libraries = library_disagreements(agents)
-    odd = {
-        node for d in libraries for library in d["libraries"] if library["odd"] for node in library["nodes"]
-    }
-    nodes = [node_document(a, now_unix_ns) | {"library_differs": a.node in odd} for a in agents]
     by_status: dict[str, int] = {}
-    for node in nodes:
-        by_status[node["status"]] = by_status.get(node["status"], 0) + 1
+    for a in agents:
+        status = a.status(now_unix_ns)
+        by_status[status] = by_status.get(status, 0) + 1
+    inventories = [a.inventory for a in agents if a.inventory is not None]
     return {
-        "nodes_total": len(nodes),
+        "nodes_total": len(agents),
         "nodes_by_status": by_status,
-        "gpus": sum(n["gpus"] for n in nodes),
-        "entities": sum(n["entities"] for n in nodes),
-        "uncovered_devices": sum(len(n["uncovered"]) for n in nodes),
-        "library_disagreements": libraries,
+        "gpus": sum(gpus_in(i) for i in inventories),
+        "entities": sum(len(i.devices) for i in inventories),
+        "uncovered_devices": sum(len(i.uncovered) for i in inventories),
+        "library_disagreements": library_disagreements(agents),
         "device_seconds": all_s,
-        "idle_device_seconds": idle_s,
+        "idle_device_seconds": unowned["idle"]["device_seconds"],
         "unattributed_device_seconds": unattributed_s,
         "unattributed_share": unattributed_s / all_s if all_s else 0.0,
         "idle": unowned["idle"],
         "unattributed": unowned["unattributed"],
-        "nodes": nodes,
+    }
+
+
+def gpus_in(inventory: Inventory) -> int:
+    """Whole GPUs: MIG instances are the one that they are cut from."""
+    return len({d.parent or d.entity for d in inventory.devices})
+
+
+def odd_nodes(disagreements: Iterable[dict[str, Any]]) -> set[str]:
+    """Nodes whose library is not the one that most with their driver loaded."""
+    return {
+        node
+        for d in disagreements
+        for library in d["libraries"]
+        if library["odd"]
+        for node in library["nodes"]
     }
 
 
@@ -121,7 +142,7 @@ def node_document(agent: AgentState, now_unix_ns: int) -> dict[str, Any]:
         "agent_version": agent.version,
         "admitted": agent.admitted_how,
         "status": agent.status(now_unix_ns),
-        "gpus": len({d.parent or d.entity for d in devices}),
+        "gpus": gpus_in(agent.inventory) if agent.inventory else 0,
         "entities": len(devices),
         "models": _models(agent),
         "driver": agent.inventory.driver if agent.inventory else "",

@@ -4,7 +4,7 @@ Each answer is read in one transaction, so it is one state of the books and neve
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +56,20 @@ _WORKLOADS = (
     f"SELECT run, {', '.join(WorkloadRow._fields[:-1])} FROM workloads WHERE run != '' ORDER BY workload_no"  # noqa: S608
 )
 _FEW = 1_000  # workloads that a statement names one by one
+
+
+class RunSide(NamedTuple):
+    """All that lines and documents of runs are made of. `counting` asks its reader for work it has not met yet."""
+
+    models: dict[int, Model]
+    rows: list[RunRows]
+    counting: Counting
+    silence: Silence
+
+    def lines(self, question: "Asked") -> Briefs:
+        """What makes a line of `runs list` of a run's rows."""
+        binding = [r for r in question.regimes if in_force(r, question.now_unix_ns)]
+        return Briefs(self.models, question.table, binding, self.counting, self.silence, question.now_unix_ns)
 
 
 class _Work(NamedTuple):
@@ -168,6 +182,8 @@ class Reader:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._db = connection
         self._path = path
+        #: By digest. Whoever reads again and again keeps them: a node's inventory rarely changes.
+        self.inventories: dict[bytes, Inventory] = {}
 
     def rows(self, sql: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
         """Rows as plain tuples, one after the other (for fsck, which reads everything)."""
@@ -188,13 +204,7 @@ class Reader:
 
     def runs(self, question: Asked, only: str | None = None, *, series: bool = False) -> list[dict[str, Any]]:
         """Run documents, the largest first; `only` one run, `series` with its hourly curve."""
-        models = self.models()
-        missing = self._owed(question)
-        registry = self.registry()
-        works = self._works(registry)
-        rows = self._run_rows(only, works)
-        silence = self._silence(question, missing, works, models)
-        counting = Counting(registry, self._rows_of(registry, works, rows), models, question.table)
+        side = self.run_side(question, only)
         rules = self.identity_rules()
         events: dict[str, list[str]] = {}
         for subject, key, data in self._db.execute(f"SELECT subject, key, {OLD_DATA} FROM events"):  # noqa: S608
@@ -202,37 +212,40 @@ class Reader:
         documents = [
             run_document(
                 r,
-                models,
+                side.models,
                 question.table,
                 (*question.regimes, *question.modifications),
-                counting,
+                side.counting,
                 rules=rules,
                 now_unix_ns=question.now_unix_ns,
                 raised=frozenset(events.get(r.run, ())),
-                silence=silence,
+                silence=side.silence,
                 hourly=self.hourly(r.run) if series else None,
             )
-            for r in rows
+            for r in side.rows
         ]
         claimed = claimers(self)
-        for r, d in zip(rows, documents, strict=True):
-            d["progress"] = run_progress(self, r.workloads, claimed, models, question.table)
+        for r, d in zip(side.rows, documents, strict=True):
+            d["progress"] = run_progress(self, r.workloads, claimed, side.models, question.table)
         documents.sort(key=_by_size)
         return documents
 
     def briefs(self, question: Asked) -> list[dict[str, Any]]:
         """What `runs list` shows of every run, the largest first."""
+        side = self.run_side(question)
+        lines = side.lines(question)
+        documents = [lines.of(r) for r in side.rows]
+        documents.sort(key=_by_size)
+        return documents
+
+    def run_side(self, question: Asked, only: str | None = None) -> "RunSide":
+        """What lines and documents of runs are made of; `only`: totals of one alone."""
         models, owed = self.models(), self._owed(question)
         registry = self.registry()
         works = self._works(registry)
-        rows = self._run_rows(None, works)
+        rows = self._run_rows(only, works)
         counting = Counting(registry, self._rows_of(registry, works, rows), models, question.table)
-        silence = self._silence(question, owed, works, models)
-        binding = [r for r in question.regimes if in_force(r, question.now_unix_ns)]
-        lines = Briefs(models, question.table, binding, counting, silence, question.now_unix_ns)
-        documents = [lines.of(r) for r in rows]
-        documents.sort(key=_by_size)
-        return documents
+        return RunSide(models, rows, counting, self._silence(question, owed, works, models))
 
     @staticmethod
     def _silence(
@@ -408,6 +421,12 @@ class Reader:
         """Every admitted agent with its latest record decoded."""
         return [self._state(row) for row in self._agent_rows("1 = ?", 1)]
 
+    def agents_numbered(self, first_no: int, numbers: Iterable[int]) -> dict[int, AgentState]:
+        """By number, those of `numbers`; `first_no` is the lowest."""
+        few = ", ".join(map(str, numbers))  # numbers of this program
+        rows = self._agent_rows(f"a.agent_no >= ? AND a.agent_no IN ({few})", first_no)
+        return {row["agent_no"]: self._state(row) for row in rows}
+
     def _agent_rows(self, where: str, value: int) -> Sequence[sqlite3.Row]:
         sql = f"""
             SELECT a.*, heads.usual_window_ns, r.seq, r.window_end_unix_ns, r.received_unix_ns, r.record,
@@ -451,11 +470,14 @@ class Reader:
             return None, None, ""
         try:
             batch = decode_batch(parse_record(raw).payload)
-            known = self._db.execute(
-                "SELECT bytes FROM inventories WHERE digest = ?", (batch.inventory_digest,)
-            ).fetchone()
-            if known is None:
-                return None, None, "its last record's inventory is not in the store"
-            return batch, decode_inventory(known[0]), ""
+            inventory = self.inventories.get(batch.inventory_digest)
+            if inventory is None:
+                known = self._db.execute(
+                    "SELECT bytes FROM inventories WHERE digest = ?", (batch.inventory_digest,)
+                ).fetchone()
+                if known is None:
+                    return None, None, "its last record's inventory is not in the store"
+                inventory = self.inventories[batch.inventory_digest] = decode_inventory(known[0])
+            return batch, inventory, ""
         except ContractError as e:
             return None, None, str(e)

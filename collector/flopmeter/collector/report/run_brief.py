@@ -38,6 +38,10 @@ class Briefs:
 
     def of(self, rows: RunRows) -> dict[str, Any]:
         """One run's line."""
+        return self.found(rows)[0]
+
+    def found(self, rows: RunRows) -> tuple[dict[str, Any], Standing]:
+        """One run's line, and where the run stands by it."""
         missing, owed = self.silence.of(rows.run), self.silence.behind(self.counting, rows.run, EXECUTED)
         shares = self.counting.work(rows.run)
         if len(shares) == 1:
@@ -52,7 +56,7 @@ class Briefs:
             if key.evidence_class == _GAP and not is_others(key.measured)
         )
         whole_ns = sum(sums[0] for sums in rows.groups.values())
-        return {
+        line = {
             "run": rows.run,
             "status": status_of(rows, missing, self.now_unix_ns),
             "last_seen": time_text(rows.last_unix_ns),
@@ -63,6 +67,7 @@ class Briefs:
                 "observed_device_seconds": (whole_ns - gap_ns) / _SECOND_NS,
             },
         }
+        return line, stands
 
     def _nearest(self, run: str, stands: Standing) -> list[dict[str, Any]]:
         """The highest line that was crossed or may have been; else the next one."""
