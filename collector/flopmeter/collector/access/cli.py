@@ -32,6 +32,11 @@ def token() -> None:
 @click.option("--role", help="Make an API token: admin, operator, auditor or viewer.")
 @click.option("--name", default="", help="Whose it is.")
 @click.option(
+    "--tenant",
+    default="",
+    help="API token: sees the runs of this tenant only, named as `fleet tenants --json` has it.",
+)
+@click.option(
     "--nodes", default="*", show_default=True, help="Join token: pattern of the node names it is for."
 )
 @click.option(
@@ -59,16 +64,21 @@ def create(**said: Any) -> None:
     lasts_s = parse_age(said["expires"]) if said["expires"] else 0
     if said["role"]:
         text, made = _desk(said["store"], None).make_api_token(
-            role=said["role"], name=said["name"], lasts_s=lasts_s, who=who
+            role=said["role"], name=said["name"], lasts_s=lasts_s, who=who, tenant=said["tenant"]
         )
         if as_json:
             emit_json({**_document(made), "text": text})
             return
         click.echo(text)
         click.echo(
-            f"\nAPI token {made.token_id} of {made.name}, role {made.role}. Not shown again.", err=True
+            f"\nAPI token {made.token_id} of {made.name}, role {made.role}"
+            + (f", for the runs of {made.tenant}" if made.tenant else "")
+            + ". Not shown again.",
+            err=True,
         )
         return
+    if said["tenant"]:
+        raise click.UsageError("--tenant: expected it with --role; a node that joins is nobody's in particular")
     join, made = _desk(said["store"], said["keys_dir"], ca=True).make_join_token(
         name=said["name"], nodes=said["nodes"], uses=said["uses"], lasts_s=lasts_s or 86_400, who=who
     )
@@ -102,7 +112,7 @@ def list_(store: Path, as_json: bool) -> None:
             (text, {})
             for text in (
                 s.token.token_id,
-                s.token.role or f"nodes {s.token.nodes}",
+                s.token.role + (f" of {s.token.tenant}" if s.token.tenant else "") or f"nodes {s.token.nodes}",
                 s.token.name,
                 f"{s.used} of {s.token.uses}" if not s.token.role else "",
                 _time(s.token.expires_unix_s),
@@ -200,6 +210,7 @@ def _document(made: "Token") -> dict[str, Any]:
         "token": made.token_id,
         "role": made.role or None,
         "name": made.name,
+        "tenant": made.tenant or None,
         "nodes": made.nodes or None,
         "uses": str(made.uses) if not made.role else None,
         "expires_unix_s": str(made.expires_unix_s) if made.expires_unix_s else None,

@@ -279,12 +279,14 @@ class Desk:
         self._append(NewAccess(now, TOKEN_MADE, b"", token_id, {**token.detail(), "who": who}))
         return found, token
 
-    def make_api_token(self, *, role: str, name: str, lasts_s: int, who: str) -> tuple[str, Token]:
+    def make_api_token(
+        self, *, role: str, name: str, lasts_s: int, who: str, tenant: str = ""
+    ) -> tuple[str, Token]:
         """The token's text, which is kept nowhere. `lasts_s` 0: for ever. Raises AccessError, StoreError."""
         now = self._unix_ns()
         token_id, secret = secrets.token_hex(ID_BYTES), secrets.token_bytes(SECRET_BYTES)
         expires = now // _SECOND_NS + lasts_s if lasts_s else 0
-        token = api_token(token_id, secret, role=role, name=name, expires_unix_s=expires)
+        token = api_token(token_id, secret, role=role, name=name, expires_unix_s=expires, tenant=tenant)
         self._append(NewAccess(now, TOKEN_MADE, b"", token_id, {**token.detail(), "who": who}))
         return api_text(token_id, secret), token
 

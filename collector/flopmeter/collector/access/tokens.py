@@ -24,10 +24,13 @@ ROLES = (ADMIN, OPERATOR, AUDITOR, VIEWER)
 API_VERSION = "FMA1"
 ID_BYTES = 6
 MAX_USES = 1_000_000
+MAX_TENANT_CHARS = 800
 MAX_AGE_S = 10 * 366 * 86_400
 _API = re.compile(rf"{API_VERSION}\.([0-9a-f]{{12}})\.([0-9a-f]{{64}})\Z")
 #: Compared with where there is no such token, so that an unknown id takes as long as a wrong secret.
 _NOTHING = hashlib.sha256(b"").hexdigest()
+#: As report.tenants.Tenant.id writes them.
+_TENANT = re.compile(r"(owner:|(slurm-account|k8s-namespace):[^/]*/)\S")
 _AGE = re.compile(r"([1-9][0-9]{0,5})([smhd])\Z")
 
 
@@ -42,9 +45,10 @@ class Token:
     nodes: str  # of a join token: shell pattern of the node names that it is for
     uses: int  # of a join token: how many nodes may enrol by it
     expires_unix_s: int  # 0: never (API tokens only)
+    tenant: str = ""  # of an API token: whose runs it sees, as Tenant.id; "": every run
 
     def detail(self) -> dict[str, str]:
-        """As it stands in its row."""
+        """As it stands in its row. One that is bound to nobody says nothing of tenants: rows of old stay as they are."""
         return {
             "secret_sha256": self.secret_sha256,
             "role": self.role,
@@ -52,6 +56,7 @@ class Token:
             "nodes": self.nodes,
             "uses": str(self.uses),
             "expires_unix_s": str(self.expires_unix_s),
+            **({"tenant": self.tenant} if self.tenant else {}),
         }
 
 
@@ -88,13 +93,25 @@ def join_token(
     return Token(token_id, hash_secret(secret), "", _name(name), nodes, uses, expires_unix_s)
 
 
-def api_token(token_id: str, secret: bytes, *, role: str, name: str, expires_unix_s: int) -> Token:
+def api_token(
+    token_id: str, secret: bytes, *, role: str, name: str, expires_unix_s: int, tenant: str = ""
+) -> Token:
     """Raises AccessError for what cannot be one."""
     if role not in ROLES:
         raise AccessError(f"role: expected one of {', '.join(ROLES)}, got {role[:40]!r}")
     if not name.strip():
         raise AccessError("name: expected whose token it is, got nothing", "name a person or a program")
-    return Token(token_id, hash_secret(secret), role, _name(name), "", 0, expires_unix_s)
+    if tenant and (_TENANT.match(tenant) is None or len(tenant) > MAX_TENANT_CHARS or not tenant.isprintable()):
+        raise AccessError(
+            f"tenant: expected owner:NAME, slurm-account:CLUSTER/NAME or k8s-namespace:CLUSTER/NAME, got {tenant[:40]!r}",
+            "`flopmeter fleet tenants --json` has them",
+        )
+    if tenant and role == ADMIN:
+        raise AccessError(
+            "tenant: expected a viewer, an auditor or an operator of that tenant, got the role admin",
+            "an admin's token is of the whole site",
+        )
+    return Token(token_id, hash_secret(secret), role, _name(name), "", 0, expires_unix_s, tenant)
 
 
 def _name(name: str) -> str:
@@ -145,6 +162,7 @@ def tokens_of(rows: Iterable[AccessRow]) -> dict[str, TokenState]:
                 d["nodes"],
                 int(d["uses"]),
                 int(d["expires_unix_s"]),
+                d.get("tenant", ""),
             )
             found[row.subject] = TokenState(token, row.unix_ns)
         elif state is not None and row.kind == TOKEN_USED:
