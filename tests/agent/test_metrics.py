@@ -112,10 +112,10 @@ def test_the_numbers_are_those_of_the_parts(
     assert 10e6 < plain["flopmeter_agent_resident_memory_bytes"] < 10e9
     assert plain["flopmeter_agent_threads"] >= 2
     one, two = readings[-2].entity, readings[-1].entity
-    assert got["flopmeter_agent_gpu_read_ok", (("hw_id", one),)] == 1
-    assert got["flopmeter_agent_gpu_read_ok", (("hw_id", two),)] == 0
-    assert got["flopmeter_agent_gpu_failed_readings_total", (("hw_id", two),)] == 1
-    at = got["flopmeter_agent_gpu_last_reading_timestamp_seconds", (("hw_id", two),)]
+    assert got["flopmeter_gpu_read_ok", (("hw_id", one),)] == 1
+    assert got["flopmeter_gpu_read_ok", (("hw_id", two),)] == 0
+    assert got["flopmeter_gpu_failed_readings_total", (("hw_id", two),)] == 1
+    at = got["flopmeter_gpu_last_reading_timestamp_seconds", (("hw_id", two),)]
     assert at == pytest.approx(readings[-1].t_unix_ns / 1e9)
     jobs = [dict(labels) for (name, labels) in got if name == "flopmeter_gpu_workload_info"]
     assert jobs == [{"hw_id": one, "kind": "slurm", "job": "1001", "step": "0", "run": "run-a", "user": "u"}]

@@ -1,14 +1,16 @@
 """`/metrics` and `/healthz` of the agent: a view on what the loop, the pipeline and the uplink know.
 
-Nothing is counted here; each scrape reads the numbers where they are kept. Job identity stands on one info
-series only, so that no other series changes its name when a job starts.
+Nothing is counted here but what GPUs did, from the windows that are sealed; else each scrape reads the numbers where
+they are kept. Job identity stands on one info series only, so that no other series changes its name when a job starts.
+Every name is in docs/metrics.md.
 """
 
 import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter as Tally
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
@@ -16,14 +18,19 @@ from typing import TYPE_CHECKING
 from flopmeter.contract.usage import Workload
 
 from .errors import AgentError
+from .gpu_metrics import device_families, total_families
+from .gpu_totals import GpuTotals
 from .loop import Ticks
 from .pipeline import Pipeline
 from .reading import Reading
 from .settings import parse_address
+from .shipping.chain import SealedWindow
 from .workloads.claims import Claims
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
+
+    from flopmeter.cli.otlp import Outcomes
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +65,8 @@ class AgentView:
         self.version = version
         self.ticks = Ticks()
         self.gpus: dict[str, GpuView] = {}
+        self.totals = GpuTotals()
+        self.otlp: Outcomes | None = None  # where the same is also sent, how that went
         self.workload = workload
         self._looking = threading.Lock()  # scrapes come on threads of their own, and `workload` remembers
         self.claims = claims
@@ -77,6 +86,13 @@ class AgentView:
                 view.failed += 1
             gpus[reading.entity] = view
         self.gpus = gpus
+
+    def on_durable(self, windows: Sequence[SealedWindow]) -> None:
+        """Windows that are sealed and safe. A mistake here costs figures for eyes, never metering."""
+        try:
+            self.totals.take(windows)
+        except Exception:
+            log.exception("metrics: windows could not be added up")
 
     def trouble(self) -> str:
         """Why the agent is not healthy; "" if it is. A collector out of reach is no reason: we keep metering."""
@@ -163,11 +179,30 @@ class AgentView:
                 ("refusals", "Times that the collector said: never.", status.refusals),
             ):
                 yield Counter(f"flopmeter_agent_uplink_{name}", text, value=number)
-        ok = Gauge("flopmeter_agent_gpu_read_ok", "1 = the last reading was good.", labels=["hw_id"])
-        last = Gauge(
-            "flopmeter_agent_gpu_last_reading_timestamp_seconds", "Last good reading.", labels=["hw_id"]
+        cards = Gauge(
+            "flopmeter_agent_uncovered_devices",
+            "Accelerators on the node that nothing here meters.",
+            labels=["vendor"],
         )
-        failed = Counter("flopmeter_agent_gpu_failed_readings", "Failed readings.", labels=["hw_id"])
+        for vendor, number in sorted(Tally(card.vendor for card in facts.uncovered).items()):
+            cards.add_metric([vendor], number)
+        yield cards
+        if self.otlp is not None:
+            from flopmeter.cli.otlp import outcome_families
+
+            yield from outcome_families("flopmeter_agent_otlp_", self.otlp)
+        yield from device_families(facts.devices)
+        yield from total_families(self.totals.look())
+        yield from self._read()
+
+    def _read(self) -> "Iterator[Metric]":
+        """How the last readings went, and who holds what by them."""
+        from prometheus_client.core import CounterMetricFamily as Counter
+        from prometheus_client.core import GaugeMetricFamily as Gauge
+
+        ok = Gauge("flopmeter_gpu_read_ok", "1 = the last reading was good.", labels=["hw_id"])
+        last = Gauge("flopmeter_gpu_last_reading_timestamp_seconds", "Last good reading.", labels=["hw_id"])
+        failed = Counter("flopmeter_gpu_failed_readings", "Failed readings.", labels=["hw_id"])
         labels = ["hw_id", "kind", "job", "step", "run", "user"]
         jobs = Gauge("flopmeter_gpu_workload_info", "Which workload holds the GPU; always 1.", labels=labels)
         for hw_id, view in self.gpus.items():

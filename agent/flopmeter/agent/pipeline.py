@@ -138,6 +138,8 @@ class Pipeline:
         self.uplink = uplink
         self.counts = Counts()
         self.facts = facts
+        #: Told of windows once they are durable, each once; it raises nothing.
+        self.on_durable: Callable[[Sequence[SealedWindow]], None] = lambda _: None
         self._make_meter = make_meter
         self._meter = make_meter(facts, chain.journal)
         self._group: list[SealedWindow] = []
@@ -317,6 +319,7 @@ class Pipeline:
         self._skip = None
         if told := windows[-1].told:
             self._meter.forget_told(self.chain.told(told))
+        self.on_durable(windows)
 
     def _give_up_detail(self, why: AgentError, windows: Sequence[SealedWindow]) -> None:
         """Back to the last durable state: the next window that finds room bridges the time from there."""

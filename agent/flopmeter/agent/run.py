@@ -129,6 +129,9 @@ def _meter(source: NamedSource, settings: AgentSettings, ours: str, clock: Syste
             pipeline, version=ours, tick_ns=settings.tick, workload=attributor.described, claims=claims
         )
 
+        if settings.metrics_address:
+            pipeline.on_durable = view.on_durable
+
         def on_tick(readings: list[Reading]) -> None:
             claims.listen(clock.boot_ns(), clock.unix_ns())
             if settings.metrics_address:
