@@ -5,7 +5,7 @@ one chose. A requeued job is submitted anew under its old id (reference/deploy.m
 the run that it was; another job that got the id when ids began again is not.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
@@ -129,6 +129,13 @@ class JobRows:
         return [Moved(number, now.run, now.rule, alike.run) for number, _ in go]
 
 
+def latest_job(rows: Sequence[Seen]) -> list[int]:
+    """Which rows of one id, by index, are of the same job as the one that began last: its lives, and no earlier job."""
+    last = max(rows, key=lambda row: row.begun_unix_ns)
+    began = {row.instance for row in rows if not row.restart}
+    return [i for i, row in enumerate(rows) if _near(row.begun_unix_ns, last) and _one_job(row, last, began)]
+
+
 def _near(begun_unix_ns: int, seen: Seen) -> bool:
     return abs(begun_unix_ns - seen.begun_unix_ns) <= ONE_JOB_WITHIN_NS
 
@@ -138,7 +145,7 @@ def _differ(one: Instance, other: Instance) -> bool:
     return any(a != b and a and b for a, b in zip(one, other, strict=True))
 
 
-def _one_job(alike: _Alike, seen: Seen, began: AbstractSet[Instance]) -> bool:
+def _one_job(alike: _Alike | Seen, seen: Seen, began: AbstractSet[Instance]) -> bool:
     """Whether two submissions of one id are of one job: a requeue raises the restart count, and nothing `began` between."""
     if not _differ(alike.instance, seen.instance):
         return True

@@ -57,13 +57,17 @@ _READ = ("entries", "report", "suggestions")
 
 class _Runs(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*super().list_commands(ctx), *_SAID, *_READ]
+        return [*super().list_commands(ctx), "summary", *_SAID, *_READ]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in _SAID:
             from flopmeter.collector.registry import cli
 
             return cli.COMMANDS[cmd_name]
+        if cmd_name == "summary":
+            from .job_cli import summary
+
+            return summary
         if cmd_name in _READ:
             from flopmeter.collector.registry import cli_read
 

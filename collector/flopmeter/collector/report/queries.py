@@ -47,7 +47,8 @@ from .run_brief import Briefs
 from .silence import Silence
 from .sites import NO_SITES, Sites
 from .unowned import unowned_document
-from .unreported import JobKey, Owed, owed
+from .unreported import JobKey, Owed
+from .unreported import owed as owed_by
 
 # S608: SQL is put together from column names and numbers of this program only; values are bound.
 _SUMS = ", ".join(SUM_FIELDS)
@@ -240,7 +241,7 @@ class Reader:
 
     def run_side(self, question: Asked, only: str | None = None) -> "RunSide":
         """What lines and documents of runs are made of; `only`: totals of one alone."""
-        models, owed = self.models(), self._owed(question)
+        models, owed = self.models(), self.owed(question)
         registry = self.registry()
         works = self._works(registry)
         rows = self._run_rows(only, works)
@@ -410,12 +411,12 @@ class Reader:
         """Idle and unattributed time of the whole fleet, with its FLOP bounds."""
         return unowned_document(self.unowned_totals(), self.models(), question.table)
 
-    def _owed(self, question: Asked) -> dict[JobKey, list[Owed]]:
+    def owed(self, question: Asked) -> dict[JobKey, list[Owed]]:
         """Per job: what agents that are not heard any more last saw it hold."""
         rows = self._agent_rows("r.window_end_unix_ns < ?", question.now_unix_ns - SILENT_AFTER_NS)
         late = not_heard((self._state(row) for row in rows), question.now_unix_ns)
         gone = {n.name: n.gone_unix_ns for n in question.expected if n.gone_unix_ns is not None}
-        return owed(late, taken_over(self, late), gone)
+        return owed_by(late, taken_over(self, late), gone)
 
     def agents(self) -> list[AgentState]:
         """Every admitted agent with its latest record decoded."""
