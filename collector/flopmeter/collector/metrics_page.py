@@ -1,6 +1,7 @@
 """What `/metrics` of the collector shows: families made anew at each scrape from where the numbers are kept."""
 
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -9,12 +10,15 @@ from prometheus_client.registry import Collector
 from .metrics import COMMIT_BUCKETS, Counters
 
 if TYPE_CHECKING:
+    from flopmeter.cli.otlp import Outcomes
+
     from .access.front import Front
     from .deliver.office import Office
     from .law.watch import LawWatch
     from .log.office import LogOffice
     from .log.office import Standing as LogStanding
     from .log.witness_office import WitnessOffice
+    from .metrics_books import BooksMetrics
 
 
 class CollectorMetrics(Collector):
@@ -31,14 +35,20 @@ class CollectorMetrics(Collector):
         log_office: "LogOffice | None" = None,
         witnesses: "WitnessOffice | None" = None,
         front: "Front | None" = None,
+        books: "BooksMetrics | None" = None,
     ) -> None:
         self._counters, self._streams, self._ready = counters, streams, ready
         self._office, self._laws, self._log, self._front = office, laws, log_office, front
-        self._witnesses = witnesses
+        self._witnesses, self._books = witnesses, books
+        self._version = version("flopmeter")
+        self.otlp: Outcomes | None = None  # where the same is also sent, how that went
 
     def collect(self) -> Iterator[Any]:
         c = self._counters
         prefix = "flopmeter_collector_"
+        info = GaugeMetricFamily(prefix + "info", "This collector; always 1.", labels=["version"])
+        info.add_metric([self._version], 1.0)
+        yield info
         yield CounterMetricFamily(prefix + "records", "Records taken, committed and fsynced.", c.records)
         yield CounterMetricFamily(
             prefix + "duplicate_records", "Records that came again and were counted once.", c.duplicates
@@ -86,8 +96,18 @@ class CollectorMetrics(Collector):
         if self._front is not None:
             for gauge in self._front.gauges():
                 yield GaugeMetricFamily(prefix + gauge[0], gauge[1], gauge[2])
+            refusals = self._front.enrolment_refusals
+            if refusals is not None:
+                text = "Requests to join that were refused."
+                yield CounterMetricFamily(prefix + "enrolment_refusals", text, refusals)
         if self._office is not None:
             yield from _sink_families(prefix + "sink_", self._office)
+        if self.otlp is not None:
+            from flopmeter.cli.otlp import outcome_families
+
+            yield from outcome_families(prefix + "otlp_", self.otlp)
+        if self._books is not None:
+            yield from self._books.families()
 
 
 def _log_families(prefix: str, standing: "LogStanding") -> Iterator[Any]:

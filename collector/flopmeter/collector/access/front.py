@@ -104,12 +104,11 @@ class Front:
             "0: the newest certificate cannot be served, and the last good one is.",
             float(self.tls.fault is None),
         )
-        if self._enrolment is not None:
-            yield (
-                "enrolment_refusals",
-                "Requests to join that were refused since the start.",
-                float(self._enrolment.refused),
-            )
+
+    @property
+    def enrolment_refusals(self) -> int | None:
+        """Requests to join that were refused since the start; None: nobody can join here."""
+        return None if self._enrolment is None else self._enrolment.refused
 
 
 def _configuration(served: Served) -> grpc.ServerCertificateConfiguration:
