@@ -16,7 +16,8 @@ import * as route from "./route.js";
 
 const VIEWS = {
   runs: { title: "Runs", load: (path) => import(path.length ? "./run.js" : "./runs.js") },
-  events: { title: "Events and deadlines", load: () => import("./events.js") },
+  events: { title: "Events and deadlines", load: (path) => import(path.length ? "./event.js" : "./events.js") },
+  deadlines: { title: "Events and deadlines", load: (path) => import(path.length ? "./deadline.js" : "./events.js") },
   fleet: { title: "Fleet", load: () => import("./fleet.js") },
   evidence: { title: "Evidence", load: () => import("./evidence.js") },
 };

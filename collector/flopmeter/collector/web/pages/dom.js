@@ -13,13 +13,18 @@ export function svg(tag, properties, ...children) {
   return make(document.createElementNS(SVG, tag), properties, children);
 }
 
+// What a reader changes by hand: given as properties, and only where the view gives one.
+const LIVE = new Set(["value", "checked", "indeterminate"]);
+
 function make(element, properties, children) {
   for (const [name, value] of Object.entries(properties ?? {})) set(element, name, value);
   add(element, children);
+  for (const [name, value] of Object.entries(element.given ?? {})) element[name] = value; // of a select: once it has options
   return element;
 }
 
 function set(element, name, value) {
+  if (LIVE.has(name) && value === false) return void ((element.given ??= {})[name] = false);
   if (value === null || value === undefined || value === false) return;
   if (name.startsWith("on")) {
     element[name] = value;
@@ -27,9 +32,8 @@ function set(element, name, value) {
   } else if (name === "style") {
     // By the object model: an attribute would be an inline style, which the page's policy refuses.
     for (const [key, text] of Object.entries(value)) element.style.setProperty(key, text);
-  } else if (name === "value" || name === "checked" || name === "indeterminate") {
-    element[name] = value;
-    if (name === "value" && element.tagName === "OPTION") element.setAttribute(name, value);
+  } else if (LIVE.has(name) && element.tagName !== "OPTION") {
+    (element.given ??= {})[name] = value;
   } else if (name === "dataset") {
     Object.assign(element.dataset, value);
   } else {
@@ -107,11 +111,13 @@ function morph(have, want) {
   for (const name of Object.keys(have.handlers ?? {})) if (!want.handlers?.[name]) have[name] = null;
   for (const [name, handler] of Object.entries(want.handlers ?? {})) have[name] = handler;
   have.handlers = want.handlers;
-  if (have !== document.activeElement) {
-    if ("value" in have && have.value !== want.value && typeof want.value === "string") have.value = want.value;
-    if ("checked" in have && have.checked !== want.checked) have.checked = want.checked;
-  }
   if (have.tagName !== "TEXTAREA") morphChildren(have, want);
+  for (const [name, value] of Object.entries(want.given ?? {})) {
+    // Where the reader is typing, only what the view itself has changed is changed.
+    const typing = have === document.activeElement && have.given?.[name] === value;
+    if (!typing && have[name] !== value) have[name] = value;
+  }
+  have.given = want.given;
 }
 
 // What a reader did, not what we drew: whether a <details> is open.

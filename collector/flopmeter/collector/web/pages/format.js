@@ -52,6 +52,13 @@ export function band(figure) {
   return figure ? `${flop(figure.point)} (${flop(figure.lower)} to ${flop(figure.upper)})` : NONE;
 }
 
+// log10 of a decimal string, for where a figure stands on a scale; only ever drawn. -Infinity of nothing.
+export function log10(text) {
+  const value = String(text ?? "0").replace(/^0+(?=\d)/, "");
+  if (value === "0" || value.startsWith("-")) return -Infinity;
+  return Math.log10(Number(value.slice(0, 15))) + Math.max(value.length - 15, 0);
+}
+
 // part / whole of decimal strings as a number of per cent, exact to 0.001; null where there is no whole.
 export function percentOf(part, whole) {
   const all = BigInt(whole ?? 0);

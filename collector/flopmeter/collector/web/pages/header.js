@@ -74,7 +74,7 @@ function draw() {
     h("div", { class: "bar" },
       h("a", { href: "/runs", class: "brand" }, h("span", { class: "dial", "aria-hidden": "true" }), "flopmeter"),
       user && h("nav", { "aria-label": "Views" }, NAV.map(([name, said]) =>
-        h("a", { href: `/${name}`, "data-key": name, "aria-current": at === name ? "page" : null }, said, badge(name)))),
+        h("a", { href: `/${name}`, "data-key": name, "aria-current": (at === "deadlines" ? "events" : at) === name ? "page" : null }, said, badge(name)))),
       h("div", { class: "who" },
         user && connection(),
         themeButton(),
@@ -206,7 +206,7 @@ function eventsLine({ by_severity: by }) {
 
 function deadlineLine({ deadlines, next_deadline: next }) {
   if (deadlines.overdue > 0) return item("due", "/events", mark("bad", "▲", `${many(deadlines.overdue, "deadline")} overdue`));
-  if (next) return item("due", `/events?deadline=${encodeURIComponent(next.id)}`, mark("warn", "◆", `next due ${relative(next.due)}`));
+  if (next) return item("due", `/deadlines/${encodeURIComponent(next.id)}`, mark("warn", "◆", `next due ${relative(next.due)}`));
   return item("due", "/events", mark("dim", "○", "nothing due"));
 }
 

@@ -63,8 +63,8 @@ export const facts = (...items) => h("dl", { class: "facts" }, items);
 // What stands in an address's query, as a list to choose from.
 export function choice(name, label, value, options, change) {
   return h("label", { class: "choice" }, h("span", null, label),
-    h("select", { name, "data-key": `choice-${name}`, onchange: (e) => change(e.target.value) },
-      options.map(([text, said]) => h("option", { value: text, selected: text === (value ?? "") }, said))));
+    h("select", { name, "data-key": `choice-${name}`, value: value ?? "", onchange: (e) => change(e.target.value) },
+      options.map(([text, said]) => h("option", { value: text }, said))));
 }
 
 // How long until an instant, as words and a kind: overdue, soon (two days), later.

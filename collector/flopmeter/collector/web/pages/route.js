@@ -11,6 +11,7 @@ export const segment = (name) => encodeURIComponent(name);
 export const runHref = (name) => `/runs/${segment(name)}`;
 export const nodeHref = (name) => `/fleet/${segment(name)}`;
 export const eventHref = (id) => `/events/${segment(id)}`;
+export const deadlineHref = (id) => `/deadlines/${segment(id)}`;
 
 export function navigate(href) {
   history.pushState(null, "", href);
