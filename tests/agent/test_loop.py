@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -23,7 +22,6 @@ from flopmeter.agent.reader import HUNG, HUNG_ROUND, MAX_STUCK, Reader
 from flopmeter.agent.reading import NodeFacts, Reading
 from flopmeter.agent.shipping.spool import Spool
 from flopmeter.agent.sources.sim import SimSource
-from flopmeter.cli.systemd import Notifier
 from flopmeter.collector.encode import decode_batch
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.limits import MIN_TICK_NS
@@ -206,10 +204,85 @@ def test_facts_that_hang_or_fail_are_an_error(source: ScriptedSource, clock: Fak
     source.hang = {""}
     with pytest.raises(SourceError, match="did not come back"):
         reader.facts()
-    with pytest.raises(SourceError, match="still hangs"):
+    asked = source.facts_asked
+    with pytest.raises(SourceError, match="did not come back"):
         reader.facts()
+    assert source.facts_asked == asked  # while it hangs it is not asked again
     assert [r.error for r in reader.read(source.entities)] == [None] * 3
     reader.close()
+
+
+def test_work_is_begun_again_where_a_call_hung_and_goes_on_with_its_round(
+    source: ScriptedSource, clock: FakeClock
+) -> None:
+    reader = Reader(source, clock, deadline_s=0.03)
+    one, two, three = source.entities
+    source.hang = {two}
+    begun: list[threading.Thread] = []
+    swallowed: list[BaseException] = []
+
+    def work() -> list[Reading]:
+        begun.append(threading.current_thread())
+        try:
+            return reader.read(source.entities)
+        except Exception as e:  # noqa: BLE001 - as a defect might: it must not keep the thread that was left behind
+            swallowed.append(e)
+            return []
+
+    assert [r.error for r in reader.guarded(work)] == [None, HUNG, None]
+    assert len(begun) == 2
+    assert source.reads == [one, two, three]  # none of them twice
+    source.release.set()
+    begun[0].join(WAIT_S)
+    assert not begun[0].is_alive()
+    assert not swallowed
+    assert reader.stuck == frozenset()
+    reader.close()
+
+
+def test_what_work_raises_is_raised_and_work_that_is_stuck_elsewhere_beats_nothing(
+    source: ScriptedSource, clock: FakeClock
+) -> None:
+    beats: list[int] = []
+    reader = Reader(source, clock, deadline_s=0.01, beat=lambda: beats.append(1))
+    with pytest.raises(ZeroDivisionError):
+        reader.guarded(lambda: 1 // 0)
+    waits = threading.Event()
+    begun = []
+
+    def work() -> str:
+        begun.append(1)
+        waits.wait(0.1)  # ten deadlines, in no call of the driver
+        return "done"
+
+    assert reader.guarded(work) == "done"
+    assert begun == [1]
+    assert not beats
+    reader.close()
+
+
+def test_a_tick_that_hung_is_metered_once_and_a_thread_that_comes_back_meters_nothing(tmp_path: Path) -> None:
+    clock = Stopping(12)
+    source = ScriptedSource(clock)
+    loop, pipeline = made_loop(tmp_path, clock, source, deadline_s=0.03)
+    source.hang = {source.entities[1]}
+    observed: list[tuple[str, int]] = []
+    observe = pipeline.observe
+
+    def noted(reading: Reading) -> None:
+        observed.append((reading.entity, loop.ticks.done))
+        observe(reading)
+
+    pipeline.observe = noted  # type: ignore[method-assign]
+    before = set(threading.enumerate())
+    loop.run()
+    assert sorted(observed) == sorted((e, tick) for tick in range(loop.ticks.done) for e in source.entities)
+    was = len(observed)
+    source.release.set()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(WAIT_S)
+        assert not thread.is_alive()
+    assert len(observed) == was
 
 
 class Stopping(FakeClock):
@@ -397,46 +470,3 @@ def test_the_system_clock_is_the_kernels() -> None:
     assert abs(clock.boot_ns() / 1e9 - uptime_s) < 5
     assert clock.unix_ns() > 1_700_000_000 * SECOND
     assert not clock.wait(0)
-
-
-def test_systemd_is_told_ready_watchdog_and_stopping(tmp_path: Path) -> None:
-    path = str(tmp_path / "notify")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
-        server.bind(path)
-        server.settimeout(WAIT_S)
-        notifier = Notifier(
-            {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}
-        )
-        notifier.ready("metering 8 devices")
-        notifier.beat()
-        notifier.beat()  # too soon: not sent
-        notifier.stopping("sealing")
-        got = [server.recv(4096).decode() for _ in range(3)]
-        assert got[0] == "READY=1\nSTATUS=metering 8 devices"
-        assert got[1] == "WATCHDOG=1"
-        assert got[2] == "STOPPING=1\nSTATUS=sealing"
-
-
-def test_an_abstract_socket_of_systemd_is_understood() -> None:
-    name = f"flopmeter-test-{os.getpid()}"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
-        server.bind("\0" + name)
-        server.settimeout(WAIT_S)
-        Notifier({"NOTIFY_SOCKET": "@" + name}).ready("x")
-        assert server.recv(100) == b"READY=1\nSTATUS=x"
-
-
-def test_without_systemd_nothing_is_sent_and_a_dead_socket_is_no_harm(tmp_path: Path) -> None:
-    Notifier({}).ready("x")
-    notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "absent"), "WATCHDOG_USEC": "junk"})
-    notifier.ready("x")
-    notifier.beat()
-
-
-def test_the_watchdog_of_another_process_is_not_ours(tmp_path: Path) -> None:
-    path = str(tmp_path / "notify")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as server:
-        server.bind(path)
-        Notifier({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "1", "WATCHDOG_PID": "1"}).beat()
-        with pytest.raises(BlockingIOError):
-            server.recv(100)

@@ -97,42 +97,50 @@ class Loop:
         self._on_stop = on_stop
         self._facts: NodeFacts = pipeline.facts
         self._facts_due_ns = clock.boot_ns() + FACTS_PERIOD_NS
+        self._start_ns = 0
+        self._due = 0  # the tick to do, counted from the start: the schedule does not drift
+        self._began: tuple[float, int] | None = None  # of the tick under way: monotonic seconds, boot time
 
     def run(self) -> bool:
         """Tick until stopped; then a last reading, a last batch, and time to ship it. True: all was taken."""
         self._pipeline.note(NoticeKind.AGENT_STARTED, f"{self._facts.source} on {self._facts.node}")
-        tick_ns = self._settings.tick_ns
-        start_ns = self._clock.boot_ns()
-        due = 0  # the tick to do, counted from the start: the schedule does not drift
+        self._start_ns = self._clock.boot_ns()
         try:
-            while True:
-                self.tick()
-                # Not before now, and not too soon behind a tick that began late.
-                earliest_ns = max(self._clock.boot_ns(), self.ticks.last_boot_ns + MIN_TICK_NS) - start_ns
-                next_due = max(due + 1, -(-earliest_ns // tick_ns))
-                self.ticks.missed += next_due - due - 1
-                due = next_due
-                wait_ns = start_ns + due * tick_ns - self._clock.boot_ns()
-                if self._clock.wait(max(0, wait_ns) / 1e9):
-                    break
+            self._reader.guarded(self._until_stopped)
             self._on_stop()
             log.info("stopping: last reading, last batch, then %g s to ship", self._settings.stop_timeout_s)
             if self._clock.boot_ns() - self.ticks.last_boot_ns >= MIN_TICK_NS:
-                self.tick()
+                self._reader.guarded(self.tick)
             self._pipeline.note(NoticeKind.AGENT_STOPPED, "asked to stop")
             return self._pipeline.stop(self._settings.stop_timeout_s)
         finally:
             self._pipeline.close()
             self._reader.close()
 
+    def _until_stopped(self) -> None:
+        """Begun again, on another thread, where a call to the driver hung: then `tick` goes on with its round."""
+        tick_ns = self._settings.tick_ns
+        while True:
+            self.tick()
+            # Not before now, and not too soon behind a tick that began late.
+            earliest_ns = max(self._clock.boot_ns(), self.ticks.last_boot_ns + MIN_TICK_NS) - self._start_ns
+            next_due = max(self._due + 1, -(-earliest_ns // tick_ns))
+            self.ticks.missed += next_due - self._due - 1
+            self._due = next_due
+            wait_ns = self._start_ns + self._due * tick_ns - self._clock.boot_ns()
+            if self._clock.wait(max(0, wait_ns) / 1e9):
+                return
+
     def tick(self) -> None:
-        """Read all entities once and meter what came."""
+        """Read all entities once and meter what came. Called again, it goes on with a tick that hung."""
         self._beat()
-        began_s = time.monotonic()
-        now_ns = self._clock.boot_ns()
+        if self._began is None:
+            self._began = time.monotonic(), self._clock.boot_ns()
+        began_s, now_ns = self._began
         if now_ns >= self._facts_due_ns:
             self._ask_facts(now_ns)
         readings = self._reader.read([d.entity for d in self._facts.devices])
+        self._began = None  # nothing behind it hangs in the driver
         for reading in readings:
             self._pipeline.observe(reading)
             if reading.error is not None and gone(reading.error):

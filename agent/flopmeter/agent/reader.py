@@ -1,9 +1,13 @@
-"""Reads entities in turn on a thread of its own, so that a driver call that hangs costs one GPU, not the loop.
+"""Reads entities in turn, so that a driver call that hangs costs one GPU, not the loop.
 
-NVML calls cannot be interrupted. A read that outlives its deadline is left where it is, its thread with it;
-the rest goes on with a new thread. While it hangs its entity is not asked again, so no entity is ever read
-twice at once, and at most MAX_STUCK threads hang. A round of readings waits for hung calls no longer than
-HUNG_ROUND deadlines in all: whoever was not asked by then is asked in the next.
+NVML calls cannot be interrupted, nor can a thread be ended that hangs in one. So all work that reads is done on a
+thread that can be left behind (`Reader.guarded`), and another looks at it: a call that outlives its deadline is left
+where it is, its thread with it, and the work begins again on a new thread, where `read` goes on with the round that it
+was in. While it hangs its entity is not asked again, so no entity is ever read twice at once, and at most MAX_STUCK
+threads hang. A round of readings waits for hung calls no longer than HUNG_ROUND deadlines in all: whoever was not asked
+by then is asked in the next.
+
+A thread for the calls alone, to which each round is handed over and back, would be simpler, and costs a sixth of a tick.
 """
 
 import logging
@@ -12,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any, TypeVar
 
 from flopmeter.contract.clock import Clock
 
@@ -20,6 +25,7 @@ from .reading import NodeFacts, Reading
 from .sources.base import Source
 
 log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 #: Calls that may hang at a time. With so many the driver answers nobody: the others are not asked until one
 #: returns. (A unit's TasksMax is 64.)
@@ -28,26 +34,33 @@ MAX_STUCK = 32
 HUNG_ROUND = 2
 #: What a read that did not come back is booked as; NVML's own name for a call that took too long.
 HUNG = "NVML_ERROR_TIMEOUT"
+#: What `facts` is called among entities, none of which has an empty name.
+_FACTS = ""
 
 
-class _Job:
-    """Calls to make in turn; `at` is the one under way since `since_s`. Guarded by its lock."""
+class _LeftBehind(BaseException):
+    """Ends a thread whose call came back too late: another has gone on with its work. Nothing may catch it."""
 
-    __slots__ = ("abandoned", "at", "calls", "done", "lock", "names", "results", "since_s")
 
-    def __init__(self, calls: Sequence[Callable[[], object]], names: Sequence[str]) -> None:
-        self.calls = calls
-        self.names = names
-        self.results: list[object] = []
-        self.at = 0
-        self.since_s = 0.0  # 0 = not begun
-        self.abandoned = False
-        self.done: queue.SimpleQueue[None] = queue.SimpleQueue()  # holds one when all have come back
-        self.lock = threading.Lock()
+class _Call:
+    __slots__ = ("left", "name", "since_s")
+
+    def __init__(self, name: str) -> None:
+        self.name, self.since_s, self.left = name, time.monotonic(), False
+
+
+class _Round:
+    """What of one round has been read, by whichever thread; and how many of its calls hung."""
+
+    __slots__ = ("hung", "readings")
+
+    def __init__(self) -> None:
+        self.readings: dict[str, Reading] = {}
+        self.hung = 0
 
 
 class Reader:
-    """The only caller of `source`. Use from one thread; `beat` is called while it waits."""
+    """The only caller of `source`. Use from one thread; `beat` is called while a call of it is waited for."""
 
     def __init__(
         self, source: Source, clock: Clock, *, deadline_s: float, beat: Callable[[], None] = lambda: None
@@ -56,63 +69,68 @@ class Reader:
         self._clock = clock
         self._deadline_s = deadline_s
         self._beat = beat
-        self._stuck: set[str] = set()  # entities (and "" = facts) whose call has not come back
-        self._jobs: queue.SimpleQueue[_Job | None] | None = None
+        self._lock = threading.Lock()  # guards what follows
+        self._call: _Call | None = None  # under way
+        self._stuck: set[str] = set()  # entities (and _FACTS) whose call has not come back
+        self._round: _Round | None = None
+        self._hand: threading.Thread | None = None  # that does guarded work
 
     @property
     def stuck(self) -> frozenset[str]:
         """Entities whose read hangs now."""
-        return frozenset(self._stuck - {""})
+        return frozenset(self._stuck - {_FACTS})
+
+    def guarded(self, work: Callable[[], _T]) -> _T:
+        """What `work` returns or raises. It may call `read` and `facts`, on a thread of its own.
+
+        Where one of their calls hangs, `work` is begun again on another thread, so all that it must not do twice it
+        keeps outside itself; and the thread left behind ends in that call, whatever `work` has around it. Only while
+        such a call is under way is `beat` called here: work that is stuck elsewhere is stuck.
+        """
+        done: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+        try:
+            while True:
+                self._hand = threading.Thread(target=_work, args=(work, done), name="reader", daemon=True)
+                self._hand.start()
+                outcome = self._outcome(done)
+                if outcome is not None:
+                    result, error = outcome
+                    if error is not None:
+                        raise error
+                    return result  # type: ignore[no-any-return]
+        finally:
+            self._hand = None
 
     def read(self, entities: Sequence[str]) -> list[Reading]:
         """One reading of each, in order; what failed, hangs, or still hangs is a Reading with `error`."""
-        readings: dict[str, Reading] = {}
-        todo = []
+        if threading.current_thread() is not self._hand:
+            return self.guarded(lambda: self.read(entities))
+        if self._round is None:
+            self._round = _Round()
+        turn = self._round
         for entity in entities:
-            if entity in self._stuck:
-                readings[entity] = self._failed(entity, HUNG)
+            if entity in turn.readings:
+                continue
+            if entity in self._stuck or turn.hung >= HUNG_ROUND or len(self._stuck) >= MAX_STUCK:
+                turn.readings[entity] = self._failed(entity, HUNG)
             else:
-                todo.append(entity)
-        waited = 0
-        while todo:
-            if waited >= HUNG_ROUND or len(self._stuck) >= MAX_STUCK:
-                readings.update((entity, self._failed(entity, HUNG)) for entity in todo)
-                break
-            results, hung = self._run([partial(self._read_one, entity) for entity in todo], todo)
-            readings.update((r.entity, r) for r in results if isinstance(r, Reading))
-            todo = todo[len(results) :]
-            if hung:
-                waited += 1
-                entity = todo.pop(0)
-                log.error(
-                    "%s: no answer within %g s; it is left alone until it returns", entity, self._deadline_s
-                )
-                readings[entity] = self._failed(entity, HUNG)
-        return [readings[entity] for entity in entities]
+                turn.readings[entity] = self._made(entity, partial(self._read_one, entity))
+        self._round = None
+        return [turn.readings[entity] for entity in entities]
 
     def facts(self) -> NodeFacts:
         """Ask the source again what there is. Raises SourceError, also if that hangs."""
-        if "" in self._stuck:
-            raise SourceError(
-                "asking for the node's devices still hangs", "see nvidia-smi and the kernel's log"
-            )
-        results, hung = self._run([self._source.facts], [""])
-        if hung:
+        if threading.current_thread() is not self._hand:
+            return self.guarded(self.facts)
+        if _FACTS in self._stuck:
             raise SourceError(
                 f"asking for the node's devices did not come back within {self._deadline_s:g} s",
-                "see nvidia-smi and the kernel's log",
+                "see nvidia-smi and the kernel's log; it is asked again when that call has ended",
             )
-        (got,) = results
-        if isinstance(got, BaseException):
-            raise got
-        assert isinstance(got, NodeFacts)
-        return got
+        return self._made(_FACTS, self._source.facts)
 
     def close(self) -> None:
-        """Let the thread end, and the source, unless a call hangs in it."""
-        if self._jobs is not None:
-            self._jobs.put(None)
-            self._jobs = None
+        """Close the source, unless a call hangs in it."""
         if not self._stuck:
             self._source.close()
 
@@ -134,49 +152,59 @@ class Reader:
             log.exception("%s: the source failed in a way it should not", entity)
             return self._failed(entity, "FLOPMETER_SOURCE_DEFECT")
 
-    def _run(self, calls: Sequence[Callable[[], object]], names: Sequence[str]) -> tuple[list[object], bool]:
-        """Results of the calls that came back, in order, and whether the next one hangs."""
-        job = _Job(calls, names)
-        if self._jobs is None:
-            self._jobs = queue.SimpleQueue()
-            threading.Thread(target=self._work, args=(self._jobs,), name="reader", daemon=True).start()
-        self._jobs.put(job)
+    def _made(self, name: str, call: Callable[[], _T]) -> _T:
+        """What the call returns or raises, if it was waited for."""
+        under_way = self._call = _Call(name)
+        try:
+            return call()
+        finally:
+            with self._lock:
+                if under_way.left:
+                    self._stuck.discard(name)
+                    log.warning("%s: the call that hung has come back; it is read again", name or "facts")
+                    raise _LeftBehind
+                self._call = None
+
+    def _outcome(self, done: "queue.SimpleQueue[Any]") -> tuple[Any, BaseException | None] | None:
+        """What became of the work; None: it hangs in a call, which was left behind."""
         wait_s = self._deadline_s
-        while not _done(job, wait_s):
-            self._beat()
-            with job.lock:
-                waited = time.monotonic() - job.since_s if job.since_s else 0.0
-                if waited >= self._deadline_s and job.done.empty():
-                    job.abandoned = True
-                    self._stuck.add(names[job.at])
-                    self._jobs = None  # its thread is stuck: the next call starts another
-                    return job.results[:], True
-                wait_s = self._deadline_s - waited
-        return job.results, False
+        while True:
+            try:
+                outcome: tuple[Any, BaseException | None] = done.get(timeout=wait_s)
+            except queue.Empty:
+                with self._lock:
+                    call = self._call
+                    waited_s = 0.0 if call is None else time.monotonic() - call.since_s
+                    late = call is not None and waited_s >= self._deadline_s
+                    if call is not None and late:
+                        self._leave(call)
+                if call is not None:
+                    self._beat()
+                if late:
+                    return None
+                wait_s = self._deadline_s - waited_s
+            else:
+                return outcome
 
-    def _work(self, jobs: "queue.SimpleQueue[_Job | None]") -> None:
-        while (job := jobs.get()) is not None:
-            for i, call in enumerate(job.calls):
-                with job.lock:
-                    job.at, job.since_s = i, time.monotonic()
-                try:
-                    result: object = call()
-                except BaseException as e:  # noqa: BLE001 - handed to the caller's thread
-                    result = e
-                with job.lock:
-                    if job.abandoned:
-                        name = job.names[i]
-                        self._stuck.discard(name)
-                        log.warning("%s: the call that hung has come back; it is read again", name or "facts")
-                        return
-                    job.results.append(result)
-            job.done.put(None)
+    def _leave(self, call: _Call) -> None:
+        call.left, self._call = True, None
+        self._stuck.add(call.name)
+        log.error(
+            "%s: no answer within %g s; it is left alone until it returns",
+            call.name or "facts",
+            self._deadline_s,
+        )
+        if self._round is not None and call.name != _FACTS:
+            self._round.hung += 1
+            self._round.readings[call.name] = self._failed(call.name, HUNG)
 
 
-def _done(job: _Job, wait_s: float) -> bool:
-    """Whether all calls came back within `wait_s`. A queue costs a third of what an Event does, every tick."""
+def _work(work: Callable[[], object], done: "queue.SimpleQueue[tuple[Any, BaseException | None]]") -> None:
     try:
-        job.done.get(timeout=max(0.0, wait_s))  # below 0 where the last call came back just now
-    except queue.Empty:
-        return False
-    return True
+        result = work()
+    except _LeftBehind:
+        return
+    except BaseException as e:  # noqa: BLE001 - handed to the thread that guards
+        done.put((None, e))
+    else:
+        done.put((result, None))
