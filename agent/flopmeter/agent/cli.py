@@ -103,6 +103,7 @@ _config_option = click.option(
 @_option("job-variables", "A,B", "More variables of jobs to read and ship (default: docs/agent.md's list).")
 @_option("declare-socket", "PATH", "Where training code declares to: auto, off, or a path (default auto).")
 @_option("metrics-address", "HOST:PORT", "Serve /metrics and /healthz there, usually 127.0.0.1:9842.")
+@_option("otlp", "URL", "Send the same by OTLP, once a minute: http://HOST:4318 (docs/metrics.md).")
 @_option("log-level", "LEVEL", "debug, info, warning or error (default info).")
 @_config_option
 def run(config: Path | None, **flags: str | None) -> None:

@@ -129,12 +129,13 @@ def _meter(source: NamedSource, settings: AgentSettings, ours: str, clock: Syste
             pipeline, version=ours, tick_ns=settings.tick, workload=attributor.described, claims=claims
         )
 
-        if settings.metrics_address:
+        seen = bool(settings.metrics_address or settings.otlp)
+        if seen:
             pipeline.on_durable = view.on_durable
 
         def on_tick(readings: list[Reading]) -> None:
             claims.listen(clock.boot_ns(), clock.unix_ns())
-            if settings.metrics_address:
+            if seen:
                 view.on_tick(readings)
 
         loop = Loop(
@@ -149,6 +150,12 @@ def _meter(source: NamedSource, settings: AgentSettings, ours: str, clock: Syste
         view.ticks = loop.ticks
         if settings.metrics_address:
             undo.callback(MetricsServer(settings.metrics_address, view).close)
+        if settings.otlp:
+            from .otlp import otlp_exporter
+
+            exporter = otlp_exporter(settings, view)
+            exporter.start()
+            undo.callback(exporter.close)
         notifier.ready(f"metering {len(pipeline.facts.devices)} devices")
         loop.run()
 

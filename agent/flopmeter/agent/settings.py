@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flopmeter.cli.environment import is_service_link
+from flopmeter.cli.otlp import check_url
 from flopmeter.contract.enrolment import parse_join_token
 from flopmeter.contract.errors import ContractError
 from flopmeter.contract.ids import check_label
@@ -85,6 +86,7 @@ class AgentSettings:
     job_variables: str = ""  # more variables of jobs to read, A,B: the values are shipped
     declare_socket: str = "auto"  # where training code declares to: auto, off, or a path
     metrics_address: str = ""  # HOST:PORT; "" = no metrics
+    otlp: str = ""  # URL of an OTLP receiver that gets the same; "" = none
     log_level: str = "info"
 
     def shown(self) -> str:
@@ -382,5 +384,6 @@ _PARSERS: dict[str, Callable[[object], Any]] = {
     "job_variables": _variables,
     "declare_socket": _declare_socket,
     "metrics_address": _metrics,
+    "otlp": lambda value: check_url(_str(value)),
     "log_level": _level,
 }
