@@ -10,12 +10,14 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 
 def emit_json(value: Any) -> None:
-    """One JSON document on stdout. FLOP and cycle figures must already be decimal strings.
+    """One JSON document on stdout. FLOP and cycle figures must already be decimal strings."""
+    click.echo(json_text(value))
 
-    Where the output cannot take every character, what it lacks stands as JSON's own escapes.
-    """
+
+def json_text(value: Any) -> str:
+    """One line. Where the output cannot take every character, what it lacks stands as JSON's own escapes."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    click.echo(json.dumps(value, ensure_ascii="utf" not in encoding.lower(), sort_keys=False))
+    return json.dumps(value, ensure_ascii="utf" not in encoding.lower(), sort_keys=False)
 
 
 def flop_text(value: int) -> str:

@@ -21,12 +21,15 @@ dd { margin: 0; }
 .note { font-size: .875rem; }
 table { border-collapse: collapse; width: 100%; margin: 1rem 0; font-size: .875rem; }
 caption { text-align: left; font-weight: 600; padding: .25rem 0; }
+.whole { white-space: nowrap; }
 th, td { border: 1px solid; padding: .25rem .5rem; min-width: 4.5em; text-align: left; vertical-align: top; }
 .wide { overflow-x: auto; }
 @media (max-width: 40rem) { dl { grid-template-columns: 1fr; } dd { margin-bottom: .5rem; } }
 @media print { body { max-width: none; margin: 0; font-size: 10pt; } .wide { overflow: visible; }
   tr, dd { break-inside: avoid; } }
 """
+
+_UNBROKEN = 17  # characters of a cell: 2026-11-22 18:55 and then one
 
 
 def shown(text: str) -> str:
@@ -56,7 +59,7 @@ def to_html(document: Mapping[str, Any]) -> str:
         "</dl>",
     ]
     for part in document["sections"]:
-        parts += _section(part)
+        parts += section_html(part)
     parts += [
         f"<footer><p><strong>{shown(document['note'])}</strong></p></footer>",
         "</main>",
@@ -71,7 +74,8 @@ def _head(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [("Of", document["run"]), ("To", document["recipient"]), ("Made", document["made"])]
 
 
-def _section(part: Mapping[str, Any]) -> list[str]:
+def section_html(part: Mapping[str, Any]) -> list[str]:
+    """One section of blocks.section."""
     name = shown(part["name"])
     lines = [f'<section aria-labelledby="{name}">', f'<h2 id="{name}">{shown(part["title"])}</h2>']
     lines += [f"<p>{shown(text)}</p>" for text in part["text"]]
@@ -115,6 +119,10 @@ def _table(found: Mapping[str, Any]) -> list[str]:
 
 def _row(cells: Sequence[str]) -> str:
     first, *rest = cells
-    return (
-        f'<tr><th scope="row">{shown(first)}</th>' + "".join(f"<td>{shown(c)}</td>" for c in rest) + "</tr>"
-    )
+    head = f'<th scope="row"{_whole(first)}>{shown(first)}</th>'
+    return f"<tr>{head}{''.join(f'<td{_whole(c)}>{shown(c)}</td>' for c in rest)}</tr>"
+
+
+def _whole(cell: str) -> str:
+    """A figure or a time is not broken over lines."""
+    return ' class="whole"' if len(cell) <= _UNBROKEN else ""

@@ -41,17 +41,23 @@ def to_markdown(document: Mapping[str, Any]) -> str:
         "",
     ]
     for part in document["sections"]:
-        lines += [f"## {escaped(part['title'])}", ""]
-        for text in part["text"]:
-            lines += [block(text), ""]
-        if part["fields"]:
-            lines += [*(_field(f) for f in part["fields"]), ""]
-        for found in part["tables"]:
-            lines += [*_table(found), ""]
-        if part["points"]:
-            lines += [*(f"- {block(point)}" for point in part["points"]), ""]
+        lines += section_markdown(part)
     lines += ["---", "", block(document["note"]), ""]
     return "\n".join(lines)
+
+
+def section_markdown(part: Mapping[str, Any]) -> list[str]:
+    """One section of blocks.section."""
+    lines = [f"## {escaped(part['title'])}", ""]
+    for text in part["text"]:
+        lines += [block(text), ""]
+    if part["fields"]:
+        lines += [*(_field(f) for f in part["fields"]), ""]
+    for found in part["tables"]:
+        lines += [*_table(found), ""]
+    if part["points"]:
+        lines += [*(f"- {block(point)}" for point in part["points"]), ""]
+    return lines
 
 
 def _rows(rows: Sequence[tuple[str, str]]) -> list[str]:

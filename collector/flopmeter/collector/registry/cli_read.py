@@ -4,11 +4,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from flopmeter.cli.output import emit_json, json_option
+from flopmeter.cli.output import emit_json, json_option, json_text
 from flopmeter.collector.report.cli import (
     as_of_option,
     books,
@@ -21,6 +21,8 @@ from flopmeter.collector.report.cli import (
 
 if TYPE_CHECKING:
     from flopmeter.collector.report.queries import Reader
+
+    from .report_blocks import Whole
 
 #: Longer work says how far it is, on stderr.
 PROGRESS_PERIOD_S = 1.0
@@ -50,26 +52,90 @@ def entries(run: str | None, store: Path, as_json: bool) -> None:
 
 @click.command("report")
 @click.argument("run")
+@click.option("--html", "shape", flag_value="html", help="One page with plots, to print or to send.")
+@click.option("--markdown", "shape", flag_value="md", help="One page of Markdown.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Write it there, readable by you alone; .html and .md say which it is.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
 @as_of_option
 @store_option
 @regimes_option
 @json_option
-def report(run: str, as_of: str | None, store: Path, regimes_dir: Path | None, as_json: bool) -> None:
+def report(  # noqa: PLR0917 - click passes them by name
+    run: str,
+    shape: str | None,
+    output: Path | None,
+    overwrite: bool,
+    as_of: str | None,
+    store: Path,
+    regimes_dir: Path | None,
+    as_json: bool,
+) -> None:
     """What stands behind RUN's totals: plan, jobs, purposes, lineage, what was left out and on whose word.
 
     For a person who asks, on one page; --json for a program. It names its open questions.
-    """
+
+    \b
+      flopmeter runs report llm-7
+      flopmeter runs report llm-7 -o llm-7.html
+    """  # noqa: D301 - click wants the backspace character itself
     from flopmeter.collector.report.queries import asked
 
-    from .report_view import report_view
-    from .reporting import run_report
+    from .reporting import run_report, whole_report
 
+    if as_json and shape is not None:
+        raise click.UsageError("expected one of --json, --html, --markdown, got two")
+    chosen = "json" if as_json else shape or _shape_of(output)
     with books(store, as_of) as (reader, unix_ns):
-        document = run_report(reader, run, asked(unix_ns, regimes_as_of(store, as_of, unix_ns, regimes_dir)))
-    if as_json:
-        emit_json(document)
+        question = asked(unix_ns, regimes_as_of(store, as_of, unix_ns, regimes_dir))
+        if chosen in ("html", "md"):
+            text = _page(*whole_report(reader, run, question), chosen)
+        else:
+            text = _text(run_report(reader, run, question), chosen, to_file=output is not None)
+    if output is not None:
+        from flopmeter.collector.filing.write import write_whole
+
+        write_whole(output, text, overwrite=overwrite)
+        click.echo(f"{output}: report on run {run}", err=True)
+    elif chosen in ("html", "md"):
+        import sys
+
+        from flopmeter.cli.terminal import document_bytes
+
+        document_bytes(text, sys.stdout)
     else:
-        click.echo(report_view(document, paint()))
+        click.echo(text, nl=False)
+
+
+def _shape_of(output: Path | None) -> str:
+    suffix = "" if output is None else output.suffix.lower()
+    return {".html": "html", ".htm": "html", ".md": "md", ".markdown": "md", ".json": "json"}.get(
+        suffix, "text"
+    )
+
+
+def _page(whole: "Whole", hourly: list[dict[str, Any]], shape: str) -> str:
+    if shape == "html":
+        from .report_html import to_html
+
+        return to_html(whole)
+    from .report_markdown import to_markdown
+
+    return to_markdown(whole, hourly)
+
+
+def _text(document: dict[str, Any], shape: str, *, to_file: bool) -> str:
+    if shape == "json":
+        return json_text(document) + "\n"
+    from flopmeter.collector.report.layout import DEFAULT_COLUMNS, Paint
+
+    from .report_view import report_view
+
+    return report_view(document, Paint(colour=False, width=DEFAULT_COLUMNS) if to_file else paint()) + "\n"
 
 
 @click.command("suggestions")

@@ -38,6 +38,17 @@ UNSAID = (
     NOT_RISK,
 )
 _SECOND_NS = 1_000_000_000
+#: What a report takes over from `runs show --json` as it is.
+_MEASURED = (
+    "reasons",
+    "by_evidence_class",
+    "by_pipe",
+    "by_model",
+    "declared_dtypes",
+    "energy_joules",
+    "energy_unmeasured_device_seconds",
+    "unreported",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +86,8 @@ def report_document(asked: Asked) -> dict[str, Any]:
         "executed": None if metered is None else metered["executed"],
         "accuracy": None if metered is None else metered["accuracy"],
         "coverage": None if metered is None else metered["coverage"],
+        "thresholds": [] if metered is None else metered["thresholds"],
+        **{name: None if metered is None else metered[name] for name in _MEASURED},
         "jobs": _jobs(asked),
         "purposes": _purposes(asked),
         "lineage": _lineage(asked),
