@@ -31,7 +31,7 @@ def test_the_defaults_are_those_that_the_help_tells() -> None:
         "tls_ca=- server_name=- node=- cluster=- window=60s tick=1s "
         "read_deadline=2s stop_timeout=20s spool_limit=256MiB keep_acked=32MiB kubelet=- kubernetes_labels=false "
         "slurm_job_mapping_dir=- slurm_squeue=- slurm_squeue_period=60s "
-        "job_variables=- declare_socket=auto metrics_address=- log_level=info"
+        "job_variables=- declare_socket=auto metrics_address=- otlp=- log_level=info"
     )
 
 
