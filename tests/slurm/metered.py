@@ -209,7 +209,7 @@ class Node:
 
     def _read_until(self, unix_ns: int) -> bool:
         """Whether the last good reading of every GPU is later."""
-        name = r"^flopmeter_agent_gpu_last_reading_timestamp_seconds\{.*\} (\S+)$"
+        name = r"^flopmeter_gpu_last_reading_timestamp_seconds\{.*\} (\S+)$"
         times = [float(t) for t in re.findall(name, self._page(), re.MULTILINE)]
         return len(times) == self.gpus and min(times) * 1e9 > unix_ns + 1_000_000
 

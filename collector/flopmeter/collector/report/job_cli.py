@@ -58,7 +58,14 @@ def summary(  # noqa: PLR0917 - click passes them by name
         if since_ns is None:
             document = books.summary(books.find(job or "", cluster))
         else:
-            documents = [books.summary(key) for key in books.recent(since_ns, cluster)]
+            keys = books.recent(since_ns, cluster)
+            clusters = sorted({key.scope for key in keys})
+            if len(clusters) > 1 and not as_json:
+                raise click.UsageError(
+                    f"jobs of {len(clusters)} clusters bear numbers of their own: {', '.join(clusters[:8])[:200]}; "
+                    "expected --cluster, or --json"
+                )
+            documents = [books.summary(key) for key in keys]
     if since_ns is None:
         emit_json(document) if as_json else click.echo(document["line"])
     elif as_json:
