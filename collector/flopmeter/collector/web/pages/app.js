@@ -14,11 +14,12 @@ import * as login from "./login.js";
 import { announce } from "./parts.js";
 import * as route from "./route.js";
 
+// `whole`: the part of the address behind it chooses something within the same view, which stays where it is.
 const VIEWS = {
   runs: { title: "Runs", load: (path) => import(path.length ? "./run.js" : "./runs.js") },
   events: { title: "Events and deadlines", load: (path) => import(path.length ? "./event.js" : "./events.js") },
   deadlines: { title: "Events and deadlines", load: (path) => import(path.length ? "./deadline.js" : "./events.js") },
-  fleet: { title: "Fleet", load: () => import("./fleet.js") },
+  fleet: { title: "Fleet", whole: true, load: () => import("./fleet.js") },
   evidence: { title: "Evidence", load: () => import("./evidence.js") },
 };
 const SLOW_MS = 200; // before it is said that something is being loaded
@@ -108,7 +109,7 @@ async function go({ moved }) {
   const mine = (running = new AbortController());
   const { name, path } = place();
   const view = VIEWS[name];
-  const key = `${name}/${path.length ? JSON.stringify(path) : ""}`;
+  const key = `${name}/${path.length && !view?.whole ? JSON.stringify(path) : ""}`;
   const same = shown.key === key;
   const root = same ? shown.root : fresh(key);
   header.place(name);

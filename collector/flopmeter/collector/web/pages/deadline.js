@@ -43,7 +43,7 @@ function whole({ deadline: d, trigger_event: trigger, answers, note }, answer) {
         history([[d.opened, h("span", null, "Opened"), trigger?.data?.message, "opened"], ...answerSteps(answers)]),
         answer(d.state))),
     h("section", { class: "panel" }, h("p", { class: "dim" }, "Into a calendar, or as a draft to be filed:"),
-      command("flopmeter deadlines list --ics > deadlines.ics"), d.run && command(`flopmeter drafts --help`)),
+      command("flopmeter deadlines export --ics deadlines.ics"), command("flopmeter drafts list")),
   ];
 }
 

@@ -2,10 +2,10 @@
 
 import { get } from "./api.js";
 import { h, render } from "./dom.js";
-import { clock, count, duration, many, short } from "./format.js";
+import { clock, count, many, short } from "./format.js";
 import { onChange } from "./live.js";
-import { announce, choice, due, empty, instant, mark, severity } from "./parts.js";
-import { deadlineHref, eventHref, nodeHref, queryHref, runHref, setQuery } from "./route.js";
+import { announce, choice, due, instant, mark, severity } from "./parts.js";
+import { deadlineHref, eventHref, nodeHref, runHref, setQuery } from "./route.js";
 
 const STATES = { open: ["warn", "○"], acknowledged: ["accent", "◐"], resolved: ["good", "✓"] };
 const TYPES = ["threshold", "plan.exceeds", "coverage.lost", "agent.silent", "usage.unattributed", "method.disagrees", "evidence", "deadline", "fleet.capacity"];
@@ -13,7 +13,7 @@ const SOON_S = 172_800;
 const MONTH_S = 2_592_000;
 const MORE = 100;
 
-export async function show(root, { query, signal, user }) {
+export async function show(root, { query, signal }) {
   let pages = 1;
   let seen = 0;
   async function draw() {
@@ -27,12 +27,12 @@ export async function show(root, { query, signal, user }) {
     seen = lists[0].total;
     render(root,
       h("div", { class: "head" }, h("h1", null, "Events and deadlines")),
-      deadlineSection(deadlines, user),
+      deadlineSection(deadlines),
       h("section", { "aria-labelledby": "events-title", class: "stacked" },
         h("div", { class: "head" }, h("h2", { id: "events-title" }, "What was raised"),
           h("span", { class: "dim", role: "status" }, shownText(events, lists[0].total))),
         filters(query),
-        events.length ? eventList(events, query) : none(query),
+        events.length ? eventList(events) : none(query),
         lists.at(-1).next && h("p", { class: "buttons" },
           h("button", { type: "button", onclick: () => { pages += 1; return draw(); } }, `Show ${MORE} older ones`))));
   }
@@ -77,7 +77,7 @@ function none(query) {
 }
 
 // The same thing about the same subject, day after day, is one line with its number.
-function eventList(events, query) {
+function eventList(events) {
   const groups = new Map();
   for (const event of events) {
     const name = JSON.stringify([event.type, event.subject, event.data.regime ?? "", event.state]);
@@ -86,7 +86,7 @@ function eventList(events, query) {
   }
   return h("ol", { class: "events" }, [...groups.values()].map(([newest, ...older]) =>
     h("li", { "data-key": newest.id, class: newest.state === "resolved" ? "event settled" : "event" },
-      eventHead(newest, query),
+      eventHead(newest),
       older.length > 0 && h("details", { "data-key": `older-${newest.type}-${newest.subject}` },
         h("summary", null, `and ${many(older.length, "earlier one")} of the same, since ${older.at(-1).time.slice(0, 10)}`),
         h("ul", null, older.map((e) => h("li", { "data-key": e.id }, instant(e.time, { ago: false }), " ",
@@ -121,7 +121,7 @@ export function stateMark(state, outcome) {
   return mark(kind, sign, outcome ? `${state}: ${outcome}` : state);
 }
 
-function deadlineSection({ items }, user) {
+function deadlineSection({ items }) {
   const groups = { overdue: [], soon: [], month: [], later: [], resolved: [] };
   for (const d of items) groups[groupOf(d)].push(d);
   const open = items.length - groups.resolved.length;
@@ -129,8 +129,8 @@ function deadlineSection({ items }, user) {
     h("div", { class: "head" }, h("h2", { id: "due-title" }, "What is due"), h("span", { class: "dim" }, open ? many(open, "open deadline") : "")),
     !items.length && h("p", { class: "panel" }, mark("good", "✓", "Nothing is due."),
       " A deadline appears when an event starts a clock: a line that is crossed, or known to be, in a regime that sets one."),
-    group("Overdue", groups.overdue, "bad"), group("Within two days", groups.soon, "warn"),
-    group("Within 30 days", groups.month, ""), group("Later", groups.later, ""),
+    group("Overdue", groups.overdue, "overdue", "bad"), group("Within two days", groups.soon, "soon", "warn"),
+    group("Within 30 days", groups.month), group("Later", groups.later),
     groups.resolved.length > 0 && h("details", { "data-key": "resolved" },
       h("summary", null, many(groups.resolved.length, "resolved deadline")), table(groups.resolved)));
 }
@@ -141,20 +141,20 @@ function groupOf(d) {
   return left < 0 ? "overdue" : left < SOON_S ? "soon" : left < MONTH_S ? "month" : "later";
 }
 
-function group(title, deadlines, kind) {
-  return deadlines.length > 0 && h("div", { class: `due-group ${kind}`, "data-key": title },
+function group(title, deadlines, when = "", kind = "") {
+  return deadlines.length > 0 && h("div", { class: `due-group ${when}`, "data-key": title },
     h("h3", { class: kind }, `${title} · ${deadlines.length}`), table(deadlines));
 }
 
 export function table(deadlines) {
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Deadlines" }, h("table", { class: "wide" },
+  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Deadlines" }, h("table", { class: "stackable" },
     h("thead", null, h("tr", null, ["Due", "What", "To whom", "Run", "Why", "Standing"].map((t) => h("th", { scope: "col" }, t)))),
     h("tbody", null, deadlines.map((d) => h("tr", { "data-key": d.id },
       h("th", { scope: "row", class: "nowrap" }, h("a", { href: deadlineHref(d.id) }, d.due.slice(0, 16).replace("T", " ")),
-        h("br"), d.state === "resolved" ? null : due(d.due)),
-      h("td", null, d.what || d.act),
-      h("td", null, d.recipient),
-      h("td", { class: "name" }, d.run ? h("a", { href: runHref(d.run) }, d.run) : "–"),
-      h("td", null, `${d.regime}, ${d.rule}`, h("br"), h("span", { class: "dim" }, `the clock runs since ${d.trigger.slice(0, 16).replace("T", " ")}`)),
-      h("td", null, stateMark(d.state, d.outcome)))))));
+        h("br"), d.state === "resolved" ? "" : due(d.due)),
+      h("td", { "data-label": "What" }, d.what || d.act),
+      h("td", { "data-label": "To whom" }, d.recipient),
+      h("td", { class: "name", "data-label": "Run" }, d.run ? h("a", { href: runHref(d.run) }, d.run) : "–"),
+      h("td", { "data-label": "Why" }, `${d.regime}, ${d.rule}`, h("br"), h("span", { class: "dim" }, `the clock runs since ${d.trigger.slice(0, 16).replace("T", " ")}`)),
+      h("td", { "data-label": "Standing" }, stateMark(d.state, d.outcome)))))));
 }

@@ -163,8 +163,7 @@ function glance(o) {
     o.nodes && nodesLine(o.nodes),
     o.gpus && gpusLine(o.gpus),
     o.coverage?.expected_device_seconds > 0 && coverageLine(o.coverage),
-    o.runs && item("runs", "/runs", h("b", null, count(o.runs.total)), o.runs.total === 1 ? " run" : " runs",
-      o.runs.by_status?.running ? h("span", { class: "dim" }, `, ${count(o.runs.by_status.running)} running`) : null),
+    !o.nodes && o.runs && item("runs", "/runs", h("b", null, count(o.runs.total)), o.runs.total === 1 ? " run" : " runs"),
     o.events && eventsLine(o.events),
     o.deadlines && deadlineLine(o),
     o.log && logLine(o.log));
