@@ -103,7 +103,19 @@ _FILE = click.Path(path_type=Path)
     default="127.0.0.1:9841",
     show_default=True,
     envvar=_env("HTTP"),
-    help="Address of /healthz, /readyz, /metrics; empty = none.",
+    help="Address of the page, the API, /healthz, /readyz, /metrics (docs/web.md); empty = none.",
+)
+@click.option(
+    "--http-tls",
+    is_flag=True,
+    envvar=_env("HTTP_TLS"),
+    help="Serve it by the certificate that agents are served with; else tokens are taken on loopback only.",
+)
+@click.option(
+    "--http-proxied",
+    is_flag=True,
+    envvar=_env("HTTP_PROXIED"),
+    help="A proxy in front of it ends TLS and says X-Forwarded-Proto: https; nobody else may reach it.",
 )
 @click.option(
     "--admit", type=_FILE, envvar=_env("ADMIT"), help="File of agents' public keys (hex, node) to admit."

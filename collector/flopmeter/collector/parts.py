@@ -14,7 +14,6 @@ from .store.sqlite import SqliteStore
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .access.api import Api
     from .access.front import Front
     from .deliver.settings import SinkSettings
     from .estimate.declared import Declared
@@ -54,12 +53,6 @@ def front(settings: CollectorSettings, path: "Path", unix_ns: Callable[[], int])
     from .access.front import Front  # cryptography, only where it is asked for
 
     return Front(settings, path, unix_ns)
-
-
-def api(path: "Path", unix_ns: Callable[[], int]) -> "Api":
-    from .access.api import Api
-
-    return Api(path, unix_ns)
 
 
 def regime_key(settings: CollectorSettings) -> "PublicKey | None":

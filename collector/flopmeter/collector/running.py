@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
     from .access.front import Front
     from .deliver.office import Office
-    from .http import HttpServer
     from .log.checkpoint import Checkpoint
     from .log.office import LogOffice
     from .log.witness_office import WitnessOffice
+    from .web.server import EdgeServer
 
 log = logging.getLogger(__name__)
 START_TIMEOUT_S = 30.0
@@ -63,9 +63,9 @@ class Collector:
         self.settings = settings
         self._review_s = review_s
         self._unix_ns = unix_ns
-        self.address = self.http_address = self.enrol_address = ""
+        self.address = self.http_address = self.enrol_address = self.page = ""
         self._front: Front | None = None
-        self._http: HttpServer | None = None
+        self._http: EdgeServer | None = None
         self._office: Office | None = None
         self._log: LogOffice | None = None
         self._witnesses: WitnessOffice | None = None
@@ -216,11 +216,11 @@ class Collector:
         if not self.settings.http:
             return
         # Imported only now: agents are listened for by then, and a start is a sixth faster.
-        from .http import HttpServer
+        from .metrics_books import BooksMetrics
         from .metrics_page import CollectorMetrics
+        from .web.making import edge_server, page_address
 
-        host, port = split_address("--http", self.settings.http)
-        server = self.server
+        server, books = self.server, BooksMetrics()
         metrics = CollectorMetrics(
             server.counters,
             lambda: server.stream_count,
@@ -230,19 +230,21 @@ class Collector:
             log_office=self._log,
             witnesses=self._witnesses,
             front=self._front,
+            books=books,
         )
-        try:
-            self._http = HttpServer(
-                host,
-                port,
-                metrics=metrics,
-                alive=self._alive,
-                ready=lambda: server.ready,
-                api=parts.api(store_file(self.settings.store), self._unix_ns),
-            )
-        except OSError as e:
-            raise OSError(f"--http {self.settings.http}: cannot listen: {e.strerror or e}") from e
+        self._http = edge_server(
+            self.settings,
+            store_file(self.settings.store),
+            self._unix_ns,
+            metrics=metrics,
+            books=books,
+            alive=self._alive,
+            ready=lambda: server.ready,
+            tls=self._front.tls if self._front is not None else None,
+        )
+        host, _ = split_address("--http", self.settings.http)
         self.http_address = f"{host}:{self._http.port}"
+        self.page = page_address(self.settings, self._http.port)
 
     def look_now(self) -> None:
         """Look at the law files, now and not at the next time. On the event loop."""
@@ -401,7 +403,8 @@ async def _serve(settings: CollectorSettings) -> None:
     loop.add_signal_handler(signal.SIGHUP, collector.look_now)
     log.info("listening on %s, store %s", collector.address, store_file(settings.store))
     if collector.http_address:
-        log.info("health and metrics on http://%s", collector.http_address)
+        log.info("health and metrics on %s", collector.page)
+        log.info("page on %s/ (a token to sign in with: flopmeter collector token create)", collector.page)
     if collector.enrol_address:
         log.info("nodes join by token at https://%s", collector.enrol_address)
     notifier = Notifier()

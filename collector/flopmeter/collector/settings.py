@@ -36,13 +36,18 @@ _NUMBERS = (
 )
 
 
+_SWITCHES = ("admit_new", "http_tls", "http_proxied")
+
+
 @dataclass(frozen=True, slots=True)
 class CollectorSettings:
     """What `flopmeter collector serve` runs with. Defaults here are the documented ones."""
 
     store: Path = Path(DEFAULT_STORE)  # SQLite file, or the directory it lies in; made if absent
     listen: str = "127.0.0.1:9840"  # gRPC; loopback only without TLS
-    http: str = "127.0.0.1:9841"  # /healthz /readyz /metrics; "" = none
+    http: str = "127.0.0.1:9841"  # page, API, /healthz /readyz /metrics; "" = none
+    http_tls: bool = False  # … by the certificate that agents are served with
+    http_proxied: bool = False  # a proxy in front of it ends TLS, and says so
     admit: Path | None = None  # file of public keys that may speak
     admit_new: bool = False  # trust any key on first use
     linger_ms: int = 100  # how long a group waits for more records before it is committed
@@ -106,8 +111,7 @@ class CollectorSettings:
                 "name the collector with --tls-name (it makes its own certificates), or give it some with --tls-cert, "
                 "--tls-key and --tls-client-ca: docs/identity.md",
             )
-        if self.http:
-            split_address("--http", self.http)
+        check_http(self)
 
     @property
     def tls(self) -> str:
@@ -130,6 +134,22 @@ class CollectorSettings:
     def shown(self) -> list[str]:
         """One `name = value` line per setting, for the log at start."""
         return [f"{f.name} = {getattr(self, f.name)}" for f in fields(self)]
+
+
+def check_http(s: CollectorSettings) -> None:
+    """Raises SettingsError unless the settings of the HTTP port go together."""
+    if s.http:
+        split_address("--http", s.http)
+    if s.http_tls and not s.tls:
+        raise SettingsError(
+            "--http-tls: expected it with --tls-name, or with --tls-cert, --tls-key and --tls-client-ca",
+            "browsers take a certificate of an authority that they know: name one by --tls-cert (docs/web.md)",
+        )
+    if s.http_tls and s.http_proxied:
+        raise SettingsError(
+            "--http-tls, --http-proxied: expected one of them, got both",
+            "with --http-proxied a proxy in front ends TLS, and the way from it to here is yours to guard",
+        )
 
 
 def check_identity(s: CollectorSettings) -> None:
@@ -239,7 +259,9 @@ def read_config(path: Path) -> dict[str, Any]:
             raise SettingsError(
                 f"--config {path}: unknown key {key!r}", "known keys: " + ", ".join(sorted(known))
             )
-        expected: type = {"admit_new": bool, "tsa": list, **dict.fromkeys(_NUMBERS, int)}.get(name, str)
+        expected: type = {**dict.fromkeys(_SWITCHES, bool), "tsa": list, **dict.fromkeys(_NUMBERS, int)}.get(
+            name, str
+        )
         texts = not isinstance(value, list) or all(type(v) is str for v in value)
         if type(value) is not expected or not texts:
             raise SettingsError(f"--config {path}: {key}: expected {expected.__name__}, got {value!r}")
