@@ -105,6 +105,10 @@ class FilingError(CollectorError):
     exit_code = 2
 
 
+class ExportError(CollectorError):
+    """An export cannot be written as it was asked for; no half of a file has its name."""
+
+
 class RetentionError(CollectorError):
     """A word on keeping is not one: a day, a number, who or why is missing or no text for the books."""
 

@@ -76,7 +76,7 @@ class Tally:
             self._sums[key] = list(numbers) if sums is None else list(map(add, sums, numbers))
 
     def priced(self, models: Mapping[int, Model], table: WTable) -> list[Priced]:
-        return [_price(key, sums, models[key.model_no], table) for key, sums in sorted(self._sums.items())]
+        return [price(key, sums, models[key.model_no], table) for key, sums in sorted(self._sums.items())]
 
     def figures(self, models: Mapping[int, Model], table: WTable) -> tuple[Figure, Figure]:
         """(FLOP executed, integer operations executed)."""
@@ -125,7 +125,8 @@ def cycles(key: PriceKey, sums: Iterable[int]) -> Cycles:
     )
 
 
-def _price(key: PriceKey, sums: Sums, model: Model, table: WTable) -> Priced:
+def price(key: PriceKey, sums: Sums, model: Model, table: WTable) -> Priced:
+    """One merged group's FLOP and integer operations."""
     arch = table.arch(model.compute_capability, model.name)
     c = cycles(key, sums)
     if arch is None:

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "forecast": ("flopmeter.collector.forecast.cli", "forecast", "What runs will come to, and when."),
     "fleet": ("flopmeter.collector.report.fleet_cli", "fleet", "Nodes and GPUs, and what is missing."),
+    "export": ("flopmeter.collector.export.cli", "export", "Usage, events and runs for other programs."),
     "drafts": ("flopmeter.collector.filing.cli", "drafts", "Drafts of filings, for a person to finish."),
     "verify": ("flopmeter.cli.verify", "verify", "Check an attestation, offline, without trusting anybody."),
     "attest": ("flopmeter.collector.attest.cli", "attest", "Signed statements about runs."),

@@ -1,0 +1,1 @@
+"""Usage, events, deadlines and runs as files for other programs (docs/exports.md)."""
