@@ -1,17 +1,7 @@
 // Scales, ticks and zoom of the plots. Pure: numbers in, numbers and texts out; no document, no clock.
 //
-// Figures come as decimal strings of any length. They are turned into floating point here, and only for where a thing is
-// drawn: what is read (hover, tables) is always the string itself.
-
-const DIGITS = 15; // as many leading digits as a double holds for certain
-
-/** log10 of a decimal string, however long; -Infinity of zero. */
-export function log10Of(text) {
-  const digits = String(text).replace(/^0+/, "");
-  if (digits === "") return -Infinity;
-  if (!/^\d+$/.test(digits)) return NaN;
-  return Math.log10(Number(digits.slice(0, DIGITS))) + Math.max(0, digits.length - DIGITS);
-}
+// Figures come as decimal strings; floating point is for where a thing is drawn, and only for that: what is read (hover,
+// tables) is always the string itself.
 
 /** A scale from [d0, d1] to [r0, r1], with its inverse. A domain without extent is drawn in the middle. */
 export function linear(d0, d1, r0, r1) {
