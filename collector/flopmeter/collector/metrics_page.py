@@ -1,7 +1,9 @@
 """What `/metrics` of the collector shows: families made anew at each scrape from where the numbers are kept."""
 
+import os
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -36,10 +38,11 @@ class CollectorMetrics(Collector):
         witnesses: "WitnessOffice | None" = None,
         front: "Front | None" = None,
         books: "BooksMetrics | None" = None,
+        store: Path | None = None,
     ) -> None:
         self._counters, self._streams, self._ready = counters, streams, ready
         self._office, self._laws, self._log, self._front = office, laws, log_office, front
-        self._witnesses, self._books = witnesses, books
+        self._witnesses, self._books, self._store = witnesses, books, store
         self._version = version("flopmeter")
         self.otlp: Outcomes | None = None  # where the same is also sent, how that went
 
@@ -87,6 +90,8 @@ class CollectorMetrics(Collector):
             )
             count = len(self._laws.laws.binding)
             yield GaugeMetricFamily(prefix + "regimes", "Regimes that runs are judged by.", count)
+        if self._store is not None:
+            yield from _store_families(prefix + "store_", self._store)
         if self._log is not None:
             yield from _log_families(prefix + "log_", self._log.standing)
         if self._witnesses is not None:
@@ -108,6 +113,19 @@ class CollectorMetrics(Collector):
             yield from outcome_families(prefix + "otlp_", self.otlp)
         if self._books is not None:
             yield from self._books.families()
+
+
+def _store_families(prefix: str, store: Path) -> Iterator[Any]:
+    """How large the books are, and what is left on their disk; nothing where the disk does not say."""
+    try:
+        files = [store, store.with_name(store.name + "-wal")]
+        used = sum(file.stat().st_size for file in files if file.exists())
+        disk = os.statvfs(store.parent)
+    except OSError:
+        return
+    yield GaugeMetricFamily(prefix + "bytes", "Bytes of the store on disk, with its write-ahead log.", used)
+    text = "Bytes that are free for it on its file system."
+    yield GaugeMetricFamily(prefix + "free_bytes", text, disk.f_bavail * disk.f_frsize)
 
 
 def _log_families(prefix: str, standing: "LogStanding") -> Iterator[Any]:

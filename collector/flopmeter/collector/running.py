@@ -231,6 +231,7 @@ class Collector:
             witnesses=self._witnesses,
             front=self._front,
             books=books,
+            store=store_file(self.settings.store),
         )
         self._http = edge_server(
             self.settings,
