@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 #: Of one GPU whose readings are all of one class that counts every pipe, without a gap and held by one workload.
-USUAL_SERIES_PER_GPU = 24
-#: Whatever happened to it: eight classes and nine reasons at most.
-MAX_SERIES_PER_GPU = 48
+USUAL_SERIES_PER_GPU = 22
+#: Whatever happened to it: eight classes, ten reasons.
+MAX_SERIES_PER_GPU = 38
 _NS, _MJ = 1_000_000_000, 1_000
 
 
