@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from flopmeter.play.paint import columns, fit, rate_text, sparkline
+from flopmeter.cli.cells import columns, fit
+from flopmeter.play.paint import rate_text, sparkline
 from flopmeter.play.view import EventLine, NodeCell, Picture, RunLine, Severity, Tick, draw
 
 E23, E25, E26 = 10**23, 10**25, 10**26

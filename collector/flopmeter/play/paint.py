@@ -1,9 +1,10 @@
 """Pieces of a terminal picture: styled segments, widths, bars, sparklines, figures for people. Pure."""
 
-import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
+
+from flopmeter.cli.cells import columns, fit
 
 SPARKS = "▁▂▃▄▅▆▇█"
 _RESET = "\x1b[0m"
@@ -82,26 +83,6 @@ def spread(left: Line, right: Line, width: int) -> Line:
         kept.append((text, style))
         room -= columns(text)
     return [*left, (" " * (room + 1), Style.PLAIN), *kept]
-
-
-def columns(text: str) -> int:
-    """Columns that `text` takes: wide characters take two, combining marks none."""
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
-    )
-
-
-def fit(text: str, cells: int) -> str:
-    """`text` cut to `cells` columns with an ellipsis; control characters shown as ?."""
-    text = "".join(c if c.isprintable() else "?" for c in text)
-    if columns(text) <= cells:
-        return text
-    out = ""
-    for c in text:
-        if columns(out + c) > cells - 1:
-            break
-        out += c
-    return out + "…"
 
 
 def render(line: Line, width: int, *, colour: bool) -> str:

@@ -8,15 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from flopmeter.cli.cells import columns, fit
 from flopmeter.cli.output import flop_text
 
 from .paint import (
     Line,
     Style,
     clock_text,
-    columns,
     energy_text,
-    fit,
     odometer_text,
     percent_text,
     rate_text,

@@ -13,9 +13,11 @@ from flopmeter.agent.reading import CYCLE_IDS, NodeFacts, Process, Reading
 from flopmeter.agent.sources.sim import SimDead, SimDevice, SimJob, SimReset, SimScript, SimSource
 from flopmeter.agent.sources.trace import TraceFile, TraceWriter
 from flopmeter.agent.tools.live import LiveRounds, RecordedRounds
-from flopmeter.agent.tools.top import Screen, Terminal, draw, frames, to_json
-from flopmeter.agent.tools.view import NodeView
+from flopmeter.agent.tools.top import SORTS, Screen, draw, frames, to_json
+from flopmeter.agent.tools.view import NodeView, Shown
 from flopmeter.agent.workloads.attribution import Attributor
+from flopmeter.cli.cells import columns
+from flopmeter.cli.terminal import Terminal
 from flopmeter.contract.usage import Device, Uncovered, Workload, WorkloadKind
 
 S = 1_000_000_000
@@ -32,6 +34,11 @@ def watch(script: SimScript, rounds: int, start_s: float = 1000):
         if count == rounds:
             return frame
     raise AssertionError
+
+
+def drawn(screen: Screen, facts, shown) -> str:
+    screen.take(facts, shown)
+    return draw(screen)
 
 
 def test_figures_are_those_of_the_script():
@@ -67,10 +74,10 @@ def test_a_failed_read_is_shown_as_one_never_as_idle():
     assert shown[0].error == "NVML_ERROR_GPU_IS_LOST"
     assert to_json(facts, shown)["gpus"][0]["flop_per_second"] is None
     assert to_json(facts, shown)["gpus"][0]["pipes_percent"] == {}
-    text = draw(Screen(PLAIN), facts, shown)
+    text = drawn(Screen(PLAIN), facts, shown)
     assert "gpu is lost" in text
     lost = dataclasses.replace(script, faults=tuple(SimDead(i, 0, 10**18) for i in (0, 1)))
-    assert "2 GPUs  - TFLOP/s" in draw(Screen(PLAIN), *watch(lost, 3))  # not 0
+    assert "2 GPUs  - TFLOP/s" in drawn(Screen(PLAIN), *watch(lost, 3))  # not 0
 
 
 def test_a_counter_restart_is_a_gap_and_then_goes_on():
@@ -97,7 +104,7 @@ def test_no_line_is_wider_than_80_columns(color, unicode):
     screen = Screen(Terminal(live=False, color=color, unicode=unicode))
     clock = FakeClock()
     for count, frame in enumerate(frames(LiveRounds(SimSource(script, clock), clock, S)), start=1):
-        text = draw(screen, *frame)
+        text = drawn(screen, *frame)
         assert max(len(ANSI.sub("", line)) for line in text.splitlines()) <= 80
         assert text.isascii() or unicode
         assert bool(ANSI.search(text)) == color
@@ -111,7 +118,7 @@ def test_history_grows_from_the_right_and_shows_what_was_not_measured():
     screen = Screen(PLAIN)
     clock = FakeClock(boot_ns=1000 * S)
     for count, frame in enumerate(frames(LiveRounds(SimSource(script, clock), clock, S)), start=1):
-        row = draw(screen, *frame).splitlines()[2]
+        row = drawn(screen, *frame).splitlines()[2]
         if count == 7:
             break
     (history,) = re.findall(r"[▁▂▃▄▅▆▇█·]{7}", row)
@@ -119,27 +126,11 @@ def test_history_grows_from_the_right_and_shows_what_was_not_measured():
     assert re.fullmatch(r"·[▄▅]{2}··[▄▅]{2}", history)
 
 
-@pytest.mark.parametrize(
-    ("isatty", "environ", "live", "color"),
-    [
-        (True, {"TERM": "xterm"}, True, True),
-        (True, {"TERM": "xterm", "NO_COLOR": "1"}, True, False),
-        (True, {"TERM": "xterm", "NO_COLOR": ""}, True, True),
-        (True, {"TERM": "dumb"}, False, False),
-        (True, {}, False, False),
-        (False, {"TERM": "xterm"}, False, False),
-    ],
-)
-def test_colour_only_on_a_terminal_that_wants_it(isatty, environ, live, color):
-    terminal = Terminal.of(isatty=isatty, encoding="utf-8", environ=environ)
-    assert (terminal.live, terminal.color) == (live, color)
-
-
 def test_a_live_screen_is_drawn_over():
-    text = draw(Screen(Terminal(live=True, color=False, unicode=True)), *watch(SCRIPT, 2))
+    text = drawn(Screen(Terminal(live=True, color=False, unicode=True)), *watch(SCRIPT, 2))
     assert text.startswith("\x1b[H")
-    assert text.endswith("\x1b[J")
-    assert text.count("\x1b[K\r\n") == 4
+    assert text.endswith("\x1b[K\x1b[J")
+    assert text.count("\x1b[K\r\n") == 3  # none behind the last line: it would scroll
 
 
 def test_a_trace_is_watched_round_by_round(tmp_path):
@@ -242,7 +233,7 @@ def test_failed_checks_sharing_and_what_is_not_covered_are_shown_in_80_columns(c
     rounds = LiveRounds(Odd(clock), clock, S)
     screen = Screen(Terminal(live=False, color=color, unicode=True))
     for count, frame in enumerate(frames(rounds, Attributor(TwoJobs())), start=1):
-        text = draw(screen, *frame)
+        text = drawn(screen, *frame)
         assert max(len(ANSI.sub("", line)) for line in text.splitlines()) <= 80
         if count == 90:
             break
@@ -269,9 +260,106 @@ def test_a_silent_zero_is_shown_as_one_and_not_as_idle():
     for t in (1, 2):
         (shown,) = view.update(facts, [Reading("GPU-1", t * S, t, **values)])
     assert (shown.evidence_class.label, shown.silent) == ("C", True)
-    text = draw(Screen(PLAIN), facts, [shown])
+    text = drawn(Screen(PLAIN), facts, [shown])
     assert "   ! silent-zero: expected profiling values above 0 with utilisation 97 %" in text
     assert "<= " in text
     idle = {**values, "utilization_gpu_pct": 0.0}
     (shown,) = view.update(facts, [Reading("GPU-1", 3 * S, 3, **idle)])
     assert (shown.evidence_class.label, shown.silent) == ("B2", False)
+
+
+# ---- a terminal with keys --------------------------------------------------------------------------------------
+
+ON_TERMINAL = Terminal(live=True, color=False, unicode=True)
+
+
+def instances(n: int):
+    """A node of `n` MIG instances, each busier than the one before."""
+    devices = tuple(
+        Device(f"MIG-{i}", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", "9.0", 16, mig=True, parent="GPU-1")
+        for i in range(n)
+    )
+    facts = NodeFacts("n", bytes(16), "595.1", "13", "nvml", devices)
+    shown = [
+        Shown(d, pipes_pct={"tensor": float(i)}, power_w=None if i % 2 else 700.0 - i, energy_mj=i * 10**9)
+        for i, d in enumerate(devices)
+    ]
+    return facts, shown
+
+
+def numbers(screen: Screen) -> list[int]:
+    """Places of the rows that are shown."""
+    found = [re.match(r" *(\d+) MIG", line) for line in screen.lines()]
+    return [int(m[1]) for m in found if m]
+
+
+def test_more_entities_than_lines_are_scrolled_through_and_none_is_out_of_reach():
+    screen = Screen(ON_TERMINAL, width=80, height=24)
+    screen.take(*instances(72))
+    assert numbers(screen) == list(range(21))
+    assert "1-21 of 72" in screen.lines()[-1]
+    reached = set(numbers(screen))
+    for _ in range(60):
+        assert not screen.press("j")
+        reached |= set(numbers(screen))
+    assert reached == set(range(72))
+    assert numbers(screen) == list(range(51, 72))  # no further than the end
+    screen.press("k")
+    assert numbers(screen)[0] == 50
+    screen.press("g")
+    assert numbers(screen)[0] == 0
+    screen.press("page-down")
+    assert numbers(screen)[0] == 20
+    screen.height = 200  # a larger terminal shows all of it again
+    assert len(numbers(screen)) == 72
+    assert len(screen.lines()) == 200
+
+
+def test_sorted_by_each_figure_the_largest_first_and_what_is_not_measured_last():
+    screen = Screen(ON_TERMINAL, width=80, height=100)
+    screen.take(*instances(6))
+    orders = {}
+    for _ in SORTS:
+        orders[re.search(r"sort: (\S+)", screen.lines()[-1])[1]] = numbers(screen)
+        screen.press("s")
+    assert orders["place"] == [0, 1, 2, 3, 4, 5]
+    assert orders["tensor"] == orders["energy"] == [5, 4, 3, 2, 1, 0]
+    assert orders["power"] == [0, 2, 4, 1, 3, 5]
+    assert orders["TFLOP/s"] == [0, 1, 2, 3, 4, 5]  # of none
+    assert numbers(screen) == orders["place"]  # round again
+
+
+def test_a_pause_keeps_the_figures_and_not_the_history_from_growing():
+    screen = Screen(ON_TERMINAL, width=80, height=24)
+    screen.take(*instances(2))
+    screen.press("p")
+    facts, shown = instances(2)
+    later = [dataclasses.replace(one, pipes_pct={"tensor": 99.0}) for one in shown]
+    screen.take(facts, later)
+    assert "PAUSED" in screen.lines()[0]
+    assert not any(" 99.0 " in line for line in screen.lines())
+    screen.press("p")
+    screen.take(facts, later)
+    assert sum(" 99.0 " in line for line in screen.lines()) == 2
+    assert list(screen.history["MIG-0"]) == [0.0, 99.0, 99.0]
+
+
+@pytest.mark.parametrize("width", [20, 60, 80, 109, 110, 149, 150, 200])
+@pytest.mark.parametrize("height", [1, 3, 24])
+def test_every_size_is_kept_to_whatever_names_hold(width, height):
+    facts, shown = instances(40)
+    facts = dataclasses.replace(facts, node="漢字" * 200)
+    hostile = Workload(WorkloadKind.SLURM, job="1", run="\x1b[2J漢" * 90)
+    shown = [dataclasses.replace(one, workload=hostile, flags=("e\u0301\n" * 99,)) for one in shown]
+    screen = Screen(ON_TERMINAL, width=width, height=height)
+    screen.take(facts, shown)
+    lines = screen.lines()
+    assert len(lines) == height
+    for line in lines:
+        assert columns(line) <= width
+        assert "\x1b" not in line
+    screen.press("?")
+    assert len(screen.lines()) == height
+    assert not screen.press("j")
+    assert not screen.help
+    assert screen.press("q")

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,6 +13,14 @@ from flopmeter.cli.output import emit_json, json_option
 
 if TYPE_CHECKING:
     from flopmeter.agent.errors import SourceError
+    from flopmeter.agent.loop import SystemClock
+    from flopmeter.agent.reading import NodeFacts
+    from flopmeter.contract.clock import Clock
+
+    from .top import Screen
+    from .view import Shown
+
+    Frame = tuple[NodeFacts, list[Shown]]
 
 _C = TypeVar("_C", bound=Callable[..., Any])
 _MIN_TICK_S = 0.25  # limits.MIN_TICK_NS; said here so that --help needs no further import
@@ -158,50 +166,97 @@ def _nothing_to_meter(source: str, error: "SourceError", *, as_json: bool) -> No
 @_state_option
 @json_option
 def top(source: str, tick_s: float, once: bool, state: Path, as_json: bool) -> None:
-    """Watch what is metered: per GPU its class, pipes, TFLOP/s with bounds, power, workload. Ends with ^C.
+    """Watch what is metered: per GPU its class, pipes, TFLOP/s with bounds, power, energy, workload.
 
-    Colour and redrawing only on a terminal; NO_COLOR is respected.
-    """
+    On a terminal q ends it, s sorts, p pauses, ? explains the columns; elsewhere each round is printed below the
+    last, until ^C. Colour and redrawing only on a terminal; NO_COLOR is respected.
+
+    \b
+      flopmeter agent top
+      flopmeter agent top --once --json
+      flopmeter agent top --source trace:node-07.jsonl.zst
+    """  # noqa: D301 - click wants the backspace character itself
     from flopmeter.agent.loop import SystemClock, stop_on_signals
+    from flopmeter.cli.terminal import size, terminal_of
+
+    from . import top as screens
+    from .collector_check import of_access
+
+    clock = SystemClock()
+    terminal = terminal_of(sys.stdout)
+    if once or as_json:
+        terminal = replace(terminal, live=False)
+    screen = screens.Screen(terminal, size()[0], alarms=lambda: [a.why for a in of_access(state) if a.change])
+    with stop_on_signals(clock.stop):
+        if terminal.live:
+            _attend(screen, clock, source, tick_s)
+        else:
+            _print_rounds(screen, clock, source, tick_s, once=once, as_json=as_json)
+    if screen.frame is None or all(one.error for one in screen.frame[1]):
+        sys.exit(3)
+
+
+def _attend(screen: "Screen", clock: "SystemClock", source: str, tick_s: float) -> None:
+    """On a terminal: drawn over, and keys are heard."""
+    from flopmeter.cli.terminal import size
+
+    from . import top as screens
+    from .keyboard import RESIZED, AttendedClock, attended
+
+    def show() -> None:
+        screen.width, screen.height = size()
+        sys.stdout.write(screens.draw(screen))
+        sys.stdout.flush()
+
+    def press(key: str) -> bool:
+        end = key != RESIZED and screen.press(key)
+        if not end:
+            show()
+        return end
+
+    with attended(screens.ENTER, screens.LEAVE) as keyboard:
+        for frame in _frames(source, AttendedClock(clock, keyboard, press), tick_s, tick_s):
+            screen.take(*frame)
+            show()
+
+
+def _print_rounds(
+    screen: "Screen", clock: "SystemClock", source: str, tick_s: float, *, once: bool, as_json: bool
+) -> None:
+    """Elsewhere: each round below the last."""
+    for count, frame in enumerate(_frames(source, clock, tick_s, 0.0 if once else tick_s), start=1):
+        screen.take(*frame)
+        if not once:
+            _show(screen, as_json)
+        elif count == 2 and not source.startswith("trace:"):  # the first reading has no interval before it
+            break
+    if once and screen.frame is not None:
+        _show(screen, as_json)
+
+
+def _frames(source: str, clock: "Clock", tick_s: float, pace_s: float) -> "Iterator[Frame]":
     from flopmeter.agent.workloads.attribution import Attributor
     from flopmeter.agent.workloads.processes import ProcFinder
 
     from . import top as screens
-    from .collector_check import of_access
     from .live import LiveRounds, open_rounds
 
-    clock = SystemClock()
-    out = sys.stdout
-    terminal = screens.this_terminal(out.isatty() and not once, out.encoding or "")
-    screen = screens.Screen(terminal, alarms=lambda: [a.why for a in of_access(state) if a.change])
-    with stop_on_signals(clock.stop):
-        rounds = open_rounds(source, clock, round(tick_s * 1e9), pace_s=0.0 if once else tick_s)
-        live = isinstance(rounds, LiveRounds)
-        attributor = Attributor(ProcFinder()) if live else None
-        frame = None
-        try:
-            if not as_json and not once:
-                out.write(screens.enter(terminal))
-            for count, frame in enumerate(screens.frames(rounds, attributor), start=1):
-                if not once:
-                    _show(screens, screen, frame, as_json)
-                elif live and count == 2:  # the first reading has no interval before it
-                    break
-            if once and frame is not None:
-                _show(screens, screen, frame, as_json)
-        finally:
-            if not as_json and not once:
-                out.write(screens.leave(terminal))
-            rounds.close()
-    if frame is None or all(one.error for one in frame[1]):
-        sys.exit(3)
+    rounds = open_rounds(source, clock, round(tick_s * 1e9), pace_s=pace_s)
+    try:
+        yield from screens.frames(
+            rounds, Attributor(ProcFinder()) if isinstance(rounds, LiveRounds) else None
+        )
+    finally:
+        rounds.close()
 
 
-def _show(screens: Any, screen: Any, frame: Any, as_json: bool) -> None:
-    if as_json:
-        emit_json(screens.to_json(*frame) | {"alarms": screen.alarms()})
+def _show(screen: "Screen", as_json: bool) -> None:
+    from . import top as screens
+
+    if as_json and screen.frame is not None:
+        emit_json(screens.to_json(*screen.frame) | {"alarms": screen.alarms()})
     else:
-        sys.stdout.write(screens.draw(screen, *frame))
+        sys.stdout.write(screens.draw(screen))
     sys.stdout.flush()
 
 
