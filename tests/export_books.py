@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from attest_books import LAWS, full_store, said, take
-from builders import WINDOW_NS, Chain, busy, gap, inventory
+from attest_books import LAWS, counted, full_store, said, take
+from builders import Chain, busy, gap, inventory
 from duty_books import opened
 
 from flopmeter.collector.books import HOUR_NS
@@ -45,9 +45,12 @@ def export_store(path: Path) -> None:
         agents = {c: desk.agent(c) for c in (chain, odd)}
         workloads = (POD, ACCOUNT, IDLE, UNATTRIBUTED)
         for i in range(4):
-            desk.now += WINDOW_NS
+            desk.now += HOUR_NS
             for c in (chain, odd):
-                rows = [busy(0, 0, percent=7 + i)]
+                c.unix_ns += HOUR_NS
+                c.boot_ns += HOUR_NS
+                # Odd numbers, so that rounding by the row is not rounding by the run.
+                rows = [counted(busy(0, 0), hmma_cycles=10**9 + 7 * i + 1, fp32_cycles=10**8 + 3)]
                 if c is chain:
                     rows += [busy(1, 1) if i % 2 else gap(1, 1), busy(2, 2 + i % 2, percent=1)]
                 take(desk, agents[c], c.next(rows, workloads))
