@@ -248,6 +248,13 @@ _FILE = click.Path(path_type=Path)
     help="PEM file of the authorities' root certificates.",
 )
 @click.option(
+    "--otlp",
+    metavar="URL",
+    default="",
+    envvar=_env("OTLP"),
+    help="Send what /metrics shows by OTLP, once a minute: http://HOST:4318 (docs/metrics.md).",
+)
+@click.option(
     "--tls-name",
     default="",
     envvar=_env("TLS_NAME"),

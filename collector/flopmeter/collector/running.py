@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 from flopmeter.cli.systemd import Notifier
 
 from . import parts
-from .errors import CollectorError, RegimeError
+from .errors import CollectorError, RegimeError, SettingsError
 from .ingest import identity_rules
 from .ingest.admission import Admission, read_admit_file
 from .ingest.heads import Head
@@ -32,11 +32,15 @@ from .store_path import store_file
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from flopmeter.cli.otlp import Exporter
+
     from .access.front import Front
     from .deliver.office import Office
     from .log.checkpoint import Checkpoint
     from .log.office import LogOffice
     from .log.witness_office import WitnessOffice
+    from .metrics_books import BooksMetrics
+    from .metrics_page import CollectorMetrics
     from .web.server import EdgeServer
 
 log = logging.getLogger(__name__)
@@ -66,6 +70,7 @@ class Collector:
         self.address = self.http_address = self.enrol_address = self.page = ""
         self._front: Front | None = None
         self._http: EdgeServer | None = None
+        self._otlp: Exporter | None = None
         self._office: Office | None = None
         self._log: LogOffice | None = None
         self._witnesses: WitnessOffice | None = None
@@ -146,7 +151,13 @@ class Collector:
                 self._log = self._log_office(path)
                 if self._front is not None:
                     self.enrol_address = self._front.start_enrolment()
-                self._start_http()
+                await self._start_faces()
+            except SettingsError:  # of what only they read; nothing else was started yet
+                await self.server.stop()
+                for started in (self._front, self._http):
+                    if started is not None:
+                        await asyncio.to_thread(started.stop)
+                raise
             except OSError as e:
                 await self.server.stop()
                 raise CollectorError(str(e), "is another collector running on this address?") from e
@@ -212,15 +223,16 @@ class Collector:
         """A head of the evidence log over all that is committed, now. None where none can be made."""
         return None if self._log is None else await self._log.seal()
 
-    def _start_http(self) -> None:
-        if not self.settings.http:
+    async def _start_faces(self) -> None:
+        s = self.settings
+        if not (s.http or s.otlp):
             return
         # Imported only now: agents are listened for by then, and a start is a sixth faster.
         from .metrics_books import BooksMetrics
         from .metrics_page import CollectorMetrics
-        from .web.making import edge_server, page_address
 
-        server, books = self.server, BooksMetrics()
+        server = self.server
+        books = BooksMetrics() if s.http else None  # the HTTP port has the process that answers
         metrics = CollectorMetrics(
             server.counters,
             lambda: server.stream_count,
@@ -231,8 +243,21 @@ class Collector:
             witnesses=self._witnesses,
             front=self._front,
             books=books,
-            store=store_file(self.settings.store),
+            store=store_file(s.store),
         )
+        if books is not None:
+            self._start_http(metrics, books)
+        if s.otlp:
+            from .otlp import otlp_exporter
+
+            # What it imports takes most of a second, and agents are served by now.
+            self._otlp = await asyncio.to_thread(otlp_exporter, s.otlp, metrics, self.store.log_origin())
+            self._otlp.start()
+
+    def _start_http(self, metrics: "CollectorMetrics", books: "BooksMetrics") -> None:
+        from .web.making import edge_server, page_address
+
+        server = self.server
         self._http = edge_server(
             self.settings,
             store_file(self.settings.store),
@@ -292,6 +317,8 @@ class Collector:
             await asyncio.to_thread(self._witnesses.stop)
         if self._front is not None:
             await asyncio.to_thread(self._front.stop)
+        if self._otlp is not None:
+            await asyncio.to_thread(self._otlp.close)
         if self._http is not None:
             await asyncio.to_thread(self._http.stop)
         if self._office is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flopmeter.cli.environment import is_service_link
+from flopmeter.cli.otlp import check_url
 
 from .errors import SettingsError
 from .forecast.settings import Outlook
@@ -75,6 +76,7 @@ class CollectorSettings:
     witness_policy: Path | None = None  # C2SP tlog-policy: which witnesses cosign the log's heads
     tsa: tuple[str, ...] = ()  # URLs of RFC 3161 timestamp authorities
     tsa_ca: Path | None = None  # their root certificates (PEM)
+    otlp: str = ""  # URL of an OTLP receiver that gets what /metrics shows; "" = none
 
     def __post_init__(self) -> None:
         """Raises SettingsError for a value out of range."""
@@ -112,6 +114,10 @@ class CollectorSettings:
                 "--tls-key and --tls-client-ca: docs/identity.md",
             )
         check_http(self)
+        try:
+            check_url(self.otlp)
+        except ValueError as e:
+            raise SettingsError(f"--otlp: {e}", "docs/metrics.md") from e
 
     @property
     def tls(self) -> str:
