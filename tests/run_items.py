@@ -43,7 +43,6 @@ def item(
             },
         },
         "coverage": {"expected_device_seconds": 1000.5, "observed_device_seconds": 900.0},
-        "energy_joules": 5e9,
         "open_events": {"critical": 0, "warning": 1, "notice": 0, "info": 0},
         "fault": None,
     }

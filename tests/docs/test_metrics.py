@@ -104,7 +104,12 @@ def books(regimes: int = 3, runs: int = 2) -> BooksMetrics:
 
     found = BooksMetrics()
     said = run_metrics(
-        lines(regimes), items(runs, regimes), overview(runs), fleet(), now_unix_s=1_795_000_000.0
+        lines(regimes),
+        items(runs, regimes),
+        overview(runs),
+        fleet(),
+        now_unix_s=1_795_000_000.0,
+        energy_joules=lambda _: 5e9,
     )
     found.take(Answer(200, "application/json", json.dumps(said).encode()))
     return found

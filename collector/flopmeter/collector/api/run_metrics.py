@@ -4,7 +4,7 @@ The process that reads the books answers with it (`metrics-of-runs`), the HTTP p
 (metrics_books.py). docs/metrics.md has every name; all of them are gauges, because people may correct the books.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from fractions import Fraction
 from typing import Any
@@ -75,12 +75,16 @@ def run_metrics(
     lines: Sequence[Mapping[str, Any]],
     items: Iterable[Mapping[str, Any]],
     overview: Mapping[str, Any],
-    fleet: Mapping[str, Any],
+    fleet: Mapping[str, Any] | None,
     *,
+    energy_joules: Callable[[str], float | None] = lambda _: None,
     now_unix_s: float,
     most: int = MAX_RUNS,
 ) -> dict[str, Any]:
-    """`lines` and `items` as `GET /runs` has them (of all runs), `overview` and `fleet` likewise (docs/api.md)."""
+    """`lines` and `items` as `GET /runs` has them (of all runs), `overview` and `fleet` likewise (docs/api.md).
+
+    `energy_joules`: of a run, by name. `fleet` None: its totals cannot be made.
+    """
     samples: Samples = {}
 
     def add(name: str, *values: Any) -> None:
@@ -98,6 +102,9 @@ def run_metrics(
     for item in shown:
         for name, values in _of_run(item, lines):
             add(name, *values)
+        energy = energy_joules(item["run"])
+        if energy is not None:
+            add("flopmeter_run_energy_joules", item["run"], energy)
     for status, number in overview["runs"]["by_status"].items():
         add("flopmeter_runs", status, number)
     add("flopmeter_runs_left_out", overview["runs"]["total"] - len(shown))
@@ -114,7 +121,8 @@ def run_metrics(
     add("flopmeter_deadlines", "overdue", deadlines["overdue"])
     if overview["next_deadline"] is not None:
         add("flopmeter_next_deadline_timestamp_seconds", _seconds(overview["next_deadline"]["due"]))
-    _add_fleet(add, fleet)
+    if fleet is not None:
+        _add_fleet(add, fleet)
     return {"as_of": now_unix_s, "samples": samples}
 
 
@@ -167,8 +175,6 @@ def _of_run(
     expected, observed = (coverage[f"{k}_device_seconds"] for k in ("expected", "observed"))
     for kind, seconds in (("expected", expected), ("observed", observed), ("gap", expected - observed)):
         yield "flopmeter_run_device_seconds", (run, kind, seconds)
-    if item.get("energy_joules") is not None:
-        yield "flopmeter_run_energy_joules", (run, item["energy_joules"])
     for severity, number in _open(item).items():
         yield "flopmeter_run_open_events", (run, severity, number)
     yield "flopmeter_run_last_usage_timestamp_seconds", (run, _seconds(item["last_seen"]))
