@@ -73,7 +73,7 @@ class App:
         # A part that holds a slash was encoded: it is a name in one of the page's paths, and never one of a file.
         found = self.pages.get(name) if all("/" not in s for s in segments) else None
         if found is None:
-            if segments[0] not in VIEWS:
+            if segments[0] not in VIEWS or (segments[0] == "" and len(segments) > 1):
                 status = 404
                 if "text/html" not in exchange.header(b"accept"):
                     raise Refused(

@@ -12,7 +12,7 @@ from uvicorn.server import ServerState
 
 from flopmeter.collector.access.tls import Served, ServerTls, context
 
-from .edge_protocol import MAX_HEAD_BYTES, EdgeProtocol, Limits
+from .edge_protocol import EdgeProtocol, Limits
 from .places import Places
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ class Connections:
             server_header=False,
             date_header=False,
             timeout_keep_alive=self._limits.idle_s,
-            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         )
         self._config.load()
         self._state = ServerState()

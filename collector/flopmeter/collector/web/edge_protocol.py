@@ -5,6 +5,7 @@ answer that is not read end too, and what h11 refuses to parse is answered in ou
 """
 
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +22,22 @@ from .says import PROBLEM, problem, security_headers
 log = logging.getLogger(__name__)
 #: First line and headers; a run's name of 512 characters of UTF-8 is 6 kB when it is percent-encoded.
 MAX_HEAD_BYTES = 32 << 10
+_HEAD_ENDS = b"\r\n\r\n"
+#: Allowed to servers by RFC 9112 (sections 2.2 and 5.2), and read in two ways by two of them: no browser or proxy sends either.
+_LOOSE = re.compile(rb"(?<!\r)\n|\n[ \t]")
+
+
+class StrictConnection(h11.Connection):
+    """h11, but a head has lines that end in CR LF and are not continued, and a size also when it comes in one piece."""
+
+    def next_event(self) -> Any:
+        if self.their_state is h11.IDLE:
+            head = self.trailing_data[0].partition(_HEAD_ENDS)[0]
+            if len(head) > MAX_HEAD_BYTES:
+                raise h11.RemoteProtocolError("a head that is too large", error_status_hint=431)
+            if _LOOSE.search(head):
+                raise h11.RemoteProtocolError("a head with a bare or continued line")
+        return super().next_event()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +64,7 @@ class EdgeProtocol(H11Protocol):
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(config, state, {})
+        self.conn = StrictConnection(h11.SERVER, MAX_HEAD_BYTES)
         self._limits, self._closed, self._secure, self._monotonic = limits, closed, secure, monotonic
         self._requests = 0
         self._stage: tuple[int, str] = (0, "head")
@@ -119,7 +137,7 @@ class EdgeProtocol(H11Protocol):
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             status = status if status in (400, 413, 414, 431, 501) else 400
-            said = "expected an HTTP/1.1 request, got what is none" + (
+            said = "expected a request of HTTP 1.1, got what is none" + (
                 " (it is too large)" if status in (413, 414, 431) else ""
             )
             body = problem(status, said)

@@ -44,6 +44,7 @@ class Exchange:
     def __init__(self, scope: Message, receive: Receive, send: Send) -> None:
         self._receive, self._send = receive, send
         self.method: str = scope["method"]
+        self._version: str = scope["http_version"]
         self.raw_path: bytes = scope["raw_path"]
         self.query: bytes = scope["query_string"]
         self.headers: list[tuple[bytes, bytes]] = scope["headers"]
@@ -60,6 +61,9 @@ class Exchange:
 
     def check_framing(self) -> None:
         """Raise Refused for what a proxy in front may have read otherwise (RFC 9112 section 6.3), and for bodies of a GET."""
+        if self._version not in ("1.0", "1.1"):
+            self._unread = True  # whatever comes behind it is not read
+            raise Refused(505, f"expected HTTP 1.1, got {self._version}")
         if self._coded and any(name == b"content-length" for name, _ in self.headers):
             raise Refused(400, "expected Content-Length or Transfer-Encoding, got both")
         if self._unread and self.method != "POST":
@@ -160,6 +164,7 @@ class Exchange:
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_S):
-                while self._unread:
+                more = True
+                while more:
                     message = await self._receive()
-                    self._unread = message["type"] == "http.request" and message["more_body"]
+                    more = message["type"] == "http.request" and message["more_body"]

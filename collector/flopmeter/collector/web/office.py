@@ -157,12 +157,11 @@ async def ended(child: Process) -> None:
     """Kill it, and take leave of it: no zombie, no open pipe."""
     with contextlib.suppress(ProcessLookupError):
         child.kill()
-    if child.stdin is not None:
-        child.stdin.close()
-    await asyncio.shield(child.wait())
-    transport = getattr(child, "_transport", None)  # else its pipes close when the interpreter gets to it
+    # Its pipes first: while one is full and nobody reads it, asyncio does not see the process end.
+    transport = getattr(child, "_transport", None)
     if transport is not None:
         transport.close()
+    await asyncio.shield(child.wait())
 
 
 async def _asked(child: Process, frame: bytes) -> Answer:

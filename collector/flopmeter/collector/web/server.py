@@ -52,8 +52,10 @@ class Edge:
     background: "Callable[[Ask], Coroutine[Any, Any, None]] | None" = None
     limits: "Limits | None" = None
     places: Places = field(default_factory=Places)
-    program: tuple[str, ...] | None = None  # in place of flopmeter, by tests
-    monotonic: Callable[[], float] | None = None
+    # Others than the usual ones, in tests:
+    program: tuple[str, ...] | None = None  # of flopmeter
+    ask_s: float | None = None  # for one answer
+    monotonic: Callable[[], float] | None = None  # of sessions and rates
 
 
 class EdgeServer:
@@ -63,7 +65,9 @@ class EdgeServer:
         """Bind and serve. Raises OSError."""
         self._edge = edge
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        self._socket = socket.create_server(
+            (host, port), family=family, backlog=BACKLOG, dualstack_ipv6=host == "::"
+        )
         self._socket.setblocking(False)
         self.port: int = self._socket.getsockname()[1]
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -108,7 +112,7 @@ class EdgeServer:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
         keyring = Keyring(e.store, e.unix_ns)
         door = Door(keyring, self.port, **({"monotonic": e.monotonic} if e.monotonic else {}))
-        office = Office(e.worker)
+        office = Office(e.worker, **({"ask_s": e.ask_s} if e.ask_s else {}))
         stream = Stream(office.ask)
         health = Health(e.metrics, e.alive, e.ready)
         downloads = Downloads(e.program or PROGRAM)
