@@ -149,7 +149,7 @@ export function heights(points, cone, lines, range, scale, whole) {
   if (scale === "log") {
     const positive = all.flatMap((p) => p.slice(1)).filter((value) => value > 0);
     const least = Math.max(Math.min(...positive, top), top / 1e9);
-    const ends = [10 ** Math.floor(Math.log10(least)), Math.max(top * 1.6, ...lines.filter((l) => l <= top * 2e3).map((l) => l * 1.6))];
+    const ends = [10 ** Math.floor(Math.log10(least)), Math.max(top * 1.6, ...lines.filter((l) => l <= top * 2e3).map((l) => l * 4))];
     return ends[1] / ends[0] < 10 ? [ends[0], ends[0] * 10] : ends;
   }
   const near = lines.filter((line) => line <= top * 1.5);

@@ -5,7 +5,7 @@ import { flop } from "./format.js";
 import { textWidth } from "./marks.js";
 import { navigate, runHref } from "./route.js";
 
-const BOX = { width: 190, height: 44, across: 70, down: 14 };
+const BOX = { width: 190, height: 44, across: 104, down: 14 };
 const KINDS = { external: "external", unknown: "not known here", hidden: "another tenant's" };
 const MOST = 60; // boxes that are drawn: more is a list only
 

@@ -129,14 +129,17 @@ export function timePlot({ label, say, onRange, onPoint }) {
   });
   frame.addEventListener("dblclick", () => box !== null && change(drawn.limits, "select"));
 
-  function step(by) {
-    const inside = (i) => i >= 0 && i < drawn.times.length;
-    const from = point < 0 ? nearest(drawn.times, by > 0 ? drawn.range[0] : drawn.range[1]) : point + by;
-    const next = Math.min(Math.max(from, 0), drawn.times.length - 1);
-    if (!inside(next)) return;
+  function move(to) {
+    const next = Math.min(Math.max(to, 0), drawn.times.length - 1);
+    if (next < 0) return;
     show(next);
     const ms = drawn.times[next];
-    if (ms < drawn.range[0] || ms > drawn.range[1]) change(panned(drawn.range, by > 0 ? 0.5 : -0.5, drawn.limits), "step");
+    const [from, until] = drawn.range;
+    if (ms < from || ms > until) change(panned(drawn.range, (ms - (from + until) / 2) / (until - from), drawn.limits), "step");
+  }
+
+  function step(by) {
+    move(point < 0 ? nearest(drawn.times, by > 0 ? drawn.range[0] : drawn.range[1]) : point + by);
   }
 
   frame.addEventListener("keydown", (event) => {
@@ -148,8 +151,8 @@ export function timePlot({ label, say, onRange, onPoint }) {
       ArrowLeft: () => step(event.shiftKey ? -far : -1),
       PageUp: () => step(far),
       PageDown: () => step(-far),
-      Home: () => step(-drawn.times.length),
-      End: () => step(drawn.times.length),
+      Home: () => move(0),
+      End: () => move(drawn.times.length - 1),
       "+": () => change(zoomed(drawn.range, 0.5, centre, drawn.limits), "step"),
       "=": () => change(zoomed(drawn.range, 0.5, centre, drawn.limits), "step"),
       "-": () => change(zoomed(drawn.range, 2, centre, drawn.limits), "step"),

@@ -2,7 +2,6 @@
 
 import { ApiError, download, get } from "./api.js";
 import { h, render } from "./dom.js";
-import { fault } from "./faults.js";
 import { bandFigure, longer } from "./figures.js";
 import { count, deviceTime, flop, many, percent, time } from "./format.js";
 import { lineageCard } from "./lineage.js";
@@ -143,7 +142,7 @@ function figures(run) {
   const nearest = run.thresholds.find((t) => t.verdict !== "below") ?? run.thresholds[0];
   const [when, note] = outlook(run);
   const a = run.accuracy;
-  return h("section", { class: "panel", "data-key": "figures", "aria-label": "Figures" }, facts(
+  return h("section", { class: "panel run-facts", "data-key": "figures", "aria-label": "Figures" }, facts(
     fact("Executed", bandFigure(run.executed.flop, "FLOP", { range: false }), `FLOP, between ${flop(run.executed.flop.lower)} and ${flop(run.executed.flop.upper)}`),
     nearest && fact(`Countable, ${nearest.regime}`, bandFigure(run.countable[nearest.regime]?.flop, "operations", { range: false }),
       `${percent(nearest.fraction)} of its line: ${nearest.verdict}`),
@@ -156,9 +155,12 @@ function figures(run) {
 // ---- nothing here ----------------------------------------------------------------------------------------------
 
 function notFound(name, error) {
-  const card = fault(error);
-  return h("div", { class: "not-found" }, h("h1", { class: "unseen" }, "No such run"), card,
-    h("p", null, "Looked for: ", h("bdi", { class: "mono" }, name.slice(0, 300)), ". ", h("a", { href: `/runs?q=${encodeURIComponent(name.slice(0, 60))}` }, "Search for runs that are named like it"), "."));
+  return h("section", { class: "empty card", role: "alert", "data-key": "not-found" }, h("h1", null, "No run of that name"),
+    h("p", null, "Looked for ", h("bdi", { class: "mono" }, name.length > 200 ? `${name.slice(0, 200)}…` : name), "."),
+    h("p", null, "It may have been given another name, its work may have been assigned to another run, or no record of it has arrived yet. A token of a tenant sees that tenant's runs only."),
+    error.detail && h("p", { class: "detail" }, error.detail.slice(0, 600)),
+    h("p", { class: "buttons" }, h("a", { class: "button primary", href: "/runs" }, "All runs"),
+      h("a", { class: "button", href: `/runs?q=${encodeURIComponent(name.slice(0, 60))}` }, "Runs that are named like it")));
 }
 
 function notBegun(name, report) {

@@ -77,13 +77,13 @@ export function curveCard(name) {
     if (last < 0) return h("p", { class: "dim" }, "No record lies in this time. ", h("a", { href: queryHref({ from: null, to: null }) }, "Show all of the run"));
     const at = readingAt(curve, made, i < 0 ? last : i);
     const pair = (said, value, more) => h("div", { class: `reading ${more ?? ""}` }, h("dt", null, said), h("dd", null, value));
-    const of = (text, unit) => h("data", { value: text }, exact(text), h("span", { class: "dim" }, ` ${unit}`));
+    const of = (text) => h("data", { value: text }, exact(text));
     return h("dl", { class: "readings" },
       pair(i < 0 ? "Last point (UTC)" : "At (UTC)", h("time", { datetime: at.time }, time(at.time))),
-      pair("Point", of(at.figures.point, "FLOP"), "of-point"),
-      pair("Lower", of(at.figures.lower, "FLOP")),
-      pair("Upper", of(at.figures.upper, "FLOP")),
-      pair("Rate", at.rate ? [flop(at.rate.point), h("span", { class: "dim" }, ` (${flop(at.rate.lower)} to ${flop(at.rate.upper)}) FLOP/s`)] : h("span", { class: "dim" }, at.gap || "first point")),
+      pair("Point, FLOP", of(at.figures.point), "of-point"),
+      pair("Lower", of(at.figures.lower)),
+      pair("Upper", of(at.figures.upper)),
+      pair("Rate, FLOP/s", at.rate ? [h("data", { value: at.rate.point, title: exact(at.rate.point) }, flop(at.rate.point)), h("span", { class: "dim" }, ` (${flop(at.rate.lower)} to ${flop(at.rate.upper)})`)] : h("span", { class: "dim" }, at.gap || "first point")),
       pair("For", [at.purposes.join(", ") || h("span", { class: "dim" }, "untagged"), at.gap && h("span", { class: "gap-word" }, ` ▨ ${at.gap}`)]));
   }
 
@@ -95,7 +95,8 @@ export function curveCard(name) {
         key("key-point", "point"), key("key-band", "lower to upper"),
         curve.forecast?.projected && key("key-cone", `forecast, ${curve.forecast.confidence_percent} % interval`),
         key("key-line", "line of the law"), key("key-gap", "gap: not observed, nothing is drawn through it"), key("key-restart", "restart")),
-      outside && h("p", { class: "dim" }, outside));
+      outside && h("p", { class: "dim" }, outside),
+      curve.silent && h("p", { class: "dim" }, `Drawn is what records tell. Silent agents (${curve.silent.nodes.slice(0, 5).join(", ")}${curve.silent.nodes.length > 5 ? " …" : ""}, since ${time(curve.silent.since)}) may owe up to ${flop(curve.silent.flop.upper)} FLOP more, which is in the run's upper bound.`));
   }
 
   const help = () => h("p", { class: "dim plot-help" },

@@ -1,10 +1,10 @@
 // A run against the law: each line with its verdict, the forecast's dates, how exact the figure is, and the plan.
 
 import { h } from "./dom.js";
-import { NONE, count, day, flop, line as lineText, percent } from "./format.js";
+import { NONE, count, day, exact, line as lineText, many, percent } from "./format.js";
 import { bandFigure, figure, longer } from "./figures.js";
 import { mark } from "./parts.js";
-import { legend, lettered, scaleHead, scaleOf, strip, verdict } from "./standing.js";
+import { comparison, legend, lettered, scaleHead, scaleOf, strip, verdict } from "./standing.js";
 
 const ANSWERS = {
   crossed: "crossed for certain", "will-be-met": "will be met", "may-be-met": "may be met", "not-in-sight": "not in sight", "too-young": "too young to tell",
@@ -35,7 +35,7 @@ function row(run, t, counted, scale, groups) {
   const [low, high] = t.fraction_bounds ?? [];
   return h("tr", { "data-key": t.regime },
     h("th", { scope: "row" }, h("div", null, t.regime), h("div", { class: "under" }, t.title)),
-    h("td", { class: "nowrap" }, longer(`${t.comparison} ${lineText(t.threshold_flop)}`, `${t.comparison} ${t.threshold_flop} operations (${t.unit})`),
+    h("td", { class: "nowrap" }, longer(`${comparison(t)} ${lineText(t.threshold_flop)}`, `${comparison(t)} ${exact(t.threshold_flop)} operations (${t.unit})`),
       !t.in_force && h("div", { class: "under" }, t.effective ? `from ${t.effective}` : t.status)),
     h("td", null, bandFigure(counted, `operations countable under ${t.regime}`), different(run, t, counted)),
     h("td", null, strip(scale, groups, counted, null)),
@@ -48,7 +48,7 @@ function row(run, t, counted, scale, groups) {
 function different(run, t, counted) {
   const of = run.countable[t.regime];
   if (!counted || counted.point === run.executed.flop.point) return null;
-  const why = [of.excluded?.length && `${count(of.excluded.length)} left out`, of.ancestors?.length && `${count(of.ancestors.length)} ancestors added`, of.unit !== "floating-point" && "with integer operations"];
+  const why = [of.excluded?.length && `${count(of.excluded.length)} left out`, of.ancestors?.length && `${many(of.ancestors.length, "ancestor")} added`, of.unit !== "floating-point" && "with integer operations"];
   return h("div", { class: "under" }, why.filter(Boolean).join(", "));
 }
 
@@ -76,7 +76,9 @@ function accuracy(found, dtypes) {
 
 function modifications(list) {
   return h("div", { class: "accuracy" }, h("h3", null, "As a modification of another model"),
-    h("ul", null, list.map((m) => h("li", null, verdict(m.verdict), " ", m.of ?? m.original ?? "", m.regime ? ` (${m.regime})` : ""))));
+    h("ul", null, list.map((m) => h("li", { "data-key": `${m.regime}/${m.original}` },
+      verdict(m.verdict), ` ${m.regime}: ${m.share} of what training `, h("bdi", null, m.original), " took ",
+      bandFigure(m.line, "FLOP", { range: false }), ", counted ", bandFigure(m.counted, "FLOP", { range: false }), !m.in_force && h("span", { class: "dim" }, " (not in force)")))));
 }
 
 // ---- the plan ---------------------------------------------------------------------------------------------
@@ -103,5 +105,5 @@ export function outlook(run) {
   if (!next) return ["no line in sight", `${f.confidence_percent} % interval, until ${day(f.until)}`];
   const { earliest, point, latest } = next.crosses;
   return [longer(point ? day(point) : "not at this rate", `${next.regime ?? "budget"}: point ${point ?? "none"}\nearliest ${earliest ?? "none"}\nlatest ${latest ?? "none"}`),
-    `${next.regime ?? "its budget"} ${next.comparison} ${next.line ? lineText(next.line) : flop(next.line)}: ${earliest ? day(earliest) : NONE} to ${latest ? day(latest) : "later"}`];
+    `${next.regime ?? "its budget"} ${comparison(next)} ${lineText(next.line)}: ${earliest ? day(earliest) : NONE} to ${latest ? day(latest) : "later"}`];
 }

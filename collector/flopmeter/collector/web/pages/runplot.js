@@ -10,6 +10,7 @@ import { yAxis } from "./plot.js";
 import { apart, linear, linearTicks, log, logTicks, niceTop } from "./scales.js";
 
 const LANE = 16;
+const JOB = 20;
 const ms = (iso) => Date.parse(iso);
 const clip = (value, [low, high]) => Math.min(Math.max(value, low), high);
 
@@ -21,6 +22,7 @@ export function panelsOf(curve, made, chosen, tall) {
   const spans = purposeSpans(curve, chosen.range);
   if (spans.length > 0) parts.push(purposes(spans));
   if (curve.jobs.length > 0) parts.push(jobs(curve, chosen.range));
+  if (made.gaps.length > 0 || curve.silent) parts.push(gapLane(curve, made, gapFill));
   parts.push(rate(made, chosen, gapFill));
   return parts;
 }
@@ -89,9 +91,10 @@ function linesInto(group, lines, y, [low, high], box) {
     group.append(svg("line", { class: `law-line${crossed ? " crossed" : ""}`, x1: box.left, x2: box.right, y1: at, y2: at }));
     const names = of.map((one) => one.regime);
     const room = box.right - box.left - 16;
-    let said = `${of[0].comparison} ${lineText(text)} ${names.join(", ")}`;
+    const sign = `${of[0].comparison === ">=" ? "≥" : ">"} ${lineText(text)}`;
+    let said = `${sign} ${names.join(", ")}`;
     for (let shown = names.length - 1; shown > 0 && textWidth(said) > room; shown -= 1) {
-      said = `${of[0].comparison} ${lineText(text)} ${names.slice(0, shown).join(", ")} +${names.length - shown}`;
+      said = `${sign} ${names.slice(0, shown).join(", ")} +${names.length - shown}`;
     }
     group.append(svg("text", { class: "halo law-name", x: box.right - 4, y: places[i], "text-anchor": "end" }, said));
   });
@@ -104,9 +107,22 @@ function gapsInto(group, gaps, box, { definition, fill }) {
   for (const gap of gaps) {
     const [from, to] = [gap.from, gap.to].map((time) => box.x(time));
     if (to < box.left || from > box.right) continue;
-    const shown = rectOf(from, to, gap.broken ? box.top : box.bottom - 8, box.bottom, 1.5);
+    if (!gap.broken) continue; // other devices were measured: that stands in the lane of gaps
+    const shown = rectOf(from, to, box.top, box.bottom, 1.5);
     group.append(svg("rect", { class: "gap-back", ...shown }), svg("rect", { class: "gap-hatch", fill, ...shown }));
   }
+}
+
+/** All gaps, those of some devices too, and what silent agents have not told. */
+function gapLane(curve, made, gapFill) {
+  const spans = made.gaps.map((gap) => [gap.from, gap.to]);
+  if (curve.silent?.since) spans.push([ms(curve.silent.since), ms(curve.last)]);
+  const draw = (group, box) => {
+    const inner = clipped(group, box);
+    for (const [from, to] of spans) inner.append(svg("rect", { class: "gap-hatch lane", fill: gapFill.fill, ...rectOf(box.x(from), box.x(to), box.top, box.bottom, 2) }));
+    group.append(svg("text", { x: box.left - 6, y: box.top + 10, "text-anchor": "end" }, "gaps"));
+  };
+  return { height: 12, draw };
 }
 
 let clips = 0;
@@ -156,20 +172,20 @@ function jobs(curve, range) {
     const inner = clipped(group, box);
     attempts.forEach((one, i) => {
       const ends = [one.from, one.to].map((time) => clip(box.x(time), [box.left, box.right]));
-      const top = box.top + Math.max(0, rows[i]) * LANE;
+      const top = box.top + Math.max(0, rows[i]) * JOB;
       if (rows[i] >= 0) {
-        inner.append(svg("rect", { class: "job", ...rectOf(ends[0], ends[1], top + 6, top + 10, 1) }));
-        if (one.first && textWidth(one.job) + 14 <= ends[1] - ends[0]) inner.append(svg("text", { class: "halo job-name", x: ends[0] + 8, y: top + 12 }, one.job));
+        inner.append(svg("rect", { class: "job", ...rectOf(ends[0], ends[1], top + 13, top + 17, 1) }));
+        if (one.first && textWidth(one.job) + 14 <= ends[1] - ends[0]) inner.append(svg("text", { class: "halo job-name", x: ends[0] + 6, y: top + 10 }, one.job));
       }
       const x = box.x(one.from);
       if (x < box.left || x > box.right) return;
       inner.append(one.first
-        ? svg("line", { class: "job-start", x1: x, x2: x, y1: top + 2, y2: top + 14 })
-        : svg("path", { class: "job-restart", d: `M${x - 4} ${top + 1}H${x + 4}L${x} ${top + 8}Z` }));
+        ? svg("line", { class: "job-start", x1: x, x2: x, y1: top + 2, y2: top + 18 })
+        : svg("path", { class: "job-restart", d: `M${x - 5} ${top + 4}H${x + 5}L${x} ${top + 13}Z` }));
     });
     group.append(svg("text", { x: box.left - 6, y: box.top + 12, "text-anchor": "end" }, "jobs"));
   };
-  return { height: count * LANE, draw };
+  return { height: count * JOB, draw };
 }
 
 // ---- rate ----------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import { bandFigure, longer } from "./figures.js";
 import { onChange } from "./live.js";
 import { announce, choice, empty, instant, mark, severity } from "./parts.js";
 import { queryHref, runHref, setQuery } from "./route.js";
-import { legend, lettered, scaleHead, scaleOf, strip, verdict } from "./standing.js";
+import { legend, letterOf, lettered, scaleHead, scaleOf, strip, verdict } from "./standing.js";
 
 const LIMIT = 100; // a page; 1,000 runs are ten
 const STATUS = { running: ["good", "●"], silent: ["warn", "◌"], stopped: ["dim", "○"], "not begun": ["dim", "·"] };
@@ -45,7 +45,7 @@ function view(found, query) {
 }
 
 function head(found) {
-  return h("header", { class: "view-head", "data-key": "head" }, h("h1", null, "Runs"),
+  return h("header", { class: "head", "data-key": "head" }, h("h1", null, "Runs"),
     h("p", { class: "dim" }, many(found.total, "run"), ", executed and countable FLOP as a band (lower, point, upper) against the lines that apply"));
 }
 
@@ -86,12 +86,12 @@ function table(found, query) {
   const scale = scaleOf(whole.flatMap((run) => [run.executed, ...Object.values(run.countable)]), groups);
   const headings = [
     ["Run", "run"], ["Executed FLOP", ""], [h("span", null, h("span", { class: "unseen" }, "Against the lines"), scaleHead(scale, groups)), null],
-    ["Nearest line", "nearest"], ["Rate", "rate"], ["Forecast", null], ["Class", null], ["Coverage", null], ["Open", "open_events"],
+    ["Nearest line", "nearest"], ["Rate", "rate"], ["Forecast", null], ["Evidence", null], ["Open", "open_events"],
   ];
   return h("section", { class: "runs", "data-key": "table", "aria-label": "Runs" },
     legend(groups),
     h("p", { class: "band-legend dim" }, sample("executed"), " executed ", sample("countable"), " countable under the nearest line; bar from lower to upper, diamond at the point"),
-    h("div", { class: "scroll-x" }, h("table", { class: "runs-table", role: "table" },
+    h("div", { class: "scroll" }, h("table", { class: "runs-table", role: "table" },
       h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, headings.map(([text, sort]) => heading(text, sort, query)))),
       h("tbody", { role: "rowgroup" }, found.items.map((run) => row(run, scale, groups, found.lines))))));
 }
@@ -108,12 +108,12 @@ function heading(text, sort, query) {
 }
 
 function row(run, scale, groups, lines) {
-  const cell = (label, ...content) => h("td", { role: "cell", "data-label": label }, content);
+  const cell = (label, ...content) => h("td", { role: "cell", "data-label": label }, h("div", null, content));
   const name = h("th", { scope: "row", role: "rowheader", class: "run-cell" },
     h("a", { href: runHref(run.run), class: "run-name", title: run.run }, h("bdi", null, run.run)));
   if (run.fault !== null) {
     return h("tr", { role: "row", "data-key": run.run }, name,
-      h("td", { role: "cell", colspan: "8" }, mark("bad", "✕", "could not be read"), " ", run.fault));
+      h("td", { role: "cell", colspan: "7" }, mark("bad", "✕", "could not be read"), " ", run.fault));
   }
   name.append(h("div", { class: "under" }, status(run.status), " ", spark(run.spark)));
   const counted = run.nearest ? run.countable[run.nearest.regime] : null;
@@ -121,38 +121,38 @@ function row(run, scale, groups, lines) {
     cell("Executed", bandFigure(run.executed), counted && counted.point !== run.executed.point &&
       h("div", { class: "under" }, "countable ", bandFigure(counted, `FLOP countable under ${run.nearest.regime}`, { range: false }))),
     cell("Against the lines", strip(scale, groups, run.executed, counted)),
-    cell("Nearest line", nearest(run.nearest, lines)),
+    cell("Nearest line", nearest(run.nearest, lines, groups)),
     cell("Rate", rate(run.rate)),
-    cell("Forecast", forecast(run.forecast)),
-    cell("Class", classes(run.classes)),
-    cell("Coverage", coverage(run.coverage)),
+    cell("Forecast", forecast(run.forecast, groups)),
+    cell("Evidence", h("div", null, classes(run.classes)), coverage(run.coverage)),
     cell("Open events", open(run)));
 }
 
-function nearest(found, lines) {
+function nearest(found, lines, groups) {
   if (!found) return h("span", { class: "dim" }, "no line applies");
   const of = lines.find((one) => one.regime === found.regime);
   const [low, high] = found.fraction_bounds;
   return [
     verdict(found.verdict), " ",
     longer(percent(found.fraction), `${percent(found.fraction, 3)} of the line, between ${percent(low, 3)} and ${percent(high, 3)}`),
-    h("div", { class: "under", title: of?.title }, found.regime),
+    h("div", { class: "under" }, letterOf(found.regime, groups), " ", h("span", { title: of?.title }, found.regime)),
   ];
 }
 
 function rate(found) {
   if (!found) return h("span", { class: "dim" }, "none now");
-  return [bandFigure(found.flop_per_second, "FLOP/s", { range: false }), h("div", { class: "under" }, `FLOP/s, hour of ${found.hour.slice(11, 16)}`)];
+  return [bandFigure(found.flop_per_second, "FLOP/s", { range: false }), h("div", { class: "under" }, `FLOP/s at ${found.hour.slice(11, 16)}`)];
 }
 
-function forecast(found) {
+function forecast(found, groups) {
   if (!found) return h("span", { class: "dim" }, NONE);
   const { earliest, point, latest } = found.crosses ?? {};
   const dates = earliest || point;
   const exactly = `${found.regime}: point ${point ?? "none"}\nearliest ${earliest ?? "none"}\nlatest ${latest ?? "none"} (${found.confidence_percent} % interval)`;
   return [
-    h("div", null, `${found.regime} `, dates ? longer(point ? day(point) : "no date", exactly) : ""),
-    h("div", { class: "under" }, ANSWERS[found.answer] ?? found.answer, dates && `: ${earliest ? day(earliest) : "?"} to ${latest ? day(latest) : "later"}`),
+    h("div", null, letterOf(found.regime, groups), " ", dates ? longer(point ? day(point) : "no date", exactly) : (ANSWERS[found.answer] ?? found.answer)),
+    dates && h("div", { class: "under" }, ANSWERS[found.answer] ?? found.answer),
+    dates && h("div", { class: "under" }, `${earliest ? day(earliest) : "?"} to ${latest ? day(latest) : "later"}`),
   ];
 }
 
@@ -161,14 +161,14 @@ function classes(shares) {
   if (sorted.length === 0) return h("span", { class: "dim" }, NONE);
   const [best, share] = sorted[0];
   const all = sorted.map(([name, part]) => `${name} ${percent(part, 2)}`).join("\n");
-  return [h("span", { class: "class-chip" }, best), " ", longer(percent(share), all, { class: "dim" })];
+  return [h("span", { class: "tag" }, best), " ", longer(percent(share), all, { class: "dim" })];
 }
 
 function coverage({ expected_device_seconds: expected, observed_device_seconds: observed }) {
   if (!expected) return h("span", { class: "dim" }, NONE);
   const missing = expected - observed;
   return [
-    longer(percent(observed / expected), `${deviceTime(observed)} observed of ${deviceTime(expected)}`),
+    h("div", { class: "under" }, longer(percent(observed / expected), `${deviceTime(observed)} observed of ${deviceTime(expected)}`), " covered"),
     missing > 0 && h("div", { class: "under" }, `${deviceTime(missing)} missing`),
   ];
 }

@@ -15,10 +15,13 @@ function table(key, title, columns, rows, note) {
   if (rows.length === 0) return null;
   return h("section", { class: "card", "data-key": key }, h("h2", null, title),
     h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": title }, h("table", null,
-      h("thead", null, h("tr", null, columns.map((c, i) => h("th", { scope: "col", class: i > 0 && "num" }, c)))),
-      h("tbody", null, rows.map((cells) => h("tr", null, cells.map((c, i) => (i === 0 ? h("th", { scope: "row" }, c) : h("td", { class: "num" }, c)))))))),
+      h("thead", null, h("tr", null, columns.map((c, i) => h("th", { scope: "col", class: side(c, i) }, c)))),
+      h("tbody", null, rows.map((cells) => h("tr", null, cells.map((c, i) => (i === 0 ? h("th", { scope: "row" }, c) : h("td", { class: side(columns[i], i) }, c)))))))),
     note && h("p", { class: "dim under-table" }, note));
 }
+
+const WORDS = new Set(["When (UTC)", "Looks like", "Here by", "Pipe"]);
+const side = (column, i) => (i === 0 || WORDS.has(column) ? null : "num");
 
 const three = (band, unit = "FLOP") => [figure(band.point, unit), figure(band.lower, unit), figure(band.upper, unit)];
 const share = (part) => longer(percent(part), percent(part, 4));
@@ -61,13 +64,13 @@ export function purposeCard(run, report) {
     const old = merged.get(p.purpose) ?? { point: 0n, lower: 0n, upper: 0n, spans: [], guesses: new Set() };
     for (const name of ["point", "lower", "upper"]) old[name] += BigInt(p.flop[name]);
     old.spans.push(...(p.spans ?? []));
-    if (p.looks_like?.guess) old.guesses.add(`${p.looks_like.guess} (${p.looks_like.confidence} confidence)`);
+    if (p.looks_like?.confidence) old.guesses.add(`${p.looks_like.guess} (${p.looks_like.confidence} confidence)`);
     merged.set(p.purpose, old);
   }
   const rows = [...merged].map(([name, p]) => [
-    [h("span", { class: `purpose-key purpose-${name}`, "aria-hidden": "true" }), name],
+    h("span", { class: "nowrap" }, h("span", { class: `purpose-key purpose-${name}`, "aria-hidden": "true" }), name),
     ...three({ point: String(p.point), lower: String(p.lower), upper: String(p.upper) }),
-    h("span", { class: "wordy" }, p.spans.length > 0 ? spansText(p.spans) : NONE), [...p.guesses].join(", ") || NONE,
+    p.spans.length > 0 ? spansText(p.spans) : NONE, [...p.guesses].join(", ") || NONE,
   ]);
   return table("purposes", "What it was for", ["Purpose", "Point FLOP", "Lower", "Upper", "When (UTC)", "Looks like"], rows,
     "Purposes are the lab's word; untagged time counts. What it looks like is guessed from counters, and is in no total.");

@@ -7,7 +7,7 @@ import { mark } from "./parts.js";
 import { linear, logTicks, spaced } from "./scales.js";
 
 const VERDICTS = { crossed: ["bad", "▲"], undetermined: ["warn", "◆"], below: ["good", "○"] };
-const WIDTH = 260;
+const WIDTH = 240;
 const EDGE = 10;
 
 export const verdict = (name) => mark(...(VERDICTS[name] ?? ["dim", "·"]), name);
@@ -52,14 +52,24 @@ export function strip(scale, groups, executed, countable) {
   return svg("svg", { class: "strip", width: scale.width, height, viewBox: `0 0 ${scale.width} ${height}`, "aria-hidden": "true" },
     svg("line", { class: "strip-base", x1: 0, x2: scale.width, y1: height / 2, y2: height / 2 }),
     lines,
+    groups.map((g) => svg("text", { class: "letter on-card", x: scale.x(g.threshold), y: height + 10, "text-anchor": "middle" }, g.letter)),
     drawable(executed) && bandMark(scale.x, 10, executed, "executed", 7),
     drawable(countable) && bandMark(scale.x, 22, countable, "countable", 4));
+}
+
+/** "≥" or ">", as the law has it. */
+export const comparison = (line) => (line.comparison === ">=" ? "≥" : line.comparison);
+
+/** A regime's letter, as a chip; its name stands in the legend. */
+export function letterOf(regime, groups) {
+  const group = groups.find((g) => g.of.some((one) => one.regime === regime));
+  return group ? h("span", { class: "letter", title: regime }, group.letter) : regime;
 }
 
 /** Which letter is which line, in words. */
 export function legend(groups) {
   return h("ul", { class: "law-legend", "aria-label": "Lines of the law" },
     groups.map((g) => h("li", { "data-key": g.letter },
-      h("span", { class: "letter" }, g.letter), " ", `${g.of[0].comparison} ${lineText(g.threshold)} `,
-      g.of.map((one, i) => [i > 0 && ", ", h("span", { title: `${one.title}: ${one.comparison} ${lineText(one.threshold_flop)} FLOP, ${one.act}` }, one.regime)]))));
+      h("span", { class: "letter" }, g.letter), " ", `${comparison(g.of[0])} ${lineText(g.threshold)} `,
+      g.of.map((one, i) => [i > 0 && ", ", h("span", { title: `${one.title}: ${comparison(one)} ${lineText(one.threshold_flop)} FLOP, ${one.act}` }, one.regime)]))));
 }
