@@ -47,6 +47,7 @@ from .kept_rows import (
 from .log_check import LogCheck
 from .method_check import MethodCheck
 from .noted_check import JudgedSpan, check_applied, check_judged, check_rules
+from .outcome import outcome_document, write_outcome
 from .progress_check import ProgressCheck, check_claims
 from .rederive import (
     RECORD_COLUMNS,
@@ -98,6 +99,7 @@ class Result:
     seconds: float
     difference: Found | None
     notes: tuple[str, ...] = ()
+    position: int = 0  # of the last record that was read
 
 
 def check_store(path: Path, regimes: Iterable[Regime], *, progress: Progress | None = None) -> Result:
@@ -114,6 +116,7 @@ def check_store(path: Path, regimes: Iterable[Regime], *, progress: Progress | N
         "leaves": 0,
         "checkpoints": 0,
         "attestations": 0,
+        "position": 0,
     }
     notes: list[str] = []
     difference = None
@@ -196,6 +199,7 @@ def _check(
     events.at(0, 0)
     forecasts.at(books)
     for row in db(f"SELECT {RECORD_COLUMNS} FROM records ORDER BY position"):  # noqa: S608
+        counts["position"] = row[0]
         books.take(row)
         if (row[2], row[3], bytes(row[6])) in forks:
             raise Difference(
@@ -353,6 +357,16 @@ def _noted(reader: Reader, noted: list[Noted], events: Iterable[StoredEvent]) ->
 def result_document(result: Result) -> dict[str, Any]:
     """`fsck --json`."""
     return {"ok": result.difference is None, **asdict(result), "notes": list(result.notes)}
+
+
+def keep_outcome(result: Result, time: str, version: str) -> bool:
+    """Write what it came to beside the store, where this user may. Whether it was written."""
+    d = result.difference
+    said = None if d is None else f"table {d.table}, {d.key}: {d.column}: expected {d.expected}, got {d.got}"
+    document = outcome_document(
+        said, time=time, position=result.position, records=result.records, version=version
+    )
+    return write_outcome(Path(result.store), document)
 
 
 def result_text(result: Result) -> str:

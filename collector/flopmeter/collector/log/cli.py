@@ -3,7 +3,6 @@
 import contextlib
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,10 @@ import click
 
 from flopmeter.cli.output import emit_json, json_option, seconds_text
 from flopmeter.collector.report.cli import store_option
+from flopmeter.collector.report.layout import wrapped
 from flopmeter.collector.store_path import store_file
+
+_WIDTH = 80
 
 
 @click.group()
@@ -27,9 +29,12 @@ def show(store: Path, as_json: bool) -> None:
     from flopmeter.collector.store.sqlite import open_for_reading
     from flopmeter.collector.store.told import told
 
+    from .said import log_document, witness_documents
+
     path = store_file(store)
     with contextlib.closing(open_for_reading(path)) as connection, told(str(path), "read"):
-        document = _document(connection)
+        document = log_document(connection, time.time_ns())
+        witnesses = document["witnesses"] = witness_documents(connection)
     if as_json:
         emit_json(document)
         return
@@ -43,6 +48,7 @@ def show(store: Path, as_json: bool) -> None:
     head = document["checkpoint"]
     if head is None:
         click.echo("checkpoint    none")
+        _witnesses(witnesses)
         return
     covered = "all" if head["size"] == document["size"] else f"{head['size']} of {document['size']} leaves"
     click.echo(f"checkpoint    {head['number']}, of {head['time']}, covers {covered}")
@@ -52,39 +58,19 @@ def show(store: Path, as_json: bool) -> None:
     )
     click.echo(f"root          {head['root']}")
     click.echo(f"cosigned by   {', '.join(head['cosigned_by']) or 'nobody'}")
+    _witnesses(witnesses)
 
 
-def _document(connection: Any) -> dict[str, Any]:
-    from .append import waiting
-    from .entry import KINDS
-    from .evidence_log import EvidenceLog
-
-    evidence = EvidenceLog(connection)
-    identity, head = evidence.identity, evidence.latest()
-    counted = dict(connection.execute("SELECT kind, sum(count) FROM log GROUP BY kind").fetchall())
-    document: dict[str, Any] = {
-        "origin": identity.origin if identity else None,
-        "vkey": identity.vkey if identity else None,
-        "size": evidence.size,
-        "leaves": {k.name: counted[k.name] for k in KINDS if k.name in counted},
-        "waiting": waiting(connection),
-        "checkpoint": None,
-    }
-    if head is not None:
-        names = connection.execute(
-            "SELECT DISTINCT key_name FROM cosignatures WHERE checkpoint_no = ? ORDER BY key_name",
-            (head.number,),
-        )
-        document["checkpoint"] = {
-            "number": head.number,
-            "size": head.size,
-            "root": head.root.hex(),
-            "time": datetime.fromtimestamp(head.unix_ns // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "age_seconds": max(0, (time.time_ns() - head.unix_ns) // 1_000_000_000),
-            "cosigned_by": [name for (name,) in names],
-            "note": head.note.decode(),
-        }
-    return document
+def _witnesses(documents: list[dict[str, Any]]) -> None:
+    """How each stood when it was asked last; what it said is its own text."""
+    for w in documents:
+        size = w["cosigned_size"]
+        held = "cosigned nothing yet" if size is None else f"cosigned {size} leaves at {w['cosigned']}"
+        lines = wrapped(f"{w['name']}: {held}, asked at {w['asked']}", _WIDTH, "witness       ", "")
+        if w["error"]:
+            said = "".join(c if c.isprintable() else "?" for c in w["error"])
+            lines += wrapped(f"last error: {said}", _WIDTH, "              ", "  ")
+        click.echo("\n".join(lines))
 
 
 @log.command()

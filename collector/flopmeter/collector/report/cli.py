@@ -11,6 +11,8 @@ import click
 from flopmeter.cli.output import emit_json, json_option
 from flopmeter.collector.store_path import DEFAULT_STORE, store_file
 
+from .completing import run_names
+
 if TYPE_CHECKING:
     from flopmeter.collector.law.regimes import Regime
 
@@ -113,7 +115,7 @@ def runs_list(
 
 
 @runs.command("show")
-@click.argument("run")
+@click.argument("run", shell_complete=run_names)
 @as_of_option
 @expect_option
 @store_option
@@ -139,7 +141,7 @@ def runs_show(  # noqa: PLR0917 - click passes them by name
 
 
 @runs.command("watch")
-@click.argument("run", required=False)
+@click.argument("run", required=False, shell_complete=run_names)
 @store_option
 @regimes_option
 @click.option(
@@ -261,7 +263,9 @@ def fsck(store: Path, regimes_dir: Path | None, as_json: bool) -> None:
     """
     import sys
 
-    from flopmeter.collector.check.fsck import check_store, result_document, result_text
+    from flopmeter.collector.check.fsck import check_store, keep_outcome, result_document, result_text
+    from flopmeter.collector.ingest.listening import collector_version
+    from flopmeter.collector.law.events import time_text
 
     from .layout import folded
 
@@ -277,6 +281,7 @@ def fsck(store: Path, regimes_dir: Path | None, as_json: bool) -> None:
     result = check_store(
         store_file(store), every_regime(regimes_dir), progress=progress if on_terminal else None
     )
+    keep_outcome(result, time_text(time.time_ns()), collector_version())
     if on_terminal:
         click.echo("\r\x1b[K", err=True, nl=False)
     if as_json:

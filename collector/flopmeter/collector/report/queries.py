@@ -66,6 +66,7 @@ class RunSide(NamedTuple):
     rows: list[RunRows]
     counting: Counting
     silence: Silence
+    faults: Mapping[str, str]  # runs whose totals cannot be read, and why; none where that ends the reading
 
     def lines(self, question: "Asked") -> Briefs:
         """What makes a line of `runs list` of a run's rows."""
@@ -186,6 +187,10 @@ class Reader:
         #: By digest. Whoever reads again and again keeps them: a node's inventory rarely changes.
         self.inventories: dict[bytes, Inventory] = {}
 
+    @property
+    def connection(self) -> sqlite3.Connection:
+        return self._db
+
     def rows(self, sql: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
         """Rows as plain tuples, one after the other (for fsck, which reads everything)."""
         cursor = self._db.cursor()
@@ -239,14 +244,17 @@ class Reader:
         documents.sort(key=_by_size)
         return documents
 
-    def run_side(self, question: Asked, only: str | None = None) -> "RunSide":
-        """What lines and documents of runs are made of; `only`: totals of one alone."""
+    def run_side(self, question: Asked, only: str | None = None, *, go_on: bool = False) -> "RunSide":
+        """What lines and documents of runs are made of; `only`: totals of one alone. `go_on`: totals that are no numbers
+        are named in `faults`, and end the reading of no other run.
+        """
         models, owed = self.models(), self.owed(question)
         registry = self.registry()
         works = self._works(registry)
-        rows = self._run_rows(only, works)
+        faults: dict[str, str] = {}
+        rows = self._run_rows(only, works, faults if go_on else None)
         counting = Counting(registry, self._rows_of(registry, works, rows), models, question.table)
-        return RunSide(models, rows, counting, self._silence(question, owed, works, models))
+        return RunSide(models, rows, counting, self._silence(question, owed, works, models), faults)
 
     @staticmethod
     def _silence(
@@ -315,7 +323,9 @@ class Reader:
             found.append(_Work(run, w if by is None else w._replace(assigned_by=by.number)))
         return found
 
-    def _run_rows(self, only: str | None, works: list["_Work"]) -> list[RunRows]:
+    def _run_rows(
+        self, only: str | None, works: list["_Work"], faults: dict[str, str] | None = None
+    ) -> list[RunRows]:
         runs: dict[str, RunRows] = {}
         run_of: dict[int, str] = {}
         for run, w in works:
@@ -325,9 +335,15 @@ class Reader:
         numbers = f" WHERE workload_no IN ({', '.join(map(str, run_of))})" if len(run_of) < _FEW else ""
         for row in self.rows(f"SELECT {_KEY}, {_SUMS} FROM totals{numbers}"):  # noqa: S608
             mine = run_of.get(row[0])
-            if mine is not None:
+            if mine is None:
+                continue
+            try:
                 runs[mine].groups[GroupKey(*row[:6])] = [int(text) for text in row[6:]]
-        return list(runs.values())
+            except (ValueError, TypeError) as e:
+                if faults is None:
+                    raise
+                faults[mine] = f"totals: expected numbers, got others: {e}; see `flopmeter collector fsck`"
+        return [r for r in runs.values() if not faults or r.run not in faults]
 
     def _rows_of(
         self, registry: Registry, works: list["_Work"], read: Sequence[RunRows] = ()

@@ -1,0 +1,5 @@
+"""placeholder"""
+
+
+def document_bytes() -> bytes:
+    return b"{}"

@@ -1,0 +1,245 @@
+"""GET /runs/{run}/curve: cumulative figures, what is missing in them, what people said of the time, and the forecast."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from flopmeter.collector.books import HOUR_NS
+from flopmeter.collector.figures import PriceKey, price
+from flopmeter.collector.forecast.live import kept_document
+from flopmeter.collector.law.events import figure_json, time_text
+from flopmeter.collector.law.regimes import INTEGER_OR_FLOAT
+from flopmeter.collector.law.rules import counted, in_force, verdict
+from flopmeter.collector.law.standing import standing
+from flopmeter.collector.registry.entries import JobKey, Tag
+from flopmeter.collector.report.documents import RunRows
+from flopmeter.collector.store.forecasts import LAST, forecast_rows
+from flopmeter.contract.flop import Figure, total
+from flopmeter.contract.usage import WorkloadKind
+
+from .asking import Wish
+from .books import Books
+from .curve_book import CurveBook, chosen
+from .problems import bad
+from .routes import UNITS
+from .say_runs import check_run, relatives
+from .told import body_of
+from .view import View
+
+MOST_GAPS = 200
+MOST_JOBS = 200
+MOST_SPANS = 500
+_SECOND_NS = 1_000_000_000
+_BRIDGE_HOURS = 2  # a window of an hour lies over the edge of one, which is no bridge to speak of
+
+
+def curve(books: Books, wish: Wish) -> bytes:
+    view, name = books.view(), wish.names["run"]
+    check_run(view, wish, name)
+    rows = view.rows[name]
+    with books.reading() as reader:
+        book = books.curve(reader, rows)
+        kept = next(iter(forecast_rows(reader.rows(LAST, (name,)))), None)
+    unit = wish.texts.get("unit", UNITS[0])
+    since, until = _stretch(book, rows, wish.numbers)
+    document = {
+        "as_of": time_text(view.as_of_unix_ns),
+        "run": name,
+        "unit": unit,
+        **_ends(rows, since, until),
+        **_series(book, rows, (since, until), wish, view),
+        "gaps": gaps(book, since, until),
+        "silent": _silent(view, name),
+        "purposes": _purposes(view, name),
+        **_jobs(rows),
+        "lines": _lines(view, name),
+        "forecast": None
+        if kept is None
+        else _cone(
+            json.loads(kept.data), kept_document(kept.unix_ns, kept.method, json.loads(kept.data)), unit
+        ),
+    }
+    return body_of(view.sight(wish.tenant).cleaned(document, relatives(view, name)))
+
+
+def _stretch(book: CurveBook, rows: RunRows, numbers: Mapping[str, int]) -> tuple[int, int]:
+    """The hours that are asked for, both with it. Raises Problem where the end is before the beginning."""
+    if "from" in numbers and "to" in numbers and numbers["from"] >= numbers["to"]:
+        raise bad("to: expected a time behind `from`, got one before it, or the same")
+    first = book.hours[0] if book.hours else rows.first_unix_ns // HOUR_NS
+    last = book.hours[-1] if book.hours else first
+    since = max(first, numbers["from"] // HOUR_NS) if "from" in numbers else first
+    until = min(last, (numbers["to"] - 1) // HOUR_NS) if "to" in numbers else last
+    return since, until
+
+
+def _end_of(hour: int, rows: RunRows) -> int:
+    """When the hour is over, or the run's last record was."""
+    end = (hour + 1) * HOUR_NS
+    return min(end, rows.last_unix_ns) if rows.last_unix_ns > hour * HOUR_NS else end
+
+
+def _ends(rows: RunRows, since: int, until: int) -> dict[str, str]:
+    return {
+        "first": time_text(rows.first_unix_ns),
+        "last": time_text(rows.last_unix_ns),
+        "from": time_text(max(since * HOUR_NS, rows.first_unix_ns)),
+        "to": time_text(_end_of(max(until, since), rows)),
+    }
+
+
+def _series(
+    book: CurveBook, rows: RunRows, stretch: tuple[int, int], wish: Wish, view: View
+) -> dict[str, Any]:
+    models, table = view.side.models, view.question.table
+
+    def priced(key: PriceKey, sums: tuple[int, ...]) -> tuple[Figure, Figure]:
+        found = price(key, list(sums), models[key.model_no], table)
+        return found.flop, found.integer_ops
+
+    hours = chosen(book.hours, *stretch, wish.numbers["points"])
+    figures = []
+    for hour in hours:
+        flop, ops = book.at(hour, priced)
+        figures.append(flop + ops if wish.texts.get("unit") == INTEGER_OR_FLOAT else flop)
+    return {
+        "times": [time_text(_end_of(hour, rows)) for hour in hours],
+        "cumulative": {
+            bound: [str(getattr(f, bound)) for f in figures] for bound in ("lower", "point", "upper")
+        },
+    }
+
+
+def gaps(book: CurveBook, since: int, until: int) -> list[dict[str, Any]]:
+    """Hours whose time is not all observed, hours without any record, records that bridge hours; in order of time."""
+    found: list[tuple[int, int, str, dict[str, int]]] = []  # first, last hour, kind, ns by reason
+    before: int | None = None
+    for hour, of in book.between(since, until):
+        if before is not None and hour - of.back > before + 1:
+            found.append((before + 1, hour - of.back - 1, "nothing", {}))
+        before = max(hour, before or hour)
+        if of.back >= _BRIDGE_HOURS:
+            found.append((hour - of.back, hour, "bridge", {}))
+        if not of.gaps_ns:
+            continue
+        reasons = {reason.label: ns for reason, ns in of.gaps_ns}
+        first = hour - of.back
+        last = found[-1] if found and found[-1][2] == "gap" else None
+        if last is not None and first <= last[1] + 1 and last[3].keys() == reasons.keys():
+            sums = {name: last[3][name] + ns for name, ns in reasons.items()}
+            found[-1] = (last[0], hour, "gap", sums)
+        else:
+            found.append((first, hour, "gap", reasons))
+    kept = sorted(found, key=lambda g: (g[0] - g[1], g[0]))[:MOST_GAPS]
+    return [
+        {
+            "from": time_text(first * HOUR_NS),
+            "to": time_text((last + 1) * HOUR_NS),
+            "kind": kind,
+            "device_seconds": sum(reasons.values()) / _SECOND_NS,
+            "reasons": {name: ns / _SECOND_NS for name, ns in reasons.items()},
+        }
+        for first, last, kind, reasons in sorted(kept, key=lambda g: (g[0], g[1], g[2]))
+    ]
+
+
+def _silent(view: View, name: str) -> dict[str, Any] | None:
+    missing = view.side.silence.of(name)
+    if not missing.nodes:
+        return None
+    flop = total(g.flop for g in missing.tally.priced(view.side.models, view.question.table))
+    return {
+        "since": time_text(missing.since_unix_ns),
+        "nodes": list(missing.nodes),
+        "device_seconds": missing.duration_ns / _SECOND_NS,
+        "flop": figure_json(flop),
+    }
+
+
+def _purposes(view: View, name: str) -> list[dict[str, Any]]:
+    """What is tagged and in force, the oldest word first: where two overlap, a job's beats the run's, the later the earlier."""
+    registry = view.registry
+    spans = []
+    for entry in registry.about(name):
+        tag = entry.statement
+        if not isinstance(tag, Tag) or tag.run != name or entry.number in registry.retracted:
+            continue
+        spans.append(
+            {
+                "from": None if tag.from_hour is None else time_text(tag.from_hour * HOUR_NS),
+                "to": None if tag.until_hour is None else time_text(tag.until_hour * HOUR_NS),
+                "purpose": tag.purpose.value,
+                "fraction": None if tag.fraction is None else str(tag.fraction),
+                "job": None if tag.job is None else tag.job.job,
+                "entry": entry.number,
+            }
+        )
+    return spans[-MOST_SPANS:]
+
+
+def _jobs(rows: RunRows) -> dict[str, Any]:
+    """The jobs by when they began, and each one's attempts."""
+    attempts: dict[JobKey, dict[int, tuple[int, int]]] = {}
+    users: dict[JobKey, str] = {}
+    for w in rows.workloads:
+        job = JobKey(w.scope, w.kind, w.job)
+        first, last = attempts.setdefault(job, {}).get(w.restart, (w.first_unix_ns, w.last_unix_ns))
+        attempts[job][w.restart] = min(first, w.first_unix_ns), max(last, w.last_unix_ns)
+        users[job] = w.user
+    by_begin = sorted(attempts, key=lambda j: (min(f for f, _ in attempts[j].values()), j))
+    return {
+        "jobs": [
+            {
+                "scope": job.scope,
+                "kind": WorkloadKind(job.kind).label,
+                "job": job.job,
+                "user": users[job],
+                "attempts": [
+                    {"restart": restart, "first_seen": time_text(first), "last_seen": time_text(last)}
+                    for restart, (first, last) in sorted(attempts[job].items())
+                ],
+            }
+            for job in by_begin[-MOST_JOBS:]
+        ],
+        "jobs_total": len(attempts),
+    }
+
+
+def _lines(view: View, name: str) -> list[dict[str, Any]]:
+    """Those of GET /runs, with what each counts of this run."""
+    side, question = view.side, view.question
+    work = side.counting.work(name)
+    executed = total(s.flop for s in work), total(s.integer_ops for s in work)
+    binding = [r for r in question.regimes if r.has_line and in_force(r, question.now_unix_ns)]
+    stands = standing(side.counting, name, executed, binding)
+    by_id = {line["regime"]: line for line in view.binding}
+    found = []
+    for r in binding:
+        figure = view.lines[name]["countable"][r.id]
+        basis = Figure(*(int(figure[bound]) for bound in ("lower", "point", "upper")))
+        records = counted(r, stands.of(r).flop, stands.of(r).integer_ops)
+        found.append(
+            by_id[r.id]
+            | {
+                "counted": figure,
+                "verdict": verdict(basis, r).value,
+                "verdict_of_records": verdict(records, r).value,
+            }
+        )
+    return found
+
+
+def _cone(document: Mapping[str, Any], brief: Mapping[str, Any], unit: str) -> dict[str, Any] | None:
+    """From where the run was to where it will be, by the widest way of counting in that unit."""
+    series = [s for s in document["series"] if any(of[1] == unit and not of[2] for of in s["of"])]
+    if not series or series[0]["projected"] is None:
+        return None
+    return {
+        "time": brief["time"],
+        "until": brief["until"],
+        "confidence_percent": brief["confidence_percent"],
+        "state": series[0]["state"],
+        "now": series[0]["total"],
+        "projected": series[0]["projected"],
+        "lines": brief["lines"],
+    }
