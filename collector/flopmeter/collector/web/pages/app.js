@@ -115,7 +115,7 @@ async function go({ moved }) {
   header.place(name);
   if (!view) {
     document.title = "Not found · flopmeter";
-    render(root, fault(new ApiError(404, { detail: `This page has no ${location.pathname}.` })));
+    render(root, fault(new ApiError(404, { detail: `This page has no ${location.pathname}.` }), null, user));
     return;
   }
   document.title = `${path.length ? `${shortened(path.at(-1))} · ` : ""}${view.title} · flopmeter`;
@@ -154,7 +154,8 @@ async function failed(root, error, mine) {
 function waited(root, error, signal) {
   const seconds = again(error);
   return new Promise((resolve) => {
-    render(root, fault(error, resolve));
+    main.removeAttribute("aria-busy");
+    render(root, fault(error, resolve, user));
     if (seconds) setTimeout(resolve, seconds * 1000);
     signal?.addEventListener("abort", resolve, { once: true });
   });

@@ -3,6 +3,7 @@
 import { get } from "./api.js";
 import { BY_CODE, tally } from "./codes.js";
 import { h, render } from "./dom.js";
+import { again } from "./faults.js";
 import { clock, count, duration, many, percent, relative, time } from "./format.js";
 import * as live from "./live.js";
 import { mark } from "./parts.js";
@@ -59,12 +60,15 @@ export function stale(error) {
 }
 
 async function refresh() {
+  if (!user) return;
   try {
     seen = await get("/overview", { signal: ending.signal });
     trouble = null;
   } catch (error) {
     if (error.name === "AbortError") return;
     trouble = error;
+    const seconds = again(error);
+    if (seconds) setTimeout(refresh, seconds * 1000);
   }
   draw();
 }
@@ -133,9 +137,9 @@ function unsure() {
       " What stands here may be old. It is tried again by itself. ",
       h("button", { type: "button", onclick: () => location.reload() }, "Reload now"));
   }
-  if (trouble && ![401, 403].includes(trouble.status)) {
+  if (trouble && seen && ![401, 403].includes(trouble.status)) {
     return h("p", { class: "notice warn" },
-      mark("warn", "◆", "The last update failed."), ` ${[trouble.title, trouble.detail].filter(Boolean).join(": ")} What stands here is of before. `,
+      mark("warn", "◆", "The last update failed."), ` ${[trouble.title, trouble.detail].filter(Boolean).join(": ")}. What stands here is of before. `,
       h("button", { type: "button", onclick: refresh }, "Try again"));
   }
   return null;
