@@ -1,7 +1,7 @@
 """Sending by OTLP what `/metrics` shows: for agent and collector alike, only where somebody asked for it.
 
-A thread of its own collects and sends once a minute. A receiver that hangs, refuses or is down costs a counter and a line
-in the log; nobody else waits for it. Certificates, headers and limits come from the standard variables
+A thread of its own collects and sends once a minute, another sees to it that this comes to an end. A receiver that hangs,
+refuses or is down costs a counter and a line in the log; nobody else waits for it. Certificates, headers and limits come from the standard variables
 OTEL_EXPORTER_OTLP_* (OpenTelemetry protocol exporter specification); their values are never logged.
 """
 
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 #: OTEL_METRIC_EXPORT_INTERVAL in ms; 60 s is the SDK specification's default.
 INTERVAL_VARIABLE = "OTEL_METRIC_EXPORT_INTERVAL"
 DEFAULT_INTERVAL_S, LEAST_INTERVAL_S, MOST_INTERVAL_S = 60.0, 1.0, 3600.0
+#: An export that takes longer hangs: the exporter's own limit is for each wait, and an answer may trickle.
+HANGS_S = 30.0
 #: What a program that stops allows for a last export.
 STOP_S = 2.0
 #: After this many lines of one kind of failure in a row, only each hundredth is said again.
@@ -104,7 +106,7 @@ class Sender(Protocol):
 
 
 class Exporter:
-    """Sends what `families` yields, from `start` on until `close`, on a daemon thread."""
+    """Sends what `families` yields, from `start` on until `close`, on daemon threads."""
 
     def __init__(
         self,
@@ -112,11 +114,15 @@ class Exporter:
         families: "Callable[[], Iterable[Metric]]",
         sender: Sender,
         interval_s: float = DEFAULT_INTERVAL_S,
+        hangs_s: float = HANGS_S,
     ) -> None:
         self.outcomes = Outcomes()
-        self._url, self._families, self._sender, self._interval_s = url, families, sender, interval_s
+        self._url, self._families, self._sender = url, families, sender
+        self._interval_s, self._hangs_s = interval_s, hangs_s
         self._stop = threading.Event()
+        self._counting = threading.Lock()
         self._failed = 0  # in a row
+        self._sending: threading.Thread | None = None
         self._thread = threading.Thread(target=self._run, name="otlp", daemon=True)
 
     def start(self) -> None:
@@ -132,13 +138,21 @@ class Exporter:
 
     def _run(self) -> None:
         # Not all nodes in the same second.
-        wait_s = random.uniform(0, min(self._interval_s, 10.0))  # noqa: S311 - no secret
-        due_s = time.monotonic() + wait_s
+        due_s = time.monotonic() + random.uniform(0, min(self._interval_s, 10.0))  # noqa: S311 - no secret
         while not self._stop.wait(max(0.0, due_s - time.monotonic())):
-            self.export()
+            self._watched(self._hangs_s)
             due_s = max(due_s + self._interval_s, time.monotonic())
         if self.outcomes.last_success_unix_ns and not self._failed:
-            self.export()
+            self._watched(STOP_S)
+
+    def _watched(self, limit_s: float) -> None:
+        """One export, unless the one before hangs still: it is waited for, and there is never a second beside it."""
+        if self._sending is None or not self._sending.is_alive():
+            self._sending = threading.Thread(target=self.export, name="otlp-send", daemon=True)
+            self._sending.start()
+        self._sending.join(limit_s)
+        if self._sending.is_alive():
+            self._count(FAILED, f"no end of it after {limit_s:g} s")
 
     def export(self) -> str:
         """Collect and send once; what became of it is counted."""
@@ -147,17 +161,21 @@ class Exporter:
             outcome, why = self._sender.send(self._families(), now)
         except Exception as e:  # noqa: BLE001 - whatever it is, metering goes on; its words may hold what was sent
             outcome, why = FAILED, type(e).__name__
-        self.outcomes.counts[outcome] += 1
-        if outcome == SENT:
-            self.outcomes.last_success_unix_ns = now
-            if self._failed:
-                log.info("otlp: %s takes metrics again", self._url)
-            self._failed = 0
-        else:
+        self._count(outcome, why, now)
+        return outcome
+
+    def _count(self, outcome: str, why: str, at_unix_ns: int = 0) -> None:
+        with self._counting:
+            self.outcomes.counts[outcome] += 1
+            if outcome == SENT:
+                self.outcomes.last_success_unix_ns = at_unix_ns
+                if self._failed:
+                    log.info("otlp: %s takes metrics again", self._url)
+                self._failed = 0
+                return
             self._failed += 1
             if self._failed <= SAID_FEW or self._failed % SAID_EACH == 0:
                 log.warning("otlp: %s: export %s (%d in a row): %s", self._url, outcome, self._failed, why)
-        return outcome
 
 
 def interval_s(environ: Mapping[str, str]) -> float:

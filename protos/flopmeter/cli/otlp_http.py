@@ -38,7 +38,8 @@ class _Session(requests.Session):
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
         self.status, self.trouble, self.answer = 0, "", b""
         try:
-            response = super().request(*args, **{**kwargs, "stream": True})
+            # Said here, OTEL_EXPORTER_OTLP_CERTIFICATE wins over REQUESTS_CA_BUNDLE; said by the session it would not.
+            response = super().request(*args, **{**kwargs, "stream": True, "verify": self.verify})
             self.status = response.status_code
             read, until_s = 0, time.monotonic() + MAX_ANSWER_S
             kept = []
