@@ -1,0 +1,238 @@
+"""deploy/prometheus: rules that Prometheus takes, alerts that fire when they should and only then, words that help."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from monitoring.alert_cases import CASES, MORE, Series
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "deploy/prometheus"
+RECORDING, ALERTS = FOLDER / "flopmeter-recording.yml", FOLDER / "flopmeter-alerts.yml"
+NO_PROMETHEUS = "Prometheus is not installed"
+promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason=NO_PROMETHEUS)
+SEVERITIES = {"info", "warning", "critical"}
+
+
+def groups(file: Path) -> list[dict[str, Any]]:
+    found = yaml.safe_load(file.read_text())["groups"]
+    assert isinstance(found, list)
+    return found
+
+
+def alerts() -> Iterator[dict[str, Any]]:
+    for group in groups(ALERTS):
+        yield from group["rules"]
+
+
+def tool(*words: object) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        ["promtool", *map(str, words)], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@promtool
+def test_prometheus_takes_the_rules() -> None:
+    done = tool("check", "rules", "--lint=all", "--lint-fatal", RECORDING, ALERTS)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def scenarios(name: str) -> Iterator[tuple[Series, int, bool]]:
+    """Series, the minute, and whether it fires then."""
+    case = CASES[name]
+    yield case.fires, case.minute, True
+    yield case.quiet, case.minute, False
+    if name in MORE:
+        fires, quiet, minute = MORE[name]
+        yield fires, minute, True
+        yield quiet, minute, False
+
+
+def unit_test(series: Series, checks: list[dict[str, Any]], step: int = 1) -> dict[str, Any]:
+    return {
+        "interval": f"{step}m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": checks,
+    }
+
+
+def fires(name: str, minute: int, severity: str | None) -> dict[str, Any]:
+    """That the alert fires then, with this severity; None: that it does not."""
+    samples = [{"labels": f'{{alertname="{name}", severity="{severity}"}}', "value": 1}] if severity else []
+    return {
+        "expr": f'count by (alertname, severity) (ALERTS{{alertname="{name}",alertstate="firing"}})',
+        "eval_time": f"{minute}m",
+        "exp_samples": samples,
+    }
+
+
+def packed(tests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Tests that ask different metrics, in one: promtool looks at all rules for each test anew."""
+    bins: list[tuple[set[str], dict[str, Any]]] = []
+    for test in tests:
+        names = {re.sub(r"[{].*", "", str(series["series"])) for series in test["input_series"]}
+        for taken, whole in bins:
+            if not names & taken and whole["interval"] == test["interval"]:
+                taken.update(names)
+                whole["input_series"] += test["input_series"]
+                for kind in ("promql_expr_test", "alert_rule_test"):
+                    whole.setdefault(kind, []).extend(test.get(kind, []))
+                break
+        else:
+            bins.append((names, test))
+    return [whole for _, whole in bins]
+
+
+def run(tests: list[dict[str, Any]], folder: Path) -> "subprocess.CompletedProcess[str]":
+    """All of them; those of one interval in one file, for rules are looked at once in it."""
+    order = [g["name"] for rules in (RECORDING, ALERTS) for g in groups(rules)]
+    files = []
+    for interval in sorted({test["interval"] for test in tests}):
+        files.append(folder / f"rules-{interval}.test.yml")
+        whole = {
+            "rule_files": [str(RECORDING), str(ALERTS)],
+            "group_eval_order": order,
+            "evaluation_interval": interval,
+            "tests": [test for test in tests if test["interval"] == interval],
+        }
+        files[-1].write_text(json.dumps(whole))
+    return tool("test", "rules", *files)
+
+
+@promtool
+def test_every_alert_fires_when_it_should_and_only_then(tmp_path: Path) -> None:
+    severity = {rule["alert"]: rule["labels"]["severity"] for rule in alerts()}
+    assert severity.keys() == CASES.keys()
+    assert MORE.keys() <= CASES.keys()
+    tests = packed(
+        [
+            unit_test(series, [fires(name, minute, severity[name] if fire else None)], CASES[name].step)
+            for name in CASES
+            for series, minute, fire in scenarios(name)
+        ]
+    )
+    assert len(tests) < len(CASES)
+    done = run(tests, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@promtool
+def test_a_crossing_is_told_for_a_day(tmp_path: Path) -> None:
+    case, day = CASES["FlopmeterRunCrossedLine"], 1440
+    checks = [
+        fires("FlopmeterRunCrossedLine", minute, severity)
+        for minute, severity in ((day - 60, None), (day, "critical"), (2 * day - 60, "critical"), (2 * day, None))
+    ]  # fmt: skip
+    done = run([unit_test(case.fires, checks, case.step)], tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@promtool
+def test_where_all_is_well_nothing_fires(tmp_path: Path) -> None:
+    """The quiet series of all alerts together, without those that are something else's fault."""
+    well: Series = {}
+    for case in CASES.values():
+        for name, values in case.quiet.items():
+            well.setdefault(name, values)
+    for name in list(well):
+        if re.match(
+            "up{|flopmeter_collector_ready|flopmeter_gpu_read_ok|flopmeter_collector_regimes_good", name
+        ):
+            well[name] = "1x200"
+    well["flopmeter_collector_witness_quorum" + '{instance="c:9841"}'] = "1x200"
+    well["flopmeter_collector_store_free_bytes" + '{instance="c:9841"}'] = "1e12x200"
+    well['flopmeter_fleet_device_seconds{instance="c:9841",kind="observed"}'] = "0+99x200"
+    well = {
+        name: values for name, values in well.items() if "undetermined" not in name and "crossed" not in name
+    }
+    check = {"expr": 'ALERTS{alertstate="firing"}', "exp_samples": []}
+    # `stale` and short series end before an hour is over: that is another story than being well
+    long = {name: values for name, values in well.items() if "stale" not in values}
+    checks = [{**check, "eval_time": f"{minute}m"} for minute in (20, 40, 58)]
+    done = run([unit_test(long, checks)], tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@promtool
+def test_what_an_alert_says_names_what_it_is_about(tmp_path: Path) -> None:
+    """promtool prints what it got where something else was expected: so the templates are read as they come out."""
+    tests = []
+    for name, case in CASES.items():
+        test = unit_test(case.fires, [], case.step)
+        test["alert_rule_test"] = [{"alertname": name, "eval_time": f"{case.minute}m", "exp_alerts": []}]
+        tests.append(test)
+    done = run(packed(tests), tmp_path)
+    said = done.stdout + done.stderr
+    found = dict(re.findall(r'alertname="(\w+)".*?Annotations:\{(.*?)\}\n', said, re.DOTALL))
+    assert found.keys() == CASES.keys(), said[:2000]
+    for name, annotations in found.items():
+        assert "<no value>" not in annotations, (name, annotations)
+        assert "error" not in annotations.split("summary=")[1].split("description=")[0], (name, annotations)
+        assert not re.search(r"\d{5,}|e\+\d", annotations.split("summary=")[-1]), (name, annotations)
+
+
+def anchors(page: Path) -> set[str]:
+    """Of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def section(page: Path, anchor: str) -> str:
+    parts = re.split(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
+    for title, text in zip(parts[1::2], parts[2::2], strict=True):
+        if re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") == anchor:
+            return text
+    raise AssertionError(f"{page} has no section {anchor}")
+
+
+@pytest.mark.parametrize("rule", list(alerts()), ids=lambda rule: str(rule["alert"]))
+def test_an_alert_says_what_to_do_and_where_to_read_more(rule: dict[str, Any]) -> None:
+    assert rule["labels"]["severity"] in SEVERITIES
+    notes = rule["annotations"]
+    assert set(notes) == {"summary", "description", "docs"}
+    assert len(notes["summary"]) <= 120
+    page, _, anchor = notes["docs"].partition("#")
+    assert f"`{rule['alert']}`" in section(ROOT / page, anchor)
+    for named in re.findall(r"docs/[\w-]+\.md", notes["description"]):
+        assert (ROOT / named).exists(), named
+
+
+#: What Prometheus itself gives.
+OF_PROMETHEUS = {"up", "ALERTS"}
+
+
+def metrics_named(text: str) -> set[str]:
+    """Names of series in a query or page, as they are scraped."""
+    return set(re.findall(r"(?<![\w:])flopmeter_\w+(?![\w:])", text))
+
+
+def documented() -> set[str]:
+    names = set(re.findall(r"^\| `(flopmeter_\w+)` \|", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE))
+    assert len(names) > 80
+    return names | {
+        f"{n}{end}" for n in names if n.endswith("_seconds") for end in ("_bucket", "_sum", "_count")
+    }
+
+
+@pytest.mark.parametrize("file", [RECORDING, ALERTS], ids=lambda file: file.name)
+def test_every_metric_of_a_rule_is_documented(file: Path) -> None:
+    for group in groups(file):
+        for rule in group["rules"]:
+            assert metrics_named(rule["expr"]) <= documented(), rule
+
+
+def test_every_recorded_series_that_is_asked_for_is_recorded() -> None:
+    recorded = {rule["record"] for g in groups(RECORDING) for rule in g["rules"]}
+    text = (
+        ALERTS.read_text()
+        + RECORDING.read_text()
+        + "".join(f.read_text() for f in (ROOT / "deploy/grafana").glob("*.json"))
+    )
+    named = set(re.findall(r"[a-z_]+:flopmeter_\w+:\w+", text))
+    assert named == recorded
