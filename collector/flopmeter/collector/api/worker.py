@@ -24,6 +24,8 @@ ASKED_PART, IDLE_PART = 5.0, 40.0
 IDLE_AFTER_S = 60.0
 #: How old lines get while nobody asks, at least.
 IDLE_S = 20.0
+#: A watcher, and a scrape every 15 s for ever, are nobody who looks at lines.
+_NOBODY = (("state",), ("metrics-of-runs",))
 
 
 class Pace:
@@ -72,7 +74,7 @@ def serve(books: Books, pace: Pace, take: BinaryIO, give: BinaryIO) -> None:
     """Answer frame after frame, until the pipe ends. Raises FrameError for what is none."""
     while (frame := read_frame(take)) is not None:
         question = question_of(*frame)
-        if question.segments != ("state",):  # a watcher is nobody who looks at lines
+        if question.segments not in _NOBODY:
             pace.asked(time.monotonic())
         give.write(answer_bytes(answer(question, books)))
         give.flush()
