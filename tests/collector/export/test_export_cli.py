@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import json
 import os
 import pty
 import shutil
@@ -130,6 +131,33 @@ def test_events_and_deadlines_are_those_that_are_listed(export, store, question)
     rows = of_lines(export("deadlines", "--format", "jsonl")[1])
     assert {r["id"] for r in rows} == {d.deadline.id for d in due} != set()
     assert {r["event_id"] for r in rows} <= {r["id"] for r in found}
+
+
+def test_a_tenants_events_tell_nothing_of_others(export, store, tmp_path) -> None:
+    """secret-llama goes on from another-run, which is nobody's."""
+    books = tmp_path / "books.sqlite"
+    shutil.copy(store, books)
+    data = {
+        "message": "Run secret-llama, which stands on another-run",
+        "ancestors": [{"of": "another-run", "flop": {"lower": "1", "point": "2", "upper": "3141592"}}],
+    }
+    with closing(sqlite3.connect(books)) as db:
+        db.execute(
+            "INSERT INTO events SELECT max(event_no) + 1, 'x', 'x', 'threshold.crossed', 'secret-llama', "
+            "max(time_unix_ns), 1, 1, ? FROM events",
+            (json.dumps(data),),
+        )
+        db.commit()
+    whole = export("events", "--run", "secret-llama", "--format", "jsonl", of=books)[1]
+    assert b"another-run" in whole
+    assert b"3141592" in whole
+    mine = export("events", "--tenant", "owner:skunkworks", "--format", "jsonl", of=books)[1]
+    assert b"3141592" not in mine
+    assert b"another-run" not in mine
+    rows, all_rows = of_lines(mine), of_lines(whole)
+    assert [r["id"] for r in rows] == [r["id"] for r in all_rows]
+    assert {r["position"] for r in rows} == {r["event_no"] for r in rows} == {None}
+    assert [r["severity"] for r in rows] == [r["severity"] for r in all_rows]
 
 
 def test_a_tenants_events_and_runs_are_those_of_its_runs(export) -> None:

@@ -163,7 +163,11 @@ RUNS = Schema(
 EVENTS = Schema(
     "flopmeter-events/1",
     (
-        _count("event_no", "", "in the order in which they were raised"),
+        _count(
+            "event_no",
+            "",
+            "in the order in which they were raised; none with --tenant: it counts everybody's",
+        ),
         _text("id", "of the event, as CloudEvents"),
         _time("time", "when it was raised"),
         _text("type", "threshold.crossed, for one"),
@@ -175,7 +179,7 @@ EVENTS = Schema(
         _time("answered", "when a person answered it last"),
         _text("answered_by", "who"),
         _text("why", "in their words"),
-        _count("position", "", "of the last record in the books that it rests on"),
+        _count("position", "", "of the last record in the books that it rests on; none with --tenant"),
         _text("data", "all that it says: a JSON object, as it was delivered"),
     ),
 )

@@ -3,7 +3,15 @@
 import json
 from typing import TYPE_CHECKING, Any
 
-from flopmeter.collector.duty.answers import DEADLINE, EVENT, AnswerRow, State, outcome_of, state_of
+from flopmeter.collector.duty.answers import (
+    DEADLINE,
+    EVENT,
+    AnswerRow,
+    State,
+    canonical,
+    outcome_of,
+    state_of,
+)
 from flopmeter.collector.duty.deadlines import Deadline
 from flopmeter.collector.duty.reading import answers_about
 from flopmeter.collector.duty.severity import severity_of
@@ -20,26 +28,37 @@ _EVENTS = "SELECT event_no, id, type, subject, time_unix_ns, position, data FROM
 
 
 def event_rows(reader: "Reader", wanted: Wanted) -> Rows:
-    """Every event in the order in which it was raised. Raises StoreError."""
-    runs = runs_wanted(reader, Workloads(reader), wanted)
+    """Every event in the order in which it was raised. Raises StoreError.
+
+    Of a tenant: without the names and figures of other tenants' runs, and without numbers that count everybody's records.
+    """
+    workloads = Workloads(reader)
+    runs = runs_wanted(reader, workloads, wanted)
+    sight, named = workloads.sight(wanted.tenant) if wanted.tenant else (None, frozenset[str]())
     for number, event_id, kind, subject, unix_ns, position, text in reader.rows(_EVENTS):
         if (runs is not None and subject not in runs) or not wanted.holds(unix_ns):
             continue
         data: dict[str, Any] = json.loads(text)
+        severity = severity_of(kind, data).value
+        if sight is not None:
+            data = sight.cleaned(data, named)
+            number_shown, position_shown, text_shown = None, None, canonical(data)
+        else:
+            number_shown, position_shown, text_shown = number, position, text
         last = _last(reader, EVENT, number)
         yield (
-            number,
+            number_shown,
             event_id,
             unix_ns,
             kind,
-            severity_of(kind, data).value,
+            severity,
             subject or None,
             data.get("regime"),
             data.get("message"),
             state_of(last).value,
             *_answer(last),
-            position,
-            text,
+            position_shown,
+            text_shown,
         )
 
 

@@ -3,6 +3,7 @@
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from flopmeter.collector.api.tenancy import Sight
 from flopmeter.collector.ingest.identity_rules import identities_of
 from flopmeter.collector.registry.entries import JobKey
 from flopmeter.collector.report.tenants import tenant_of
@@ -70,11 +71,19 @@ class Workloads:
                 found.append(row[0])
         return found
 
-    def runs_of(self, tenant: str) -> frozenset[str]:
-        """Runs of which all work is that tenant's: of any other it would see what somebody else did."""
-        mine: set[str] = set()
-        others: set[str] = set()
+    def tenants(self) -> dict[str, str]:
+        """Run -> the tenant whose all of its work is; "" where it is of several: then it is no tenant's to see."""
+        found: dict[str, str] = {}
         for row in self._reader.rows(_ALL):
             w = self._whose(row)
-            (mine if w.tenant == tenant else others).add(w.run)
-        return frozenset(mine - others)
+            found[w.run] = w.tenant if found.get(w.run, w.tenant) == w.tenant else ""
+        return found
+
+    def runs_of(self, tenant: str) -> frozenset[str]:
+        """Runs of which all work is that tenant's: of any other it would see what somebody else did."""
+        return frozenset(run for run, whose in self.tenants().items() if whose == tenant)
+
+    def sight(self, tenant: str) -> tuple[Sight, frozenset[str]]:
+        """What that tenant may see, and the names that runs stand on, which it may not all."""
+        named = {name for link in self._registry.stands_on for name in (link.run, link.parent)}
+        return Sight(tenant, self.tenants(), self._registry), frozenset(named)
