@@ -37,6 +37,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "estimate",
         "A total by formula, and beside the counters.",
     ),
+    "completion": ("flopmeter.cli.shell", "completion", "Complete commands and names of runs in your shell."),
+    "man": ("flopmeter.cli.shell", "man", "Write manual pages."),
     "witness": ("flopmeter.witness.cli", "witness", "Watch over others' evidence logs: cosign their heads."),
 }
 

@@ -10,7 +10,7 @@ import time
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, Protocol
 
 from flopmeter.contract.clock import Clock
 
@@ -141,10 +141,21 @@ def _write(text: str) -> None:
         os.write(sys.stdout.fileno(), text.encode("ascii"))
 
 
-class AttendedClock:
-    """A clock whose wait hears keys: `press` is given each, and says whether that was the end."""
+class Stoppable(Clock, Protocol):
+    """loop.SystemClock."""
 
-    def __init__(self, clock: Clock, keyboard: Keyboard, press: Callable[[str], bool]) -> None:
+    @property
+    def stopping(self) -> bool: ...
+
+
+class AttendedClock:
+    """A clock whose wait hears keys: `press` is given each, and says whether that was the end.
+
+    It asks whether to stop, and never waits for that: the handler of a signal that comes within Event.wait, and sets
+    the event, would wait for the lock that the wait itself holds.
+    """
+
+    def __init__(self, clock: Stoppable, keyboard: Keyboard, press: Callable[[str], bool]) -> None:
         self._clock = clock
         self._keyboard = keyboard
         self._press = press
@@ -157,11 +168,11 @@ class AttendedClock:
 
     def wait(self, seconds: float) -> bool:
         until = time.monotonic() + seconds
-        while not self._clock.wait(0):
+        while not self._clock.stopping:
             left = until - time.monotonic()
             keys = self._keyboard.wait(left)
             if any(key == END or self._press(key) for key in keys):
                 return True
             if left <= 0 and not keys:
-                return self._clock.wait(0)
+                return self._clock.stopping
         return True

@@ -15,6 +15,7 @@ from flopmeter.collector.report.cli import (
     regimes_option,
     store_option,
 )
+from flopmeter.collector.report.completing import run_names
 from flopmeter.collector.store_path import store_file
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def attest() -> None:
 
 
 @attest.command()
-@click.argument("run")
+@click.argument("run", shell_complete=run_names)
 @click.option(
     "--profile",
     type=click.Choice(PROFILES),
@@ -159,7 +160,7 @@ def create(*, run: str, as_json: bool, **asked: Any) -> None:
 
 
 @attest.command("list")
-@click.argument("run", required=False)
+@click.argument("run", required=False, shell_complete=run_names)
 @store_option
 @json_option
 def list_(run: str | None, store: Path, as_json: bool) -> None:

@@ -8,6 +8,7 @@ import click
 
 from flopmeter.cli.output import emit_json, json_option
 from flopmeter.collector.report.cli import paint, regimes_of, regimes_option, store_option
+from flopmeter.collector.report.completing import run_names
 from flopmeter.collector.store_path import store_file
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ def peaks(as_json: bool) -> None:
 
 
 @estimate.command()
-@click.argument("run", required=False)
+@click.argument("run", required=False, shell_complete=run_names)
 @store_option
 @click.option(
     "--estimates",

@@ -8,6 +8,7 @@ import click
 
 from flopmeter.cli.output import emit_json, json_option
 from flopmeter.collector.report.cli import every_regime, expect_option, paint, regimes_option, store_option
+from flopmeter.collector.report.completing import run_names
 
 if TYPE_CHECKING:
     from .blocks import Document
@@ -42,7 +43,7 @@ def drafts_list(store: Path, regimes_dir: Path | None, as_json: bool) -> None:
 
 @drafts.command("make")
 @click.argument("kind", type=click.Choice(KIND_IDS))
-@click.argument("run")
+@click.argument("run", shell_complete=run_names)
 @click.option(
     "--format",
     "shape",

@@ -13,6 +13,7 @@ from flopmeter.collector.report.cli import (
     regimes_option,
     store_option,
 )
+from flopmeter.collector.report.completing import run_names
 
 
 @click.group()
@@ -21,7 +22,7 @@ def forecast() -> None:
 
 
 @forecast.command("show")
-@click.argument("run")
+@click.argument("run", shell_complete=run_names)
 @click.option("--confidence", type=int, help="Percent: 80, 90, 95 or 99; default: the collector's.")
 @click.option("--days", type=int, help="Horizon of a run that declares no end; default: the collector's.")
 @as_of_option

@@ -9,6 +9,7 @@ import click
 
 from flopmeter.cli.output import emit_json, flop_text, json_option
 from flopmeter.collector.report.cli import every_regime, paint, regimes_option, store_option
+from flopmeter.collector.report.completing import run_names
 from flopmeter.collector.store_path import store_file
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def _why(default: str | None = None) -> Callable[[_F], _F]:
 
 
 @_entry_command("declare")
-@click.argument("run")
+@click.argument("run", shell_complete=run_names)
 @click.option("--owner", help="Who answers for the run: a team, a person, a project.")
 @click.option("--budget", metavar="FLOP", help="What it is planned to take: 3.8e25.")
 @click.option("--hardware", help="What it is planned to run on: '2048 x H100'.")
@@ -128,7 +129,7 @@ def declare(
 
 
 @_entry_command("assign")
-@click.argument("run", required=False)
+@click.argument("run", required=False, shell_complete=run_names)
 @click.option("--job", required=True, help="The job's id, or KIND:SCOPE/ID where two have the same.")
 @click.option("--step", help="Only this step of it.")
 @click.option("--back", is_flag=True, help="Give the job back to what the rules chose, instead of RUN.")
@@ -153,7 +154,7 @@ def assign(run: str | None, job: str, step: str | None, back: bool, **common: An
 
 
 @_entry_command("tag")
-@click.argument("run")
+@click.argument("run", shell_complete=run_names)
 @click.option("--purpose", type=PURPOSE, required=True, help="What it was for (list below).")
 @click.option(
     "--from", "since", metavar="TIME", help="Its first hour: 2026-11-20, 2026-11-20T14:00Z.  [default: open]"
@@ -216,7 +217,7 @@ def tag(
 
 
 @_entry_command("link")
-@click.argument("run")
+@click.argument("run", shell_complete=run_names)
 @click.argument("relation", type=RELATION)
 @click.argument("parent")
 @_why()

@@ -18,6 +18,7 @@ from flopmeter.collector.report.cli import (
     regimes_option,
     store_option,
 )
+from flopmeter.collector.report.completing import run_names
 
 if TYPE_CHECKING:
     from flopmeter.collector.report.queries import Reader
@@ -29,7 +30,7 @@ PROGRESS_PERIOD_S = 1.0
 
 
 @click.command("entries")
-@click.argument("run", required=False)
+@click.argument("run", required=False, shell_complete=run_names)
 @store_option
 @json_option
 def entries(run: str | None, store: Path, as_json: bool) -> None:
@@ -51,7 +52,7 @@ def entries(run: str | None, store: Path, as_json: bool) -> None:
 
 
 @click.command("report")
-@click.argument("run")
+@click.argument("run", shell_complete=run_names)
 @click.option("--html", "shape", flag_value="html", help="One page with plots, to print or to send.")
 @click.option("--markdown", "shape", flag_value="md", help="One page of Markdown.")
 @click.option(

@@ -10,6 +10,7 @@ import click
 from flopmeter.cli.output import emit_json, json_option
 from flopmeter.collector.registry.cli import login
 from flopmeter.collector.report.cli import every_regime, paint, regimes_option, store_option
+from flopmeter.collector.report.completing import run_names
 from flopmeter.collector.store_path import store_file
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -50,7 +51,7 @@ def retention(ctx: click.Context, store: Path, regimes_dir: Path | None, as_json
 
 
 @retention.command()
-@click.argument("run")
+@click.argument("run", shell_complete=run_names)
 @click.argument("day")
 @_word
 def placed(run: str, day: str, **common: Any) -> None:
@@ -59,7 +60,7 @@ def placed(run: str, day: str, **common: Any) -> None:
 
 
 @retention.command()
-@click.argument("run")
+@click.argument("run", shell_complete=run_names)
 @click.argument("day")
 @_word
 def dropped(run: str, day: str, **common: Any) -> None:
@@ -68,7 +69,7 @@ def dropped(run: str, day: str, **common: Any) -> None:
 
 
 @retention.command()
-@click.argument("run")
+@click.argument("run", shell_complete=run_names)
 @click.argument("day")
 @_word
 def withdrawn(run: str, day: str, **common: Any) -> None:
@@ -90,7 +91,7 @@ def hold() -> None:
 
 
 @hold.command("add")
-@click.argument("run", required=False)
+@click.argument("run", required=False, shell_complete=run_names)
 @click.option("--everything", is_flag=True, help="Over the whole store, whatever it will hold.")
 @_word
 def add(run: str | None, everything: bool, **common: Any) -> None:
