@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+from pathlib import Path
 
 import pytest
 from edge_rig import edge
@@ -123,9 +124,7 @@ def test_an_attestation_is_a_file(rig):
         role="operator",
     )
     assert said.status == 201
-    assert (
-        said.headers["content-disposition"] == 'attachment; filename="slurm-demo-1-aiOffice.attestation.json"'
-    )
+    assert said.headers["content-disposition"] == 'attachment; filename="slurm-demo-1-aiOffice.zip"'
     told = said.json
     assert told[:3] == ["attest", "create", "-o"]
     assert told[4:] == [
@@ -136,7 +135,7 @@ def test_an_attestation_is_a_file(rig):
         "--",
         "slurm:demo/1",
     ]
-    assert not os.path.exists(os.path.dirname(told[3]))  # nothing stays
+    assert not Path(told[3]).parent.exists()  # nothing stays
 
 
 def test_an_attestation_of_a_run_that_one_may_not_see(rig):
@@ -180,3 +179,12 @@ def test_profiles_are_those_of_the_command():
 )
 def test_names_of_files(name, safe):
     assert safe_name(name) == safe
+
+
+def test_what_a_killed_collector_left_half_made_goes(tmp_path):
+    (tmp_path / ".flopmeter-file-abc").mkdir()
+    (tmp_path / ".flopmeter-file-abc" / "file").write_text("half")
+    with edge(tmp_path) as rig:
+        assert rig.get("/healthz").status == 200
+        assert not (tmp_path / ".flopmeter-file-abc").exists()
+        assert (tmp_path / "b.db").exists()

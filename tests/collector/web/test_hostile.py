@@ -536,10 +536,8 @@ def test_no_secret_stands_in_any_log_or_answer(tmp_path, caplog):
             rig.get("/api/v1/exports/usage", role="operator"),
         ]
         rig.raw(request("GET", WHOAMI, f"Authorization: Bearer {text}", "Content-Length: x"))
-        with open(f"/proc/{rig.starts()[-1]}/cmdline", "rb") as f:
-            command = f.read()
-        with open(f"/proc/{rig.starts()[-1]}/environ", "rb") as f:
-            command += f.read()
+        process = Path(f"/proc/{rig.starts()[-1]}")
+        command = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
         logged = "\n".join(
             logging.Formatter("%(asctime)s %(name)s %(message)s %(args)s").format(r) for r in caplog.records
         )

@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from edge_rig import WORKER, edge
@@ -126,8 +127,7 @@ def test_it_inherits_no_word_of_systemd(rig, monkeypatch):
     monkeypatch.setenv("NOTIFY_SOCKET", "@nobody")
     monkeypatch.setenv("WATCHDOG_USEC", "1")
     pid = rig.get("/api/v1/overview", role="viewer").json["pid"]
-    with open(f"/proc/{pid}/environ", "rb") as f:
-        environ = f.read()
+    environ = Path(f"/proc/{pid}/environ").read_bytes()
     assert b"NOTIFY_SOCKET" not in environ
     assert b"WATCHDOG" not in environ
 

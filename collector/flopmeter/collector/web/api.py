@@ -72,7 +72,8 @@ class Api:
             await exchange.flow(await self._export(caller, segments[1], parameters))
         elif method == "POST" and segments[-1] == "attestations":
             _none_of(parameters)
-            await exchange.say(await self._attestation(exchange, caller, segments))
+            made = await self._attestation(exchange, caller, segments)
+            await (exchange.say(made) if isinstance(made, Said) else exchange.flow(made))
         else:
             question = Question(
                 method,
@@ -159,7 +160,9 @@ class Api:
         name = f"flopmeter-{what}" + (f"-{safe_name(parameters['run'])}" if "run" in parameters else "")
         return await self.downloads.stream(arguments, FORMATS[chosen], f"{name}.{chosen}")
 
-    async def _attestation(self, exchange: Exchange, caller: Caller, segments: tuple[str, ...]) -> Said:
+    async def _attestation(
+        self, exchange: Exchange, caller: Caller, segments: tuple[str, ...]
+    ) -> Said | Flowing:
         _check_kind(exchange, JSON)
         asked = attestation_asked(await exchange.body(MAX_JSON_BYTES, JSON_S))
         # Whether there is such a run, and they may see it, is the books' to say.
@@ -175,11 +178,9 @@ class Api:
             *self._commands.attest,
             f"--who=token:{caller.token.name}",
         ]
-        body = await self.downloads.file(
-            ["attest", "create", *flags, *options, "--", segments[1]], self._commands.store
-        )
-        name = f"{safe_name(segments[1])}-{asked['profile']}.attestation.json"
-        return Said(201, JSON, body, (_FRESH, ("content-disposition", f'attachment; filename="{name}"')))
+        name = f"{safe_name(segments[1])}-{asked['profile']}.zip"
+        told = ["attest", "create", *flags, *options, "--", segments[1]]
+        return await self.downloads.file(told, self._commands.store, "application/zip", name)
 
 
 def whoami(caller: Caller) -> dict[str, Any]:

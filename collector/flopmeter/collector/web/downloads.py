@@ -4,7 +4,6 @@ What somebody downloads is what the command writes, to the byte; and its work is
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 import re
@@ -14,6 +13,7 @@ import tempfile
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from .exchange import CHUNK_BYTES, Flowing
 from .office import ended
@@ -25,8 +25,9 @@ PROGRAM = (sys.executable, "-P", "-c", "from flopmeter.cli.main import main; mai
 AT_ONCE = 2
 #: Between two pieces of it.
 PIECE_S = 120.0
-#: An attestation holds at most some megabytes.
-MAX_FILE_BYTES = 64 << 20
+#: For one that comes whole.
+FILE_S = 600.0
+_PREFIX = ".flopmeter-file-"
 _SAID_BYTES = 4_000
 _UNSAFE = re.compile(r"[^0-9A-Za-z._-]+")
 
@@ -68,30 +69,37 @@ class Downloads:
             await end()
             raise
 
-    async def file(self, arguments: Sequence[str], store: Path) -> bytes:
-        """What the command writes to the file that it is given with -o. Raises Refused."""
+    async def file(self, arguments: Sequence[str], store: Path, kind: str, filename: str) -> Flowing:
+        """The file that the command writes where `-o` says. Raises Refused."""
         self._take()
         child: Process | None = None
         said = bytearray()
-        folder = _folder(store)
+        folder: Path | None = None
         try:
+            folder = _folder(store)
             output = folder / "file"
             child = await self._start([*arguments[:2], "-o", str(output), *arguments[2:]], stdout=DEVNULL)
             try:
-                async with asyncio.timeout(self._piece_s):
+                async with asyncio.timeout(FILE_S):
                     await _listen(child, said)
                     code = await child.wait()
             except TimeoutError as e:
-                raise _too_slow(self._piece_s) from e
+                raise _too_slow(FILE_S) from e
             if code:
                 raise _refused(code, said)
-            with output.open("rb") as f:
-                return f.read(MAX_FILE_BYTES)
+            file = output.open("rb")  # closed when it is sent
         finally:
             self.running -= 1
             if child is not None:
                 await ended(child)
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)  # what is open stays until it is closed
+
+        async def end() -> None:
+            file.close()
+
+        length = ("content-length", str(os.fstat(file.fileno()).st_size))
+        return Flowing(kind, _read(file), end, (*_as_file(filename), length), 201)
 
     def _take(self) -> None:
         if self.running >= self._at_once:
@@ -159,11 +167,23 @@ def _too_slow(seconds: float) -> Refused:
     )
 
 
+async def _read(file: BinaryIO) -> AsyncIterator[bytes]:
+    while piece := await asyncio.to_thread(file.read, 16 * CHUNK_BYTES):
+        yield piece
+
+
+def sweep(store: Path) -> None:
+    """Take away what a collector that was killed left half made. A store has one collector."""
+    for folder in store.parent.glob(f"{_PREFIX}*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _folder(store: Path) -> Path:
-    """A place that this program alone reads: where temporary files are, or else beside the store."""
-    with contextlib.suppress(OSError):
-        return Path(tempfile.mkdtemp(prefix="flopmeter-"))
-    return Path(tempfile.mkdtemp(prefix=".flopmeter-", dir=store.parent))
+    """A place that this program alone reads, on the disk that the books are on: where temporary files are, there may be little room."""
+    try:
+        return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=store.parent))
+    except OSError as e:
+        raise Refused(503, f"the file cannot be made: {e.strerror}", "look at the disk of the store") from e
 
 
 def _as_file(filename: str) -> tuple[tuple[str, str], ...]:

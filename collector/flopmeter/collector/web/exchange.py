@@ -36,6 +36,7 @@ class Flowing:
     parts: AsyncIterator[bytes]
     end: Callable[[], Awaitable[None]] | None = None
     headers: tuple[tuple[str, str], ...] = ()
+    status: int = 200
 
 
 class Exchange:
@@ -104,6 +105,7 @@ class Exchange:
             part = body[at : at + CHUNK_BYTES]
             more = at + CHUNK_BYTES < len(body)
             await self._send({"type": "http.response.body", "body": part, "more_body": more})
+            await asyncio.sleep(0)  # to hear that the client is gone, and to let others on
 
     async def refuse(self, refused: Refused) -> None:
         await self.say(
@@ -118,7 +120,7 @@ class Exchange:
     async def flow(self, flowing: Flowing) -> None:
         """Send it while the client is there."""
         try:
-            await self._begin(200, [(b"content-type", flowing.kind.encode())], flowing.headers)
+            await self._begin(flowing.status, [(b"content-type", flowing.kind.encode())], flowing.headers)
             if self.method != "HEAD":
                 await self._while_connected(self._pour(flowing.parts))
             await self._send({"type": "http.response.body", "body": b""})
@@ -131,6 +133,7 @@ class Exchange:
             for at in range(0, len(part), CHUNK_BYTES):
                 chunk = part[at : at + CHUNK_BYTES]
                 await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+                await asyncio.sleep(0)
 
     async def _while_connected(self, work: Coroutine[Any, Any, None]) -> None:
         working, gone = asyncio.create_task(work), asyncio.create_task(self._gone())

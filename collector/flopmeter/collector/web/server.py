@@ -9,6 +9,7 @@ import logging
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,20 +102,21 @@ class EdgeServer:
         from .app import App
         from .connections import Connections
         from .door import Door
-        from .downloads import PROGRAM, Downloads
+        from .downloads import PROGRAM, Downloads, sweep
         from .files import read_pages
         from .health import Health
         from .keyring import Keyring
-        from .office import Office
+        from .office import ASK_S, Office
         from .stream import Stream
 
         e = self._edge
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
         keyring = Keyring(e.store, e.unix_ns)
-        door = Door(keyring, self.port, **({"monotonic": e.monotonic} if e.monotonic else {}))
-        office = Office(e.worker, **({"ask_s": e.ask_s} if e.ask_s else {}))
+        door = Door(keyring, self.port, e.monotonic or time.monotonic)
+        office = Office(e.worker, ask_s=e.ask_s or ASK_S)
         stream = Stream(office.ask)
         health = Health(e.metrics, e.alive, e.ready)
+        sweep(e.store)
         downloads = Downloads(e.program or PROGRAM)
         api = Api(door, office, stream, downloads, e.commands)
         app = App(health, read_pages(), api, tls=e.tls is not None, proxied=e.proxied)
@@ -124,9 +126,13 @@ class EdgeServer:
         beside = [accepting, self._loop.create_task(connections.watch())]
         if e.background is not None:
             beside.append(self._loop.create_task(e.background(office.ask)))
+        stopping = self._loop.create_task(self._stopping.wait())
         try:
-            await self._stopping.wait()
+            done, _ = await asyncio.wait([stopping, *beside], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopping}:
+                task.result()  # it ends by a fault only
         finally:
+            stopping.cancel()
             for task in beside:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
