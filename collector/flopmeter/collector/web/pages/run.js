@@ -5,7 +5,7 @@ import { h, render } from "./dom.js";
 import { bandFigure, longer } from "./figures.js";
 import { count, deviceTime, flop, many, percent, time } from "./format.js";
 import { lineageCard } from "./lineage.js";
-import { onChange } from "./live.js";
+import { follow } from "./pace.js";
 import { announce, command, fact, facts, mark, severity } from "./parts.js";
 import { segment } from "./route.js";
 import { curveCard } from "./runcurve.js";
@@ -46,7 +46,7 @@ export async function show(root, { path, query, signal, user }) {
     if (card.element.parentNode !== slot) slot.replaceChildren(card.element);
     card.update(found.curve, query);
   };
-  onChange(draw, signal);
+  follow(draw, signal);
   await draw();
 }
 

@@ -93,7 +93,7 @@ export function curveCard(name) {
     return h("div", { class: "legends" },
       h("ul", { class: "plot-legend", "aria-label": "What is drawn" },
         key("key-point", "point"), key("key-band", "lower to upper"),
-        curve.forecast?.projected && key("key-cone", `forecast, ${curve.forecast.confidence_percent} % interval`),
+        curve.forecast?.projected && key("key-cone", `forecast of what counts, ${curve.forecast.confidence_percent} % interval`),
         key("key-line", "line of the law"), key("key-gap", "gap: not observed, nothing is drawn through it"), key("key-restart", "restart")),
       outside && h("p", { class: "dim" }, outside),
       curve.silent && h("p", { class: "dim" }, `Drawn is what records tell. Silent agents (${curve.silent.nodes.slice(0, 5).join(", ")}${curve.silent.nodes.length > 5 ? " …" : ""}, since ${time(curve.silent.since)}) may owe up to ${flop(curve.silent.flop.upper)} FLOP more, which is in the run's upper bound.`));

@@ -99,7 +99,7 @@ export function planCard(report) {
 /** The forecast in a sentence for the head of the page: the nearest line that is still to come. */
 export function outlook(run) {
   const f = run.forecast;
-  if (!f) return ["none", "too young, or nothing was kept yet"];
+  if (!f) return ["none", run.status === "running" ? "too young, or nothing in sight" : `the run is ${run.status}`];
   const open = f.lines.filter((one) => one.answer !== "crossed" && !one.original);
   const next = open.find((one) => one.crosses?.point) ?? open.find((one) => one.crosses?.earliest);
   if (!next) return ["no line in sight", `${f.confidence_percent} % interval, until ${day(f.until)}`];

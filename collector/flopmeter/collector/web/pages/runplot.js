@@ -153,7 +153,9 @@ function purposes(spans) {
       const top = box.top + rows[i] * (LANE + 2);
       inner.append(svg("rect", { class: `purpose purpose-${span.purpose}`, rx: 2, ...rectOf(ends[0], ends[1], top, top + LANE, 2) }));
       const said = span.job ? `${span.purpose}: ${span.job}` : span.purpose;
-      if (textWidth(said) + 8 <= ends[1] - ends[0]) inner.append(svg("text", { class: "purpose-name", x: ends[0] + 4, y: top + 12 }, said));
+      const room = ends[1] - ends[0];
+      const shown = textWidth(said) + 8 <= room ? said : room >= 14 ? said[0] : "";
+      if (shown) inner.append(svg("text", { class: "purpose-name", x: ends[0] + 4, y: top + 12 }, shown));
     });
     group.append(svg("text", { x: box.left - 6, y: box.top + 12, "text-anchor": "end" }, "for"));
   };

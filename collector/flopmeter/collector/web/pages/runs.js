@@ -4,7 +4,7 @@ import { get } from "./api.js";
 import { h, render, svg } from "./dom.js";
 import { NONE, count, day, deviceTime, flop, many, percent } from "./format.js";
 import { bandFigure, longer } from "./figures.js";
-import { onChange } from "./live.js";
+import { follow } from "./pace.js";
 import { announce, choice, empty, instant, mark, severity } from "./parts.js";
 import { queryHref, runHref, setQuery } from "./route.js";
 import { legend, letterOf, lettered, scaleHead, scaleOf, strip, verdict } from "./standing.js";
@@ -28,7 +28,7 @@ export async function show(root, { query, signal }) {
     if (!signal.aborted) render(root, view(found, query));
     return found;
   };
-  onChange(draw, signal);
+  follow(draw, signal);
   const found = await draw();
   if (query.q || query.status) announce(`${many(found.total, "run")} found`);
 }
