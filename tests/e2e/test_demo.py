@@ -11,13 +11,14 @@ import struct
 import subprocess
 import termios
 import time
+import urllib.request
 from datetime import UTC, datetime, timedelta
 from fcntl import ioctl
 from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import COMMAND, flopmeter
+from processes import COMMAND, flopmeter, start, wait_for
 
 from flopmeter.play import scenario
 from flopmeter.play.scenario import FINETUNE, PRETRAIN
@@ -134,13 +135,43 @@ def test_once_for_people_ends_with_commands_that_work(tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     assert max(len(line) for line in lines if str(tmp_path) not in line) <= 100
     commands = [line.strip() for line in lines if "--store" in line]
-    assert len(commands) == 5
+    assert len(commands) == 7
+    (serve,) = [c for c in commands if "collector serve" in c]
+    commands.remove(serve)
     for command in commands:
         name, *args = shlex.split(command)
         assert name.endswith("flopmeter")
         tried = flopmeter(*args)
         assert tried.returncode == 0, (command, tried.stderr)
         assert tried.stdout.strip()
+        if "token" in args:
+            token = tried.stdout.strip()
+    assert "/#token=" not in done.stdout  # of a demo that is over there is no page
+    page_is_served(shlex.split(serve)[1:], token, "viewer", tmp_path / "log")
+
+
+def page_is_served(words: list[str], token: str, role: str, log: Path) -> None:
+    """What the last screen says of the page is so. Elsewhere than there: that may be taken."""
+    if "--http" in words:
+        at = words.index("--http")
+        del words[at : at + 2]
+    process = start(*words, "--http", "127.0.0.1:0", "--listen", "127.0.0.1:0", log=log)
+    try:
+        wait_for("the page is served", lambda: re.search(r"http://127[\d.:]+", log.read_text()))
+        found = re.search(r"http://127[\d.:]+", log.read_text())
+        assert found is not None
+        who = asked(f"{found[0]}/api/v1/whoami", token)
+        assert (who["role"], who["tenant"]) == (role, None)
+        assert asked(f"{found[0]}/api/v1/runs", token)["total"] == 3
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0
+
+
+def asked(url: str, token: str) -> Any:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
 
 
 def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
@@ -209,6 +240,12 @@ class Terminal:
 def test_live_on_a_terminal(tmp_path: Path, number: int) -> None:
     terminal = Terminal(tmp_path, 80, 34)
     terminal.read_until(b"live, a reading a second")
+    found = re.search(rb"the page: (http://\S+)/#token=(\S+)", terminal.output)
+    assert found is not None
+    address, token = (part.decode() for part in found.groups())
+    assert asked(f"{address}/api/v1/overview", token)["nodes"]["by_status"]["live"] == 4
+    with urllib.request.urlopen(f"{address}/", timeout=60) as page:
+        assert b"<!doctype html>" in page.read(200).lower()
     frames_before = terminal.output.count(b"\x1b[H")
     deadline = time.monotonic() + 120
     while terminal.output.count(b"\x1b[H") < frames_before + 3:  # it goes on by itself
@@ -225,7 +262,16 @@ def test_live_on_a_terminal(tmp_path: Path, number: int) -> None:
         rows = frame.split("\r\n")
         assert len(rows) <= 34
         assert max(map(len, rows)) <= 80
+        assert "RUN " in frame  # the link takes no more than it needs
     assert "The books are in" in frames[-1]
+    (link,) = set(re.findall(r"^the page: (http://127\.0\.0\.1:\d+/#token=FMA1\.\S+)\r$", text, re.MULTILINE))
+    for frame in frames[1:-1]:  # whole and alone on its lines, below the picture
+        assert link in frame.replace("\r\n", "")
+    assert f"   {link}\r\n" in frames[-1]
+    serve = next(line.strip() for line in frames[-1].split("\r\n") if "collector serve" in line)
+    assert link.split("/")[2] in serve or ":9841/" in link
+    if number == signal.SIGINT:
+        page_is_served(shlex.split(serve)[1:], link.partition("#token=")[2], "admin", tmp_path / "log")
     done = flopmeter("runs", "show", PRETRAIN, "--store", tmp_path / "books", "--json")
     assert int(json.loads(done.stdout)["by_pipe"]["hmma"]["sm_cycles"]) > 0
 

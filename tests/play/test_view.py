@@ -159,3 +159,18 @@ def test_fit() -> None:
 )
 def test_rate_text(rate: int, text: str) -> None:
     assert rate_text(rate) == text
+
+
+LINK = "http://127.0.0.1:9841/#token=FMA1.0123456789ab." + "c0ffee00" * 8
+
+
+@pytest.mark.parametrize("width", [30, 60, 80, 120, 200])
+@pytest.mark.parametrize("height", [0, 12, 24, 40])
+def test_the_link_is_whole_below_the_picture_however_small_the_screen(width: int, height: int) -> None:
+    linked = replace(picture(), link=LINK)
+    lines = draw(linked, width, colour=False, height=height)
+    assert max(columns(line) for line in lines) <= width
+    assert "".join(lines).endswith(" PAGE" + LINK)
+    if height:
+        assert len(lines) <= max(height, 3 + 1 + -(-len(LINK) // width) + 1)
+        assert "flopmeter an odometer"[:width] in lines[0]

@@ -62,12 +62,22 @@ def replay(file: Path, collector: str, state: Path | None, window: str, as_json:
     "--days", type=click.IntRange(2, 365), default=30, show_default=True, help="Length of the history."
 )
 @click.option("--nodes", type=click.IntRange(5, 64), default=24, show_default=True, help="Nodes of 8 GPUs.")
+@click.option(
+    "--open/--no-open",
+    "wants_page",
+    default=True,
+    show_default=True,
+    help="Show the page in a browser, where there is a desktop; never over ssh.",
+)
 @json_option
-def demo(once: bool, directory: Path | None, days: int, nodes: int, as_json: bool) -> None:
+def demo(  # noqa: PLR0917 - click passes them by name
+    once: bool, directory: Path | None, days: int, nodes: int, wants_page: bool, as_json: bool
+) -> None:
     """A simulated cluster, metered for real: 24 nodes of 8 H100, 30 days of history, then live.
 
     Simulated are the GPUs' counters only; meters, signed batches, spools, gRPC and the collector's books are
-    the real ones, on loopback. Needs no GPU and no root. Ctrl-C ends it.
+    the real ones, on loopback. Needs no GPU and no root. Its web page is served from the beginning, at the link
+    that is printed; with --once there is none. Ctrl-C ends it.
     """
     if as_json and not once:
         raise click.UsageError("--json goes with --once: a live demo has no end to print")
@@ -75,7 +85,7 @@ def demo(once: bool, directory: Path | None, days: int, nodes: int, as_json: boo
     from .demo import run
     from .scenario import default
 
-    document = run(default(days, nodes), once=once, directory=directory, quiet=as_json)
+    document = run(default(days, nodes), once=once, directory=directory, quiet=as_json, shown=wants_page)
     if as_json:
         emit_json(document)
 

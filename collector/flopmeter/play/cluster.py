@@ -109,8 +109,10 @@ class Cluster:
     `end_unix_ns` is when the history ends: the present, so that laws in force now are in force there.
     """
 
-    def __init__(self, scenario: Scenario, directory: Path, end_unix_ns: int) -> None:
+    def __init__(self, scenario: Scenario, directory: Path, end_unix_ns: int, http: str = "") -> None:
+        """`http`: where the collector serves its page; "": nowhere."""
         self.scenario = scenario
+        self._http = http
         self.start_unix_ns = end_unix_ns - scenario.hours * HOUR_NS
         self.now_unix_ns = self.start_unix_ns  # the collector's clock, too
         self.readings = 0
@@ -123,11 +125,16 @@ class Cluster:
     def store(self) -> Path:
         return self._directory / STORE_NAME
 
+    @property
+    def http_address(self) -> str:
+        """Where the page is served; "": nowhere."""
+        return self._collector.http_address if self._collector is not None else ""
+
     def __enter__(self) -> Self:
         settings = CollectorSettings(
             store=self.store,
             listen="127.0.0.1:0",
-            http="",
+            http=self._http,
             admit_new=True,
             linger_ms=_LINGER_MS,
         )

@@ -12,7 +12,7 @@ import click
 
 from flopmeter.collector.report.queries import document
 
-from . import scenario, snapshot
+from . import page, scenario, snapshot
 from .cluster import Cluster
 from .place import Place, place
 from .progress import Progress
@@ -25,21 +25,32 @@ _TICK_S = 1.0
 _PLAIN_LINE_S = 30.0
 
 
-def run(script: Scenario, *, once: bool, directory: Path | None, quiet: bool) -> dict[str, Any]:
-    """The demo; returns the document of its books at the end. `quiet`: nothing but that is wanted."""
+def run(
+    script: Scenario, *, once: bool, directory: Path | None, quiet: bool, shown: bool = False
+) -> dict[str, Any]:
+    """The demo; returns the document of its books at the end. `quiet`: nothing but that is wanted.
+
+    One that goes on is `shown` in a browser too, where there is one.
+    """
     with place(directory, keep=not quiet) as where:
-        with Cluster(script, where.path, time.time_ns()) as cluster:
-            _history(cluster, quiet=quiet)
+        http = "" if once else page.address()
+        with Cluster(script, where.path, time.time_ns(), http) as cluster:
+            link = "" if once else page.link(cluster.http_address, cluster.store, lambda: cluster.now_unix_ns)
+            if link:
+                _say([f"the page: {link}", ""])
+                if shown:
+                    page.show(link)
+            _history(cluster, link, quiet=quiet)
             if not once:
-                _live(cluster, where)
+                _live(cluster, where, link)
             result = document(cluster.store, cluster.now_unix_ns)
             picture = None if quiet else _picture(cluster, "as of the end of the demo", live=not once)
         if picture is not None:
-            _say(_leaving(picture, where))
+            _say(_leaving(picture, where, link))
         return result
 
 
-def _history(cluster: Cluster, *, quiet: bool) -> None:
+def _history(cluster: Cluster, link: str, *, quiet: bool) -> None:
     days = cluster.scenario.hours // scenario.DAY_HOURS
     screen = Screen(wanted=not quiet)
     plain = quiet or screen.on
@@ -54,12 +65,16 @@ def _history(cluster: Cluster, *, quiet: bool) -> None:
                 hours = (cluster.now_unix_ns - cluster.start_unix_ns) // scenario.HOUR_NS
                 mode = f"history, day {min(days, hours // scenario.DAY_HOURS + 1)} of {days}"
                 done = readings * 1_000_000 // cluster.scenario.readings
-                screen.show(lambda: _picture(cluster, mode, live=False, progress_ppm=done))
+                screen.show(
+                    lambda: snapshot.with_hints(
+                        _picture(cluster, mode, live=False, progress_ppm=done), (), link
+                    )
+                )
 
         cluster.history(after_chunk)
 
 
-def _live(cluster: Cluster, where: Place) -> None:
+def _live(cluster: Cluster, where: Place, link: str) -> None:
     """A reading of every GPU each second until Ctrl-C."""
     cluster.go_live()
     hints = tuple(_commands(where))
@@ -72,7 +87,7 @@ def _live(cluster: Cluster, where: Place) -> None:
                 cluster.live(time.time_ns())
                 screen.show(
                     lambda: snapshot.with_hints(
-                        _picture(cluster, "live, a reading a second", live=True), hints
+                        _picture(cluster, "live, a reading a second", live=True), hints, link
                     )
                 )
                 if not screen.on and time.monotonic() >= said_at + _PLAIN_LINE_S:
@@ -99,7 +114,7 @@ def _plain_line(picture: Picture) -> str:
     return f"{clock_text(picture.unix_ns)}  {picture.nodes_live} live, {picture.nodes_silent} silent  {runs}"
 
 
-def _leaving(picture: Picture, where: Place) -> Sequence[str]:
+def _leaving(picture: Picture, where: Place, link: str) -> Sequence[str]:
     """The last picture, and what can be done with what is left."""
     # Commands are printed whole, however narrow the screen: they are there to be pasted.
     title, *commands = _commands(where)
@@ -109,7 +124,24 @@ def _leaving(picture: Picture, where: Place) -> Sequence[str]:
         f" {title}",
         *(f"   {command}" for command in commands),
         "",
+        *_page_again(where, link),
+        "",
         f" The books are in {where.path}, which {kept}.",
+    ]
+
+
+def _page_again(where: Place, link: str) -> Sequence[str]:
+    """How to see the page, now that the demo has ended, and how to let somebody else see it."""
+    name, store = _invoked(), f"--store {where.path}"
+    http = link.removeprefix("http://").partition("/")[0]
+    at = f" --http {http}" if link and http != f"{page.HOST}:{page.PORT}" else ""
+    opened = [f"   {link}"] if link else [f"   http://{page.HOST}:{page.PORT}/"]
+    return [
+        " The web page of these books, for as long as this serves it:",
+        f"   {name} collector serve {store}{at}",
+        *opened,
+        " A token for a colleague to open it with" + (":" if link else ", or for you:"),
+        f"   {name} collector token create --role viewer --name colleague {store}",
     ]
 
 

@@ -63,8 +63,8 @@ def take(store: Path, now_unix_ns: int, *, mode: str, live: bool, progress_ppm: 
     )
 
 
-def with_hints(picture: Picture, hints: Iterable[str]) -> Picture:
-    return replace(picture, hints=tuple(hints))
+def with_hints(picture: Picture, hints: Iterable[str], link: str = "") -> Picture:
+    return replace(picture, hints=tuple(hints), link=link)
 
 
 def _run(document: dict[str, Any], rate: int, now_unix_ns: int) -> RunLine:

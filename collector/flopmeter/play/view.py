@@ -99,6 +99,7 @@ class Picture:
     nodes: tuple[NodeCell, ...]
     spark_label: str = ""  # what the sparklines span: "30 DAYS"
     hints: tuple[str, ...] = ()
+    link: str = ""  # to the page that shows the same
 
 
 def draw(picture: Picture, width: int, *, colour: bool, height: int = 0) -> list[str]:
@@ -109,13 +110,15 @@ def draw(picture: Picture, width: int, *, colour: bool, height: int = 0) -> list
     events = _events(picture)
     nodes = _nodes(picture, width)
     hints = _hints(picture)
+    link = _link(picture, min(screen, width))
     body = [*head, *runs, *events, *nodes, *hints]
+    height = max(len(head), height - len(link)) if height else 0  # the link is never dropped
     for part in (hints, nodes, events):
         if height and len(body) > height:
             body = [line for line in body if not any(line is dropped for dropped in part)]
     if height:
         body = body[:height]
-    return [render(line, min(screen, width), colour=colour) for line in body]
+    return [render(line, min(screen, width), colour=colour) for line in [*body, *link]]
 
 
 def bar(low: float, run: RunLine, cells: int, decades: float) -> Line:
@@ -281,6 +284,14 @@ def _gpus(node: NodeCell) -> Line:
 
 def _hints(p: Picture) -> list[Line]:
     return [[("   " if i else " ", Style.PLAIN), (hint, Style.DIM)] for i, hint in enumerate(p.hints)]
+
+
+def _link(p: Picture, width: int) -> list[Line]:
+    """Whole, and alone on its lines: a browser takes it as it is copied, line breaks and all."""
+    if not p.link:
+        return []
+    rows = [p.link[at : at + width] for at in range(0, len(p.link), width)]
+    return [[(" PAGE", Style.DIM)], *([(row, Style.CYAN)] for row in rows)]
 
 
 def _answer_style(answer: str) -> Style:
