@@ -182,7 +182,9 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "GET", "fleet/inventory", "inventory", "What the fleet is made of.", tenants=False, schema="Inventory"
     ),
-    Route("GET", "fleet/tenants", "tenants", "Whose work it was.", tenants=False, schema="Tenants"),
+    Route(
+        "GET", "fleet/tenants", "tenants", "Whose work it was.", role=AUDITOR, tenants=False, schema="Tenants"
+    ),
     Route(
         "GET",
         "evidence",
