@@ -3,12 +3,12 @@
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import replace
 from random import Random
 
 import pytest
+from metrics_said import PAGE, documented, exposed
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.exposition import generate_latest
@@ -32,37 +32,7 @@ from flopmeter.collector.metrics_books import BooksMetrics
 from flopmeter.collector.metrics_page import CollectorMetrics
 from flopmeter.contract.usage import Uncovered
 
-PAGE = Path(__file__).parents[2] / "docs/metrics.md"
 MAX_LABELS = 20  # DESIGN: fewer than that
-
-
-@dataclass(frozen=True)
-class Named:
-    """A row of the page."""
-
-    kind: str
-    labels: frozenset[str]
-
-
-def documented() -> dict[str, Named]:
-    found = {}
-    for row in re.findall(r"^\| `(flopmeter_\w+)` \|(.*)\|$", PAGE.read_text(), re.MULTILINE):
-        kind, _unit, labels, *rest = (cell.strip() for cell in row[1].split("|"))
-        assert rest[-1].endswith("."), f"{row[0]}: say what it means"
-        assert row[0] not in found, f"{row[0]} stands twice"
-        found[row[0]] = Named(kind, frozenset(filter(None, labels.split(", "))))
-    return found
-
-
-def exposed(families: Iterable[Metric]) -> dict[str, Named]:
-    """As the page names them: a counter with _total, an info is a gauge whose name ends so."""
-    found = {}
-    for family in families:
-        for sample in family.samples[:1]:
-            name = sample.name if family.type != "histogram" else family.name
-            kind = "info" if name.endswith("_info") else family.type
-            found[name] = Named(kind, frozenset(sample.labels) - {"le"})
-    return found
 
 
 @pytest.fixture(scope="module")
