@@ -188,3 +188,9 @@ def test_what_a_killed_collector_left_half_made_goes(tmp_path):
         assert rig.get("/healthz").status == 200
         assert not (tmp_path / ".flopmeter-file-abc").exists()
         assert (tmp_path / "b.db").exists()
+
+
+def test_an_export_of_a_run_that_one_may_not_see(rig):
+    said = rig.get(f"{EXPORT}?run=gone", role="auditor", tenant="owner:lab")
+    assert said.status == 404
+    assert commands(rig) == []

@@ -69,7 +69,8 @@ class Api:
             _none_of(parameters)
             await exchange.flow(self._stream(caller))
         elif segments[0] == "exports":
-            await exchange.flow(await self._export(caller, segments[1], parameters))
+            made = await self._export(exchange, caller, segments[1], parameters)
+            await (exchange.say(made) if isinstance(made, Said) else exchange.flow(made))
         elif method == "POST" and segments[-1] == "attestations":
             _none_of(parameters)
             made = await self._attestation(exchange, caller, segments)
@@ -135,7 +136,9 @@ class Api:
         parts: AsyncIterator[bytes] = self.stream.events(caller.token.token_id, caller.tenant, still)
         return Flowing("text/event-stream", parts, headers=(_FRESH, ("x-accel-buffering", "no")))
 
-    async def _export(self, caller: Caller, what: str, parameters: Mapping[str, str]) -> Flowing:
+    async def _export(
+        self, exchange: Exchange, caller: Caller, what: str, parameters: Mapping[str, str]
+    ) -> Said | Flowing:
         unknown = set(parameters) - {"format", "run", "since", "until"}
         chosen = parameters.get("format", "csv")
         if unknown or chosen not in FORMATS:
@@ -145,6 +148,10 @@ class Api:
                 + (f"{min(unknown)[:40]!r}" if unknown else f"format={chosen[:40]!r}"),
                 "docs/exports.md",
             )
+        if "run" in parameters:
+            hidden = await self._hidden(exchange, caller, parameters["run"])
+            if hidden is not None:
+                return hidden
         arguments = [
             "export",
             what,
@@ -160,18 +167,22 @@ class Api:
         name = f"flopmeter-{what}" + (f"-{safe_name(parameters['run'])}" if "run" in parameters else "")
         return await self.downloads.stream(arguments, FORMATS[chosen], f"{name}.{chosen}")
 
+    async def _hidden(self, exchange: Exchange, caller: Caller, run: str) -> Said | None:
+        """Whether there is such a run, and they may see it, is the books' to say. None: yes."""
+        question = Question(
+            "GET", ("runs", run), who=caller.token.name, role=caller.role, tenant=caller.tenant
+        )
+        found = await self.office.ask(question)
+        return None if found.status == 200 else _said(found, exchange)
+
     async def _attestation(
         self, exchange: Exchange, caller: Caller, segments: tuple[str, ...]
     ) -> Said | Flowing:
         _check_kind(exchange, JSON)
         asked = attestation_asked(await exchange.body(MAX_JSON_BYTES, JSON_S))
-        # Whether there is such a run, and they may see it, is the books' to say.
-        question = Question(
-            "GET", segments[:2], who=caller.token.name, role=caller.role, tenant=caller.tenant
-        )
-        found = await self.office.ask(question)
-        if found.status != 200:
-            return _said(found, exchange)
+        hidden = await self._hidden(exchange, caller, segments[1])
+        if hidden is not None:
+            return hidden
         options = [f"--{name}={text}" for name, text in asked.items()]
         flags = [
             f"--store={self._commands.store}",
