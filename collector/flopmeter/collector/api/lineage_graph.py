@@ -23,7 +23,7 @@ def graph(view: View, sight: Sight, run: str) -> dict[str, Any]:
     distance = {run: 0}
     more = _walk(run, parents, -1, distance) | _walk(run, children, 1, distance)
     names = {n: n for n in distance}
-    for i, name in enumerate(sorted(n for n in distance if not _seen(view, sight, n)), 1):
+    for i, name in enumerate(sorted(n for n in distance if not sight.named(n)), 1):
         names[name] = f"{HIDDEN} {i}"
     nodes = [
         {"name": names[n], "kind": _kind(view, sight, n), "distance": d, "flop": _flop(view, sight, n)}
@@ -52,13 +52,8 @@ def _walk(run: str, steps: Mapping[str, list[tuple[str, str]]], sign: int, dista
     return False
 
 
-def _seen(view: View, sight: Sight, name: str) -> bool:
-    """An external model is nobody's: what it took is public, or its user's word."""
-    return sight.run(name) or (name in view.registry.externals and name not in view.owners)
-
-
 def _kind(view: View, sight: Sight, name: str) -> str:
-    if not _seen(view, sight, name):
+    if not sight.named(name):
         return "hidden"
     if name in view.owners:
         return "run"
@@ -66,7 +61,7 @@ def _kind(view: View, sight: Sight, name: str) -> str:
 
 
 def _flop(view: View, sight: Sight, name: str) -> dict[str, str] | None:
-    if not _seen(view, sight, name) or (name in view.lines and view.lines[name]["fault"] is not None):
+    if not sight.named(name) or (name in view.lines and view.lines[name]["fault"] is not None):
         return None
     shares = view.side.counting.shares(name)
     return figure_json(total(s.flop for s in shares)) if shares else None

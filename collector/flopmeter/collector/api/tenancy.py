@@ -59,6 +59,10 @@ class Sight:
             return False
         return Tenant(*_BY_OWNER, declared.owner).id == self.tenant
 
+    def named(self, name: str) -> bool:
+        """Whether the name may show. An external model is nobody's: what it took is public, or somebody's word."""
+        return self.run(name) or (name in self._registry.externals and name not in self._of)
+
     def runs(self) -> list[str]:
         return [name for name, whose in self._of.items() if not self.tenant or whose == self.tenant]
 
@@ -66,7 +70,7 @@ class Sight:
         """`value` without what tells of others: `names` that are not to be seen, and figures that stand beside them."""
         if not self.tenant:
             return value
-        hidden = sorted(n for n in set(names) if n and not self.run(n))
+        hidden = sorted(n for n in set(names) if n and not self.named(n))
         if not hidden and not isinstance(value, dict | list):
             return value
         return _Mask({name: f"{HIDDEN} {i}" for i, name in enumerate(hidden, 1)}).of(value)
