@@ -236,3 +236,44 @@ def test_every_recorded_series_that_is_asked_for_is_recorded() -> None:
     )
     named = set(re.findall(r"[a-z_]+:flopmeter_\w+:\w+", text))
     assert named == recorded
+
+
+def test_the_page_has_each_alert_with_its_severity() -> None:
+    rows = dict(
+        re.findall(
+            r"^\| `(Flopmeter\w+)` \| (\w+) \|", (ROOT / "docs/monitoring.md").read_text(), re.MULTILINE
+        )
+    )
+    assert rows == {rule["alert"]: rule["labels"]["severity"] for rule in alerts()}
+
+
+def test_the_operators_objects_are_the_same_rules() -> None:
+    done = subprocess.run(
+        ["sh", FOLDER / "operator/rule.sh"], capture_output=True, text=True, timeout=20, check=True
+    )
+    found = list(yaml.safe_load_all(done.stdout))
+    assert [d["kind"] for d in found] == ["PrometheusRule", "PrometheusRule"]
+    assert [d["spec"]["groups"] for d in found] == [groups(RECORDING), groups(ALERTS)]
+
+
+def test_the_operators_monitors_find_our_pods_and_say_our_jobs() -> None:
+    agents, collector = yaml.safe_load_all((FOLDER / "operator/monitors.yaml").read_text())
+    daemonset = (ROOT / "deploy/k8s/agent-daemonset.yaml").read_text()
+    service = (ROOT / "deploy/k8s/collector-statefulset.yaml").read_text()
+    (endpoint,), (port,) = agents["spec"]["podMetricsEndpoints"], collector["spec"]["endpoints"]
+    assert f"- name: {endpoint['port']}" in daemonset
+    assert f"- name: {port['port']}" in service
+    for monitor, deployed in ((agents, daemonset), (collector, service)):
+        for key, value in monitor["spec"]["selector"]["matchLabels"].items():
+            assert f"{key}: {value}" in deployed
+    jobs = {r["replacement"] for e in (endpoint, port) for r in e["relabelings"] if r["targetLabel"] == "job"}
+    asked = set(re.findall(r'job="([\w-]+)"', ALERTS.read_text()))
+    assert jobs == asked
+    scraped = yaml.safe_load((FOLDER / "prometheus.yml").read_text())["scrape_configs"]
+    assert {s["job_name"] for s in scraped} == asked
+
+
+@promtool
+def test_prometheus_takes_the_example_as_it_is() -> None:
+    done = tool("check", "config", FOLDER / "prometheus.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
