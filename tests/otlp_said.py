@@ -1,5 +1,6 @@
 """What an export says, by OpenTelemetry's own protocol definitions."""
 
+import gzip
 from typing import Any
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -11,15 +12,19 @@ def _attributes(found: Any) -> Attributes:
     return tuple(sorted((a.key, a.value.string_value) for a in found))
 
 
+def _message(body: bytes) -> ExportMetricsServiceRequest:
+    packed = body.startswith(b"\x1f\x8b")  # gzip; no message begins so
+    return ExportMetricsServiceRequest.FromString(gzip.decompress(body) if packed else body)
+
+
 def resources(body: bytes) -> list[dict[str, str]]:
-    message = ExportMetricsServiceRequest.FromString(body)
-    return [dict(_attributes(r.resource.attributes)) for r in message.resource_metrics]
+    return [dict(_attributes(r.resource.attributes)) for r in _message(body).resource_metrics]
 
 
 def points(body: bytes) -> dict[tuple[str, Attributes], Any]:
     """By name and attributes: the value, or of a histogram (count, sum, counts, bounds)."""
     found: dict[tuple[str, Attributes], Any] = {}
-    for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
+    for resource in _message(body).resource_metrics:
         for scope in resource.scope_metrics:
             for metric in scope.metrics:
                 kind = metric.WhichOneof("data")
