@@ -9,8 +9,7 @@ import sys
 import pytest
 from terminals import Terminal
 
-from flopmeter.agent.tools.keyboard import keys_of
-from flopmeter.agent.tools.top import ENTER, LEAVE
+from flopmeter.cli.keyboard import ENTER, LEAVE, keys_of
 
 PROGRAM = "from flopmeter.cli.main import main; main()"
 TOP = ("agent", "top", "--source", "sim", "--tick", "0.25", "--state", "/nonexistent")

@@ -198,10 +198,10 @@ def top(source: str, tick_s: float, once: bool, state: Path, as_json: bool) -> N
 
 def _attend(screen: "Screen", clock: "SystemClock", source: str, tick_s: float) -> None:
     """On a terminal: drawn over, and keys are heard."""
+    from flopmeter.cli.keyboard import ENTER, LEAVE, RESIZED, AttendedClock, attended
     from flopmeter.cli.terminal import size
 
     from . import top as screens
-    from .keyboard import RESIZED, AttendedClock, attended
 
     def show() -> None:
         screen.width, screen.height = size()
@@ -214,7 +214,7 @@ def _attend(screen: "Screen", clock: "SystemClock", source: str, tick_s: float) 
             show()
         return end
 
-    with attended(screens.ENTER, screens.LEAVE) as keyboard:
+    with attended(ENTER, LEAVE) as keyboard:
         for frame in _frames(source, AttendedClock(clock, keyboard, press), tick_s, tick_s):
             screen.take(*frame)
             show()

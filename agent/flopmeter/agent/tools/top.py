@@ -24,7 +24,6 @@ _MAX_HISTORY = 60  # rounds that are kept; as many are drawn as there is room fo
 
 # Each screen starts at the top left and clears what is behind it, so that nothing flickers.
 _HOME, _END_OF_LINE, _REST = "\x1b[H", "\x1b[K", "\x1b[J"
-ENTER, LEAVE = "\x1b[?1049h\x1b[?25l\x1b[2J", "\x1b[?25h\x1b[?1049l"
 _COLORS = {"good": "32", "fair": "33", "bad": "31", "dim": "2", "head": "1"}
 
 Key = Callable[[Shown], Any]

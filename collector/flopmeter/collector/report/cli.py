@@ -1,7 +1,8 @@
 """`flopmeter runs | regimes | fleet`, and `flopmeter collector fsck`: thin over queries and views."""
 
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .expected import ExpectedNode
     from .layout import Paint
     from .queries import Reader
+    from .watching import Look
 
 MIN_INTERVAL_S = 0.1
 
@@ -151,50 +153,31 @@ def runs_show(  # noqa: PLR0917 - click passes them by name
     "--times", type=click.IntRange(0), default=0, help="Stop after so many looks; 0 = until Ctrl-C."
 )
 def runs_watch(run: str | None, store: Path, regimes_dir: Path | None, interval: float, times: int) -> None:
-    """Runs as they grow: redrawn on a terminal, a line per change elsewhere."""
+    """Runs as they grow: redrawn on a terminal, a line per change elsewhere.
+
+    Each with its band against the lines in force, what it does in a second, and when it meets the next line if it
+    goes on so. On a terminal q ends it, j and k or the arrows move where there are more runs than room.
+
+    \b
+      flopmeter runs watch
+      flopmeter runs watch llm-7 --interval 30 >> llm-7.log
+    """  # noqa: D301 - click wants the backspace character itself
+    from flopmeter.cli.terminal import terminal_of
+
+    from .watching import on_terminal, print_changes
+
+    def look() -> "Look":
+        from .watching import look_at
+
+        return look_at(store, run, every_regime(regimes_dir), lambda: _run(run or "", store, regimes_dir))
+
     try:
-        _watch(lambda: _watched(run, store, regimes_dir), interval, times)
+        if terminal_of(sys.stdout).live:
+            on_terminal(look, interval, times, paint)
+        else:
+            print_changes(look, interval, times)
     except KeyboardInterrupt:
         click.echo()
-
-
-def _watch(look: Callable[[], list[dict[str, Any]]], interval: float, times: int) -> None:
-    from flopmeter.collector.law.events import time_text
-
-    from .runs_view import run_view, runs_view, watch_line
-
-    on_terminal = _is_terminal()
-    printed: dict[str, str] = {}
-    looks = 0
-    while True:
-        documents = look()
-        if on_terminal:
-            page = paint()
-            text = run_view(documents[0], page) if len(documents) == 1 else runs_view(documents, page)
-            # Home, the picture with each line's rest erased, then all below it: no flicker.
-            click.echo("\x1b[H" + text.replace("\n", "\x1b[K\n") + "\x1b[K\n\x1b[J", nl=False, color=True)
-        else:
-            now = time_text(time.time_ns())
-            for d in documents:
-                line = watch_line(d, "")
-                if printed.get(d["run"]) != line:
-                    printed[d["run"]] = line
-                    click.echo(now + line)
-        looks += 1
-        if looks == times:
-            return
-        time.sleep(interval)
-
-
-def _watched(run: str | None, store: Path, regimes_dir: Path | None) -> list[dict[str, Any]]:
-    from . import queries
-
-    if run is not None:
-        return [_run(run, store, regimes_dir)]
-    with queries.reading(store) as reader:
-        question = queries.asked(time.time_ns(), every_regime(regimes_dir))
-        found = reader.briefs(question)
-        return found if len(found) != 1 else reader.runs(question)  # a run alone has the page to itself
 
 
 @contextmanager
@@ -261,8 +244,6 @@ def fsck(store: Path, regimes_dir: Path | None, as_json: bool) -> None:
     Exit 0: every total, hour, head, loss and event follows from the signed records. Exit 1: it does not,
     and the difference is named. Exit 3: the store cannot be read.
     """
-    import sys
-
     from flopmeter.collector.check.fsck import check_store, keep_outcome, result_document, result_text
     from flopmeter.collector.ingest.listening import collector_version
     from flopmeter.collector.law.events import time_text
@@ -318,16 +299,8 @@ def regimes_as_of(
 
 def paint() -> "Paint":
     """What pages for people are made with here and now."""
-    import sys
-
     from flopmeter.cli.terminal import size, terminal_of
 
     from .layout import Paint
 
     return Paint(colour=terminal_of(sys.stdout).color, width=size()[0])
-
-
-def _is_terminal() -> bool:
-    import sys
-
-    return sys.stdout.isatty()

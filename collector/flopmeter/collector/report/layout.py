@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from flopmeter.cli.cells import columns, fit
+
 Row = Sequence[tuple[str, Mapping[str, Any]]]  # cells: text and its style
 #: What a page is made for where there is no terminal to ask: a pipe, a log, a mail.
 DEFAULT_COLUMNS = 80
@@ -45,7 +47,7 @@ def table(
     enough, the texts of the columns `cut` are shortened. Figures are never shortened: they stand in no `cut`.
     """
     used = [i for i in range(len(head)) if head[i] == "" or any(row[i][0] for row in rows)]
-    widths = {i: max(len(head[i]), *(len(row[i][0]) for row in rows)) for i in used}
+    widths = {i: max(len(head[i]), *(columns(row[i][0]) for row in rows)) for i in used}
     left_out = []
     for i in spare:
         if _over(widths, paint.width) > 0 and i in widths:
@@ -63,7 +65,7 @@ def table(
         cells = []
         for i in used:
             text = shortened(row[i][0], widths[i])
-            cells.append(paint(text, **row[i][1]) + " " * (widths[i] - len(text)))
+            cells.append(paint(text, **row[i][1]) + " " * (widths[i] - columns(text)))
         lines.append("  ".join(cells).rstrip())
     if left_out:
         lines += [paint(line, dim=True) for line in wrapped(_left_out(left_out), paint.width, "", "")]
@@ -80,11 +82,12 @@ def _left_out(names: Sequence[str]) -> str:
 
 
 def shortened(text: str, width: int) -> str:
-    """At most `width` characters, the middle given up: of a long name both ends tell."""
-    if len(text) <= width:
+    """At most `width` columns, the middle given up: of a long name both ends tell."""
+    if columns(text) <= width:
         return text
     tail = (width - 1) // 2
-    return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
+    end = fit(text[: -tail - 1 : -1], tail, "")[::-1]
+    return f"{fit(text, width - 1 - tail, '')}…{end}"
 
 
 def wrapped(text: str, width: int, indent: str, first_mark: str) -> list[str]:

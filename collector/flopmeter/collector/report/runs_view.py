@@ -12,6 +12,7 @@ from flopmeter.cli.output import flop_text
 from flopmeter.collector.forecast.view import brief_view
 from flopmeter.collector.registry.words import names_text
 
+from . import empty
 from .counting_view import compared, counting_view
 from .curve import curve_view
 from .fleet_view import unattributed_text
@@ -20,7 +21,7 @@ from .parts_view import accuracy_view, nominal_view, parts_view
 from .progress_view import progress_view
 from .regimes_view import power
 
-_VERDICT = {"crossed": "red", "undetermined": "yellow", "below": "green"}
+VERDICT = {"crossed": "red", "undetermined": "yellow", "below": "green"}
 _MAX_SHARE_SHOWN = 10  # times the line; beyond, "over 10 x"
 
 
@@ -76,15 +77,15 @@ def thresholds_view(document: Mapping[str, Any], paint: Paint) -> list[str]:
     first = min(first, math.floor(last) - 3)
     name_width = max(len(r["regime"]) for r in rows)
     answers = {r["regime"]: _answer(r) for r in rows}
-    wide = max(len(_share(r["fraction"])) for r in rows)
+    wide = max(len(share_text(r["fraction"])) for r in rows)
     cells = max(12, min(48, paint.width - name_width - wide - 17 - max(map(len, answers.values()))))
     out = [paint(f"  {'':{name_width}} {'':10}{_axis(first, last, cells)}".rstrip(), dim=True)]
     for r in rows:
         basis = document["countable"][r["regime"]]["flop"]
         line = f"{r['comparison']} {power(r['threshold_flop'])}"
         bar = _bar(basis, int(r["threshold_flop"]), first, last, cells)
-        share = _share(r["fraction"])
-        fg = _VERDICT[r["verdict"]] if r["in_force"] else None
+        share = share_text(r["fraction"])
+        fg = VERDICT[r["verdict"]] if r["in_force"] else None
         out.append(
             f"  {r['regime']:{name_width}} {line:9} {bar}  {share:>{wide}}  "
             + paint(
@@ -148,7 +149,7 @@ def _log(value: int) -> float:
     return math.log10(value) if value > 0 else 0.0
 
 
-def _share(fraction: float) -> str:
+def share_text(fraction: float) -> str:
     if fraction >= _MAX_SHARE_SHOWN:
         return f"{fraction:.0f} ×"
     if 0 < fraction < 0.001:
@@ -198,8 +199,7 @@ def runs_view(
     if unattributed is not None and unattributed["device_seconds"]:
         notes = ["", *wrapped(unattributed_text(unattributed), paint.width, "", "")]
     if not documents:
-        none = "no runs yet: a run appears with the first batch of a job (flopmeter agent run)"
-        return "\n".join((none, *notes))
+        return "\n".join((empty.RUNS, *notes))
     head = ("run", "", "FLOP", "lower", "upper", "nearest line", "observed", "last seen (UTC)")
     rows: list[Row] = []
     for d in documents:
@@ -230,17 +230,7 @@ def _nearest(document: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         return "none in force", {"dim": True}
     past = [t for t in binding if t["verdict"] != "below"]
     t = past[-1] if past else binding[0]
-    return f"{t['verdict']} {t['regime']} {_share(t['fraction'])}", {"fg": _VERDICT[t["verdict"]]}
-
-
-def watch_line(document: Mapping[str, Any], now_text: str) -> str:
-    """One run on one line, where there is no terminal to draw on."""
-    flop = document["executed"]["flop"]
-    text, _ = _nearest(document)
-    return (
-        f"{now_text} {document['run']} {document['status']} point={flop['point']} lower={flop['lower']} "
-        f"upper={flop['upper']} {text}"
-    )
+    return f"{t['verdict']} {t['regime']} {share_text(t['fraction'])}", {"fg": VERDICT[t["verdict"]]}
 
 
 def _counted(n: int, word: str) -> str:

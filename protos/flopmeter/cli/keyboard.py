@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 from flopmeter.contract.clock import Clock
 
+#: The other screen without a cursor, cleared; and back.
+ENTER, LEAVE = "\x1b[?1049h\x1b[?25l\x1b[2J", "\x1b[?25h\x1b[?1049l"
 RESIZED = "resized"
 END = "end"  # the terminal is gone
 #: How long the rest of an escape sequence may take, of a key that is one: ssh may cut it in two.
