@@ -15,12 +15,12 @@ from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.law.rules import counted, in_force
 from flopmeter.collector.report.accuracy import Accuracy
 from flopmeter.collector.report.documents import figure_of as document_figure
+from flopmeter.collector.report.precision import by_precision
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.flop import ZERO, Figure, total
 
 from .disclosures import SALT_BYTES, Random, base64url, disclosure
 from .gather import Gathered
-from .precision import by_precision
 from .rows import rows_root
 from .standing import Crossing
 from .sum_tree import SumLeaf

@@ -8,6 +8,7 @@ from typing import Any
 
 from flopmeter.cli.output import flop_text, seconds_text
 from flopmeter.collector.law.events import threshold_text
+from flopmeter.collector.report import empty
 from flopmeter.collector.report.layout import Paint, Row, table
 
 from .issuing import Issued
@@ -83,7 +84,7 @@ def row_documents(rows: Sequence[AttestationRow]) -> list[dict[str, Any]]:
 
 def list_view(documents: Sequence[Mapping[str, Any]], paint: Paint) -> str:
     if not documents:
-        return "no attestation was issued from this store: `flopmeter attest create` makes one"
+        return empty.ATTESTATIONS
     lines = []
     for d in documents:
         lines.append(paint(d["attestation"], bold=not d["superseded_by"], dim=bool(d["superseded_by"])))

@@ -126,6 +126,10 @@ def run_document(
             }
             for name, p in figures.by_pipe.items()
         },
+        "by_precision": [
+            {"pipe": kind.pipe, "format": kind.format, "flop": figure_json(part)}
+            for kind, part in figures.by_precision.items()
+        ],
         "by_evidence_class": {name: _part(p, figures) for name, p in figures.by_evidence_class.items()},
         "by_model": {name: _part(p, figures) for name, p in figures.by_model.items()},
         "coverage": _coverage(figures),

@@ -11,6 +11,7 @@ from flopmeter.contract.pipes import PIPES, Pipe
 from flopmeter.contract.usage import GapReason, Measured
 from flopmeter.contract.w_table import WTable
 
+from .precision import Kind, by_precision
 from .reasons import Reason, reasons
 from .unreported import NOTHING, Unreported
 
@@ -49,6 +50,7 @@ class RunFigures:
     integer_ops: Figure
     nominal_sparse_flop: int  # the upper bound, had all tensor work been 2:4 sparse; in no figure
     by_pipe: Mapping[str, PipeFigure]
+    by_precision: Mapping[Kind, Figure]  # by pipe and number format, with gaps and what nobody read
     by_evidence_class: Mapping[str, Part]
     by_model: Mapping[str, Part]
     gaps_ns: Mapping[GapReason, int]
@@ -101,6 +103,7 @@ def run_figures(
         integer_ops=total(g.integer_ops for g in priced),
         nominal_sparse_flop=_nominal_sparse(priced, models, table),
         by_pipe=_by_pipe(booked, models, table),
+        by_precision=by_precision(priced, models, table),
         by_evidence_class=_parts(
             sorted(priced, key=lambda g: g.key.evidence_class),
             lambda g: EvidenceClass(g.key.evidence_class).label,

@@ -20,12 +20,12 @@ export function lawCard(run) {
   const scale = scaleOf([run.executed.flop, ...run.thresholds.map(counted)], groups);
   return h("section", { class: "card", "data-key": "law", "aria-labelledby": "law-title" },
     h("h2", { id: "law-title" }, "Lines of the law"), legend(groups),
-    h("div", { class: "scroll" }, h("table", { class: "law-table" },
+    h("div", { class: "scroll" }, h("table", { class: "law-table card-table", role: "table" },
       h("caption", { class: "unseen" }, "Each regime's line, what it counts of this run, and the verdict"),
-      h("thead", null, h("tr", null,
-        ["Regime", "Line", "Counted", ""].map((t, i) => h("th", { scope: "col" }, i === 3 ? [h("span", { class: "unseen" }, "On a scale"), scaleHead(scale, groups)] : t)),
-        ["Share", "Verdict", "Forecast", "What follows"].map((t) => h("th", { scope: "col" }, t)))),
-      h("tbody", null, run.thresholds.map((t) => row(run, t, counted(t), scale, groups))))),
+      h("thead", { role: "rowgroup" }, h("tr", { role: "row" },
+        ["Regime", "Line", "Counted", ""].map((t, i) => h("th", { scope: "col", role: "columnheader" }, i === 3 ? [h("span", { class: "unseen" }, "On a scale"), scaleHead(scale, groups)] : t)),
+        ["Share", "Verdict", "Forecast", "What follows"].map((t) => h("th", { scope: "col", role: "columnheader" }, t)))),
+      h("tbody", { role: "rowgroup" }, run.thresholds.map((t) => row(run, t, counted(t), scale, groups))))),
     accuracy(run.accuracy, run.declared_dtypes),
     run.modifications.length > 0 && modifications(run.modifications));
 }
@@ -33,16 +33,17 @@ export function lawCard(run) {
 function row(run, t, counted, scale, groups) {
   const own = run.forecast?.lines.find((one) => one.regime === t.regime && !one.original);
   const [low, high] = t.fraction_bounds ?? [];
-  return h("tr", { "data-key": t.regime },
-    h("th", { scope: "row" }, h("div", null, t.regime), h("div", { class: "under" }, t.title)),
-    h("td", { class: "nowrap" }, longer(`${comparison(t)} ${lineText(t.threshold_flop)}`, `${comparison(t)} ${exact(t.threshold_flop)} operations (${t.unit})`),
+  const cell = (label, ...content) => h("td", { role: "cell", "data-label": label }, h("div", null, content));
+  return h("tr", { role: "row", "data-key": t.regime },
+    h("th", { scope: "row", role: "rowheader" }, h("div", null, t.regime), h("div", { class: "under" }, t.title)),
+    cell("Line", longer(`${comparison(t)} ${lineText(t.threshold_flop)}`, `${comparison(t)} ${exact(t.threshold_flop)} operations (${t.unit})`),
       !t.in_force && h("div", { class: "under" }, t.effective ? `from ${t.effective}` : t.status)),
-    h("td", null, bandFigure(counted, `operations countable under ${t.regime}`), different(run, t, counted)),
-    h("td", null, strip(scale, groups, counted, null)),
-    h("td", { class: "num" }, longer(percent(t.fraction), `${percent(t.fraction, 4)} of the line, between ${percent(low, 4)} and ${percent(high, 4)}`)),
-    h("td", null, verdict(t.verdict), t.verdict_of_records !== t.verdict && h("div", { class: "under" }, `records alone: ${t.verdict_of_records}`)),
-    h("td", null, forecast(own)),
-    h("td", { class: "wordy" }, t.act, t.recipient && h("div", { class: "under" }, `to ${t.recipient}`), t.deadline && h("div", { class: "under" }, t.deadline)));
+    cell("Counted", bandFigure(counted, `operations countable under ${t.regime}`), different(run, t, counted)),
+    cell("On a scale", strip(scale, groups, counted, null)),
+    cell("Share", longer(percent(t.fraction), `${percent(t.fraction, 4)} of the line, between ${percent(low, 4)} and ${percent(high, 4)}`)),
+    cell("Verdict", verdict(t.verdict), t.verdict_of_records !== t.verdict && h("div", { class: "under" }, `records alone: ${t.verdict_of_records}`)),
+    cell("Forecast", forecast(own)),
+    cell("What follows", t.act, t.recipient && h("div", { class: "under" }, `to ${t.recipient}`), t.deadline && h("div", { class: "under" }, t.deadline)));
 }
 
 function different(run, t, counted) {

@@ -38,7 +38,7 @@ export function coneOf(forecast) {
 
 function cumulative(curve, made, cone, { range, scale, whole }, gapFill, tall) {
   const thresholds = curve.lines.map((one) => Number(one.threshold_flop));
-  const [low, high] = heights(made.points, cone, thresholds, range, scale, whole);
+  const [low, high] = heights(made.points, cone.length > 0 ? sampled(cone) : [], thresholds, range, scale, whole);
   let y = null;
   const draw = (group, box) => {
     y = (scale === "log" ? log : linear)(low, high, box.bottom, box.top);
@@ -76,7 +76,7 @@ function cumulative(curve, made, cone, { range, scale, whole }, gapFill, tall) {
   };
 }
 
-function sampled([start, end], steps = 24) {
+function sampled([start, end], steps = 48) {
   return Array.from({ length: steps + 1 }, (_, k) => start.map((from, i) => from + ((end[i] - from) * k) / steps));
 }
 

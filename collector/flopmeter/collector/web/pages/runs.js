@@ -91,7 +91,7 @@ function table(found, query) {
   return h("section", { class: "runs", "data-key": "table", "aria-label": "Runs" },
     legend(groups),
     h("p", { class: "band-legend dim" }, sample("executed"), " executed ", sample("countable"), " countable under the nearest line; bar from lower to upper, diamond at the point"),
-    h("div", { class: "scroll" }, h("table", { class: "runs-table", role: "table" },
+    h("div", { class: "scroll" }, h("table", { class: "runs-table card-table", role: "table" },
       h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, headings.map(([text, sort]) => heading(text, sort, query)))),
       h("tbody", { role: "rowgroup" }, found.items.map((run) => row(run, scale, groups, found.lines))))));
 }

@@ -41,9 +41,11 @@ export function breakdowns(run) {
   ];
 }
 
+const FORMATS = { unknown: "not known", vector: "of the vector pipe" };
+
 function precision(run) {
   if (run.by_precision?.length) {
-    return table("precision", "By precision", ["Precision", "Pipe", "Point FLOP", "Lower", "Upper"], run.by_precision.map((p) => [p.format, p.pipe, ...three(p.flop)]),
+    return table("precision", "By precision", ["Precision", "Pipe", "Point FLOP", "Lower", "Upper"], run.by_precision.map((p) => [FORMATS[p.format] ?? p.format, p.pipe, ...three(p.flop)]),
       "A tensor pipe's precision is that which the jobs declare; the bounds allow for any other.");
   }
   const said = run.declared_dtypes;
