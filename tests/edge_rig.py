@@ -119,3 +119,13 @@ def edge(folder, *, alive=lambda: True, ready=lambda: True, counters=None, clock
         yield Rig(served, desk, folder, clock)
     finally:
         served.stop()
+
+
+def first(answer):
+    """The status line."""
+    return answer.split(b"\r\n")[0]
+
+
+def request(method, path, *headers, body=b""):
+    """The bytes of a request."""
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: localhost", *headers, "", ""]).encode() + body

@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
+from flopmeter.collector.settings import CollectorSettings
 from flopmeter.contract.enrolment import DEFAULT_ENROL_PORT
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted((ROOT / "deploy/k8s").glob("*.yaml"))
+#: To be applied by those who want it, with names of their own; tested at the end.
+PAGE = ROOT / "deploy/k8s/page-ingress.yaml"
+FILES = sorted(set((ROOT / "deploy/k8s").glob("*.yaml")) - {PAGE})
 OBJECTS: list[dict[str, Any]] = [o for f in FILES for o in yaml.safe_load_all(f.read_text())]
 WORKLOADS = [o for o in OBJECTS if o["kind"] in ("DaemonSet", "StatefulSet", "Deployment")]
 
@@ -281,3 +284,31 @@ def test_the_policy_opens_what_is_served_to_whom_it_is_for_and_nothing_else() ->
     assert collector["to"][0]["podSelector"]["matchLabels"] == pods["StatefulSet"]
     assert {p["port"] for p in collector["ports"]} == {9840, DEFAULT_ENROL_PORT}
     assert {p["port"] for p in names_server["ports"]} == {53}
+
+
+def test_the_page_by_an_ingress_that_ends_tls() -> None:
+    """The Service meets the collector's port, the Ingress the Service, and the policy lets the controller in to that alone."""
+    objects = {o["kind"]: o for o in yaml.safe_load_all(PAGE.read_text())}
+    assert set(objects) == {"Service", "Ingress", "NetworkPolicy"}
+    assert all(o["metadata"]["namespace"] == "flopmeter" for o in objects.values())
+    ports = {p["name"]: p["containerPort"] for p in one("StatefulSet/collector")["ports"]}
+    service, ingress, policy = (objects[k] for k in ("Service", "Ingress", "NetworkPolicy"))
+    labels = get("StatefulSet")["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"].items() <= labels.items()
+    (port,) = service["spec"]["ports"]
+    assert (port["port"], port["targetPort"]) == (ports["metrics"], "metrics")
+    (rule,) = ingress["spec"]["rules"]
+    assert {h for tls in ingress["spec"]["tls"] for h in tls["hosts"]} == {rule["host"]}
+    for path in rule["http"]["paths"]:
+        backend = path["backend"]["service"]
+        assert (backend["name"], backend["port"]["name"]) == (service["metadata"]["name"], port["name"])
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    assert [[p["port"] for p in rule["ports"]] for rule in policy["spec"]["ingress"]] == [["metrics"]]
+
+
+def test_the_setting_that_the_ingress_needs_is_one_and_is_not_on_by_itself() -> None:
+    """Behind a proxy that nobody set up, anybody in the cluster could say that TLS was ended."""
+    assert "FLOPMETER_COLLECTOR_HTTP_PROXIED=true" in PAGE.read_text()
+    environ = environment(one("StatefulSet/collector"))
+    assert not [name for name in environ if name.startswith("FLOPMETER_COLLECTOR_HTTP_")]
+    assert CollectorSettings(http="0.0.0.0:9841", http_proxied=True).http_proxied

@@ -94,6 +94,11 @@ def test_behind_a_proxy(tmp_path):
         assert rig.get(WHOAMI, role="admin").status == 403
         assert rig.get("/healthz").status == 200
         by = {"Host": "flops.example", "X_Forwarded_Proto": "https", "X_Forwarded_For": "192.0.2.7"}
+        assert rig.get("/metrics").status == 200  # Prometheus, which reaches the port itself
+        assert rig.get("/metrics", **by).status == 401  # anybody
+        assert rig.get("/metrics", X_Forwarded_For="192.0.2.7").status == 403
+        assert rig.get("/metrics", role="viewer", **by).status == 200
+        assert rig.get("/metrics", role="viewer", tenant="owner:lab", **by).status == 403
         assert rig.get(WHOAMI, role="admin", **by).status == 200
         assert "strict-transport-security" in rig.get("/", **by).headers
         said = rig.post("/api/v1/session", {"token": rig.token()}, **by)

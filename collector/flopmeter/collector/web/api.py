@@ -86,6 +86,11 @@ class Api:
             )
             await exchange.say(await self._books(exchange, question))
 
+    async def check_reader(self, exchange: Exchange, channel: Channel) -> None:
+        """Raise Refused unless somebody asks who may see every run."""
+        caller = await self.door.caller(exchange.headers, channel, changes=False)
+        check(row_for("GET", ("fleet",)), caller.role, caller.tenant)
+
     async def _books(self, exchange: Exchange, question: Question) -> Said:
         if question.method != "POST":
             return _said(await self.office.ask(question), exchange)

@@ -8,7 +8,7 @@ from .api import Api
 from .channel import channel_of
 from .exchange import Exchange, Message, Receive, Said, Send
 from .files import INDEX, VIEWS, File, matches
-from .health import Health
+from .health import METRICS, Health
 from .paths import segments_of
 from .says import Refused
 
@@ -56,6 +56,10 @@ class App:
         if self.health.knows(path):
             _check_reads(exchange)
             exchange.check_framing()
+            if path == METRICS and self.proxied and not channel.direct:
+                # Whoever reaches the port itself may scrape it; the proxy carries everybody's requests.
+                self.api.door.check_address(channel.address)
+                await self.api.check_reader(exchange, channel)
             await exchange.say(await self.health.answer(path))
             return
         self.api.door.check_address(channel.address)

@@ -28,6 +28,8 @@ class Channel:
     #: Why no token is taken by it; "" = it is.
     fault: str = ""
     hint: str = ""
+    #: Whether no proxy brings it.
+    direct: bool = True
 
 
 def channel_of(peer: str, headers: Headers, *, tls: bool, proxied: bool) -> Channel:
@@ -37,13 +39,15 @@ def channel_of(peer: str, headers: Headers, *, tls: bool, proxied: bool) -> Chan
     if proxied:
         forwarded = values(headers, b"x-forwarded-for")
         address = forwarded[-1][:64] if forwarded else peer
+        direct = not any(name in _OF_PROXIES for name, _ in headers)
         if values(headers, b"x-forwarded-proto")[-1:] == ["https"]:
-            return Channel(address, secure=True)
+            return Channel(address, secure=True, direct=direct)
         return Channel(
             address,
             secure=False,
             fault="expected a proxy that ends TLS and says X-Forwarded-Proto: https, got a request without it",
             hint="ask by the proxy's address; the proxy must set that header (docs/web.md)",
+            direct=direct,
         )
     if not is_loopback(peer.partition("%")[0]):
         return Channel(

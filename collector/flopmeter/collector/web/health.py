@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from .exchange import Said
 
+METRICS = "/metrics"
 _TEXT = "text/plain; charset=utf-8"
 _FRESH = (("cache-control", "no-store"),)
 
@@ -30,7 +31,7 @@ class Health:
         self._make: dict[str, Callable[[], Said]] = {
             "/healthz": lambda: _yes(alive(), b"the event loop or the writer is stuck\n"),
             "/readyz": lambda: _yes(ready(), b"records are not being committed\n"),
-            "/metrics": lambda: Said(200, CONTENT_TYPE_LATEST, generate_latest(registry), _FRESH),
+            METRICS: lambda: Said(200, CONTENT_TYPE_LATEST, generate_latest(registry), _FRESH),
         }
         self._asked: dict[str, asyncio.Future[Said]] = {}
 
