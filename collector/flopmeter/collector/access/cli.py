@@ -10,6 +10,7 @@ import click
 from flopmeter.cli.output import emit_json, json_option
 from flopmeter.collector.keys_cli import keys_option
 from flopmeter.collector.registry.cli import login
+from flopmeter.collector.report import empty
 from flopmeter.collector.report.cli import paint, store_option
 from flopmeter.collector.store_path import store_file
 
@@ -121,7 +122,7 @@ def list_(store: Path, as_json: bool) -> None:
         ]
         for s in states
     ]
-    click.echo(table(head, rows, paint(), cut=(1, 2)) if rows else "No token was made.")
+    click.echo(table(head, rows, paint(), cut=(1, 2)) if rows else empty.TOKENS)
 
 
 @token.command()
@@ -167,7 +168,7 @@ def list_agents(store: Path, as_json: bool) -> None:
         ]
         for a in found
     ]
-    click.echo(table(head, rows, paint(), cut=(1,)) if rows else "No agent was let in.")
+    click.echo(table(head, rows, paint(), cut=(1,)) if rows else empty.AGENTS)
 
 
 @agents.command("revoke")

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flopmeter.collector.registry.words import paragraph
+from flopmeter.collector.report import empty
 from flopmeter.collector.report.layout import Paint
 
 from .answers import State
@@ -47,7 +48,7 @@ def events_view(
 ) -> str:
     """`events list`: what was raised, oldest first. `older`: the id to go on before, if there are older ones."""
     if not events:
-        return "no event matches" if filtered else "no events: nothing was crossed, lost or forked"
+        return empty.NO_EVENT_MATCHES if filtered else empty.EVENTS
     lines = []
     if older:
         lines += paragraph(f"(older ones: --before {older[:SHOWN_ID]}, or --limit 0)", paint.width, 0)
@@ -119,7 +120,7 @@ def deadline_lines(d: Mapping[str, Any], paint: Paint) -> list[str]:
 def deadlines_view(documents: Sequence[Mapping[str, Any]], paint: Paint, *, filtered: bool) -> str:
     """`deadlines list`: the next first."""
     if not documents:
-        return "no deadline matches" if filtered else "no deadlines: nothing has started a clock"
+        return empty.NO_DEADLINE_MATCHES if filtered else empty.DEADLINES
     return "\n".join(line for d in documents for line in deadline_lines(d, paint))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from flopmeter.cli.output import flop_text
 from flopmeter.collector.law.events import time_text
+from flopmeter.collector.report import empty
 from flopmeter.collector.report.layout import Paint
 
 from .codec import statement_json
@@ -135,7 +136,7 @@ def entries_view(entries: Iterable[Entry], registry: Registry, paint: Paint) -> 
     """`runs entries`: the history, oldest first."""
     lines = [line for entry in entries for line in entry_lines(entry, registry, paint)]
     if not lines:
-        return "no entries: nobody has said anything of a run yet (flopmeter runs declare)"
+        return empty.ENTRIES
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""`flopmeter fleet list` for people: one line a node; what is wrong stands out. Pure: a document in, text out."""
+"""`flopmeter fleet list` for people: what is missing first, and thousands of nodes do not scroll it away. Pure."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,10 +6,15 @@ from typing import Any
 
 from flopmeter.cli.output import flop_text, seconds_text
 
+from . import empty
 from .layout import STATUS, Paint, Row, hours, table, wrapped
 
 MAX_NODES_NAMED = 4
 MAX_MISSING_SHOWN = 40
+MAX_SMALL = 30  # nodes of a fleet that are shown one by one, whatever they are
+MAX_NEEDING_SHOWN = 40
+MAX_KINDS_SHOWN = 12
+_MUCH = 0.5  # of a node's time, that nobody owned
 
 
 _MODES = {
@@ -20,34 +25,107 @@ _MODES = {
 }
 
 
-def fleet_view(fleet: Mapping[str, Any], paint: Paint) -> str:
-    """`fleet list`: one line a node; what is wrong stands out."""
+def fleet_view(fleet: Mapping[str, Any], paint: Paint, *, every: bool = False) -> str:
+    """`fleet list`: what is missing, then the nodes that need somebody, then the rest by kind; `every`: a line for each."""
     if not fleet["nodes"]:
-        return "no nodes yet: start an agent (flopmeter agent run) and admit its key"
+        return empty.NODES
     states = ", ".join(f"{count} {name}" for name, count in sorted(fleet["nodes_by_status"].items()))
     share = math.floor(fleet["unattributed_share"] * 1000) / 10
+    summary = (
+        f"{fleet['nodes_total']} nodes ({states}), {fleet['gpus']} GPUs · {hours(fleet['device_seconds'])} metered, "
+        f"{hours(fleet['idle_device_seconds'])} idle, {share:.1f} % unattributed"
+    )
+    page = [paint(line, bold=True) for line in wrapped(summary, paint.width, "", "")]
+    page += _coverage(fleet["coverage"], paint)
+    page += missing_view(fleet["not_reporting"], paint)
+    page += _every(fleet, paint) if every or len(fleet["nodes"]) <= MAX_SMALL else _needing(fleet, paint)
+    for note in (
+        *_unattributed(fleet),
+        *_libraries(fleet),
+        *_uncovered(fleet),
+        *_modes(fleet),
+        *_faults(fleet),
+    ):
+        page += ["", *wrapped(note, paint.width, "  ", "")]
+    return "\n".join(page)
+
+
+def _every(fleet: Mapping[str, Any], paint: Paint) -> list[str]:
+    return ["", *_nodes_table(fleet["nodes"], paint)]
+
+
+def _needing(fleet: Mapping[str, Any], paint: Paint) -> list[str]:
+    """The nodes that somebody should look at, the worst first; the others as one line for each kind."""
+    needing = [n for n in fleet["nodes"] if needs_somebody(n)]
+    page = []
+    if needing:
+        page = ["", paint(f"{len(needing)} of {fleet['nodes_total']} nodes need somebody", bold=True)]
+        page += _nodes_table(sorted(needing, key=_grave)[:MAX_NEEDING_SHOWN], paint)
+        if len(needing) > MAX_NEEDING_SHOWN:
+            page.append(f"  and {len(needing) - MAX_NEEDING_SHOWN} more; --all has each of them")
+    rest: dict[str, list[int]] = {}
+    for n in fleet["nodes"]:
+        if not needs_somebody(n):
+            kind = f"{n['status']}, {', '.join(n['models']) or 'no GPU'}, class {' '.join(n['last_window']['classes']) or '-'}"
+            counts = rest.setdefault(kind, [0, 0])
+            counts[0] += 1
+            counts[1] += n["gpus"]
+    if rest:
+        page += ["", paint("In order" if needing else "All in order", bold=True)]
+        for kind, (nodes, gpus) in sorted(rest.items(), key=lambda item: -item[1][0])[:MAX_KINDS_SHOWN]:
+            page += wrapped(f"{nodes} nodes, {gpus} GPUs: {kind}", paint.width, "    ", "  ")
+        if len(rest) > MAX_KINDS_SHOWN:
+            page.append(f"  and {len(rest) - MAX_KINDS_SHOWN} more kinds")
+        page.append(paint("  (--all has a line for each node)", dim=True))
+    return page
+
+
+def needs_somebody(n: Mapping[str, Any]) -> bool:
+    """Whether a node is not metered as it should be, or tells of what cannot be."""
+    return bool(n["status"] in ("silent", "never") or _gap(n) or _unowned(n) >= _MUCH or _trouble(n))
+
+
+def _grave(n: Mapping[str, Any]) -> tuple[bool, bool, float, str]:
+    """Silent ones first, those that tell of trouble next, then by how much is missing."""
+    return n["status"] not in ("silent", "never"), not _trouble(n), -_gap(n), n["node"]
+
+
+def _gap(n: Mapping[str, Any]) -> float:
+    window = n["last_window"]
+    return float(window["gap_seconds"] / (window["device_seconds"] or 1.0))
+
+
+def _unowned(n: Mapping[str, Any]) -> float:
+    window = n["last_window"]
+    return float(window["unattributed_seconds"] / (window["device_seconds"] or 1.0))
+
+
+def _trouble(n: Mapping[str, Any]) -> str:
+    found = [
+        f"{n[key]} {word}"
+        for key, word in (
+            ("conflicts", "conflicts"),
+            ("lost_records", "lost"),
+            ("refused_records", "refused"),
+        )
+        if n[key]
+    ]
+    if n["uncovered"]:
+        found.append(f"{len(n['uncovered'])} not metered")
+    if n["library_differs"]:
+        found.append("library differs")
+    if n["fault"]:
+        found.append("unreadable")
+    return "; ".join(found)
+
+
+def _nodes_table(nodes: Iterable[Mapping[str, Any]], paint: Paint) -> list[str]:
+    """One line a node; what is wrong stands out."""
     head = ("node", "", "GPUs", "model", "class", "lag", "gap", "unattributed", "trouble")
     rows: list[Row] = []
-    for n in fleet["nodes"]:
+    for n in nodes:
         mark, fg = STATUS[n["status"]]
-        window = n["last_window"]
-        whole = window["device_seconds"] or 1.0
-        trouble = [
-            f"{n[key]} {word}"
-            for key, word in (
-                ("conflicts", "conflicts"),
-                ("lost_records", "lost"),
-                ("refused_records", "refused"),
-            )
-            if n[key]
-        ]
-        if n["uncovered"]:
-            trouble.append(f"{len(n['uncovered'])} not metered")
-        if n["library_differs"]:
-            trouble.append("library differs")
-        if n["fault"]:
-            trouble.append("unreadable")
-        gap, unowned = window["gap_seconds"] / whole, window["unattributed_seconds"] / whole
+        gap, unowned = _gap(n), _unowned(n)
         rows.append(
             (
                 (n["node"], {"bold": True}),
@@ -58,26 +136,10 @@ def fleet_view(fleet: Mapping[str, Any], paint: Paint) -> str:
                 (seconds_text(n["lag_seconds"]) if n["lag_seconds"] is not None else "-", {}),
                 (f"{gap:.0%}" if gap else "", {"fg": "yellow"}),
                 (f"{unowned:.0%}" if unowned else "", {"fg": "yellow"}),
-                ("; ".join(trouble), {"fg": "red"}),
+                (_trouble(n), {"fg": "red"}),
             )
         )
-    summary = (
-        f"{fleet['nodes_total']} nodes ({states}), {fleet['gpus']} GPUs · {hours(fleet['device_seconds'])} metered, "
-        f"{hours(fleet['idle_device_seconds'])} idle, {share:.1f} % unattributed"
-    )
-    page = [paint(line, bold=True) for line in wrapped(summary, paint.width, "", "")]
-    page += _coverage(fleet["coverage"], paint)
-    page.append(table(head, rows, paint, spare=(5, 3), cut=(8, 0)))  # lag, model; trouble, node
-    page += missing_view(fleet["not_reporting"], paint)
-    for note in (
-        *_unattributed(fleet),
-        *_libraries(fleet),
-        *_uncovered(fleet),
-        *_modes(fleet),
-        *_faults(fleet),
-    ):
-        page += ["", *wrapped(note, paint.width, "  ", "")]
-    return "\n".join(page)
+    return table(head, rows, paint, spare=(5, 3), cut=(8, 0)).splitlines()  # lag, model; trouble, node
 
 
 def _coverage(c: Mapping[str, Any], paint: Paint) -> list[str]:

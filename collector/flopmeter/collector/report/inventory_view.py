@@ -6,6 +6,7 @@ from typing import Any
 from flopmeter.cli.output import flop_text
 from flopmeter.collector.law.events import threshold_text
 
+from . import empty
 from .fleet_view import missing_view
 from .layout import Paint, Row, table, wrapped
 from .peak import PRECISIONS
@@ -20,7 +21,7 @@ _VERDICTS = {
 def inventory_view(document: Mapping[str, Any], paint: Paint) -> str:
     """Per cluster one table of models; a peak is of all GPUs of the line."""
     if not document["clusters"]:
-        return "no GPUs yet: start an agent (flopmeter agent run) and admit its key"
+        return empty.GPUS
     page: list[str] = []
     for c in document["clusters"]:
         name = c["cluster"] or "(no cluster named)"

@@ -9,6 +9,7 @@ from flopmeter.collector.law.profiles import Profile, Ruling
 from flopmeter.collector.law.regimes import HISTORICAL, KNOWN, MODIFICATION, Regime
 from flopmeter.collector.law.rules import in_force
 
+from . import empty
 from .layout import Paint, Row, table, wrapped
 
 _COLOUR = {"counts": "green", "silent": "yellow", "excluded": None}
@@ -102,7 +103,7 @@ def status_view(document: Mapping[str, Any], paint: Paint) -> str:
         for r in document["regimes"]
     ]
     if not any(r["since"] for r in document["regimes"]):
-        return "Nothing is judged by: no collector with regimes has committed to this store."
+        return empty.JUDGED
     return table(("regime", "version", "sha256", "judged by since", "files"), rows, paint, spare=(2,))
 
 

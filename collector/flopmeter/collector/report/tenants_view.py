@@ -8,6 +8,7 @@ from flopmeter.collector.books import SUM_FIELDS, GroupKey, Slot
 from flopmeter.collector.ingest.identity_rules import identities_of
 from flopmeter.collector.law.regimes import Regime
 
+from . import empty
 from .layout import Paint, Row, hours, table, wrapped
 from .tenants import Books, Work, tenants_document
 
@@ -49,7 +50,7 @@ def tenants_view(document: Mapping[str, Any], paint: Paint) -> str:
     """A table of tenants, then what the regimes on tenants say."""
     found = document["tenants"]
     if not found:
-        return "no runs yet: nobody's workload has been metered"
+        return empty.TENANTS
     rows: list[Row] = [
         (
             (_name(t), {"bold": t["by"] != "nobody"}),
