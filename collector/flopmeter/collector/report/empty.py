@@ -47,7 +47,7 @@ ENTRIES = nothing(
 )
 TOKENS = nothing(
     "No token was made.",
-    ("flopmeter collector token create", "for a node to join by"),
+    ("flopmeter collector token create", "for a node"),
     ("flopmeter collector token create --role viewer --name WHO", "for a person"),
 )
 AGENTS = nothing("No agent was let in.", _JOIN, _AGENT)

@@ -8,6 +8,7 @@ from flopmeter.cli.cells import fit
 from flopmeter.cli.output import flop_text
 from flopmeter.collector.forecast.view import dates
 
+from . import empty
 from .layout import STATUS, Paint, shortened
 from .runs_view import VERDICT, share_text
 
@@ -26,7 +27,7 @@ def watch_view(lines: Sequence[Line], thresholds: Sequence[Line], now: str, pain
     """The page. `lines`: items of the API's /runs; `thresholds`: its `lines`; `now`: the moment of it."""
     head = f"{len(lines)} run{'' if len(lines) == 1 else 's'}  {now[:19].replace('T', ' ')} UTC"
     if not lines:
-        return [head, "", "no runs yet: a run appears with the first batch of a job (flopmeter agent run)"]
+        return [head, "", *empty.RUNS.splitlines()]
     ticks = sorted({int(t["threshold_flop"]) for t in thresholds})
     axis = _Axis.of(lines, ticks, paint.width - 4)
     page = [paint(head, bold=True), paint(axis.labels(), dim=True)]
