@@ -31,11 +31,19 @@ def fleet() -> None:
 
 
 @fleet.command("list")
+@click.option("--all", "every", is_flag=True, help="A line for each node, also of a large fleet.")
 @expect_option
 @store_option
 @json_option
-def fleet_list(expect: Path | None, store: Path, as_json: bool) -> None:
-    """Every node: what is metered, how well, since when not, and what was lost."""
+def fleet_list(every: bool, expect: Path | None, store: Path, as_json: bool) -> None:
+    """Nodes: what is missing, which need somebody, what is metered, how well, and what was lost.
+
+    Of more than 30 nodes those that need somebody are named; the others are counted by kind.
+
+    \b
+      flopmeter fleet list
+      flopmeter fleet list --all --expect nodes.toml
+    """  # noqa: D301 - click wants the backspace character itself
     from . import queries
     from .fleet_view import fleet_view
 
@@ -45,7 +53,7 @@ def fleet_list(expect: Path | None, store: Path, as_json: bool) -> None:
     if as_json:
         emit_json(document)
     else:
-        click.echo(fleet_view(document, paint()))
+        click.echo(fleet_view(document, paint(), every=every))
 
 
 @fleet.command()
