@@ -166,6 +166,7 @@ class Desk:
         scheme: str = "light",
         size: tuple[int, int] = (1280, 800),
         expected: tuple[int, ...] = (),
+        cut: bool = False,
         ready: str | None = "main h1",
         before: Callable[[Page], object] | None = None,
         **context: Any,
@@ -186,7 +187,7 @@ class Desk:
             )
             assert answer.ok, answer.text()
         page = made.new_page()
-        watched = Watched(page, self.site.base, set(expected))
+        watched = Watched(page, self.site.base, set(expected), cut)
         watched.begin()
         self.watched[page] = watched
         if before is not None:
@@ -204,6 +205,8 @@ class Desk:
             for watched in self.watched.values():
                 watched.check()
         finally:
+            for page in self.watched:
+                page.unroute_all(behavior="ignoreErrors")
             for context in self.contexts:
                 context.close()
 

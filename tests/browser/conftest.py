@@ -20,8 +20,8 @@ from browser_rig import (
 )
 from playwright.sync_api import Browser, sync_playwright
 
-#: Enough for every kind of event, fault and run that the demo has; and half a minute less than all of its nodes.
-NODES = "10"
+#: Enough for every kind of event, fault and run that the demo has, in a quarter of the time.
+NODES = "6"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

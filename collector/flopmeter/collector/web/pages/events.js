@@ -147,7 +147,7 @@ function group(title, deadlines, when = "", kind = "") {
 }
 
 export function table(deadlines) {
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Deadlines" }, h("table", { class: "stackable" },
+  return h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Deadlines" }, h("table", { class: "stackable" },
     h("thead", null, h("tr", null, ["Due", "What", "To whom", "Run", "Why", "Standing"].map((t) => h("th", { scope: "col" }, t)))),
     h("tbody", null, deadlines.map((d) => h("tr", { "data-key": d.id },
       h("th", { scope: "row", class: "nowrap" }, h("a", { href: deadlineHref(d.id) }, d.due.slice(0, 16).replace("T", " ")),

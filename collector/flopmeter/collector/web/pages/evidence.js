@@ -105,7 +105,7 @@ function fsckCard(fsck) {
 function witnessCard(witnesses, timestamps) {
   return h("section", { class: "card", "aria-labelledby": "witness-title" },
     h("h2", { id: "witness-title" }, "Witnesses and timestamps"),
-    witnesses?.length ? h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Witnesses" }, h("table", { class: "stackable" },
+    witnesses?.length ? h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Witnesses" }, h("table", { class: "stackable" },
       h("thead", null, h("tr", null, ["Witness", "Cosigned", "Leaves", "Last asked", "Last error"].map((t) => h("th", { scope: "col" }, t)))),
       h("tbody", null, witnesses.map((w) => h("tr", { "data-key": w.vkey },
         h("th", { scope: "row", title: w.vkey }, w.name),
@@ -127,7 +127,7 @@ function attestationCard({ attestations, attestations_total: total }) {
   }
   return h("section", { class: "stacked", "aria-labelledby": "attested-title" },
     h("div", { class: "head" }, h("h2", { id: "attested-title" }, "Attestations issued"), h("span", { class: "dim" }, attestations.length < total ? `the newest ${attestations.length} of ${count(total)}` : count(total))),
-    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": "attested-title" }, h("table", { class: "stackable" },
+    h("div", { class: "scroll", tabindex: "0", role: "group", "aria-labelledby": "attested-title" }, h("table", { class: "stackable" },
       h("thead", null, h("tr", null, ["Issued", "Run", "For", "By, and why", "Statement", "Stands"].map((t) => h("th", { scope: "col" }, t)))),
       h("tbody", null, attestations.map((a) => h("tr", { "data-key": a.attestation },
         h("th", { scope: "row" }, instant(a.time)),

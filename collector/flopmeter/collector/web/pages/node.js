@@ -54,7 +54,7 @@ function agent(a, row) {
       a.fault && pair("Fault", mark("bad", "▲", a.fault)),
       window && pair("Last window", `${deviceTime(window.device_seconds)}: ${deviceTime(window.gap_seconds)} gap, ${deviceTime(window.idle_seconds)} idle, ${deviceTime(window.unattributed_seconds)} unattributed`),
       window?.notices?.length > 0 && pair("It says", h("ul", null, window.notices.map((n) => h("li", null, typeof n === "string" ? n : n.text ?? JSON.stringify(n)))))),
-    a.devices?.length > 0 && h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "GPUs of this node" }, h("table", null,
+    a.devices?.length > 0 && h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "GPUs of this node" }, h("table", null,
       h("thead", null, h("tr", null, ["GPU", "Class", "Held by"].map((t) => h("th", { scope: "col" }, t)))),
       h("tbody", null, a.devices.map((d) => h("tr", { "data-key": d.entity },
         h("th", { scope: "row" }, h("span", { class: "mono", title: d.entity }, short(d.entity, 16)), d.mig && h("span", { class: "tag" }, "MIG")),
