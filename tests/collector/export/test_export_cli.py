@@ -195,6 +195,32 @@ def test_without_a_store_nothing_is_made(export, tmp_path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("what", "damage"),
+    [
+        ("usage", "DELETE FROM models"),
+        ("usage", "DELETE FROM workloads"),
+        ("usage", "UPDATE hourly SET hmma_cycles = 'many'"),
+        ("usage", "UPDATE hourly SET evidence_class = 99"),
+        ("usage", "UPDATE hourly SET gap_reason = 99 WHERE evidence_class = 8"),
+        ("events", "UPDATE events SET data = '{'"),
+        ("events", "UPDATE events SET data = x'00'"),
+    ],
+)
+def test_damaged_books_are_an_error_and_no_crash(export, store, tmp_path, what, damage) -> None:
+    books = tmp_path / "books.sqlite"
+    shutil.copy(store, books)
+    with closing(sqlite3.connect(books)) as db:
+        db.execute(damage)
+        db.commit()
+    target = tmp_path / "out.csv"
+    code, out, err = export(what, "-o", str(target), of=books)
+    assert (code, out) == (3, b"")
+    assert "found one that cannot be" in err
+    assert "collector fsck" in err
+    assert not target.exists()
+
+
 def test_without_pyarrow_it_says_what_to_install(export, monkeypatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n == "pyarrow" else find(n, *a))

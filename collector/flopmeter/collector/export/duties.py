@@ -18,7 +18,7 @@ from flopmeter.collector.duty.severity import severity_of
 from flopmeter.collector.store.answers import SELECT_DEADLINES
 
 from .columns import Row, Rows
-from .wanted import Wanted, runs_wanted
+from .wanted import Wanted, damaged, runs_wanted
 from .whose import Workloads
 
 if TYPE_CHECKING:
@@ -38,7 +38,10 @@ def event_rows(reader: "Reader", wanted: Wanted) -> Rows:
     for number, event_id, kind, subject, unix_ns, position, text in reader.rows(_EVENTS):
         if (runs is not None and subject not in runs) or not wanted.holds(unix_ns):
             continue
-        data: dict[str, Any] = json.loads(text)
+        try:
+            data: dict[str, Any] = json.loads(text)
+        except (ValueError, TypeError, RecursionError) as e:
+            raise damaged(f"event {event_id}", e) from e
         severity = severity_of(kind, data).value
         if sight is not None:
             data = sight.cleaned(data, named)

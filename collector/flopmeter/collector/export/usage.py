@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from flopmeter.collector.books import HOUR_NS, SUM_FIELDS, GroupKey
 from flopmeter.collector.figures import is_others
+from flopmeter.collector.registry.when import hour_text
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.flop import Figure
 from flopmeter.contract.usage import ALL_MEASURED, GapReason, Measured, WorkloadKind
 
 from .columns import Row, Rows
 from .prices import Growing
-from .wanted import Wanted, check_run
+from .wanted import Wanted, check_run, damaged
 from .whose import Whose, Workloads
 
 if TYPE_CHECKING:
@@ -43,44 +44,41 @@ def usage_rows(
         if len(asked) < _FEW:
             where = f" WHERE workload_no IN ({', '.join(map(str, sorted(asked)))})"
     growing = Growing(models, table)
+
+    def priced(hour: int, back: int, key: GroupKey, texts: list[str]) -> Row:
+        w = workloads.of(key.workload_no)
+        sums = [int(text) for text in texts]
+        # What nobody declared of time that is nobody's: as `fleet list` prices it.
+        flop, ops = growing.add(w.owner, key, w.dtype if w.run else "", sums)
+        model = models[key.model_no]
+        reason = GapReason(key.gap_reason).label if key.gap_reason else None
+        return (
+            (hour - back) * HOUR_NS,
+            (hour + 1) * HOUR_NS,
+            *_named(w),
+            model.name,
+            model.compute_capability,
+            *_how(key.evidence_class, key.measured, key.spread_ppm, reason),
+            *sums,
+            *six(flop, ops),
+            table.id,
+        )
+
     until = wanted.until_unix_ns
     for hour, back, *rest in reader.rows(_ROWS.format(where)):
         key = GroupKey._make(rest[:6])
         if asked is not None and key.workload_no not in asked:
             continue
-        begins = hour * HOUR_NS
-        if until is not None and begins > until:
+        if until is not None and hour * HOUR_NS > until:
             break  # nothing that comes later has anything to do with what came before
         seen(hour)
-        w = workloads.of(key.workload_no)
-        sums = [int(text) for text in rest[6:]]
-        # What nobody declared of time that is nobody's: as `fleet list` prices it.
-        flop, ops = growing.add(w.owner, key, w.dtype if w.run else "", sums)
-        if wanted.holds(begins):
-            model = models[key.model_no]
-            yield (
-                (hour - back) * HOUR_NS,
-                begins + HOUR_NS,
-                *_named(w),
-                model.name,
-                model.compute_capability,
-                *_how(
-                    key.evidence_class,
-                    key.measured,
-                    key.spread_ppm,
-                    GapReason(key.gap_reason).label if key.gap_reason else None,
-                ),
-                *sums,
-                *six(flop, ops),
-                table.id,
-            )
+        try:
+            row = priced(hour, back, key, rest[6:])
+        except (KeyError, ValueError, TypeError) as e:
+            raise damaged(f"hourly sums of {hour_text(hour)}, workload {key.workload_no}", e) from e
+        if wanted.holds(hour * HOUR_NS):
+            yield row
     yield from _unreported(reader, question, wanted, workloads)
-
-
-def hours(reader: "Reader") -> tuple[int, int]:
-    """The first and the last hour of the books; (0, 0) where they are empty."""
-    first, last = reader.rows("SELECT min(hour), max(hour) FROM hourly").fetchone()
-    return (0, 0) if first is None else (first, last)
 
 
 def _named(w: Whose) -> tuple[str | int | None, ...]:

@@ -46,3 +46,11 @@ def check_run(run: str, names: frozenset[str]) -> None:
             f"--run {run}: expected a run in this store, found none of that name",
             f"did you mean {', '.join(near)}?" if near else "`flopmeter runs list` shows them all",
         )
+
+
+def damaged(what: str, fault: Exception) -> StoreError:
+    """A row that no collector has written."""
+    return StoreError(
+        f"{what}: expected a row of the books, found one that cannot be ({type(fault).__name__}: {fault})",
+        "`flopmeter collector fsck` says what is wrong with the store",
+    )
