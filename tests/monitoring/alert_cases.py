@@ -76,6 +76,14 @@ def commits(fast: str, slow: str) -> Series:
     }
 
 
+def never_signed(started: str) -> Series:
+    """Since the collector's start, which was then."""
+    return {
+        f"flopmeter_collector_log_checkpoint_timestamp_seconds{BOOKS}": "0x90",
+        'process_start_time_seconds{instance="c:9841",job="flopmeter-collector"}': started,
+    }
+
+
 def forecast(answer: str, when: str) -> Series:
     return {
         f'flopmeter_run_forecast_info{{{LINE},answer="{answer}"}}': "1x120",
@@ -203,6 +211,7 @@ MORE = {
         {f"flopmeter_collector_store_free_bytes{BOOKS}": "6e9x40"},
         100,
     ),
+    "FlopmeterLogNotSigned": (never_signed("60x90"), never_signed("1860x90"), 45),
     "FlopmeterSpoolFilling": (spool("501x40"), spool("0x10 100+5x30"), 200),
     "FlopmeterRunNearLine": (ratio("upper", "2e25x60", "undetermined"), ratio("upper", "2e25x60", "crossed"), 40),
     "FlopmeterForecastMet": (forecast("will-be-met", "9e4x120"), forecast("will-be-met", "10x120"), 80),
