@@ -113,6 +113,8 @@ class Connections:
         for task in self._opening:
             task.cancel()
         connections = [c for c in self._state.connections if isinstance(c, EdgeProtocol)]
+        if self._state.tasks:  # cancelled, uvicorn writes a trace for each into the log
+            await asyncio.wait(self._state.tasks, timeout=_END_S)
         for task in self._state.tasks:
             task.cancel()
         with contextlib.suppress(TimeoutError):

@@ -136,8 +136,8 @@ class EdgeServer:
             for task in beside:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
-            await connections.close()
             await stream.stop()
+            await connections.close()
             await office.stop()
             keyring.close()
             health.close()

@@ -35,6 +35,7 @@ class Stream:
         self._clients: dict[asyncio.Event, tuple[str, str]] = {}  # … -> token, tenant
         self._looking: asyncio.Task[None] | None = None
         self._last: dict[str, bytes] = {}  # by tenant: one learns nothing of another's
+        self._stopped = False
 
     @property
     def clients(self) -> int:
@@ -65,6 +66,8 @@ class Stream:
             while loop.time() < ends:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), self._beat_s)
+                if self._stopped:
+                    return
                 if changed.is_set():
                     changed.clear()
                     yield b"event: changed\ndata: %s\n\n" % self._last[tenant]
@@ -97,6 +100,10 @@ class Stream:
                 changed.set()
 
     async def stop(self) -> None:
+        """Every answer ends, whole: who listened connects again, by itself."""
+        self._stopped = True
+        for changed in self._clients:
+            changed.set()
         if self._looking is not None:
             self._looking.cancel()
             with contextlib.suppress(asyncio.CancelledError):
