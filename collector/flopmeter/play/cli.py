@@ -34,7 +34,10 @@ def replay(file: Path, collector: str, state: Path | None, window: str, as_json:
 
     FILE is what `flopmeter agent record` writes (JSON Lines, plain, .gz or .zst). Readings become intervals,
     signed batches, spool, uplink; the books are a collector's. Exit 3 names the line of a trace that is not one.
-    """
+
+    \b
+      flopmeter replay node-07.jsonl.zst
+    """  # noqa: D301 - click wants the backspace character itself
     _settle()
     from flopmeter.agent.settings import load_settings
 

@@ -191,6 +191,8 @@ class Cluster:
             if agent.running:
                 agent.stop()
                 agent.start(self.scenario.hours * HOUR_NS, LIVE)
+        if self._collector is not None:
+            self._collector.seal()  # the history was played in seconds: its last head is of some day within it
 
     def settle(self) -> None:
         """Wait until the collector has all that was sealed."""

@@ -1,10 +1,12 @@
 """`flopmeter demo`: play the script's history through the real path, show it, then go on live."""
 
+import logging
 import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from .scenario import Scenario
 from .screen import Screen, final
 from .view import Picture
 
+#: Beside the books.
+LOG = "demo.log"
 _REDRAW_S = 0.7
 _TICK_S = 1.0
 _PLAIN_LINE_S = 30.0
@@ -32,7 +36,7 @@ def run(
 
     One that goes on is `shown` in a browser too, where there is one.
     """
-    with place(directory, keep=not quiet) as where:
+    with place(directory, keep=not quiet) as where, _logged(where.path / LOG):
         http = "" if once else page.address()
         with Cluster(script, where.path, time.time_ns(), http) as cluster:
             link = "" if once else page.link(cluster.http_address, cluster.store, lambda: cluster.now_unix_ns)
@@ -48,6 +52,19 @@ def run(
         if picture is not None:
             _say(_leaving(picture, where, link))
         return result
+
+
+@contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """What the collector has to say goes there: on the screen it would stand in the middle of the picture."""
+    handler = logging.FileHandler(path, delay=True, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
 
 
 def _history(cluster: Cluster, link: str, *, quiet: bool) -> None:
