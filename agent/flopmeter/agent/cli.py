@@ -50,7 +50,11 @@ def agent() -> None:
     """Meter the GPUs of this node and ship what was metered to a collector.
 
     First `flopmeter agent doctor`: it says what this node can be metered by, and what is missing.
-    """
+
+    \b
+      flopmeter agent doctor
+      flopmeter agent run --collector collector.example:4711
+    """  # noqa: D301 - click wants the backspace character itself
 
 
 _C = TypeVar("_C", bound=Callable[..., Any])

@@ -51,7 +51,12 @@ class _Group(click.Group):
 
 @click.group(cls=_Group)
 def collector() -> None:
-    """Take in what agents ship, keep the books, raise events."""
+    """Take in what agents ship, keep the books, raise events.
+
+    \b
+      flopmeter collector serve --listen 127.0.0.1:4711
+      flopmeter collector fsck
+    """  # noqa: D301 - click wants the backspace character itself
 
 
 def _load_config(ctx: click.Context, _param: click.Parameter, value: Path | None) -> Path | None:

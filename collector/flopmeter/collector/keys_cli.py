@@ -19,7 +19,11 @@ keys_option = click.option(
 
 @click.group()
 def keys() -> None:
-    """The public halves of the collector's own keys."""
+    """The public halves of the collector's own keys.
+
+    \b
+      flopmeter collector keys show
+    """  # noqa: D301 - click wants the backspace character itself
 
 
 @keys.command()

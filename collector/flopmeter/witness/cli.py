@@ -29,7 +29,11 @@ def witness() -> None:
 
 @witness.group()
 def key() -> None:
-    """The witness's own key: made once, and kept."""
+    """The witness's own key: made once, and kept.
+
+    \b
+      flopmeter witness key new witness.key --name witness.example/w1
+    """  # noqa: D301 - click wants the backspace character itself
 
 
 @key.command("new")
@@ -40,7 +44,11 @@ def key() -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def key_new(file: Path, name: str, *, ml_dsa: bool, as_json: bool) -> None:
-    """Make a key in FILE, and print its public half for policy files."""
+    """Make a key in FILE, and print its public half for policy files.
+
+    \b
+      flopmeter witness key new witness.key --name witness.example/w1
+    """  # noqa: D301 - click wants the backspace character itself
     from .keys import create
 
     _print_keys(create(file, name, ml_dsa=ml_dsa), as_json)
@@ -50,7 +58,11 @@ def key_new(file: Path, name: str, *, ml_dsa: bool, as_json: bool) -> None:
 @click.argument("file", type=_FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def key_show(file: Path, *, as_json: bool) -> None:
-    """Print the public half of the key in FILE."""
+    """Print the public half of the key in FILE.
+
+    \b
+      flopmeter witness key show witness.key
+    """  # noqa: D301 - click wants the backspace character itself
     from .keys import load
 
     _print_keys(load(file), as_json)
@@ -74,7 +86,10 @@ def show(state: Path, *, as_json: bool) -> None:
     """Print what was cosigned of each log, and what was refused.
 
     Exit code 1: two heads of one size were signed by a log: it forked, and the state holds the proof.
-    """
+
+    \b
+      flopmeter witness show --state state/
+    """  # noqa: D301 - click wants the backspace character itself
     from .show import shown
 
     text, forked = shown(state, as_json=as_json)
@@ -122,7 +137,11 @@ def show(state: Path, *, as_json: bool) -> None:
 )
 @click.option("--tls-key", type=_FILE, envvar="FLOPMETER_WITNESS_TLS_KEY", help="Its private key (PEM).")
 def serve(**values: Any) -> None:
-    """Serve add-checkpoint (C2SP tlog-witness) until SIGTERM."""
+    """Serve add-checkpoint (C2SP tlog-witness) until SIGTERM.
+
+    \b
+      flopmeter witness serve --key witness.key --state state/ --log logs.toml
+    """  # noqa: D301 - click wants the backspace character itself
     import logging
 
     from .running import check_environment, serve_forever

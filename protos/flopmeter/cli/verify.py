@@ -84,7 +84,7 @@ def verify(  # noqa: PLR0917 - click passes them by name
 
     \b
     flopmeter verify run.fma --key lab.pem
-    flopmeter verify run.fma --key lab.pem --policy policy --since head --keep head
+    flopmeter verify run.fma --key lab.pem --since head --keep head
     """  # noqa: D301 - click wants the backspace character itself
     from flopmeter.audit.steps import Wanted
     from flopmeter.audit.steps import verify as check

@@ -108,8 +108,8 @@ def doctor(  # noqa: PLR0917 - click names its parameters
     """Say what this node can be metered by: per GPU its evidence class, why it is no better, what to change.
 
     \b
-    Exit code: 0 everything is metered as well as it can be, 1 something is missing or could be
-    better, 2 nothing can be metered.
+    Exit code: 0 everything is metered as well as it can be, 1 something is
+    missing or could be better, 2 nothing can be metered.
     """  # noqa: D301 - click wants the backspace character itself
     from flopmeter.agent.errors import SourceError
     from flopmeter.agent.loop import SystemClock
@@ -303,7 +303,11 @@ def record(  # noqa: PLR0917 - click names its parameters
 
     What a trace holds: docs/trace-format.md. It names the node, the GPUs and the processes' numbers; look
     through it before you give it away.
-    """
+
+    \b
+      flopmeter agent record node-07.jsonl.zst --seconds 600
+      flopmeter replay node-07.jsonl.zst
+    """  # noqa: D301 - click wants the backspace character itself
     from flopmeter.agent.loop import SystemClock, stop_on_signals
 
     from .live import open_rounds

@@ -26,7 +26,12 @@ _why = click.option("--why", required=True, help="Why, in a sentence that an aud
 
 @click.group()
 def token() -> None:
-    """Tokens: for nodes to join by, and for people and programs to ask with."""
+    """Tokens: for nodes to join by, and for people and programs to ask with.
+
+    \b
+      flopmeter collector token create --role viewer --name ada
+      flopmeter collector token list
+    """  # noqa: D301 - click wants the backspace character itself
 
 
 @token.command()
@@ -79,7 +84,9 @@ def create(**said: Any) -> None:
         )
         return
     if said["tenant"]:
-        raise click.UsageError("--tenant: expected it with --role; a node that joins is nobody's in particular")
+        raise click.UsageError(
+            "--tenant: expected it with --role; a node that joins is nobody's in particular"
+        )
     join, made = _desk(said["store"], said["keys_dir"], ca=True).make_join_token(
         name=said["name"], nodes=said["nodes"], uses=said["uses"], lasts_s=lasts_s or 86_400, who=who
     )
@@ -113,7 +120,8 @@ def list_(store: Path, as_json: bool) -> None:
             (text, {})
             for text in (
                 s.token.token_id,
-                s.token.role + (f" of {s.token.tenant}" if s.token.tenant else "") or f"nodes {s.token.nodes}",
+                s.token.role + (f" of {s.token.tenant}" if s.token.tenant else "")
+                or f"nodes {s.token.nodes}",
                 s.token.name,
                 f"{s.used} of {s.token.uses}" if not s.token.role else "",
                 _time(s.token.expires_unix_s),
@@ -131,14 +139,22 @@ def list_(store: Path, as_json: bool) -> None:
 @_who
 @store_option
 def revoke(token_id: str, why: str, who: str | None, store: Path) -> None:
-    """Make the token of that id good for nothing, from now on. Agents that joined by it stay."""
+    """Make the token of that id good for nothing, from now on. Agents that joined by it stay.
+
+    \b
+      flopmeter collector token revoke 3f9c2a --why "ada has left"
+    """  # noqa: D301 - click wants the backspace character itself
     _desk(store, None).revoke_token(token_id, who=_text("who", who or login()), why=_text("why", why))
     click.echo(f"Token {token_id} is revoked.")
 
 
 @click.group()
 def agents() -> None:
-    """Who may ship records: list them, revoke one."""
+    """Who may ship records: list them, revoke one.
+
+    \b
+      flopmeter collector agents list
+    """  # noqa: D301 - click wants the backspace character itself
 
 
 @agents.command("list")
@@ -182,7 +198,10 @@ def revoke_agent(agent: str, why: str, who: str | None, store: Path, as_json: bo
 
     Records that were taken before count. A collector that runs ends its stream within seconds. The node can join
     again with a new record key and a new token.
-    """
+
+    \b
+      flopmeter collector agents revoke node-07 --why "its disk was stolen"
+    """  # noqa: D301 - click wants the backspace character itself
     from .listing import listed, named
 
     found = named(listed(store_file(store)), agent)

@@ -28,7 +28,12 @@ _FILE = click.Path(path_type=Path)
 
 @click.group()
 def attest() -> None:
-    """Signed statements about runs, which an outsider can check (docs/attest.md)."""
+    """Signed statements about runs, which an outsider can check (docs/attest.md).
+
+    \b
+      flopmeter attest create llm-7 --profile aiOffice -o llm-7.json
+      flopmeter attest show llm-7.json
+    """  # noqa: D301 - click wants the backspace character itself
 
 
 @attest.command()
@@ -125,7 +130,10 @@ def create(*, run: str, as_json: bool, **asked: Any) -> None:
     It is logged before it is handed out, and verified as its recipient would: a file that does not verify is not
     written. A run that goes on can be attested; the statement says that it was not over. A mistake is corrected by
     another attestation that names the one it supersedes.
-    """
+
+    \b
+      flopmeter attest create llm-7 --profile aiOffice -o llm-7.json
+    """  # noqa: D301 - click wants the backspace character itself
     from flopmeter.collector.keys import keys_directory
     from flopmeter.collector.registry.cli import login
 
@@ -164,7 +172,11 @@ def create(*, run: str, as_json: bool, **asked: Any) -> None:
 @store_option
 @json_option
 def list_(run: str | None, store: Path, as_json: bool) -> None:
-    """Attestations that were issued, of RUN or of all: to whom, by whom, and what superseded what."""
+    """Attestations that were issued, of RUN or of all: to whom, by whom, and what superseded what.
+
+    \b
+      flopmeter attest list llm-7
+    """  # noqa: D301 - click wants the backspace character itself
     from flopmeter.collector.report.queries import reading
     from flopmeter.collector.store.attestations import SELECT, attestation_rows
 
@@ -183,7 +195,11 @@ def list_(run: str | None, store: Path, as_json: bool) -> None:
 @click.argument("file", type=_FILE)
 @json_option
 def show(file: Path, as_json: bool) -> None:
-    """What an attestation's FILE says, for people. Nothing is checked: `flopmeter verify` does that."""
+    """What an attestation's FILE says, for people. Nothing is checked: `flopmeter verify` does that.
+
+    \b
+      flopmeter attest show llm-7.json
+    """  # noqa: D301 - click wants the backspace character itself
     from .reading_file import read_statement
     from .view import statement_view
 

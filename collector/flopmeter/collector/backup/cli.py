@@ -47,7 +47,10 @@ def backup(*, output: Path, store: Path, with_keys: bool, keys: Path | None, as_
 
     Exit 0: FILE is whole, on its disk, and checked. Exit 1: something has that name, or the copy is not sound; nothing
     was written over. Exit 3: cannot read or write. How to restore: docs/backup.md.
-    """
+
+    \b
+      flopmeter collector backup -o books-2026-11-22.sqlite
+    """  # noqa: D301 - click wants the backspace character itself
     from .copying import back_up
     from .place import target_of
 

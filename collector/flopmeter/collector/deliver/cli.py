@@ -33,7 +33,11 @@ sinks_option = click.option(
 @regimes_option
 @json_option
 def sinks_command(sinks_file: Path, store: Path, regimes_dir: Path | None, as_json: bool) -> None:
-    """Check the sinks file; how each outbox stands. Sends nothing."""
+    """Check the sinks file; how each outbox stands. Sends nothing.
+
+    \b
+      flopmeter events sinks --sinks sinks.toml
+    """  # noqa: D301 - click wants the backspace character itself
     from .office import configured
     from .redeliver import served
 
@@ -123,7 +127,10 @@ def test_command(sink: str, sinks_file: Path, as_json: bool) -> None:
     """Send a marked test event to SINK; say what it answered.
 
     Exit 0: it took it. 1: it answered, and refused. 3: nobody answered.
-    """
+
+    \b
+      flopmeter events test pager --sinks sinks.toml
+    """  # noqa: D301 - click wants the backspace character itself
     from uuid import uuid4
 
     from flopmeter.collector.errors import SettingsError
@@ -224,7 +231,10 @@ def redeliver_command(
     """Deliver events again, or to a sink that was added later.
 
     A running collector does it within seconds; else it is done at the next start.
-    """
+
+    \b
+      flopmeter events redeliver 5f1c2a
+    """  # noqa: D301 - click wants the backspace character itself
     from .redeliver import redeliver, redeliver_dead
 
     if bool(ids) == all_dead:

@@ -204,7 +204,10 @@ def events_show(event_id: str, store: Path, regimes_dir: Path | None, as_json: b
     """One event: what it says and rests on, whether it is still so, and what people answered.
 
     ID is an event's id or the beginning of it.
-    """
+
+    \b
+      flopmeter events show 5f1c2a
+    """  # noqa: D301 - click wants the backspace character itself
     from flopmeter.collector.report.queries import reading
 
     from .documents import answer_document, deadline_document
@@ -288,20 +291,23 @@ events.add_command(
     _answering(
         "ack",
         "acknowledged",
-        "Say that somebody has seen it and takes care of it.\n\nID is an event's id or the beginning of it.",
+        "Say that somebody has seen it and takes care of it.\n\nID is an event's id or the beginning of it."
+        '\n\n\b\n  flopmeter events ack 5f1c2a --why "with counsel"',
     )
 )
 events.add_command(
     _answering(
         "resolve",
         "resolved",
-        "Say that it needs nobody any more. It stays in the books.\n\nID is an event's id or the beginning of it.",
+        "Say that it needs nobody any more. It stays in the books.\n\nID is an event's id or the beginning of it."
+        '\n\n\b\n  flopmeter events resolve 5f1c2a --why "notified"',
     )
 )
 events.add_command(
     _answering(
         "reopen",
         "open",
-        "Take a resolution (or an acknowledgement) back.\n\nID is an event's id or the beginning of it.",
+        "Take a resolution (or an acknowledgement) back.\n\nID is an event's id or the beginning of it."
+        '\n\n\b\n  flopmeter events reopen 5f1c2a --why "too early"',
     )
 )

@@ -82,7 +82,10 @@ def deadlines_show(deadline_id: str, store: Path, as_json: bool) -> None:
     """One deadline: what is due to whom, what started it, and what people answered.
 
     ID is a deadline's id or the beginning of it.
-    """
+
+    \b
+      flopmeter deadlines show 5f1c2a
+    """  # noqa: D301 - click wants the backspace character itself
     from flopmeter.collector.report.queries import reading
 
     from .documents import answer_document, deadline_document
@@ -132,7 +135,10 @@ def deadlines_open(
     """Start a clock that only a person can start: an incident, under RULE of REGIME.
 
     `flopmeter regimes show REGIME` lists its rules. The same incident is opened once.
-    """
+
+    \b
+      flopmeter deadlines open us-ca-sb53 incident --at 2026-11-20 --why "leak"
+    """  # noqa: D301 - click wants the backspace character itself
     from flopmeter.collector.errors import DutyRefused
     from flopmeter.collector.law.rules import in_force
     from flopmeter.collector.registry.cli import login
@@ -173,7 +179,10 @@ def deadlines_ack(deadline_ids: tuple[str, ...], **common: Any) -> None:
     """Say that somebody takes care of it. It is told of until it is resolved.
 
     ID is a deadline's id or the beginning of it.
-    """
+
+    \b
+      flopmeter deadlines ack 5f1c2a --why "with counsel since today"
+    """  # noqa: D301 - click wants the backspace character itself
     _answer(deadline_ids, "acknowledged", "", **common)
 
 
@@ -189,7 +198,10 @@ def deadlines_resolve(deadline_ids: tuple[str, ...], outcome: str, **common: Any
     """Say that it was done, or that it is not owed: nothing more is told of it.
 
     ID is a deadline's id or the beginning of it.
-    """
+
+    \b
+      flopmeter deadlines resolve 5f1c2a --outcome done --why "filed, 88"
+    """  # noqa: D301 - click wants the backspace character itself
     _answer(deadline_ids, "resolved", outcome, **common)
 
 
@@ -199,7 +211,10 @@ def deadlines_reopen(deadline_ids: tuple[str, ...], **common: Any) -> None:
     """Take a resolution (or an acknowledgement) back: the clock never stopped.
 
     ID is a deadline's id or the beginning of it.
-    """
+
+    \b
+      flopmeter deadlines reopen 5f1c2a --why "the filing was returned"
+    """  # noqa: D301 - click wants the backspace character itself
     _answer(deadline_ids, "open", "", **common)
 
 
@@ -238,7 +253,10 @@ def deadlines_export(file: Path, every: bool, store: Path) -> None:
     """Write deadlines as an iCalendar file, with an alarm at each lead time.
 
     Importing it again updates: each deadline has the same uid for ever.
-    """
+
+    \b
+      flopmeter deadlines export --ics deadlines.ics
+    """  # noqa: D301 - click wants the backspace character itself
     from flopmeter.collector.errors import CollectorError
     from flopmeter.collector.report.queries import reading
 

@@ -24,7 +24,12 @@ _PEAK_HELP = "Dense peak of one unit, FLOP/s: 989e12 or '989 TFLOP/s'. Sparse pe
 
 @click.group()
 def estimate() -> None:
-    """Plan or check a total by formula; compare it with the counters."""
+    """Plan or check a total by formula; compare it with the counters.
+
+    \b
+      flopmeter estimate hardware --units 512 --hours 300 --sku "H100 SXM" \\
+          --utilisation 0.4
+    """  # noqa: D301 - click wants the backspace character itself
 
 
 @estimate.command()
@@ -234,7 +239,10 @@ def compare(run: str | None, store: Path, estimates: Path, as_json: bool) -> Non
 
     The estimate may be off by 30 %, the counters' figure lies between its bounds. Disagrees: no figure fits both.
     Agrees: every figure that the counters allow is within the 30 %. Else it cannot be told.
-    """
+
+    \b
+      flopmeter estimate compare llm-7 --estimates estimates.toml
+    """  # noqa: D301 - click wants the backspace character itself
     from flopmeter.collector.errors import CollectorError, StoreError
     from flopmeter.collector.report import queries
     from flopmeter.contract.w_table import current

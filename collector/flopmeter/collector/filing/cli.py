@@ -20,7 +20,12 @@ FORMATS = ("md", "html", "json")
 
 @click.group()
 def drafts() -> None:
-    """Drafts of filings from the books; nothing is ever sent."""
+    """Drafts of filings from the books; nothing is ever sent.
+
+    \b
+      flopmeter drafts list
+      flopmeter drafts make eu-notification llm-7 --format html --out notice.html
+    """  # noqa: D301 - click wants the backspace character itself
 
 
 @drafts.command("list")

@@ -18,7 +18,11 @@ from flopmeter.collector.report.completing import run_names
 
 @click.group()
 def forecast() -> None:
-    """What runs will come to, and when they meet a line."""
+    """What runs will come to, and when they meet a line.
+
+    \b
+      flopmeter forecast show llm-7
+    """  # noqa: D301 - click wants the backspace character itself
 
 
 @forecast.command("show")

@@ -33,7 +33,11 @@ def regimes() -> None:
     Each is a TOML file: the line as an exact number, what is counted, from when, what follows, by when and to
     whom, and where that was read. A site adds its own, or puts one in the place of a shipped one, in a directory
     of its own (--regimes DIR); docs/regimes.md describes the files.
-    """
+
+    \b
+      flopmeter regimes list
+      flopmeter regimes show eu-gpai
+    """  # noqa: D301 - click wants the backspace character itself
 
 
 @regimes.command("list")
@@ -58,7 +62,11 @@ def regimes_list(regimes_dir: Path | None, as_json: bool) -> None:
 @regimes_option
 @json_option
 def regimes_show(regime_id: str, regimes_dir: Path | None, as_json: bool) -> None:
-    """One regime: its line, what follows and by when, what it counts, what is open, and where it comes from."""
+    """One regime: its line, what follows and by when, what it counts, what is open, and where it comes from.
+
+    \b
+      flopmeter regimes show eu-gpai
+    """  # noqa: D301 - click wants the backspace character itself
     import difflib
 
     from flopmeter.collector.errors import CollectorError

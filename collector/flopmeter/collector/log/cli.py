@@ -18,7 +18,12 @@ _WIDTH = 80
 
 @click.group()
 def log() -> None:
-    """The evidence log: what is in it, its heads, and a copy for whoever checks (docs/evidence-log.md)."""
+    """The evidence log: what is in it, its heads, and a copy for whoever checks (docs/evidence-log.md).
+
+    \b
+      flopmeter collector log show
+      flopmeter collector log export log/
+    """  # noqa: D301 - click wants the backspace character itself
 
 
 @log.command()
@@ -86,7 +91,10 @@ def export(directory: Path, store: Path, without_leaves: bool, as_json: bool) ->
     """Write the log to DIRECTORY as C2SP tlog-tiles: checkpoint, tile/LEVEL/…, tile/entries/….
 
     Goes on from an export that is there. Leaves hold hashes, agents' ids, times and salts: no names, no figures.
-    """
+
+    \b
+      flopmeter collector log export log/
+    """  # noqa: D301 - click wants the backspace character itself
     from flopmeter.collector.errors import LogError
     from flopmeter.collector.store.sqlite import open_for_reading
     from flopmeter.collector.store.told import told

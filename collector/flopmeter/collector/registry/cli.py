@@ -290,7 +290,11 @@ def retract(number: int, **common: Any) -> None:
 @click.argument("suggestion", metavar="ID")
 @_why()
 def accept(suggestion: str, **common: Any) -> None:
-    """Answer a suggestion with yes. It counts nothing by itself: `flopmeter runs link` does."""
+    """Answer a suggestion with yes. It counts nothing by itself: `flopmeter runs link` does.
+
+    \b
+      flopmeter runs accept 5f1c2a --why "one run, restarted by hand"
+    """  # noqa: D301 - click wants the backspace character itself
     _decide(suggestion, accepted=True, **common)
 
 
@@ -298,7 +302,11 @@ def accept(suggestion: str, **common: Any) -> None:
 @click.argument("suggestion", metavar="ID")
 @_why()
 def reject(suggestion: str, **common: Any) -> None:
-    """Answer a suggestion with no. It stays on record, with the reason, and is not asked again."""
+    """Answer a suggestion with no. It stays on record, with the reason, and is not asked again.
+
+    \b
+      flopmeter runs reject 5f1c2a --why "two experiments"
+    """  # noqa: D301 - click wants the backspace character itself
     _decide(suggestion, accepted=False, **common)
 
 

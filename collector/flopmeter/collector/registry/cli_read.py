@@ -34,7 +34,11 @@ PROGRESS_PERIOD_S = 1.0
 @store_option
 @json_option
 def entries(run: str | None, store: Path, as_json: bool) -> None:
-    """All that was ever said of runs, oldest first; with RUN, what was said of that one."""
+    """All that was ever said of runs, oldest first; with RUN, what was said of that one.
+
+    \b
+      flopmeter runs entries llm-7
+    """  # noqa: D301 - click wants the backspace character itself
     from flopmeter.collector.report.queries import reading
 
     from .say import read_registry

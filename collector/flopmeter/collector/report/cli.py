@@ -81,7 +81,13 @@ class _Runs(click.Group):
 
 @click.group(cls=_Runs)
 def runs() -> None:
-    """Training runs and their totals."""
+    """Training runs and their totals.
+
+    \b
+      flopmeter runs list
+      flopmeter runs show llm-7
+      flopmeter runs report llm-7 -o llm-7.html
+    """  # noqa: D301 - click wants the backspace character itself
 
 
 as_of_option = click.option(
@@ -131,7 +137,12 @@ def runs_show(  # noqa: PLR0917 - click passes them by name
     regimes_dir: Path | None,
     as_json: bool,
 ) -> None:
-    """One run: figures against every threshold, how well they are known, and why not better."""
+    """One run: figures against every threshold, how well they are known, and why not better.
+
+    \b
+      flopmeter runs show llm-7
+      flopmeter runs show llm-7 --json --as-of 2026-11-20
+    """  # noqa: D301 - click wants the backspace character itself
     from .fleet_cli import expected_of
     from .runs_view import run_view
 

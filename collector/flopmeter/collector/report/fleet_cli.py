@@ -27,7 +27,12 @@ sites_option = click.option(
 
 @click.group()
 def fleet() -> None:
-    """Nodes and GPUs, and what is missing."""
+    """Nodes and GPUs, and what is missing.
+
+    \b
+      flopmeter fleet list
+      flopmeter fleet inventory
+    """  # noqa: D301 - click wants the backspace character itself
 
 
 @fleet.command("list")

@@ -43,6 +43,9 @@ def summary(  # noqa: PLR0917 - click passes them by name
       complete  nobody reports it any more, and all agents have told of later time
       open      it runs, or an agent has not told of the time behind it
       late      an agent that held it when it was last heard is silent
+
+    \b
+      flopmeter runs summary 4711
     """  # noqa: D301 - click wants the backspace character itself
     from . import queries
     from .fleet_cli import expected_of

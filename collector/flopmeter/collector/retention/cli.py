@@ -35,7 +35,11 @@ def retention(ctx: click.Context, store: Path, regimes_dir: Path | None, as_json
 
     A term counts from the day on which a model was placed on the market (retention placed), or was given up (retention
     dropped); while nobody has said so, it has no end. Exit 0: the page. What may be deleted: flopmeter collector delete.
-    """
+
+    \b
+      flopmeter collector retention
+      flopmeter collector retention placed llm-7 2026-11-20 --why "released"
+    """  # noqa: D301 - click wants the backspace character itself
     if ctx.invoked_subcommand is not None:
         return
     from .queries import read_kept
@@ -55,7 +59,11 @@ def retention(ctx: click.Context, store: Path, regimes_dir: Path | None, as_json
 @click.argument("day")
 @_word
 def placed(run: str, day: str, **common: Any) -> None:
-    """Say that RUN's model was placed on the market on DAY (2027-03-01)."""
+    """Say that RUN's model was placed on the market on DAY (2027-03-01).
+
+    \b
+      flopmeter collector retention placed llm-7 2026-11-20 --why "released"
+    """  # noqa: D301 - click wants the backspace character itself
     _say("placed", run, day, **common)
 
 
@@ -64,7 +72,11 @@ def placed(run: str, day: str, **common: Any) -> None:
 @click.argument("day")
 @_word
 def dropped(run: str, day: str, **common: Any) -> None:
-    """Say that RUN's model was given up on DAY and will not be placed on the market."""
+    """Say that RUN's model was given up on DAY and will not be placed on the market.
+
+    \b
+      flopmeter collector retention dropped llm-7 2026-11-20 --why "given up"
+    """  # noqa: D301 - click wants the backspace character itself
     _say("dropped", run, day, **common)
 
 
@@ -73,7 +85,11 @@ def dropped(run: str, day: str, **common: Any) -> None:
 @click.argument("day")
 @_word
 def withdrawn(run: str, day: str, **common: Any) -> None:
-    """Say that DAY was the last on which RUN's model was deployed, anywhere."""
+    """Say that DAY was the last on which RUN's model was deployed, anywhere.
+
+    \b
+      flopmeter collector retention withdrawn llm-7 2028-03-01 --why "replaced"
+    """  # noqa: D301 - click wants the backspace character itself
     _say("withdrawn", run, day, **common)
 
 
@@ -81,13 +97,22 @@ def withdrawn(run: str, day: str, **common: Any) -> None:
 @click.argument("number", type=click.IntRange(0, 100))
 @_word
 def years(number: int, **common: Any) -> None:
-    """Set this store's own term, from the market date; 10 years unless set. It shortens no duty of a regime."""
+    """Set this store's own term, from the market date; 10 years unless set. It shortens no duty of a regime.
+
+    \b
+      flopmeter collector retention years 10 --why "counsel, 2026-11-20"
+    """  # noqa: D301 - click wants the backspace character itself
     _say("years", "", str(number), **common)
 
 
 @click.group()
 def hold() -> None:
-    """Legal holds: what a hold is over is not deleted until it is released, whatever term has ended."""
+    """Legal holds: what a hold is over is not deleted until it is released, whatever term has ended.
+
+    \b
+      flopmeter collector hold add llm-7 --why "request of 2026-11-20"
+      flopmeter collector hold list
+    """  # noqa: D301 - click wants the backspace character itself
 
 
 @hold.command("add")
@@ -95,7 +120,11 @@ def hold() -> None:
 @click.option("--everything", is_flag=True, help="Over the whole store, whatever it will hold.")
 @_word
 def add(run: str | None, everything: bool, **common: Any) -> None:
-    """Put a hold on RUN, or on everything."""
+    """Put a hold on RUN, or on everything.
+
+    \b
+      flopmeter collector hold add llm-7 --why "request of 2026-11-20"
+    """  # noqa: D301 - click wants the backspace character itself
     if everything == (run is not None):
         raise click.UsageError("expected a RUN, or --everything; got both or neither")
     _say("hold", run or "", "", **common)
@@ -105,7 +134,11 @@ def add(run: str | None, everything: bool, **common: Any) -> None:
 @click.argument("number", type=click.IntRange(1))
 @_word
 def release(number: int, **common: Any) -> None:
-    """Release the hold of that NUMBER."""
+    """Release the hold of that NUMBER.
+
+    \b
+      flopmeter collector hold release 1 --why "answered"
+    """  # noqa: D301 - click wants the backspace character itself
     _say("release", "", str(number), **common)
 
 
