@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -18,7 +19,7 @@ from flopmeter.collector.registry.say import say
 from flopmeter.collector.report import queries
 from flopmeter.collector.report.job_books import JobBooks
 from flopmeter.collector.report.job_summary import MAX_CHARS, MAX_NAME_CHARS, plain_name, up_text
-from flopmeter.contract.usage import IDLE, Workload, WorkloadKind
+from flopmeter.contract.usage import ALL_MEASURED, IDLE, Measured, Workload, WorkloadKind
 
 #: All that may stand in a line: nothing that a shell, sacctmgr, sacct -P or awk takes for anything else.
 SAFE = re.compile(r"flopmeter/1( [a-z_]+=[A-Za-z0-9._:/@+~,%\-]+)+")
@@ -74,6 +75,28 @@ def test_a_line_says_what_the_books_say_of_the_job_and_of_nobody_else(path):
     assert said["run"] == "atlas"
     assert "others" not in d["line"]
     assert "12" not in d["line"].split("job=")[0]
+
+
+def test_what_is_bad_is_rounded_up_and_what_is_good_is_not(path):
+    unread = replace(busy(1), measured=ALL_MEASURED & ~Measured.ENERGY, energy_mj=0)
+    book(path, ([busy(0), unread, gap(1, duration_ns=1_000_000)], (job(run="r"),)))
+    said = fields(summary(path)["line"])
+    assert said["class"] == "A1:99.9%,gap:0.1%"
+    assert said["coverage"] == "99.9%"
+    assert said["energy_kwh"] == "0.01+"  # of one GPU nobody read it
+    assert "shared" not in said
+
+
+def test_energy_that_nobody_read_is_no_zero(path):
+    unread = replace(busy(0), measured=ALL_MEASURED & ~Measured.ENERGY, energy_mj=0)
+    book(path, ([unread], (job(run="r"),)))
+    assert fields(summary(path)["line"])["energy_kwh"] == "none"
+
+
+def test_a_share_of_a_gpu_is_told(path):
+    half = replace(busy(0, duration_ns=WINDOW_NS // 2), measured=ALL_MEASURED | Measured.APPORTIONED)
+    book(path, ([half, busy(1)], (job(run="r"),)))
+    assert fields(summary(path)["line"])["shared"] == "33.4%"
 
 
 def test_the_steps_of_a_job_are_one_job_and_restarts_are_told(path):
