@@ -169,12 +169,16 @@ def test_what_an_alert_says_names_what_it_is_about(tmp_path: Path) -> None:
         tests.append(test)
     done = run(packed(tests), tmp_path)
     said = done.stdout + done.stderr
-    found = dict(re.findall(r'alertname="(\w+)".*?Annotations:\{(.*?)\}\n', said, re.DOTALL))
-    assert found.keys() == CASES.keys(), said[:2000]
-    for name, annotations in found.items():
+    found = re.findall(r'Labels:\{(alertname="(\w+)".*?)\}\n\s*Annotations:\{(.*?)\}\n', said, re.DOTALL)
+    assert {name for _, name, _ in found} == CASES.keys(), said[:2000]
+    written = {rule["alert"]: " ".join(rule["annotations"].values()) for rule in alerts()}
+    for labels, name, annotations in found:
+        there = set(re.findall(r'(\w+)="', labels))
+        assert set(re.findall(r"\$labels\.(\w+)", written[name])) <= there, (name, there)
         assert "<no value>" not in annotations, (name, annotations)
-        assert "error" not in annotations.split("summary=")[1].split("description=")[0], (name, annotations)
-        assert not re.search(r"\d{5,}|e\+\d", annotations.split("summary=")[-1]), (name, annotations)
+        summary = annotations.split("summary=")[-1]
+        assert "<error" not in annotations, (name, annotations)
+        assert not re.search(r"\d{5,}|e\+\d", summary), (name, summary)
 
 
 def anchors(page: Path) -> set[str]:
