@@ -1,5 +1,7 @@
 """Health and metrics by themselves: what each path answers, and that a stuck loop is seen whatever else hangs."""
 
+import threading
+
 import pytest
 from edge_rig import edge
 
@@ -23,6 +25,28 @@ def test_answers(tmp_path, path, state, status, body):
     with edge(tmp_path, **{name: lambda good=good: good for name, good in state.items()}) as rig:
         said = rig.get(path)
     assert (said.status, said.body.decode()) == (status, body)
+
+
+def test_a_scrape_that_hangs_holds_up_no_probe(tmp_path):
+    free = threading.Event()
+
+    def ready():  # asked by /metrics and by /readyz
+        return free.wait(20)
+
+    said = []
+    with edge(tmp_path, ready=ready) as rig:
+        hanging = [
+            threading.Thread(target=lambda path=path: said.append(rig.get(path).status))
+            for path in ("/metrics", "/readyz", "/metrics", "/metrics")
+        ]
+        for thread in hanging:
+            thread.start()
+        assert [rig.get("/healthz").status for _ in range(3)] == [200] * 3
+        assert said == []
+        free.set()
+        for thread in hanging:
+            thread.join()
+    assert said == [200] * 4
 
 
 def test_other_paths_and_methods_are_refused(tmp_path):

@@ -47,8 +47,8 @@ log = logging.getLogger(__name__)
 START_TIMEOUT_S = 30.0
 #: /healthz answers no when the event loop did not turn within this time.
 ALIVE_TIMEOUT_S = 2.0
-#: Descriptors that are not agent streams: store, logs, HTTP.
-OTHER_DESCRIPTORS = 100
+#: Descriptors that are not agent streams: store, logs, and the HTTP port's connections (web.places) with what they have made.
+OTHER_DESCRIPTORS = 700
 #: Below this many, a cluster of ordinary size cannot connect; said at start.
 WANTED_DESCRIPTORS = 16_384
 #: gRPC hands the last events to whichever event loop of the process wakes first: let them arrive.

@@ -2,12 +2,13 @@
 
 import http.client
 import json
+import socket
 import ssl
 import urllib.request
 
 import pytest
 from access_rig import Clock
-from edge_rig import edge
+from edge_rig import edge, until_end
 from processes import wait_for
 from serving import settings_for
 
@@ -153,6 +154,20 @@ def test_plain_text_and_strangers_authorities_get_nothing_from_it(over_tls):
         urllib.request.urlopen(f"http://{running.http_address}/healthz", timeout=20)
     with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
         urllib.request.urlopen(f"https://{running.http_address}/healthz", timeout=20)
+
+
+def test_a_handshake_that_does_not_come_is_hung_up_on(over_tls, monkeypatch):
+    monkeypatch.setattr("flopmeter.collector.web.connections.HANDSHAKE_S", 0.3)
+    running, known = over_tls
+    host, port = running.http_address.split(":")
+    places = running._collector._http._edge.places
+    for data in (b"", b"\x16\x03\x01"):
+        with socket.create_connection((host, int(port)), timeout=20) as raw:
+            raw.sendall(data)
+            assert until_end(raw) == b""
+    wait_for("their places are free", lambda: places.taken == 0)
+    with urllib.request.urlopen(f"https://{running.http_address}/healthz", context=known, timeout=20) as said:
+        assert said.status == 200
 
 
 def test_a_renewed_certificate_is_taken_while_it_runs(over_tls):

@@ -194,6 +194,15 @@ def test_one_token_and_one_address_ask_so_much(rig, monkeypatch, monotonic):
     assert rig.get(WHOAMI).headers["retry-after"] == "1"
 
 
+def test_one_token_asks_so_much_and_another_is_not_held_up(tmp_path, monkeypatch, monotonic):
+    monkeypatch.setattr(doors, "TOKEN_BURST", 3)
+    with edge(tmp_path, monotonic=monotonic) as rig:
+        assert [rig.get(WHOAMI, role="viewer").status for _ in range(4)] == [200, 200, 200, 429]
+        assert rig.get(WHOAMI, role="auditor").status == 200
+        monotonic.now += 1
+        assert rig.get(WHOAMI, role="viewer").status == 200
+
+
 def test_buckets_fill_again_and_forget():
     buckets = doors.Buckets(10, 20)
     assert [buckets.wait_s("a", 0.0) for _ in range(21)] == [0] * 20 + [1]

@@ -138,6 +138,14 @@ def test_a_file_to_verify_arrives_whole(shared):
     assert said.json["body"] == 8 << 20
 
 
+def test_a_body_that_does_not_come_is_408(shared, monkeypatch):
+    monkeypatch.setattr("flopmeter.collector.web.api.JSON_S", 0.2)
+    headers = ("Content-Type: application/json", "Content-Length: 100")
+    said = shared.raw(request("POST", "/api/v1/session", *headers, body=b'{"tok'))
+    assert first(said).split(b" ")[1] == b"408"
+    assert b"connection: close" in said.lower()
+
+
 def test_half_a_body_is_no_question(shared):
     with socket.create_connection(("127.0.0.1", shared.server.port), timeout=20) as raw:
         raw.sendall(

@@ -1,5 +1,6 @@
 """By what way a request came: tokens travel by TLS, by a proxy that ends it, or not out of this machine. Pure."""
 
+import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,8 +38,7 @@ def channel_of(peer: str, headers: Headers, *, tls: bool, proxied: bool) -> Chan
     if tls:
         return Channel(peer, secure=True)
     if proxied:
-        forwarded = values(headers, b"x-forwarded-for")
-        address = forwarded[-1][:64] if forwarded else peer
+        address = _address(values(headers, b"x-forwarded-for")[-1:]) or peer
         direct = not any(name in _OF_PROXIES for name, _ in headers)
         if values(headers, b"x-forwarded-proto")[-1:] == ["https"]:
             return Channel(address, secure=True, direct=direct)
@@ -100,6 +100,14 @@ def check_same_origin(headers: Headers, *, scheme: str, needed: bool) -> None:
             "expected the collector's own page to ask, got another site's, or nobody's word on it",
             "programs use Authorization: Bearer and no cookie",
         )
+
+
+def _address(said: Sequence[str]) -> str:
+    """The address that a proxy names last, which is what it saw itself; "" where that is none."""
+    try:
+        return str(ipaddress.ip_address(said[0])) if said else ""
+    except ValueError:
+        return ""
 
 
 def host_of(headers: Headers) -> str:

@@ -63,7 +63,7 @@ class Keyring:
             raise
         if secret is not None and not has_secret(state, secret, join=False):
             return None
-        if state is None or not state.token.role:
+        if state is None:
             return None
         return None if state.fault(self._unix_ns() // 1_000_000_000) else state
 

@@ -9,6 +9,7 @@ from flopmeter.collector.metrics_books import BooksMetrics
 from flopmeter.collector.settings import CollectorSettings, split_address
 
 from .commands import Commands
+from .places import MAX_CONNECTIONS, RESERVED, Places
 from .server import Edge, EdgeServer
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ def edge_server(
 ) -> EdgeServer:
     """Serving from here on. Raises OSError. `tls`: what agents are served with."""
     host, port = split_address("--http", settings.http)
+    # All of a proxy's connections come from one address.
+    places = Places(of_one=MAX_CONNECTIONS - RESERVED) if settings.http_proxied else Places()
     edge = Edge(
         metrics=metrics,
         alive=alive,
@@ -41,6 +44,7 @@ def edge_server(
         tls=tls if settings.http_tls else None,
         proxied=settings.http_proxied,
         background=books.follow,
+        places=places,
     )
     try:
         return EdgeServer(host, port, edge)
@@ -51,6 +55,8 @@ def edge_server(
 def page_address(settings: CollectorSettings, port: int) -> str:
     """Where the page is, as somebody types it on this machine."""
     host, _ = split_address("--http", settings.http)
+    if host in ("0.0.0.0", "::"):  # all of them, this machine's among them  # noqa: S104 - a comparison
+        host = "localhost"
     shown = f"[{host}]" if ":" in host else host
     return f"{'https' if settings.http_tls else 'http'}://{shown}:{port}"
 
