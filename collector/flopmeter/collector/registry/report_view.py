@@ -7,6 +7,7 @@ from typing import Any
 from flopmeter.cli.output import flop_text
 from flopmeter.collector.report.counting_view import ACROSS
 from flopmeter.collector.report.layout import Paint, hours
+from flopmeter.collector.report.runs_view import thresholds_view
 
 from .words import names_text, paragraph
 
@@ -22,6 +23,7 @@ def report_view(d: Mapping[str, Any], paint: Paint) -> str:
     page.head(d)
     page.declared(d)
     page.measured(d)
+    page.lines_of_law(d)
     page.jobs(d["jobs"])
     page.purposes(d["purposes"])
     page.lineage(d["lineage"])
@@ -98,6 +100,11 @@ class _Page:
             )
         if plan["past_expected_end"]:
             self._text("plan      its expected end has passed")
+
+    def lines_of_law(self, d: Mapping[str, Any]) -> None:
+        if d["thresholds"]:
+            self._title("Against the lines")
+            self.lines += thresholds_view(d, self._paint)
 
     def jobs(self, jobs: Sequence[Mapping[str, Any]]) -> None:
         if not jobs:

@@ -22,6 +22,7 @@ from .progress_view import progress_view
 from .regimes_view import power
 
 VERDICT = {"crossed": "red", "undetermined": "yellow", "below": "green"}
+_NARROW = 72  # columns below which a line's day is left out
 _MAX_SHARE_SHOWN = 10  # times the line; beyond, "over 10 x"
 
 
@@ -76,9 +77,10 @@ def thresholds_view(document: Mapping[str, Any], paint: Paint) -> list[str]:
     last = max(last, _log(int(flop["upper"])) + 0.2)
     first = min(first, math.floor(last) - 3)
     name_width = max(len(r["regime"]) for r in rows)
-    answers = {r["regime"]: _answer(r) for r in rows}
+    narrow = paint.width < _NARROW
+    answers = {r["regime"]: _answer(r, short=narrow) for r in rows}
     wide = max(len(share_text(r["fraction"])) for r in rows)
-    cells = max(12, min(48, paint.width - name_width - wide - 17 - max(map(len, answers.values()))))
+    cells = max(8 if narrow else 12, min(48, paint.width - name_width - wide - 17 - max(map(len, answers.values()))))
     out = [paint(f"  {'':{name_width}} {'':10}{_axis(first, last, cells)}".rstrip(), dim=True)]
     for r in rows:
         basis = document["countable"][r["regime"]]["flop"]
@@ -98,9 +100,11 @@ def thresholds_view(document: Mapping[str, Any], paint: Paint) -> list[str]:
     return out
 
 
-def _answer(r: Mapping[str, Any]) -> str:
+def _answer(r: Mapping[str, Any], *, short: bool = False) -> str:
     if r["in_force"]:
         return str(r["verdict"])
+    if short:
+        return f"{r['verdict']} (off)"
     later = r["status"] in ("in-force", "enacted")
     return f"{r['verdict']}; from {r['effective']}" if later else f"{r['verdict']}; {r['status']}"
 
