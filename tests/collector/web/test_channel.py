@@ -66,6 +66,8 @@ def test_a_proxy_that_ends_tls():
         "10.0.0.9", [(b"host", b"x"), https, (b"x-forwarded-for", b"spoofed, 192.0.2.7")], proxied=True
     )
     assert (good.fault, good.secure, good.address) == ("", True, "192.0.2.7")  # what the proxy itself saw
+    lie = channel("10.0.0.9", [https, (b"x-forwarded-for", b"admin signed in")], proxied=True)
+    assert lie.address == "10.0.0.9"  # it goes into the log
     for said in ([], [(b"x-forwarded-proto", b"http")], [https, (b"x-forwarded-proto", b"http")]):
         assert channel("127.0.0.1", [*LOCAL, *said], proxied=True).fault
 
@@ -194,6 +196,7 @@ def test_settings_of_the_port():
         with pytest.raises(SettingsError):
             CollectorSettings(**wrong)
     assert page_address(CollectorSettings(), 5) == "http://127.0.0.1:5"
+    assert page_address(CollectorSettings(http="0.0.0.0:0"), 5) == "http://localhost:5"
     assert (
         page_address(CollectorSettings(http="[::1]:0", tls_name="x", http_tls=True), 5) == "https://[::1]:5"
     )
