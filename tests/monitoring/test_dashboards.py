@@ -173,6 +173,12 @@ class TestAsWritten:
                 others = set(re.findall(r"\bprocess_\w+", target["expr"]))
                 assert others <= PROCESS
 
+        for variable in board(file)["templating"]["list"]:
+            if variable["type"] == "query":
+                assert metrics_named(variable["definition"])
+                assert metrics_named(variable["definition"]) <= documented()
+                assert variable["query"]["query"] == variable["definition"]
+
     def test_every_panel_says_what_it_shows_in_which_unit(self, file: Path) -> None:
         for panel in panels(file):
             assert panel["description"], panel["title"]

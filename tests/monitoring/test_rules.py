@@ -207,8 +207,11 @@ def test_an_alert_says_what_to_do_and_where_to_read_more(rule: dict[str, Any]) -
         assert (ROOT / named).exists(), named
 
 
-#: What Prometheus itself gives.
-OF_PROMETHEUS = {"up", "ALERTS"}
+def test_a_bare_value_is_a_count() -> None:
+    """Anything else has a unit, and a template that writes it."""
+    bare = {r["alert"] for r in alerts() if "{{ $value }}" in " ".join(r["annotations"].values())}
+    counts = ("NodesSilent", "UncoveredDevices", "AgentLate", "SinkDead", "DeadlineOverdue")
+    assert bare == {f"Flopmeter{name}" for name in counts}
 
 
 def metrics_named(text: str) -> set[str]:
