@@ -117,6 +117,8 @@ def test_incremental_and_whole_agree_bounds_are_ordered_and_totals_only_grow(row
         assert sum(p.flop.point for p in parts.values()) == report.flop.point
         assert sum(p.duration_ns for p in parts.values()) == report.expected_ns
     assert sum(p.operations.point for n, p in report.by_pipe.items() if not p.integer) == report.flop.point
+    assert sum(p.point for p in report.by_precision.values()) == report.flop.point
+    assert sum(p.upper for p in report.by_precision.values()) >= report.flop.upper
 
 
 def test_a_tally_with_another_included_is_that_of_both_and_shares_no_sums_with_it():

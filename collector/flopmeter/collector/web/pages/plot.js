@@ -173,13 +173,17 @@ export function timePlot({ label, say, onRange, onPoint }) {
   };
 }
 
-/** A y axis at the left of a panel: its grid, its labels, its name. */
-export function yAxis(group, y, ticks, { left, right, top, bottom }, name) {
+/** A panel's name, at its upper left; after what is drawn there, so that it can be read. */
+export function named(group, { left, top }, name) {
+  group.append(svg("text", { class: "halo plot-name", x: left + 6, y: top + 11 }, name));
+}
+
+/** A y axis at the left of a panel: its grid and its labels. */
+export function yAxis(group, y, ticks, { left, right, top, bottom }) {
   for (const { value, text } of ticks) {
     const at = y(value);
     group.append(svg("line", { class: "plot-grid", x1: left, x2: right, y1: at, y2: at }));
     group.append(svg("text", { x: left - 6, y: at + 4, "text-anchor": "end" }, text));
   }
   group.append(svg("line", { class: "plot-edge", x1: left, x2: left, y1: top, y2: bottom }));
-  if (name) group.append(svg("text", { class: "plot-name", x: left + 6, y: top + 11 }, name));
 }

@@ -10,6 +10,8 @@ import { queryHref, setQuery } from "./route.js";
 import { gapWord, panelsOf, readingAt, readingText } from "./runplot.js";
 
 const iso = (ms) => new Date(ms).toISOString();
+// The upper panel, in pixels: enough to see a slope, and all of the plot on one screen.
+const height = () => (innerWidth < 720 ? 220 : Math.round(Math.min(640, Math.max(280, innerHeight * 0.34))));
 
 export function curveCard(name) {
   let curve = null;
@@ -31,10 +33,11 @@ export function curveCard(name) {
     },
   });
   const element = h("section", { class: "card plot-card", "aria-labelledby": "curve-title" }, controls, readout, plot.element, below);
-  let tall = innerWidth >= 720;
-  addEventListener("resize", () => {
-    if (tall !== innerWidth >= 720 && element.isConnected) {
-      tall = innerWidth >= 720;
+  let tall = height();
+  addEventListener("resize", function resized() {
+    if (!element.isConnected) removeEventListener("resize", resized); // another view stands there now
+    else if (tall !== height()) {
+      tall = height();
       draw();
     }
   });

@@ -6,7 +6,7 @@ import { svg } from "./dom.js";
 import { flop, line as lineText } from "./format.js";
 import { hatch, textWidth } from "./marks.js";
 import { bandPath, linePath, rectOf, stepBandPath, stepPath } from "./paths.js";
-import { yAxis } from "./plot.js";
+import { named, yAxis } from "./plot.js";
 import { apart, linear, linearTicks, log, logTicks, niceTop } from "./scales.js";
 
 const LANE = 16;
@@ -43,7 +43,7 @@ function cumulative(curve, made, cone, { range, scale, whole }, gapFill, tall) {
   const draw = (group, box) => {
     y = (scale === "log" ? log : linear)(low, high, box.bottom, box.top);
     const ticks = scale === "log" ? logTicks(low, high, Math.floor((box.bottom - box.top) / 36)) : linearTicks(low, high, Math.floor((box.bottom - box.top) / 48));
-    yAxis(group, y, ticks, box, "FLOP so far");
+    yAxis(group, y, ticks, box);
     const inner = clipped(group, box);
     gapsInto(inner, made.gaps, box, gapFill);
     const at = ([time, ...figures]) => [box.x(time), ...figures.map(y)];
@@ -65,9 +65,10 @@ function cumulative(curve, made, cone, { range, scale, whole }, gapFill, tall) {
       }
     }
     linesInto(group, curve.lines, y, [low, high], box);
+    named(group, box, "FLOP so far");
   };
   return {
-    height: tall ? 300 : 220,
+    height: tall,
     draw,
     marks: (i) => {
       const [, lower, point, upper] = made.points[i];
@@ -199,12 +200,13 @@ function rate(made, { range }, gapFill) {
   let y = null;
   const draw = (group, box) => {
     y = linear(0, top, box.bottom, box.top);
-    yAxis(group, y, linearTicks(0, top, 3), box, "FLOP/s");
+    yAxis(group, y, linearTicks(0, top, 3), box);
     const inner = clipped(group, box);
     gapsInto(inner, made.gaps, box, gapFill);
     const pieces = seen.flatMap((slot) => slot.parts.map(([from, to]) => [box.x(from), box.x(to), slot]));
     inner.append(svg("path", { class: "curve-band", d: stepBandPath(pieces.map(([a, b, s]) => [a, b, y(s.lower), y(s.upper)])) }));
     inner.append(svg("path", { class: "curve-point", d: stepPath(pieces.map(([a, b, s]) => [a, b, y(s.point)])) }));
+    named(group, box, "FLOP/s");
   };
   return {
     height: 110,
