@@ -188,6 +188,12 @@ def test_what_cannot_be_is_refused(export, words, code, said) -> None:
     assert said in err
 
 
+def test_a_name_of_ten_thousand_characters_is_refused_in_a_line(export) -> None:
+    code, out, err = export("usage", "--run", "x" * 10_000)
+    assert (code, out) == (3, b"")
+    assert len(err) < 600
+
+
 def test_without_a_store_nothing_is_made(export, tmp_path) -> None:
     code, out, err = export("usage", "-o", str(tmp_path / "x.csv"), of=tmp_path / "none")
     assert (code, out) == (3, b"")

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from .whose import Workloads
 
 
+_SHOWN = 200  # characters of a name; what is near a longer one would be looked for for minutes
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """Which rows; "" and None: all."""
@@ -41,9 +44,10 @@ def runs_wanted(reader: "Reader", workloads: "Workloads", wanted: Wanted) -> fro
 def check_run(run: str, names: frozenset[str]) -> None:
     """Raise StoreError unless `run` is one of `names`: those that whoever asks may see."""
     if run not in names:
-        near = difflib.get_close_matches(run, sorted(names), n=3, cutoff=0.4)
+        shown = run if len(run) <= _SHOWN else run[:_SHOWN] + "…"
+        near = [] if len(run) > _SHOWN else difflib.get_close_matches(run, sorted(names), n=3, cutoff=0.4)
         raise StoreError(
-            f"--run {run}: expected a run in this store, found none of that name",
+            f"--run {shown}: expected a run in this store, found none of that name",
             f"did you mean {', '.join(near)}?" if near else "`flopmeter runs list` shows them all",
         )
 
