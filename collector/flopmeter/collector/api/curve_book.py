@@ -6,7 +6,7 @@ that the figure at an hour is a price of as many keys as there are; prices are k
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flopmeter.collector.books import GroupKey, Slot, Sums
 from flopmeter.collector.figures import PriceKey, is_others
@@ -50,6 +50,8 @@ class CurveBook:
         self._columns: dict[PriceKey, _Column] = {}
         self.hours: list[int] = []
         self._of: list[Hour] = []
+        #: What is told of whole days (curve_gaps.py), until an hour of one changes.
+        self.by_day: dict[int, Any] = {}
 
     @property
     def size(self) -> int:
@@ -62,6 +64,8 @@ class CurveBook:
             column.cut(hour)
         at = bisect_left(self.hours, hour)
         del self.hours[at:], self._of[at:]
+        for day in [d for d in self.by_day if d >= hour // 24]:
+            del self.by_day[day]
 
     def extend(self, rows: Iterable[tuple[Slot, str, GroupKey, Sums]]) -> int:
         """Add rows (slot, declared dtype, key, sums) of hours behind all that it has, in whatever order. How many."""
@@ -82,6 +86,7 @@ class CurveBook:
         for hour in sorted(by_hour):
             whole, gaps, back = said[hour]
             self.hours.append(hour)
+            self.by_day.pop(hour // 24, None)
             self._of.append(Hour(whole, tuple(gaps.items()), back))
             for price_key, added in by_hour[hour].items():
                 column = self._columns.setdefault(price_key, _Column())
@@ -103,6 +108,11 @@ class CurveBook:
             flop += priced[0]
             ops += priced[1]
         return flop, ops
+
+    def before(self, hour: int) -> int | None:
+        """The last hour before that one that holds anything."""
+        at = bisect_left(self.hours, hour)
+        return self.hours[at - 1] if at else None
 
     def between(self, first: int, last: int) -> Iterable[tuple[int, Hour]]:
         """The hours of that stretch that hold anything, both ends with it."""

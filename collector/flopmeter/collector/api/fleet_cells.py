@@ -1,5 +1,6 @@
 """How each GPU of a node stood in its agent's last window, a letter each; and the fleet's rows in few bytes. Pure."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -90,6 +91,15 @@ def packed(rows: Sequence[NodeRow]) -> dict[str, Any]:
         ],
         "delay": [r.delay_s for r in rows],
     }
+
+
+def codes_of(rows: Iterable[NodeRow]) -> dict[str, int]:
+    """How many GPUs of the fleet have each letter."""
+    found: dict[str, int] = {}
+    for gpus, nodes in Counter(r.gpus for r in rows).items():
+        for code in gpus:
+            found[code] = found.get(code, 0) + nodes
+    return found
 
 
 def front_coded(names: Iterable[str]) -> list[int | str]:

@@ -20,17 +20,16 @@ from flopmeter.contract.usage import WorkloadKind
 from .asking import Wish
 from .books import Books
 from .curve_book import CurveBook, chosen
+from .curve_gaps import gaps
 from .problems import bad
 from .routes import UNITS
 from .say_runs import check_run, relatives
 from .told import body_of
 from .view import View
 
-MOST_GAPS = 200
 MOST_JOBS = 200
 MOST_SPANS = 500
 _SECOND_NS = 1_000_000_000
-_BRIDGE_HOURS = 2  # a window of an hour lies over the edge of one, which is no bridge to speak of
 
 
 def curve(books: Books, wish: Wish) -> bytes:
@@ -108,39 +107,6 @@ def _series(
             bound: [str(getattr(f, bound)) for f in figures] for bound in ("lower", "point", "upper")
         },
     }
-
-
-def gaps(book: CurveBook, since: int, until: int) -> list[dict[str, Any]]:
-    """Hours whose time is not all observed, hours without any record, records that bridge hours; in order of time."""
-    found: list[tuple[int, int, str, dict[str, int]]] = []  # first, last hour, kind, ns by reason
-    before: int | None = None
-    for hour, of in book.between(since, until):
-        if before is not None and hour - of.back > before + 1:
-            found.append((before + 1, hour - of.back - 1, "nothing", {}))
-        before = max(hour, before or hour)
-        if of.back >= _BRIDGE_HOURS:
-            found.append((hour - of.back, hour, "bridge", {}))
-        if not of.gaps_ns:
-            continue
-        reasons = {reason.label: ns for reason, ns in of.gaps_ns}
-        first = hour - of.back
-        last = found[-1] if found and found[-1][2] == "gap" else None
-        if last is not None and first <= last[1] + 1 and last[3].keys() == reasons.keys():
-            sums = {name: last[3][name] + ns for name, ns in reasons.items()}
-            found[-1] = (last[0], hour, "gap", sums)
-        else:
-            found.append((first, hour, "gap", reasons))
-    kept = sorted(found, key=lambda g: (g[0] - g[1], g[0]))[:MOST_GAPS]
-    return [
-        {
-            "from": time_text(first * HOUR_NS),
-            "to": time_text((last + 1) * HOUR_NS),
-            "kind": kind,
-            "device_seconds": sum(reasons.values()) / _SECOND_NS,
-            "reasons": {name: ns / _SECOND_NS for name, ns in reasons.items()},
-        }
-        for first, last, kind, reasons in sorted(kept, key=lambda g: (g[0], g[1], g[2]))
-    ]
 
 
 def _silent(view: View, name: str) -> dict[str, Any] | None:

@@ -11,10 +11,9 @@ from flopmeter.contract.evidence_class import EvidenceClass
 from .asking import Wish
 from .books import Books
 from .fleet_cells import entity_codes, packed
-from .fleet_rows import row_of
 from .problems import Problem, missing, quoted
 from .told import body_of, once, paged
-from .view import FleetView, View
+from .view import FleetView, View, node_rows
 
 MOST_MISSING = 200
 _SECOND_NS = 1_000_000_000
@@ -27,7 +26,7 @@ def fleet(books: Books, _: Wish) -> bytes:
 
 def _fleet(view: View, found: FleetView) -> dict[str, Any]:
     now = view.as_of_unix_ns
-    rows = packed([row_of(c, found.odd, now) for c in found.agents])
+    rows = packed(node_rows(view, found))
     newest = rows["newest"]
     rows["newest"] = None if newest is None else time_text(newest * _SECOND_NS)
     missing_now = found.summary["not_reporting"]

@@ -11,12 +11,12 @@ from flopmeter.collector.report.queries import Reader
 
 from .asking import Wish
 from .books import Books
-from .fleet_rows import row_of
+from .fleet_cells import codes_of
 from .numbers import numbers_of
 from .routes import STATUSES
 from .tenancy import Sight
 from .told import body_of, page
-from .view import View
+from .view import View, node_rows
 
 _NODES = ("live", "silent", "stopped", "never")
 
@@ -100,26 +100,16 @@ def regimes(books: Books, wish: Wish) -> bytes:
 def _fleet(view: View) -> dict[str, Any]:
     if view.fleet is None:
         return dict.fromkeys(("nodes", "gpus", "coverage", "unattributed"))
-    summary, fleet = view.fleet.summary, view.fleet
-
-    def by_code() -> dict[str, int]:
-        found: dict[str, int] = {}
-        for c in fleet.agents:
-            for code in row_of(c, fleet.odd, view.as_of_unix_ns).gpus:
-                found[code] = found.get(code, 0) + 1
-        return found
+    summary = view.fleet.summary
 
     coverage = summary["coverage"]
     unattributed = summary["unattributed"]
-    kept = view.made.get("codes")
-    if kept is None:
-        kept = view.made["codes"] = by_code()
     return {
         "nodes": {
             "total": summary["nodes_total"],
             "by_status": {name: summary["nodes_by_status"].get(name, 0) for name in _NODES},
         },
-        "gpus": {"total": summary["gpus"], "by_code": kept},
+        "gpus": {"total": summary["gpus"], "by_code": codes_of(node_rows(view, view.fleet))},
         "coverage": {n: coverage[n] for n in ("expected_device_seconds", "observed_device_seconds")},
         "unattributed": {n: unattributed[n] for n in ("device_seconds", "flop")},
     }

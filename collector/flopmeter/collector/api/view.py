@@ -16,7 +16,8 @@ from flopmeter.collector.report.progress_queries import claimers
 from flopmeter.collector.report.queries import Asked, Reader, RunSide
 
 from .event_index import EventIndex
-from .fleet_rows import Cached
+from .fleet_cells import NodeRow
+from .fleet_rows import Cached, row_of
 from .numbers import Numbers
 from .recent import Sparks, rates
 from .run_lines import binding_lines, faulty, nearest_forecast, run_line
@@ -63,6 +64,14 @@ class View:
 
     def sight(self, tenant: str) -> Sight:
         return Sight(tenant, self.owners, self.registry)
+
+
+def node_rows(view: View, fleet: FleetView) -> list[NodeRow]:
+    """A row an agent, by node's name, as it stands at the view's moment."""
+    rows: list[NodeRow] | None = view.made.get("rows")
+    if rows is None:
+        rows = view.made["rows"] = [row_of(c, fleet.odd, view.as_of_unix_ns) for c in fleet.agents]
+    return rows
 
 
 def fleet_view(reader: Reader, agents: list[Cached], question: Asked) -> FleetView:
