@@ -284,3 +284,19 @@ def test_the_operators_monitors_find_our_pods_and_say_our_jobs() -> None:
 def test_prometheus_takes_the_example_as_it_is() -> None:
     done = tool("check", "config", FOLDER / "prometheus.yml")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(shutil.which("amtool") is None, reason=NO_PROMETHEUS)
+def test_alertmanager_takes_the_route_of_the_page_and_it_names_alerts_that_exist(tmp_path: Path) -> None:
+    (route,) = re.findall(r"```yaml\n(route:.*?)```", (ROOT / "docs/monitoring.md").read_text(), re.DOTALL)
+    receivers = "".join(f"  - name: {name}\n" for name in ("admins", "counsel", "pager"))
+    file = tmp_path / "alertmanager.yml"
+    file.write_text(f"{route}receivers:\n{receivers}")
+    done = subprocess.run(
+        ["amtool", "check-config", file], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = {rule["alert"] for rule in alerts()}
+    for pattern in re.findall(r'alertname=~?"([^"]+)"', route):
+        for part in pattern.split("|"):
+            assert [name for name in names if re.fullmatch(part, name)], part

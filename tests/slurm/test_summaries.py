@@ -5,6 +5,7 @@ With slurmdbd (sacctmgr, ended jobs) it was tried by hand: tests/slurm/README.md
 
 import os
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,30 @@ def comments(site: Site) -> dict[int, str]:
 
 
 def line(site: Site, job: str) -> str:
+    """What the command says; "flop=0 " while the books do not hold the job."""
     done = flopmeter("runs", "summary", job, "--store", site.collector.store)
+    assert done.returncode == 0 or "found none" in done.stderr, done.stderr
+    return done.stdout.strip() or "flop=0 "
+
+
+def write_summaries(site: Site, folder: Path) -> None:
+    """As the timer does."""
+    conf = folder / "summaries.conf"
+    conf.write_text(
+        f'CLUSTER={site.slurm.name}\nENDED=no RUNNING=yes RECENT=1h\nPATH="{os.environ["PATH"]}"\n'
+    )
+    store = {"FLOPMETER_STORE": str(site.collector.store)}
+    done = subprocess.run(
+        [DEPLOYED / "summaries.sh", conf],
+        env={**site.slurm.environ, **store}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+
+
+def wait_counted(site: Site, jobs: Iterable[int]) -> None:
+    wait_for(
+        "the books have work of each job", lambda: all("flop=0 " not in line(site, str(n)) for n in jobs), 60
+    )
 
 
 def test_tasks_of_an_array_have_their_own_lines_and_others_comments_stay(site: Site, tmp_path: Path) -> None:
@@ -40,20 +62,9 @@ def test_tasks_of_an_array_have_their_own_lines_and_others_comments_stay(site: S
     slurm._command("scontrol", "update", f"JobId={noted}", "AdminComment=JS1:none")
     site.work({lives[0]: (1, 30), lives[1]: (2, 60), lives[2]: (1, 10)})
     numbers = [life.job for life in lives]
-    wait_for(
-        "the books have all three",
-        lambda: all("flop=0 " not in line(site, str(n)) for n in numbers if n != noted),
-        60,
-    )
-    conf = tmp_path / "summaries.conf"
-    conf.write_text(f'CLUSTER={slurm.name}\nENDED=no RUNNING=yes RECENT=1h\nPATH="{os.environ["PATH"]}"\n')
-    store = {"FLOPMETER_STORE": str(site.collector.store)}
+    wait_counted(site, [n for n in numbers if n != noted])
     for _ in range(2):  # again it says the same
-        done = subprocess.run(
-            [DEPLOYED / "summaries.sh", conf],
-            env={**slurm.environ, **store}, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+        write_summaries(site, tmp_path)
         found = comments(site)
     tasks = [n for n in numbers if n != noted]
     assert array in tasks
@@ -63,3 +74,31 @@ def test_tasks_of_an_array_have_their_own_lines_and_others_comments_stay(site: S
     site.finish(lives)
     slurm.wait_until(array, "COMPLETED")
     slurm.wait_until(noted, "COMPLETED")
+
+
+@pytest.mark.parametrize("site", ["ab"], indirect=True)
+def test_components_of_a_het_job_and_the_lives_of_a_requeued_one(site: Site, tmp_path: Path) -> None:
+    slurm, jobs = site.slurm, site.jobs
+    a, b = (f"--nodelist={slurm.nodes[short]}" for short in "ab")
+    step = slurm.srun("--gres=gpu:1", a, "-J", "het", ":", "--gres=gpu:1", b, str(jobs.train))
+    again = slurm.sbatch(str(jobs.train), a, "--gres=gpu:1", "--requeue", "-J", "long")
+    lives = jobs.wait(3)
+    site.work(dict.fromkeys(lives, (1, 40)))
+    wait_counted(site, [life.job for life in lives])
+    write_summaries(site, tmp_path)
+    found = comments(site)
+    for life in lives:
+        assert found[life.job].startswith(f"flopmeter/1 job={life.job} flop="), found
+    before = next(life for life in lives if life.job == again)
+    site.node().let_go(before.pid)
+    slurm.requeue(again)
+    (after,) = [life for life in jobs.wait(4) if life.restart == 1]
+    assert comments(site)[again] == found[again], "slurmctld keeps it over a requeue"
+    site.work({after: (2, 80)})
+    wait_for("the books have both lives", lambda: line(site, str(again)) != found[again], 60)
+    write_summaries(site, tmp_path)
+    assert comments(site)[again] != found[again]
+    assert comments(site)[again].startswith(f"flopmeter/1 job={again} flop=")
+    site.finish([*(life for life in lives if life.job != again), after])
+    assert step.wait(60) == 0
+    slurm.wait_until(again, "COMPLETED")
