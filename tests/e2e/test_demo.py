@@ -236,9 +236,19 @@ class Terminal:
         return self.process.wait(60)
 
 
+def desktop(tmp_path: Path) -> dict[str, str]:
+    """An environment with a desktop, on which a browser would write down what it is shown."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "xdg-open").write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/shown\n')
+    (programs / "xdg-open").chmod(0o755)
+    elsewhere = dict.fromkeys(("SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY", "CI"), "")
+    return {"DISPLAY": ":0", "PATH": f"{programs}:{os.environ['PATH']}", **elsewhere}
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_live_on_a_terminal(tmp_path: Path, number: int) -> None:
-    terminal = Terminal(tmp_path, 80, 34)
+    terminal = Terminal(tmp_path, 80, 34, **desktop(tmp_path))
     terminal.read_until(b"live, a reading a second")
     found = re.search(rb"the page: (http://\S+)/#token=(\S+)", terminal.output)
     assert found is not None
@@ -265,6 +275,7 @@ def test_live_on_a_terminal(tmp_path: Path, number: int) -> None:
         assert "RUN " in frame  # the link takes no more than it needs
     assert "The books are in" in frames[-1]
     (link,) = set(re.findall(r"^the page: (http://127\.0\.0\.1:\d+/#token=FMA1\.\S+)\r$", text, re.MULTILINE))
+    assert (tmp_path / "shown").read_text() == link + "\n"
     for frame in frames[1:-1]:  # whole and alone on its lines, below the picture
         assert link in frame.replace("\r\n", "")
     assert f"   {link}\r\n" in frames[-1]
