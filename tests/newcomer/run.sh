@@ -76,6 +76,8 @@ since=$SECONDS
 make demo ARGS="--once --json" >/var/tmp/demo.json
 clock "make demo ARGS=\"--once --json\", set-up included,"
 python3 tests/newcomer/check_demo.py /var/tmp/demo.json
+python3 tests/newcomer/check_page.py .venv/bin/flopmeter
+clock "the demo's page"
 make test ARGS="$NEWCOMER_PYTEST" 2>&1 | tee /var/tmp/test.log
 [ "${PIPESTATUS[0]}" = 0 ]
 clock "make test"
