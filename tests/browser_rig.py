@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
 
@@ -163,7 +163,7 @@ class Desk:
         path: str,
         *,
         role: str | None = "operator",
-        scheme: str = "light",
+        scheme: Literal["light", "dark"] = "light",
         size: tuple[int, int] = (1280, 800),
         expected: tuple[int, ...] = (),
         cut: bool = False,

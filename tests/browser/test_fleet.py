@@ -58,6 +58,7 @@ def test_a_node_is_found_by_key_and_shown_beside_the_map(visit: Desk, site: Site
     search.focus()
     page.keyboard.type("node-03")
     page.wait_for_url("**/fleet?q=node-03")
+    expect(page.locator("section[aria-labelledby=list-title] tbody tr")).to_have_count(1)
     expect(search).to_be_focused()
     page.locator("section[aria-labelledby=list-title]").get_by_role("link", name="node-03").focus()
     page.keyboard.press("Enter")
@@ -126,9 +127,13 @@ def big(route: Route) -> dict[str, Any]:
 
 
 def fleet_of_many(page: Page) -> None:
-    page.route(
-        "**/api/v1/fleet", lambda r: r.fulfill(content_type="application/json", body=json.dumps(big(r)))
-    )
+    made: list[str] = []
+
+    def answer(route: Route) -> None:
+        made[:] = made or [json.dumps(big(route))]
+        route.fulfill(content_type="application/json", body=made[0])
+
+    page.route("**/api/v1/fleet", answer)
 
 
 def test_12_500_nodes_stay_usable(visit: Desk) -> None:

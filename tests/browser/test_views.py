@@ -133,14 +133,3 @@ def test_an_address_of_markup_is_text(visit: Desk) -> None:
     page = visit(f"/runs/{quote(name, safe='')}", expected=(404,))
     expect(page.locator("main")).to_contain_text(name)
     assert page.locator("main b").count() == 0
-
-
-def test_the_readmes_picture(visit: Desk) -> None:
-    page = visit("/runs", size=(1280, 800))
-    settled(page)
-    page.get_by_role("link", name="atlas-70b", exact=True).first.click()
-    expect(page.get_by_role("heading", name="atlas-70b")).to_be_visible()
-    page.wait_for_selector("main svg")
-    settled(page)
-    page.mouse.move(0, 0)
-    shot(page, "page")

@@ -103,7 +103,7 @@ function eventHead(event) {
       h("span", { class: "push" }, event.state !== "open" && mark(kind, sign, event.state), " ", instant(event.time))),
     h("p", { class: "message" }, event.data.message),
     event.data.due && h("p", null, due(event.data.due), ` to ${event.data.recipient ?? "the recipient"}`),
-    event.answer && h("p", { class: "dim" }, `${event.answer.state} by ${event.answer.who}: ${event.answer.why}`),
+    event.answer && h("p", { class: "dim" }, `${event.answer.state === "open" ? "reopened" : event.answer.state} by ${event.answer.who}: ${event.answer.why}`),
     event.over && h("p", { class: "dim" }, `No longer so: ${event.over.because}`),
   ];
 }
@@ -147,7 +147,7 @@ function group(title, deadlines, when = "", kind = "") {
 }
 
 export function table(deadlines) {
-  return h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Deadlines" }, h("table", { class: "stackable" },
+  return h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Deadlines" }, h("table", { class: "stackable dues" },
     h("thead", null, h("tr", null, ["Due", "What", "To whom", "Run", "Why", "Standing"].map((t) => h("th", { scope: "col" }, t)))),
     h("tbody", null, deadlines.map((d) => h("tr", { "data-key": d.id },
       h("th", { scope: "row", class: "nowrap" }, h("a", { href: deadlineHref(d.id) }, d.due.slice(0, 16).replace("T", " ")),

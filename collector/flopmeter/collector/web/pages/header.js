@@ -132,8 +132,9 @@ function turn() {
 // Live updates that stopped, or a question that failed.
 function unsure() {
   if (standing === "lost") {
+    const ago = (clock.now() - lostAt) / 1000;
     return h("p", { class: "notice bad" },
-      mark("bad", "✕", `Live updates stopped ${duration((clock.now() - lostAt) / 1000)} ago.`),
+      mark("bad", "✕", `Live updates stopped${ago >= 5 ? ` ${duration(ago)} ago` : ""}.`),
       " What stands here may be old. It is tried again by itself. ",
       h("button", { type: "button", onclick: () => location.reload() }, "Reload now"));
   }

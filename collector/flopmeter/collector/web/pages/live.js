@@ -63,7 +63,8 @@ function open() {
     // The browser's own retry is fixed and never gives up nor tells; ours waits longer each time and says so.
     source?.close();
     source = null;
-    say("lost");
+    // A stream that ends once is a collector that starts again, or an hour that is over: not yet a loss.
+    say(tries === 0 && standing === "live" ? "joining" : "lost");
     timer = setTimeout(open, RETRY_MS[Math.min(tries++, RETRY_MS.length - 1)]);
   };
 }
@@ -85,14 +86,14 @@ function say(now) {
 
 // A laptop that slept: its connection may look open and be none.
 document.addEventListener("visibilitychange", () => {
-  if (!document.hidden && source && standing === "lost") {
+  if (!document.hidden && standing === "lost") {
     clearTimeout(timer);
-    source.close();
+    source?.close();
     open();
   }
 });
 addEventListener("online", () => {
-  if (standing === "lost") {
+  if (standing === "lost" || standing === "joining") {
     clearTimeout(timer);
     source?.close();
     open();

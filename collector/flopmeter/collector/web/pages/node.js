@@ -57,7 +57,7 @@ function agent(a, row) {
     a.devices?.length > 0 && h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "GPUs of this node" }, h("table", null,
       h("thead", null, h("tr", null, ["GPU", "Class", "Held by"].map((t) => h("th", { scope: "col" }, t)))),
       h("tbody", null, a.devices.map((d) => h("tr", { "data-key": d.entity },
-        h("th", { scope: "row" }, h("span", { class: "mono", title: d.entity }, short(d.entity, 16)), d.mig && h("span", { class: "tag" }, "MIG")),
+        h("th", { scope: "row" }, h("span", { class: "mono", title: d.entity }, short(d.entity)), d.mig && h("span", { class: "tag" }, "MIG")),
         h("td", null, device(d)),
         h("td", null, d.holders?.length ? d.holders.map((w) => h("div", null, w.run ? h("a", { href: runHref(w.run), class: "name" }, w.run) : w.kind, w.job ? ` ${w.kind} ${w.job}` : "",
           d.device_seconds > 0 && w.device_seconds < d.device_seconds ? ` ${percent(w.device_seconds / d.device_seconds)}` : "")) : "–")))))));
