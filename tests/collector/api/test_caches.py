@@ -183,3 +183,17 @@ def test_touched_says_the_earliest_hour_behind_any_position(stretches, asked_for
 @given(st.lists(st.text(max_size=6), max_size=12))
 def test_front_coded_names_are_read_back(names):
     assert unpacked_names(front_coded(names)) == names
+
+
+def test_in_the_background_the_largest_runs_curves_are_kept_up_to_date(store):
+    there, _ = store
+    books = asked(there.path, there.clock.now, fresh=False)
+    books.books.refresh()
+    books.clock.now += 60_000_000_000
+    for _ in range(4):  # some each time
+        books.books.refresh()
+        books.clock.now += 60_000_000_000
+    rows = books.books.curves.rows
+    expected = there.get("runs", "mine", "curve", points="600")["cumulative"]
+    assert books.get("runs", "mine", "curve", points="600")["cumulative"] == expected
+    assert books.books.curves.rows == rows > 0

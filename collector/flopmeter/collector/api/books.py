@@ -43,6 +43,8 @@ _FORECASTS = """
 _DAY_NS = 24 * 60 * MINUTE_NS
 #: A store whose collector starts while it is read is read again; more often than this it never settles.
 TRIES = 5
+#: How many of the largest runs have their curve read before anybody asks; and how many of them at once.
+WARM_RUNS, WARM_NEW = 16, 2
 
 
 class Books:
@@ -107,6 +109,8 @@ class Books:
                 try:
                     with self.reading() as reader:
                         made = self._refresh(reader)
+                        if made and not self._fresh:
+                            self._warm(reader)
                 except StoreChangedError:
                     if attempt == TRIES - 1:
                         raise
@@ -163,6 +167,19 @@ class Books:
         self._view = view_of(reader, question, numbers, side, agents, beside)
         self.refreshes += 1
         return True
+
+    def _warm(self, reader: Reader) -> None:
+        """Curves of the largest runs, which are looked at first: kept up to date, and a few more read each time."""
+        assert self._view is not None
+        new = 0
+        for name in list(self._view.lines)[:WARM_RUNS]:
+            rows = self._view.rows.get(name)
+            known = self.curves.has(name)
+            if rows is None or (not known and (new == WARM_NEW or not self.curves.room)):
+                continue
+            new += not known
+            with self.curves.lock:
+                self.curve(reader, rows)
 
     def curve(self, reader: Reader, rows: RunRows) -> CurveBook:
         """The run's cumulative sums as of the reader's state."""

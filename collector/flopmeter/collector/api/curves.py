@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from threading import Lock
 
 from flopmeter.collector.books import HOUR_NS, SUM_FIELDS, GroupKey, Slot, Sums
 from flopmeter.collector.report.documents import RunRows, WorkloadRow
@@ -27,12 +28,21 @@ class _Kept:
 
 
 class Curves:
-    """Of runs, the one asked for longest ago is given up first."""
+    """Of runs, the one asked for longest ago is given up first. Whoever asks holds `lock`, as long as it looks into a book."""
 
     def __init__(self, most_rows: int = MOST_ROWS) -> None:
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._most_rows = most_rows
         self.rows = 0  # of the store that were read, since the start
+        self.lock = Lock()
+
+    def has(self, run: str) -> bool:
+        return run in self._kept
+
+    @property
+    def room(self) -> bool:
+        """Whether more may be read before anybody asked: half of it is for those who ask."""
+        return sum(k.book.size for k in self._kept.values()) < self._most_rows // 2
 
     def of(self, reader: Reader, rows: RunRows, touched: Touched, position: int) -> CurveBook:
         """The run's book as of the reader's state, whose last record is `position`."""

@@ -37,26 +37,29 @@ def curve(books: Books, wish: Wish) -> bytes:
     check_run(view, wish, name)
     rows = view.rows[name]
     with books.reading() as reader:
-        book = books.curve(reader, rows)
         kept = next(iter(forecast_rows(reader.rows(LAST, (name,)))), None)
+        with books.curves.lock:
+            book = books.curve(reader, rows)
+            since, until = _stretch(book, rows, wish.numbers)
+            drawn = _series(book, rows, (since, until), wish, view)
+            missing = gaps(book, since, until)
     unit = wish.texts.get("unit", UNITS[0])
-    since, until = _stretch(book, rows, wish.numbers)
+    forecast = None
+    if kept is not None:
+        found = json.loads(kept.data)
+        forecast = _cone(found, kept_document(kept.unix_ns, kept.method, found), unit)
     document = {
         "as_of": time_text(view.as_of_unix_ns),
         "run": name,
         "unit": unit,
         **_ends(rows, since, until),
-        **_series(book, rows, (since, until), wish, view),
-        "gaps": gaps(book, since, until),
+        **drawn,
+        "gaps": missing,
         "silent": _silent(view, name),
         "purposes": _purposes(view, name),
         **_jobs(rows),
         "lines": _lines(view, name),
-        "forecast": None
-        if kept is None
-        else _cone(
-            json.loads(kept.data), kept_document(kept.unix_ns, kept.method, json.loads(kept.data)), unit
-        ),
+        "forecast": forecast,
     }
     return body_of(view.sight(wish.tenant).cleaned(document, relatives(view, name)))
 
