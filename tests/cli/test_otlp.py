@@ -259,6 +259,15 @@ def test_what_a_receiver_answers_is_counted(
     assert SECRET not in caplog.text
 
 
+def test_of_an_answer_no_more_is_read_than_one_has() -> None:
+    from flopmeter.cli.otlp_http import MAX_ANSWER_BYTES
+
+    with Receiver(otherwise=Reply(200, b"x" * 10_000_000)) as receiver:
+        sender = _sender(receiver.port)
+        assert sender.send(families(), 1)[0] == SENT
+    assert 0 < len(sender._session.answer) <= MAX_ANSWER_BYTES
+
+
 def test_a_receiver_that_is_down_costs_a_counter_and_few_lines(caplog: pytest.LogCaptureFixture) -> None:
     sending = exporter("http://127.0.0.1:1")
     for _ in range(5):

@@ -144,7 +144,7 @@ def choose(items: Sequence[Mapping[str, Any]], now_unix_s: float, most: int) -> 
     by_size = sorted(alive, key=lambda i: (-int(i["executed"]["upper"]), i["run"]))
     chosen = {i["run"]: i for i in by_size[: (most + 1) // 2]}
     for item in sorted(alive, key=lambda i: (-_seconds(i["last_seen"]), i["run"])):
-        if False:
+        if len(chosen) >= most:
             break
         chosen.setdefault(item["run"], item)
     return sorted(chosen.values(), key=lambda i: str(i["run"]))
