@@ -105,7 +105,7 @@ def test_units_and_kinds_are_said() -> None:
     units = {name: m.unit for name, m in metrics.items()}
     assert units == {
         "flopmeter_gpu_sm_cycles": "{cycle}",
-        "flopmeter_gpu_info": "1",
+        "flopmeter_gpu_info": "",
         "flopmeter_gpu_energy_joules": "J",
         "flopmeter_collector_commit_seconds": "s",
     }
@@ -130,6 +130,30 @@ def test_a_pod_says_where_it_is() -> None:
     assert otlp.kubernetes({}, "n1") == {}
     pod = otlp.kubernetes({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "HOSTNAME": "flopmeter-agent-x"}, "n1")
     assert pod == {"k8s.pod.name": "flopmeter-agent-x", "k8s.node.name": "n1"}
+
+
+def as_prometheus_names_it(name: str, unit: str, kind: str) -> str:
+    """OpenTelemetry specification, Prometheus compatibility (OTLP metric points to Prometheus): a unit is appended in
+    words unless the name has it, annotations in braces are dropped, counters end in _total, gauges in 1 in _ratio."""
+    words = {"s": "seconds", "By": "bytes", "J": "joules"}
+    tokens = name.split("_")
+    if unit not in ("", "1") and not unit.startswith("{") and words[unit] not in tokens:
+        tokens.append(words[unit])
+    if kind == "counter":
+        tokens = [*(t for t in tokens if t != "total"), "total"]
+    if kind in ("gauge", "info") and unit == "1":
+        tokens.append("ratio")
+    return "_".join(tokens)
+
+
+def test_prometheus_makes_the_documented_name_of_what_it_gets_by_otlp() -> None:
+    from metrics_said import documented
+
+    from flopmeter.cli.otlp_data import unit_of
+
+    for name, named in documented().items():
+        sent = name.removesuffix("_total")
+        assert as_prometheus_names_it(sent, unit_of(sent), named.kind) == name
 
 
 # ---- TLS and headers -------------------------------------------------------------------------------------

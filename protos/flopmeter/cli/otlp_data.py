@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _HARDWARE = {"hw_id": "hw.id", "hw_model": "hw.model", "hw_parent": "hw.parent"}
 #: End of a name -> UCUM (OpenTelemetry: semantic conventions, instrument units).
-_UNITS = {"seconds": "s", "bytes": "By", "joules": "J", "cycles": "{cycle}", "flop": "{FLOP}", "info": "1"}
+_UNITS = {"seconds": "s", "bytes": "By", "joules": "J", "cycles": "{cycle}", "flop": "{FLOP}"}
 
 
 def metrics_data(
@@ -63,7 +63,8 @@ def _metric(family: "Family", start: int, now: int) -> Iterator[Metric]:
 
 
 def unit_of(name: str) -> str:
-    return _UNITS.get(name.rsplit("_", 1)[-1], "1")
+    """ "" where there is none: of a gauge in "1" Prometheus would make a name that ends in _ratio."""
+    return _UNITS.get(name.rsplit("_", 1)[-1], "")
 
 
 def _point(sample: "Sample", start: int, now: int) -> NumberDataPoint:
