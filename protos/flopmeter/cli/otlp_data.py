@@ -63,7 +63,7 @@ def _metric(family: "Family", start: int, now: int) -> Iterator[Metric]:
 
 
 def unit_of(name: str) -> str:
-    """ "" where there is none: of a gauge in "1" Prometheus would make a name that ends in _ratio."""
+    """Of a gauge in "1" Prometheus would make a name that ends in _ratio: what has no unit says none."""
     return _UNITS.get(name.rsplit("_", 1)[-1], "")
 
 
