@@ -10,7 +10,10 @@ from edge_rig import edge
 from processes import wait_for
 
 from flopmeter.collector.attest.cli import PROFILES as ATTEST_PROFILES
-from flopmeter.collector.web.api import PROFILES, attestation_asked
+from flopmeter.collector.export.cli import FORMATS as EXPORT_FORMATS
+from flopmeter.collector.export.cli import export
+from flopmeter.collector.web.api import attestation_asked
+from flopmeter.collector.web.api_words import EXPORTS, FORMATS, PROFILES
 from flopmeter.collector.web.downloads import AT_ONCE, safe_name
 from flopmeter.collector.web.says import Refused
 
@@ -165,6 +168,8 @@ def test_what_asks_for_no_attestation(body):
 
 def test_profiles_are_those_of_the_command():
     assert PROFILES == ATTEST_PROFILES
+    assert tuple(FORMATS) == EXPORT_FORMATS
+    assert set(EXPORTS) == set(export.commands)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,10 @@ from typing import Any
 
 from flopmeter.collector.api.question import Answer, Question
 
+from .api_words import FORMATS, PROFILES
 from .channel import Channel, check_taken
 from .commands import Commands
+from .described import described
 from .door import Caller, Door
 from .downloads import Downloads, safe_name
 from .exchange import Exchange, Flowing, Said
@@ -27,12 +29,6 @@ MAX_JSON_BYTES, JSON_S = 64 << 10, 15.0
 MAX_FILE_BYTES, FILE_S = 32 << 20, 120.0
 #: Files that are held in memory at once.
 MAX_FILES = 2
-FORMATS = {
-    "csv": "text/csv; charset=utf-8",
-    "jsonl": "application/jsonl",
-    "parquet": "application/vnd.apache.parquet",
-}
-PROFILES = ("aiOffice", "nationalAuthority", "auditor", "downstream")
 _FRESH = ("cache-control", "no-store")
 _HEADER = re.compile(r"[A-Za-z-]{1,40}\Z")
 
@@ -131,7 +127,7 @@ class Api:
             answer = await self.office.ask(Question("GET", ("openapi.json",)))
             if answer.status != 200:
                 return answer
-            self._described = answer
+            self._described = described(answer)
         return self._described
 
     def _stream(self, caller: Caller) -> Flowing:

@@ -67,6 +67,7 @@ def worker_command(settings: CollectorSettings, store: Path) -> tuple[str, ...]:
         "--store": store,
         "--regimes": settings.regimes,
         "--regime-key": settings.regime_key,
+        "--expect": settings.expect,
         "--sites": settings.sites,
         "--keys": settings.keys,
     }
