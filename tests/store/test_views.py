@@ -1,6 +1,7 @@
 """Views for people with a tool of their own: against the books, and in Datasette and sqlite-utils as they are."""
 
 import json
+import re
 import sqlite3
 import subprocess
 from contextlib import closing
@@ -17,7 +18,7 @@ from flopmeter.collector.law.events import time_text
 from flopmeter.collector.report.queries import asked, reading
 from flopmeter.collector.running import run_collector
 from flopmeter.collector.settings import CollectorSettings
-from flopmeter.collector.store.migrate import migrate
+from flopmeter.collector.store.migrate import AT_HOME_FROM, _statements, migrate
 from flopmeter.collector.store.schema import MIGRATIONS
 from flopmeter.collector.store.schema_views import _SUMS, _limbs, _text
 from flopmeter.collector.store.sqlite import SqliteStore
@@ -176,6 +177,14 @@ def test_an_answer_is_in_the_views(path: Path) -> None:
     assert row["answered"] == time_text(person.unix_ns)
     (row,) = select(path, "SELECT * FROM deadlines_now WHERE id = ?", deadline)
     assert (row["state"], row["outcome"], row["overdue"]) == ("resolved", "done", 0)
+
+
+def test_what_readers_do_without_is_views_alone() -> None:
+    """A migration that makes or changes a table moves AT_HOME_FROM behind itself."""
+    for _, script in MIGRATIONS[AT_HOME_FROM:]:
+        for statement in _statements(script):
+            words = re.sub(r"--[^\n]*", "", statement).split()
+            assert words[:2] in (["CREATE", "VIEW"], ["DROP", "VIEW"])
 
 
 def test_a_store_without_views_is_read_checked_and_migrated(path: Path, monkeypatch) -> None:
