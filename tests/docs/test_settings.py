@@ -41,6 +41,7 @@ def test_the_collectors_example_loads_and_names_what_one_sets(tmp_path: Path) ->
         "admit",
         "estimates",
         "event_log",
+        "expect",
         "identity_rules",
         "sinks",
         "sites",

@@ -161,6 +161,12 @@ _FILE = click.Path(path_type=Path)
     help="TOML file of where clusters and nodes stand, and their network's speed (docs/fleet.md).",
 )
 @click.option(
+    "--expect",
+    type=_FILE,
+    envvar=[_env("EXPECT"), "FLOPMETER_EXPECT"],
+    help="TOML file of the nodes that must exist: the page says which are missing (docs/coverage.md).",
+)
+@click.option(
     "--identity-rules",
     type=_FILE,
     envvar=_env("IDENTITY_RULES"),

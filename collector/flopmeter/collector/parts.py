@@ -111,6 +111,13 @@ def estimates_of(path: "Path") -> "tuple[Declared, ...]":
         raise SettingsError(f"--estimates: {e}", e.hint) from e
 
 
+def check_expected(path: "Path") -> None:
+    """Raises CollectorError for a file that the page's process could not read."""
+    from .report.expected import read_expected
+
+    read_expected(path)
+
+
 def sites_of(path: "Path") -> "Sites":
     from .report.sites import read_sites  # only by those who have one
 

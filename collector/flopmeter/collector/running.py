@@ -90,6 +90,8 @@ class Collector:
                 raise parts.no_laws(e) from e
         estimates = parts.estimates_of(s.estimates) if s.estimates else ()
         sites = parts.sites_of(s.sites) if s.sites else None
+        if s.expect:
+            parts.check_expected(s.expect)
         rules = identity_rules.with_site(s.identity_rules)
         self._loop = asyncio.get_running_loop()
         path = store_file(s.store)

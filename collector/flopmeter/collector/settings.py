@@ -56,6 +56,7 @@ class CollectorSettings:
     regime_key: Path | None = None  # public key that must have signed them
     estimates: Path | None = None  # a site's declared estimates, compared with the counters
     sites: Path | None = None  # where clusters and nodes stand, and their network's speed
+    expect: Path | None = None  # the nodes that must exist: what the page says is missing
     identity_rules: Path | None = None  # a site's own rules for which run a job is
     unattributed_minutes: int = 60  # without an owner, of a node and day, that raise an event; 0 = none
     progress_margin_percent: int = 30  # that claims of training code may be off; 0 = never an event

@@ -18,6 +18,7 @@ from wire_client import WireClient
 
 from flopmeter.collector.access.desk import Desk
 from flopmeter.collector.check.fsck import check_store
+from flopmeter.collector.errors import CollectorError
 from flopmeter.collector.law.laws import read_laws
 from flopmeter.collector.running import run_collector
 
@@ -162,3 +163,18 @@ def test_agents_are_listened_for_before_anything_of_the_port_is_imported():
         check=True,
     )
     assert said.stdout.strip() == "[]"
+
+
+def test_nodes_that_must_exist_are_missed_by_the_page(tmp_path, clock):
+    nodes = tmp_path / "nodes.toml"
+    nodes.write_text('[[node]]\nnames = ["rack-9"]\ngpus = 8\n')
+    settings = settings_for(tmp_path, expect=nodes)
+    with run_collector(settings, clock) as running:
+        desk = Desk(running.store_path, None, clock)
+        token, _ = desk.make_api_token(role="auditor", name="ann", lasts_s=0, who="tests")
+        status, body = asked(running, "fleet", token)
+        assert status == 200, body
+        assert "rack-9" in body
+    nodes.write_text("[[node]]\n")
+    with pytest.raises(CollectorError, match="--expect"), run_collector(settings, clock):
+        pass
