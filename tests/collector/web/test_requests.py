@@ -1,5 +1,6 @@
 """Requests that two programs would read in two ways, that are none, or that are too large: refused, and hung up on."""
 
+import contextlib
 import re
 import socket
 
@@ -51,6 +52,18 @@ def test_request_smuggling(shared, headers):
     assert first(said).split(b" ")[1] in (b"400", b"501"), first(said)
     assert len(ANSWER.findall(said)) == 1  # nothing behind it is answered
     assert b"connection: close" in said.lower()
+
+
+def test_what_is_said_behind_a_refusal_is_not_heard(shared):
+    """In a piece of its own, while the refusal is on its way."""
+    with socket.create_connection(("127.0.0.1", shared.server.port), timeout=20) as raw:
+        raw.sendall(b"nonsense\r\n\r\n")
+        said = raw.recv(65_536)
+        with contextlib.suppress(OSError):
+            for _ in range(50):
+                raw.sendall(SMUGGLED)
+        said += until_end(raw)
+    assert ANSWER.findall(said) == [b"400"]
 
 
 def test_a_body_where_none_belongs(shared):

@@ -13,6 +13,12 @@ from .says import PROBLEM
 
 _JSON = "application/json"
 _TEXT = {"type": "string"}
+_NAME = {"type": "string", "minLength": 1, "pattern": "^[^\\x00-\\x1f\\x7f]+$"}
+_TIME = {
+    "type": "string",
+    "format": "date-time",
+    "description": "Or a date: 2026-11-20. Without an offset UTC is meant.",
+}
 _WHO = {
     "type": "object",
     "required": ["who", "role", "tenant", "token", "expires"],
@@ -57,7 +63,7 @@ def described(answer: Answer) -> Answer:
 
 def paths() -> dict[str, Any]:
     """By path and method."""
-    run = {"name": "run", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    run = {"name": "run", "in": "path", "required": True, "schema": _NAME}
     shape = {"name": "format", "in": "query", "schema": {"enum": list(FORMATS), "default": "csv"}}
     files = {kind: {"schema": _TEXT} for kind in FORMATS.values()}
     asked = {
@@ -104,10 +110,8 @@ def paths() -> dict[str, Any]:
         },
     }
     for name in EXPORTS:
-        parameters = [
-            shape,
-            *({"name": n, "in": "query", "schema": _TEXT} for n in ("run", "since", "until")),
-        ]
+        parameters: list[dict[str, Any]] = [shape, {"name": "run", "in": "query", "schema": _NAME}]
+        parameters += [{"name": n, "in": "query", "schema": _TIME} for n in ("since", "until")]
         operation = _operation(
             f"export_{name}",
             f"What `flopmeter export {name}` writes. Roles: admin, auditor, operator.",

@@ -67,7 +67,7 @@ class Exchange:
             raise Refused(505, f"expected HTTP 1.1, got {self._version}")
         if self._coded and any(name == b"content-length" for name, _ in self.headers):
             raise Refused(400, "expected Content-Length or Transfer-Encoding, got both")
-        if self._unread and self.method != "POST":
+        if self._unread and self.method in ("GET", "HEAD", "DELETE"):
             raise Refused(400, f"expected no body with {self.method[:20]}")
 
     async def body(self, limit: int, seconds: float) -> bytes:
