@@ -179,10 +179,10 @@ CASES = {
         "flopmeter_run_verdict_info", "1x90", "1x30 stale", f'{{{LINE},verdict="undetermined"}}', 80
     ),
     "FlopmeterForecastMet": Case(forecast("will-be-met", "9e6x120"), forecast("may-be-met", "9e6x120"), 80),
-    "FlopmeterDeadlineNear": one(
+    "FlopmeterDeadlineSoon": one(
         "flopmeter_next_deadline_timestamp_seconds", "172800x60", "300000x60"
     ),
-    "FlopmeterDeadlineOverdue": one("flopmeter_deadlines", "1x60", "0x60", '{instance="c:9841",state="overdue"}'),
+    "FlopmeterDeadlinePassed": one("flopmeter_deadlines", "1x60", "0x60", '{instance="c:9841",state="overdue"}'),
     "FlopmeterCoverageLow": Case(
         {fleet("expected"): "0+100x200", fleet("observed"): "0+90x200"},
         {fleet("expected"): "0+100x200", fleet("observed"): "0+96x200"},

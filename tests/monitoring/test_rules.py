@@ -12,6 +12,8 @@ import pytest
 import yaml
 from monitoring.alert_cases import CASES, MORE, Series
 
+from flopmeter.collector.deliver.alertmanager import alert_name
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy/prometheus"
 RECORDING, ALERTS = FOLDER / "flopmeter-recording.yml", FOLDER / "flopmeter-alerts.yml"
@@ -210,7 +212,7 @@ def test_an_alert_says_what_to_do_and_where_to_read_more(rule: dict[str, Any]) -
 def test_a_bare_value_is_a_count() -> None:
     """Anything else has a unit, and a template that writes it."""
     bare = {r["alert"] for r in alerts() if "{{ $value }}" in " ".join(r["annotations"].values())}
-    counts = ("NodesSilent", "UncoveredDevices", "AgentLate", "SinkDead", "DeadlineOverdue")
+    counts = ("NodesSilent", "UncoveredDevices", "AgentLate", "SinkDead", "DeadlinePassed")
     assert bare == {f"Flopmeter{name}" for name in counts}
 
 
@@ -300,3 +302,11 @@ def test_alertmanager_takes_the_route_of_the_page_and_it_names_alerts_that_exist
     for pattern in re.findall(r'alertname=~?"([^"]+)"', route):
         for part in pattern.split("|"):
             assert [name for name in names if re.fullmatch(part, name)], part
+
+
+def test_no_alert_has_the_name_that_a_sink_gives_an_event() -> None:
+    """Both may go to one Alertmanager."""
+    source = (ROOT / "collector/flopmeter/collector/law/events.py").read_text()
+    types = set(re.findall(r'^[A-Z_]+ = "([a-z]+\.[a-z-]+)"$', source, re.MULTILINE))
+    assert len(types) >= 13
+    assert not {alert_name(kind) for kind in types} & {rule["alert"] for rule in alerts()}
