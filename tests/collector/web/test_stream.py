@@ -138,6 +138,34 @@ def test_one_look_for_all_who_listen_and_none_when_nobody_does():
     assert set(asked) == {""}
 
 
+def test_a_change_of_one_tenants_is_no_others():
+    states = {"owner:a": b"1", "owner:b": b"1"}
+
+    async def ask(question):
+        return Answer(200, "application/json", states[question.tenant])
+
+    async def still():
+        return True
+
+    async def main():
+        stream = Stream(ask, look_s=0.01, beat_s=0.02)
+        one, other = (stream.events("t", tenant, still) for tenant in states)
+        for client in (one, other):
+            assert (await anext(client)).startswith(b"retry: ")
+            assert await anext(client) == b"event: changed\ndata: 1\n\n"
+        heard = []
+        for number in range(5):
+            states["owner:b"] = b"%d" % (number + 2)
+            assert (await anext(other)).startswith(b"event: changed")
+            heard.append(await anext(one))
+        for client in (one, other):
+            await client.aclose()
+        await stream.stop()
+        return heard
+
+    assert asyncio.run(main()) == [b": here\n\n"] * 5
+
+
 def test_it_ends_when_the_token_is_revoked_and_after_its_time():
     good = [True]
 
