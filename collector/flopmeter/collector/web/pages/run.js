@@ -10,7 +10,7 @@ import { announce, command, fact, facts, mark, severity } from "./parts.js";
 import { segment } from "./route.js";
 import { curveCard } from "./runcurve.js";
 import { lawCard, outlook, planCard } from "./runlaw.js";
-import { breakdowns, coverageCard, energyCard, energyText, jobsCard, purposeCard, utilisationCard } from "./runtables.js";
+import { breakdowns, coverageCard, energyCard, energyText, jobsCard, purposeCard, quoted, utilisationCard } from "./runtables.js";
 import { madeCard, saidCard } from "./runwords.js";
 import { status } from "./runs.js";
 
@@ -92,9 +92,21 @@ function head(name, base, run, may) {
     formerly.length > 0 && h("span", { class: "dim" }, `also known as ${formerly.join(", ")}`),
     events(run, query),
     h("div", { class: "buttons" },
-      h("a", { class: "button", href: `/api/v1${base}/report`, download: `${fileName(name)}-report.json` }, "Report"),
+      reportMenu(name, base),
       may.read && h("a", { class: "button", href: `/api/v1/exports/usage?format=csv&run=${query}`, download: `${fileName(name)}-usage.csv` }, "CSV"),
       may.attest && attestation(name, base)));
+}
+
+/** The same report as a file, on paper, and from the terminal in two more forms. */
+function reportMenu(name, base) {
+  return h("details", { class: "menu offer", "data-key": "report" },
+    h("summary", { class: "button" }, "Report"),
+    h("div", { class: "sheet" },
+      h("p", { class: "buttons" },
+        h("a", { class: "button", href: `/api/v1${base}/report`, download: `${fileName(name)}-report.json` }, "As JSON"),
+        h("button", { type: "button", onclick: () => print() }, "Print this page")),
+      h("p", { class: "dim" }, "As one page of HTML or Markdown, with the same plots:"),
+      command(`flopmeter runs report ${quoted(name)} --html -o report.html`)));
 }
 
 const fileName = (name) => name.replaceAll(/[^\w.-]+/g, "_").slice(0, 80);
@@ -126,7 +138,7 @@ function attestation(name, base) {
       announce(told.textContent);
     }
   };
-  return h("details", { class: "menu attest", "data-key": "attest" },
+  return h("details", { class: "menu offer attest", "data-key": "attest" },
     h("summary", { class: "button" }, "Attestation"),
     h("form", { class: "sheet", onsubmit: make },
       h("p", null, "A signed statement of this run as it stands now, for one recipient. It is written to the evidence log before you get it."),
@@ -168,7 +180,7 @@ function notBegun(name, report) {
     h("header", { class: "head", "data-key": "head" }, h("h1", null, h("bdi", { class: "run-title" }, name)), status("not begun")),
     h("section", { class: "empty card", "data-key": "empty" }, h("h2", null, "Nothing metered yet"),
       h("p", null, "This run was declared, and no agent has shipped a record of it. It begins with the first job that carries its name:"),
-      command(`FLOPMETER_RUN=${name} srun …`),
+      command(`FLOPMETER_RUN=${quoted(name)} srun …`),
       h("p", { class: "dim" }, "or a label flopmeter.dev/run on the pod; a job that already runs is moved here by flopmeter runs assign.")),
     planCard(report),
   ];

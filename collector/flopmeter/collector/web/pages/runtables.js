@@ -41,11 +41,14 @@ export function breakdowns(run) {
   ];
 }
 
+const PIPES = { gap: "none: a gap", unread: "any that nobody read" };
 const FORMATS = { unknown: "not known", vector: "of the vector pipe" };
 
 function precision(run) {
   if (run.by_precision?.length) {
-    return table("precision", "By precision", ["Precision", "Pipe", "Point FLOP", "Lower", "Upper"], run.by_precision.map((p) => [FORMATS[p.format] ?? p.format, p.pipe, ...three(p.flop)]),
+    const size = (p) => BigInt(p.flop.point) * 10n ** 40n + BigInt(p.flop.upper);
+    const sorted = [...run.by_precision].sort((a, b) => (size(a) < size(b) ? 1 : -1));
+    return table("precision", "By precision", ["Precision", "Pipe", "Point FLOP", "Lower", "Upper"], sorted.map((p) => [FORMATS[p.format] ?? p.format, PIPES[p.pipe] ?? p.pipe, ...three(p.flop)]),
       "A tensor pipe's precision is that which the jobs declare; the bounds allow for any other.");
   }
   const said = run.declared_dtypes;
@@ -55,7 +58,8 @@ function precision(run) {
       : [h("p", null, "No job declares its precision, so that the point takes the pipe's usual rate. Declaring it narrows nothing by itself, and lets the page say what would hold if it is true:"), command(`flopmeter runs declare ${quoted(run.run)} --dtype bf16`)]);
 }
 
-const quoted = (name) => (/^[\w:./@-]+$/.test(name) ? name : `'${name.replaceAll("'", "'\\''")}'`);
+/** A name as a shell takes it whole. */
+export const quoted = (name) => (/^[\w:./@-]+$/.test(name) ? name : `'${name.replaceAll("'", "'\\''")}'`);
 
 // ---- purposes and jobs ----------------------------------------------------------------------------------
 
