@@ -118,7 +118,9 @@ def test_the_numbers_are_those_of_the_parts(
     at = got["flopmeter_gpu_last_reading_timestamp_seconds", (("hw_id", two),)]
     assert at == pytest.approx(readings[-1].t_unix_ns / 1e9)
     jobs = [dict(labels) for (name, labels) in got if name == "flopmeter_gpu_workload_info"]
-    assert jobs == [{"hw_id": one, "kind": "slurm", "job": "1001", "step": "0", "run": "run-a", "user": "u"}]
+    assert jobs == [
+        {"hw_id": one, "kind": "slurm", "job_id": "1001", "step": "0", "run": "run-a", "user": "u"}
+    ]
     info = next(dict(labels) for (name, labels) in got if name == "flopmeter_agent_info")
     assert info["agent_id"] == pipeline.chain.key.agent_id.hex()
     assert info["cluster"] == "c1"
@@ -135,7 +137,7 @@ def test_names_units_and_labels_keep_the_conventions(
         for s in family.samples:
             assert s.name.endswith("_total") == (family.type == "counter")
             assert len(s.labels) < 20
-            job_labels = s.labels.keys() & {"job", "run", "user", "step"}
+            job_labels = s.labels.keys() & {"job_id", "run", "user", "step"}
             assert not job_labels or s.name == "flopmeter_gpu_workload_info"
 
 

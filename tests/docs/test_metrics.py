@@ -136,8 +136,9 @@ def test_openmetrics_reads_both(agent: AgentView) -> None:
 def test_a_series_has_fewer_labels_than_backends_allow_and_jobs_stand_on_one_alone(agent: AgentView) -> None:
     for name, named in documented().items():
         assert len(named.labels) < MAX_LABELS
-        if named.labels & {"job", "user", "step"}:
+        if named.labels & {"job_id", "user", "step"}:
             assert name == "flopmeter_gpu_workload_info"
+        assert not named.labels & {"job", "instance"}, "Prometheus gives these itself, and renames ours"
 
 
 def test_the_cardinality_budget_holds_in_a_scrape(agent: AgentView) -> None:

@@ -230,7 +230,7 @@ class Node:
 
         wait_for(
             f"{self.name}: GPU {gpu} is held by {kind} {job}",
-            lambda: (said := info()) and f'kind="{kind}"' in said and (not job or f'job="{job}"' in said),
+            lambda: (said := info()) and f'kind="{kind}"' in said and (not job or f'job_id="{job}"' in said),
             60,
         )
         self.wait_read()

@@ -203,7 +203,8 @@ class AgentView:
         ok = Gauge("flopmeter_gpu_read_ok", "1 = the last reading was good.", labels=["hw_id"])
         last = Gauge("flopmeter_gpu_last_reading_timestamp_seconds", "Last good reading.", labels=["hw_id"])
         failed = Counter("flopmeter_gpu_failed_readings", "Failed readings.", labels=["hw_id"])
-        labels = ["hw_id", "kind", "job", "step", "run", "user"]
+        # Not job: that is what Prometheus calls what it scrapes, and it would rename ours.
+        labels = ["hw_id", "kind", "job_id", "step", "run", "user"]
         jobs = Gauge("flopmeter_gpu_workload_info", "Which workload holds the GPU; always 1.", labels=labels)
         for hw_id, view in self.gpus.items():
             ok.add_metric([hw_id], view.ok)
