@@ -1,6 +1,7 @@
 """Clients that are slow, and too many of them: cut off, and nobody else waits for them."""
 
 import socket
+import struct
 
 import pytest
 from edge_rig import edge, request, until_end
@@ -69,6 +70,16 @@ def test_a_client_that_does_not_read_its_answer_is_cut_off(hasty):
             assert raw.recv(1) == b"H"
             wait_for("its place is free", lambda: hasty.server._edge.places.taken == 0)
     assert hasty.get("/healthz").status == 200
+
+
+def test_a_client_that_goes_in_the_middle_is_no_news(hasty, caplog):
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", hasty.server.port), timeout=20) as raw:
+            raw.sendall(request("GET", "/api/v1/runs/large", f"Authorization: Bearer {hasty.token()}"))
+            assert raw.recv(1) == b"H"
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, at once
+    wait_for("their places are free", lambda: hasty.server._edge.places.taken == 0)
+    assert [r.getMessage() for r in caplog.records] == []
 
 
 def test_an_idle_connection_is_hung_up_on(hasty):

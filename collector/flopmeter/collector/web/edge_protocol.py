@@ -112,8 +112,6 @@ class EdgeProtocol(H11Protocol):
         self._closed()
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
-            return  # it was refused, and goes on talking
         super().data_received(data)
         self._note()
 
