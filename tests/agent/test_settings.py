@@ -324,3 +324,26 @@ def test_where_training_code_declares() -> None:
     for bad in ("", "on", "x.sock", "/" + "x" * 107):
         with pytest.raises(SettingsError, match="declare_socket: expected"):
             load_settings({"declare_socket": bad}, {}, None)
+
+
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:4318", "http://ann:s3cr3t@h", "https://h/?key=s3cr3t", "http://h:x"]
+)
+def test_a_url_of_otlp_that_is_none_or_holds_a_secret_is_refused_without_repeating_it(url: str) -> None:
+    with pytest.raises(SettingsError, match="otlp: expected") as e:
+        load_settings({"otlp": url}, {}, None)
+    assert "s3cr3t" not in str(e.value)
+
+
+def test_an_agent_that_cannot_send_as_it_was_asked_to_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from click.testing import CliRunner
+
+    from flopmeter.agent.cli import run
+
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "soon")
+    words = ["--source", "sim", "--state", str(tmp_path), "--otlp", "http://127.0.0.1:4318"]
+    said = CliRunner().invoke(run, words)
+    assert isinstance(said.exception, SettingsError)
+    assert "OTEL_METRIC_EXPORT_INTERVAL" in str(said.exception)

@@ -17,6 +17,7 @@ from receivers import Receiver, Reply, authority
 from serving import settings_for
 from witness_rig import keys
 
+from flopmeter.collector.errors import SettingsError
 from flopmeter.collector.law.regimes import shipped
 from flopmeter.collector.metrics_books import BooksMetrics
 from flopmeter.collector.report.queries import asked, reading
@@ -194,3 +195,20 @@ def test_a_scrape_does_not_wait_for_a_process_that_hangs(tmp_path):
         assert values(scrape(f"127.0.0.1:{served.port}"))
     finally:
         served.stop()
+
+
+def test_a_collector_that_cannot_send_as_it_was_asked_to_does_not_start(tmp_path, monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    before = {t.name for t in threading.enumerate()}
+    with pytest.raises(SettingsError, match="http/protobuf"):
+        run_collector(settings_for(tmp_path, otlp="http://127.0.0.1:4318"))
+    assert (
+        not {t.name for t in threading.enumerate()} - before - {"Thread-1 (_poll_wrapper)"}
+    )  # gRPC's own stays
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:4318", "http://ann:s3cr3t@h", "https://h/?key=s3cr3t"])
+def test_a_url_that_is_none_or_holds_a_secret_is_refused_without_repeating_it(tmp_path, url):
+    with pytest.raises(SettingsError, match="--otlp: expected") as e:
+        settings_for(tmp_path, otlp=url)
+    assert "s3cr3t" not in str(e.value)
