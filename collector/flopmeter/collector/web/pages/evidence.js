@@ -3,8 +3,8 @@
 import { get } from "./api.js";
 import { h, outside, render } from "./dom.js";
 import { clock, count, duration, exact, many, short } from "./format.js";
-import { onChange } from "./live.js";
 import { command, empty, fact, facts, instant, mark } from "./parts.js";
+import { follow } from "./pace.js";
 import { runHref } from "./route.js";
 import { verifying } from "./verify.js";
 
@@ -22,7 +22,7 @@ export async function show(root, { signal }) {
     redraw = () => render(root, ...whole(evidence, form));
     redraw();
   }
-  onChange(draw, signal);
+  follow(draw, signal);
   await draw();
 }
 

@@ -1,29 +1,28 @@
 // Every node and GPU: whether it is metered, how well, and what is missing.
 
 import { ApiError, get } from "./api.js";
-import { BY_CODE, CODES, tally } from "./codes.js";
+import { CODES, tally } from "./codes.js";
 import { h, render } from "./dom.js";
 import { fleetMap } from "./fleetmap.js";
 import { chosen, counted, gpusText, MARKS, sorted, SORTS, STATUS, unpack } from "./fleetrows.js";
 import { band, count, deviceTime, duration, many, percent, time } from "./format.js";
-import { onChange } from "./live.js";
 import { nodePanel, noSuchNode } from "./node.js";
 import { announce, choice, command, empty, fact, facts, instant, mark } from "./parts.js";
+import { follow } from "./pace.js";
 import { navigate, nodeHref, query as queryNow, setQuery } from "./route.js";
 
 const LISTED = 200; // rows of the list before it is asked for more
 const FILTERS = ["q", "show", "status", "version", "model", "cluster", "mark"];
 const unpacked = new WeakMap(); // an answer → its nodes: the same answer is unpacked once
-const maps = new WeakMap(); // a root → its map
+let map = null; // one canvas, wherever the view is drawn
 
-export async function show(root, { path: [name], query, signal, user }) {
+export async function show(root, { path: [name], query, signal }) {
   let listed = LISTED;
-  const map = maps.get(root) ?? fleetMap({ onpick: (picked) => navigate(nodeHref(picked) + location.search) });
-  maps.set(root, map);
+  map ??= fleetMap({ onpick: (picked) => navigate(nodeHref(picked) + location.search) });
   async function draw() {
     const [fleet, node] = await Promise.all([get("/fleet", { signal }), name ? theNode(name, signal) : null]);
     if (signal.aborted) return;
-    if (!fleet.nodes_total) return render(root, h("h1", null, "Fleet"), nobody());
+    if (!fleet.nodes_total) return render(root, h("h1", null, "Fleet"), missing(fleet), nobody());
     const nodes = nodesOf(fleet);
     const found = sorted(chosen(nodes, query), query.sort);
     const filtered = FILTERS.some((f) => query[f]);
@@ -34,13 +33,15 @@ export async function show(root, { path: [name], query, signal, user }) {
       h("div", { class: name ? "fleet with-node" : "fleet" },
         h("section", { class: "card", "aria-labelledby": "map-title" },
           h("div", { class: "head" }, h("h2", { id: "map-title" }, "Map"), legendNote(filtered, found, nodes), grouping(query)),
-          legend(nodes, query), map.element),
-        name && (node ? nodePanel(node, nodes, user) : noSuchNode(name))),
+          legend(nodes, query), h("div", { "data-key": "map-slot", "data-keep": "" })),
+        name && (node ? nodePanel(node, nodes) : noSuchNode(name))),
       list(found, query, filtered, nodes, listed, () => { listed += 1000; return draw(); }),
-      oddities(fleet, nodes, query));
+      oddities(fleet, nodes));
+    const slot = root.querySelector("[data-key=map-slot]");
+    if (map.element.parentNode !== slot) slot.replaceChildren(map.element);
     map.draw(groups(nodes, query.group), { chosen: filtered ? new Set(found) : null, selected: name, said: mapSaid(fleet, nodes) });
   }
-  onChange(draw, signal);
+  follow(draw, signal);
   await draw();
 }
 

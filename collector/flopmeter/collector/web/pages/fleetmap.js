@@ -34,7 +34,7 @@ function layout(groups, width) {
 export function fleetMap({ onpick }) {
   const canvas = h("canvas", { class: "fleet-map", role: "img" });
   const tip = h("div", { class: "tip", hidden: true });
-  const place = h("div", { class: "fleet-place", "data-keep": "" }, canvas, tip);
+  const place = h("div", { class: "fleet-place" }, canvas, tip);
   const probe = h("span", { hidden: true });
   place.append(probe);
   let state = null;
@@ -125,11 +125,9 @@ export function fleetMap({ onpick }) {
     const node = nodeAt(event);
     if (node) onpick(node.name);
   };
-  const watch = new ResizeObserver(paint);
-  watch.observe(place);
+  new ResizeObserver(paint).observe(place);
   addEventListener("flopmeter-theme", paint);
-  const system = matchMedia("(prefers-color-scheme: dark)");
-  system.addEventListener("change", paint);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
 
   return {
     element: place,
@@ -137,11 +135,6 @@ export function fleetMap({ onpick }) {
       state = { groups, chosen, selected };
       canvas.setAttribute("aria-label", said);
       paint();
-    },
-    end() {
-      watch.disconnect();
-      removeEventListener("flopmeter-theme", paint);
-      system.removeEventListener("change", paint);
     },
   };
 }

@@ -31,8 +31,15 @@ export function unpack(rows) {
   return found;
 }
 
+const counts = new WeakMap(); // nodes → what was counted of them: once for all that is shown of an answer
+
 // Nodes and GPUs by each of their qualities: what the legend counts.
 export function counted(nodes) {
+  if (!counts.has(nodes)) counts.set(nodes, count(nodes));
+  return counts.get(nodes);
+}
+
+function count(nodes) {
   const codes = new Map();
   const found = { codes, status: new Map(), version: new Map(), model: new Map(), cluster: new Map(), marks: new Map() };
   const tick = (map, key, n = 1) => map.set(key, (map.get(key) ?? 0) + n);
