@@ -1,6 +1,7 @@
 """`runs report --html | --markdown`: one page, self-contained, valid, with the figures of the books; hostile names act nowhere."""
 
 import json
+import os
 import re
 import stat
 import sys
@@ -218,6 +219,12 @@ def test_a_file_is_whole_private_and_replaced_only_when_asked(monkeypatch, capsy
     (tmp_path / "link.md").symlink_to(target)
     assert flopmeter(monkeypatch, "runs", "report", "llm-7", "-o", str(tmp_path / "link.md")) == 2
     assert not target.exists()
+    os.mkfifo(tmp_path / "pipe.md")
+    for name in ("link.md", "pipe.md"):
+        assert (
+            flopmeter(monkeypatch, "runs", "report", "llm-7", "-o", str(tmp_path / name), "--overwrite") == 2
+        )
+        assert not stat.S_ISREG((tmp_path / name).lstat().st_mode)
 
 
 def test_on_standard_output_and_two_shapes_at_once(monkeypatch, capsys, tmp_path):

@@ -104,6 +104,15 @@ def test_elsewhere_a_line_per_change_and_none_without(store):
     assert "\x1b" not in done.stdout
 
 
+def test_it_ends_when_nobody_reads_any_more(store):
+    words = [*PROGRAM, "runs", "watch", "--store", str(store), "--interval", "60"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as watch:
+        assert watch.stdout is not None
+        watch.stdout.readline()
+        watch.stdout.close()
+        assert watch.wait(30) == 0
+
+
 @pytest.mark.e2e
 def test_on_a_terminal_it_is_scrolled_resized_and_left_as_it_was(store):
     t = Terminal([*PROGRAM, "runs", "watch", "--store", str(store), "--interval", "60"], columns=80, lines=24)

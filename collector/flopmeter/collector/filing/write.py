@@ -1,6 +1,7 @@
 """A file that is there whole or not at all, readable by its owner alone."""
 
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +15,9 @@ def write_whole(path: Path, text: str, *, overwrite: bool = False) -> None:
             f"{path}: expected a name that is free, found a file",
             "name another, or replace it with --overwrite",
         )
+    if overwrite and os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+        # A rename would put a file in the place of a device, a pipe or a link.
+        raise FilingError(f"{path}: expected a file to replace, found something else", "name a file")
     part = path.with_name(f".{path.name[:200]}.{os.getpid()}.part")
     try:
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)

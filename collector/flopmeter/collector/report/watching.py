@@ -1,5 +1,6 @@
 """`runs watch`: looks again and again, and draws, or prints what changed."""
 
+import select
 import signal
 import sys
 import time
@@ -76,9 +77,20 @@ def print_changes(look: Callable[[], Look], interval: float, times: int) -> None
                 click.echo(f"{found.time} {change_line(d)}")
         sys.stdout.flush()  # a log that somebody follows
         looks += 1
-        if looks == times:
+        if looks == times or _reader_gone(interval):
             return
-        time.sleep(interval)
+
+
+def _reader_gone(seconds: float) -> bool:
+    """Wait, and say whether whoever reads standard output has gone: without a change nothing is written that would tell."""
+    try:
+        output = sys.stdout.fileno()
+    except (OSError, ValueError):  # no file at all
+        time.sleep(seconds)
+        return False
+    gone = select.poll()
+    gone.register(output, 0)  # errors and hang-ups come unasked
+    return bool(gone.poll(seconds * 1000))
 
 
 def on_terminal(look: Callable[[], Look], interval: float, times: int, paint: Callable[[], Paint]) -> None:
