@@ -234,6 +234,7 @@ def test_report_and_csv_are_files_and_an_attestation_is_made_for_a_recipient(vis
         headers={"Content-Type": "application/octet-stream", "Origin": visit.site.base},
     )  # fmt: skip
     assert checked.ok, checked.text()
+    assert checked.json()["verified"] is True, checked.text()
     issued = asked(page, "/evidence")["attestations"]
     assert next(one["profile"] for one in issued if one["run"] == RUN) == "auditor"
 

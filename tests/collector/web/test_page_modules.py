@@ -27,4 +27,6 @@ def test_the_pure_modules_of_the_page(file: Path, tmp_path: Path) -> None:
 
 
 def test_there_are_such_tests() -> None:
-    assert {"scales.test.js", "paths.test.js"} <= {file.name for file in TESTS}
+    assert {"scales.test.js", "paths.test.js", "curve.test.js", "lineage.test.js"} <= {
+        file.name for file in TESTS
+    }
