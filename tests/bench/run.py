@@ -1,7 +1,7 @@
 """`make bench`: every speed that issue 2 promises, as ratios taken side by side; a table, and out/bench.json.
 
     make bench                          all, under ten minutes
-    make bench ARGS="ingest start"      some of: ingest streams store agent tick start forecast judge log verify
+    make bench ARGS="ingest start"      some of: ingest streams store agent tick start forecast judge log verify pages
 
 Exit code 0 if everything asked for was measured, met or not: a wall clock on a shared machine is no gate. 3 if
 something could not be measured. Peers are Debian's own: apt-get install -y prometheus prometheus-node-exporter.
@@ -35,6 +35,7 @@ BENCHES = (
     "judge",
     "log",
     "verify",
+    "pages",
 )
 
 

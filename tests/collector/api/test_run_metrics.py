@@ -204,6 +204,13 @@ def test_nobody_is_asked_while_nobody_scrapes():
     assert set(waits) == {ASK_EVERY_S, 1.0}
 
 
+def test_who_sends_by_otlp_asks_whether_or_not_somebody_scrapes():
+    clock = Clock()
+    asked, waits = followed(BooksMetrics(clock, always=True), clock, [good()], 5)
+    assert len(asked) == 5
+    assert set(waits) == {ASK_EVERY_S}
+
+
 def test_a_process_that_does_not_answer_is_counted_and_said_once(caplog):
     clock = Clock()
     books = BooksMetrics(clock)

@@ -36,10 +36,12 @@ _MORE = {
         "422": "Not a file that can be read as one.",
     },
 }
+#: The HTTP port takes no control characters in paths and queries.
+_PLAIN = "^[^\u0000-\u001f\u007f]*$"
 #: Of names in paths.
 _NAMES: dict[str, Schema] = {
-    "run": {"type": "string", "minLength": 1, "maxLength": MAX_TEXT},
-    "node": {"type": "string", "minLength": 1, "maxLength": MAX_TEXT},
+    "run": {"type": "string", "minLength": 1, "maxLength": MAX_TEXT, "pattern": _PLAIN},
+    "node": {"type": "string", "minLength": 1, "maxLength": MAX_TEXT, "pattern": _PLAIN},
     "id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
 }
 
@@ -109,8 +111,8 @@ def _name(part: str) -> dict[str, Any]:
 
 def _parameter(p: Parameter) -> dict[str, Any]:
     schemas: dict[str, Schema] = {
-        "text": {"type": "string", "maxLength": MAX_TEXT},
-        "cursor": {"type": "string", "maxLength": MAX_TEXT},
+        "text": {"type": "string", "maxLength": MAX_TEXT, "pattern": _PLAIN},
+        "cursor": {"type": "string", "maxLength": MAX_TEXT, "pattern": "^[A-Za-z0-9_-]+$"},
         "choice": {"type": "string", "enum": list(p.choices)},
         "count": {"type": "integer", "minimum": p.low, "maximum": p.high, "default": p.default},
         "time": {"type": "string", "examples": ["2026-11-22T10:00Z", "2026-11-22"]},

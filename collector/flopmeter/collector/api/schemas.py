@@ -90,8 +90,12 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "Answered": thing(id=HEX, was=one_of(*STATES), answer=ref("Answer")),
     "EventAnswer": thing(state=one_of(*STATES), why=_WHY),
-    "DeadlineAnswer": thing({"outcome": one_of(*OUTCOMES)}, state=one_of(*STATES), why=_WHY)
-    | {"description": "`outcome` with the state resolved, and with no other."},
+    "DeadlineAnswer": {
+        "anyOf": [
+            thing(state=one_of("resolved"), outcome=one_of(*OUTCOMES), why=_WHY),
+            thing(state=one_of("open", "acknowledged"), why=_WHY),
+        ]
+    },
     "ListedDeadline": thing(
         id=HEX,
         state=one_of(*STATES),
@@ -163,7 +167,7 @@ SCHEMAS: dict[str, Schema] = {
         attestations_total=COUNT,
     ),
     "Verified": open_thing(verified=FLAG, key=TEXT),
-    "File": {"type": "string", "contentMediaType": "application/octet-stream"},
+    "File": {"type": "string", "minLength": 1, "contentMediaType": "application/octet-stream"},
     "OpenApi": open_thing(openapi=TEXT, info=ANY_OBJECT, paths=ANY_OBJECT),
     **OF_RUNS,
     **OF_FLEET,
