@@ -234,7 +234,8 @@ class Collector:
         from .metrics_page import CollectorMetrics
 
         server = self.server
-        books = BooksMetrics() if s.http else None  # the HTTP port has the process that answers
+        # The HTTP port has the process that answers.
+        books = BooksMetrics(always=bool(s.otlp)) if s.http else None
         metrics = CollectorMetrics(
             server.counters,
             lambda: server.stream_count,
