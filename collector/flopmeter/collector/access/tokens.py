@@ -101,7 +101,9 @@ def api_token(
         raise AccessError(f"role: expected one of {', '.join(ROLES)}, got {role[:40]!r}")
     if not name.strip():
         raise AccessError("name: expected whose token it is, got nothing", "name a person or a program")
-    if tenant and (_TENANT.match(tenant) is None or len(tenant) > MAX_TENANT_CHARS or not tenant.isprintable()):
+    if tenant and (
+        _TENANT.match(tenant) is None or len(tenant) > MAX_TENANT_CHARS or not tenant.isprintable()
+    ):
         raise AccessError(
             f"tenant: expected owner:NAME, slurm-account:CLUSTER/NAME or k8s-namespace:CLUSTER/NAME, got {tenant[:40]!r}",
             "`flopmeter fleet tenants --json` has them",
