@@ -302,7 +302,11 @@ class Stopping(FakeClock):
 
 
 def made_loop(
-    tmp_path: Path, clock: FakeClock, source: ScriptedSource, deadline_s: float = WAIT_S
+    tmp_path: Path,
+    clock: FakeClock,
+    source: ScriptedSource,
+    deadline_s: float = WAIT_S,
+    tick_ns: int = SECOND,
 ) -> tuple[Loop, Pipeline]:
     reader = Reader(source, clock, deadline_s=deadline_s)
     pipeline = Pipeline.open(
@@ -312,7 +316,7 @@ def made_loop(
         agent_version="0.1.0",
         rng=Random(1),
     )
-    return Loop(reader, pipeline, clock, LoopSettings(stop_timeout_s=0)), pipeline
+    return Loop(reader, pipeline, clock, LoopSettings(tick_ns=tick_ns, stop_timeout_s=0)), pipeline
 
 
 def sealed(tmp_path: Path) -> list[Batch]:
@@ -354,6 +358,16 @@ def test_the_schedule_does_not_drift_and_skips_what_it_missed(tmp_path: Path) ->
     assert clock.waited[:4] == [1.0, 0.7, 1.0, pytest.approx(0.6)]
     assert loop.ticks.missed == 3
     assert len(source.reads) == 3 * loop.ticks.done
+    assert min(b - a for a, b in pairwise(source.times)) >= MIN_TICK_NS
+
+
+def test_the_shortest_tick_is_kept_by_ticks_that_begin_a_little_late(tmp_path: Path) -> None:
+    clock = Stopping(40)
+    clock.oversleep_ns = dict.fromkeys(range(1, 41), 1_000_000)
+    source = ScriptedSource(clock)
+    loop, _ = made_loop(tmp_path, clock, source, tick_ns=MIN_TICK_NS)
+    loop.run()
+    assert loop.ticks.missed == 0
     assert min(b - a for a, b in pairwise(source.times)) >= MIN_TICK_NS
 
 

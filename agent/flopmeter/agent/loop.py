@@ -25,6 +25,8 @@ DEFAULT_STOP_TIMEOUT_S = 20.0
 #: The device list is asked for this often, and soon after a device was lost.
 FACTS_PERIOD_NS = 60_000_000_000
 FACTS_AFTER_LOSS_NS = 5_000_000_000
+#: A tick that would come too soon by more than this is left out.
+_LATE_NS = MIN_TICK_NS // 2
 
 
 class SystemClock:
@@ -122,12 +124,14 @@ class Loop:
         tick_ns = self._settings.tick_ns
         while True:
             self.tick()
-            # Not before now, and not too soon behind a tick that began late.
-            earliest_ns = max(self._clock.boot_ns(), self.ticks.last_boot_ns + MIN_TICK_NS) - self._start_ns
-            next_due = max(self._due + 1, -(-earliest_ns // tick_ns))
+            now_ns = self._clock.boot_ns()
+            free_ns = self.ticks.last_boot_ns + MIN_TICK_NS  # not too soon behind a tick that began late …
+            after_ns = max(now_ns, free_ns - _LATE_NS) - self._start_ns
+            next_due = max(self._due + 1, -(-after_ns // tick_ns))
             self.ticks.missed += next_due - self._due - 1
             self._due = next_due
-            wait_ns = self._start_ns + self._due * tick_ns - self._clock.boot_ns()
+            # … which of the shortest ticks every one does, a little: the next is then as late, and not left out.
+            wait_ns = max(self._start_ns + self._due * tick_ns, free_ns) - now_ns
             if self._clock.wait(max(0, wait_ns) / 1e9):
                 return
 
