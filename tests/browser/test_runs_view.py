@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -150,10 +151,12 @@ def test_a_selection_zooms_back_undoes_it_and_the_address_shows_a_colleague_the_
     begin, end = shown(page) or ("", "")
     curve = asked(page, f"{ROOT}/curve?points=600&from={begin}&to={end}")
     expect(page.locator(".plot-controls .shown")).to_contain_text(begin[:16].replace("T", " "))
+    last = max(i for i, time in enumerate(curve["times"]) if time <= end)
     page.wait_for_function(
-        "(n) => document.querySelector('.plot-frame').getAttribute('aria-valuemax') === n",
-        arg=str(len(curve["times"]) - 1),
+        "(text) => document.querySelector('.readings data').value === text",
+        arg=curve["cumulative"]["point"][last],
     )
+    assert at(page) == point(curve, last)
     colleague = visit(page.url.removeprefix(visit.site.base), role="viewer")
     plotted(colleague)
     assert (
@@ -167,6 +170,26 @@ def test_a_selection_zooms_back_undoes_it_and_the_address_shows_a_colleague_the_
     page.go_back()
     page.wait_for_function("!location.search.includes('from=')")
     expect(page.get_by_role("button", name="Reset")).to_have_attribute("aria-disabled", "true")
+
+
+def test_a_part_that_lies_within_a_gap_is_drawn_as_one(visit: Desk) -> None:
+    page = visit(ROOT)
+    plotted(page)
+    gap = max(
+        asked(page, f"{ROOT}/curve?points=600")["gaps"], key=lambda g: (g["kind"] == "nothing", g["to"])
+    )
+    begin = datetime.fromisoformat(gap["from"])
+    middle = begin + (datetime.fromisoformat(gap["to"]) - begin) / 4
+    inside = f"from={begin + timedelta(minutes=20):%Y-%m-%dT%H:%M:00Z}&to={middle:%Y-%m-%dT%H:%M:00Z}"
+    other = visit(f"{ROOT}?{inside}", ready=".plot-panel .gap-hatch")
+    expect(other.locator(".readout")).to_contain_text("No record lies in this time")
+    wide = other.locator(".plot").bounding_box()
+    hatch = other.locator(".plot-panel").first.locator(".gap-hatch").bounding_box()
+    assert wide is not None
+    assert hatch is not None
+    assert hatch["width"] > wide["width"] * 0.8
+    other.get_by_role("link", name="Show all of the run").click()
+    expect(other.get_by_role("button", name="Reset")).to_have_attribute("aria-disabled", "true")
 
 
 def test_an_address_that_was_mistyped_shows_all_of_the_run(visit: Desk) -> None:

@@ -108,3 +108,15 @@ test("the y axis holds the band; lines far above it do not flatten it", () => {
   const nothing = curves.heights([[T0, 0, 0, 0]], [], [], range, "log", true);
   assert.ok(nothing[0] > 0 && nothing[1] > nothing[0]);
 });
+
+test("a part of a curve has its neighbours and all gaps, so that within a gap there is the gap", () => {
+  const whole = curve([1, 2, 6, 7], [100, 200, 300, 400], [[2, 5, "nothing"]]);
+  const near = { ...curve([6], [300]), from: iso(5) };
+  assert.deepEqual(curves.inContext(near, whole).times, [iso(2), iso(6), iso(7)]);
+  assert.deepEqual(curves.inContext(near, whole).cumulative.point, ["200", "300", "400"]);
+  const inside = { ...curve([], []), from: iso(3) };
+  const made = curves.course(curves.inContext(inside, whole));
+  assert.deepEqual(made.times.map((t) => (t - T0) / H), [2, 6]);
+  assert.equal(made.gaps.length, 1);
+  assert.equal(curves.inContext(whole, whole), whole);
+});

@@ -122,6 +122,20 @@ export function lanes(spans, rows = Infinity) {
   return placed;
 }
 
+/**
+ * A part of a curve with what leads into it and out of it: the whole curve's neighbouring points, and its gaps, so that a
+ * part that lies in the middle of a gap is drawn as one.
+ */
+export function inContext(near, whole) {
+  if (near === whole) return whole;
+  const [from, to] = near.times.length > 0 ? [near.times[0], near.times.at(-1)] : [near.from, near.from];
+  const before = whole.times.findLastIndex((time) => ms(time) < ms(from));
+  const after = whole.times.findIndex((time) => ms(time) > ms(to));
+  const around = (list, inner) => [...(before >= 0 ? [list[before]] : []), ...inner, ...(after >= 0 ? [list[after]] : [])];
+  const cumulative = Object.fromEntries(NAMES.map((name) => [name, around(whole.cumulative[name], near.cumulative[name])]));
+  return { ...near, times: around(whole.times, near.times), cumulative, gaps: whole.gaps };
+}
+
 /** What is looked at: all of the run, and of a forecast as much as there is past. */
 export function limitsOf(curve) {
   const [first, last] = [ms(curve.first), ms(curve.last)];

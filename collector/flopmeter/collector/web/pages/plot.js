@@ -36,6 +36,7 @@ export function timePlot({ label, say, onRange, onPoint }) {
 
   function draw(next = drawn) {
     if (next === null) return;
+    if (point >= 0 && next !== drawn) point = nearest(next.times, drawn.times[point]); // it stays at its instant
     drawn = next;
     const width = frame.clientWidth;
     if (width === 0) return; // not shown yet: the observer draws it
@@ -84,10 +85,12 @@ export function timePlot({ label, say, onRange, onPoint }) {
       cross.append(svg("line", { x1: at, x2: at, y1: 0, y2: box.bottom }));
       for (const panel of drawn.panels) for (const y of panel.marks?.(i) ?? []) cross.append(svg("circle", { cx: at, cy: y, r: 3.5 }));
     }
-    if (drawn === null || drawn.times.length === 0) return;
-    const said = i < 0 ? drawn.times.length - 1 : i;
-    frame.setAttribute("aria-valuenow", String(said));
-    frame.setAttribute("aria-valuetext", say(said));
+    if (drawn === null) return;
+    if (drawn.times.length > 0) {
+      const said = i < 0 ? drawn.times.length - 1 : i;
+      frame.setAttribute("aria-valuenow", String(said));
+      frame.setAttribute("aria-valuetext", say(said));
+    }
     onPoint(i);
   }
 

@@ -2,6 +2,7 @@
 
 import { ApiError, download, get } from "./api.js";
 import { h, render } from "./dom.js";
+import { inContext } from "./curve.js";
 import { bandFigure, longer } from "./figures.js";
 import { count, deviceTime, flop, many, percent, time } from "./format.js";
 import { lineageCard } from "./lineage.js";
@@ -53,13 +54,14 @@ export async function show(root, { path, query, signal, user }) {
 async function ask(base, query, may, entries, signal) {
   // Of what an address asks for that lies outside the run, the API shows nothing: the plot holds it to its limits.
   const whole = !query.from || !query.to;
-  const parameters = { points: POINTS, ...(whole ? {} : { from: query.from, to: query.to }) };
+  const all = get(`${base}/curve`, { parameters: { points: POINTS }, signal });
+  const near = whole ? all : get(`${base}/curve`, { parameters: { points: POINTS, from: query.from, to: query.to }, signal });
   const [run, curve, report, lineage, said] = await Promise.all([
     get(base, { signal }),
-    get(`${base}/curve`, { parameters, signal }).catch((error) => {
-      if (whole || error.status !== 400) throw error;
-      return get(`${base}/curve`, { parameters: { points: POINTS }, signal }); // an address that was mistyped
-    }),
+    Promise.all([all, near.catch((error) => {
+      if (error.status !== 400) throw error;
+      return all; // an address that was mistyped
+    })]).then(([every, some]) => inContext(some, every)),
     get(`${base}/report`, { signal }),
     get(`${base}/lineage`, { signal }),
     may.read ? get(`${base}/entries`, { parameters: { limit: entries }, signal }) : null,

@@ -76,8 +76,8 @@ export function curveCard(name) {
   }
 
   function reading(i) {
-    const last = made.times.length - 1;
-    if (last < 0) return h("p", { class: "dim" }, "No record lies in this time. ", h("a", { href: queryHref({ from: null, to: null }) }, "Show all of the run"));
+    const last = made.times.findLastIndex((time) => time >= chosen.range[0] && time <= chosen.range[1]);
+    if (last < 0 && i < 0) return h("p", { class: "dim" }, "No record lies in this time. ", h("a", { href: queryHref({ from: null, to: null }) }, "Show all of the run"));
     const at = readingAt(curve, made, i < 0 ? last : i);
     const pair = (said, value, more) => h("div", { class: `reading ${more ?? ""}` }, h("dt", null, said), h("dd", null, value));
     const of = (text) => h("data", { value: text }, exact(text));

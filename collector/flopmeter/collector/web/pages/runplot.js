@@ -200,7 +200,7 @@ function rate(made, { range }, gapFill) {
   let y = null;
   const draw = (group, box) => {
     y = linear(0, top, box.bottom, box.top);
-    yAxis(group, y, linearTicks(0, top, 3), box);
+    yAxis(group, y, seen.length > 0 ? linearTicks(0, top, 3) : [], box);
     const inner = clipped(group, box);
     gapsInto(inner, made.gaps, box, gapFill);
     const pieces = seen.flatMap((slot) => slot.parts.map(([from, to]) => [box.x(from), box.x(to), slot]));
