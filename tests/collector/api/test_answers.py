@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from api_books import api_store, asked
+from processes import wait_for
 
 from flopmeter.collector.api import openapi
 from flopmeter.collector.api.answering import FUNCTIONS
@@ -231,8 +232,28 @@ def test_the_rest_has_its_shape(books):
         assert books.ask(*path).status == 200, path
     assert [e["statement"]["run"] for e in books.get("runs", "mine", "entries")["items"]].count("mine") == 4
     assert books.ask("log", "checkpoint").status == 404  # a desk signs none
+    wait_for(
+        "the sums by tenant", lambda: books.ask("fleet", "tenants").status != 503
+    )  # by a command of its own
     tenants = books.get("fleet", "tenants")
     assert {t["tenant"] for t in tenants["tenants"]} >= {"slurm-account:c1/lab", "slurm-account:c1/rival"}
+
+
+def test_the_state_is_the_last_of_each(books):
+    with reading(books.path) as reader:
+        said = {
+            name: reader.rows(f"SELECT max({column}) FROM {table}").fetchone()[0] or 0
+            for name, column, table in (
+                ("position", "position", "records"),
+                ("event", "event_no", "events"),
+                ("answer", "answer_no", "answers"),
+                ("entry", "entry_no", "entries"),
+            )
+        }
+    found = books.get("state")
+    assert found | {"position": int(found["position"])} == found | said
+    assert said["position"] > 10
+    assert said["entry"] > 10
 
 
 def test_etags_are_of_the_body(books):

@@ -267,6 +267,7 @@ MAY_REMOVE = {
     "witness/keys.py": "a key file that it made and could not write whole",
     "collector/retention/delete.py": "the store, when nothing binds it",
     "collector/filing/cli.py": "a draft that it made and could not write whole",
+    "collector/check/outcome.py": "what fsck came to, as a file that it made and could not write whole",
     "collector/duty/deadlines_cli.py": "a calendar that it made and could not write whole",
     "play/place.py": "the demo's own folder in the temporary directory",
 }
