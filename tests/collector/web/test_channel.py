@@ -150,6 +150,26 @@ def test_the_whole_port_is_served_by_tls(over_tls):
     connection.close()
 
 
+def test_metrics_that_name_runs_ask_who_comes_from_elsewhere_for_a_token(over_tls, monkeypatch):
+    running, known = over_tls
+    desk = Desk(running.store_path, None)
+    whole, _ = desk.make_api_token(role="viewer", name="prometheus", lasts_s=0, who="tests")
+    lab, _ = desk.make_api_token(role="viewer", name="lab", lasts_s=0, who="tests", tenant="owner:lab")
+
+    def scraped(path, text=""):
+        headers = {"Authorization": f"Bearer {text}"} if text else {}
+        connection = http.client.HTTPSConnection(running.http_address, timeout=20, context=known)
+        connection.request("GET", path, headers=headers)
+        status = connection.getresponse().status
+        connection.close()
+        return status
+
+    assert scraped("/metrics") == 200  # this machine's own
+    monkeypatch.setattr("flopmeter.collector.web.app.is_loopback", lambda _: False)
+    assert [scraped("/metrics", text) for text in ("", whole, lab)] == [401, 200, 403]
+    assert scraped("/healthz") == scraped("/readyz") == 200
+
+
 def test_plain_text_and_strangers_authorities_get_nothing_from_it(over_tls):
     running, _ = over_tls
     with pytest.raises((ConnectionError, http.client.BadStatusLine)):

@@ -3,9 +3,11 @@
 import logging
 from dataclasses import dataclass
 
+from flopmeter.collector.settings import is_loopback
+
 from . import api as served
 from .api import Api
-from .channel import channel_of
+from .channel import Channel, channel_of
 from .exchange import Exchange, Message, Receive, Said, Send
 from .files import INDEX, VIEWS, File, matches
 from .health import METRICS, Health
@@ -56,8 +58,7 @@ class App:
         if self.health.knows(path):
             _check_reads(exchange)
             exchange.check_framing()
-            if path == METRICS and self.proxied and not channel.direct:
-                # Whoever reaches the port itself may scrape it; the proxy carries everybody's requests.
+            if path == METRICS and self._shared(exchange, channel):
                 self.api.door.check_address(channel.address)
                 await self.api.check_reader(exchange, channel)
             await exchange.say(await self.health.answer(path))
@@ -70,6 +71,16 @@ class App:
             return
         _check_reads(exchange)
         await exchange.say(self._page(exchange, segments))
+
+    def _shared(self, exchange: Exchange, channel: Channel) -> bool:
+        """Whether others than who runs the collector come this way: metrics name runs, so a token is asked for.
+
+        By TLS from elsewhere, or through a proxy. In plain text the port is for probes and scrapes alone, on loopback or
+        as far as a network policy lets anybody reach it.
+        """
+        if self.tls:
+            return not is_loopback(exchange.peer.partition("%")[0])
+        return self.proxied and not channel.direct
 
     def _page(self, exchange: Exchange, segments: tuple[str, ...]) -> Said:
         """A file by its name; the index for whatever the page itself makes of the path. Nothing is looked up on a disk."""
