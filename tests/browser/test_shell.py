@@ -181,6 +181,20 @@ def test_a_role_that_may_not_see_it_is_told_which_may(visit: Desk) -> None:
     assert "root" not in page.locator("main").inner_text().lower()
 
 
+def test_a_tenant_sees_their_runs_and_nothing_of_the_site(visit: Desk, site: Site) -> None:
+    tenant = "owner:somebody"  # of whom the demo has no run
+    token = make_token(site.store, "viewer", "tina", "--tenant", tenant)
+    page = visit(f"/runs#token={token}", role=None, expected=(403,))
+    settled(page)
+    told = page.locator(".glance").inner_text()
+    assert "node" not in told
+    assert "GPU" not in told
+    page.get_by_role("navigation").get_by_role("link", name="Fleet").click()
+    expect(page.get_by_role("alert")).to_contain_text("Your token may not see this")
+    expect(page.get_by_role("alert")).to_contain_text("tenant")
+    assert "node-0" not in page.locator("body").inner_text()
+
+
 def test_views_keep_their_place_in_the_history(visit: Desk, site: Site) -> None:
     page = visit("/events")
     settled(page)

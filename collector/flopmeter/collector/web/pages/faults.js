@@ -26,9 +26,9 @@ export function fault(error, retry, user) {
   const [title, why] = WORDS[error.status] ?? [error.title || `The collector answered ${error.status}`, ""];
   const steps = [error.hint].filter(Boolean).map((hint) => `${hint[0].toUpperCase()}${hint.slice(1)}${/[.!?]$/.test(hint) ? "" : "."}`);
   if (error.status === 403 && user) steps.unshift(`You are signed in as ${user.who}, with the role ${user.role}.`);
-  if (error.status === 0 && !steps.length) steps.push("On the collector's machine: is it running, and does it answer?");
+  if (error.status === 0 && !steps.length) steps.push("Is it running, and does it answer?");
   return card(title, why, [error.detail, error.status ? `(HTTP ${error.status})` : ""].filter(Boolean).join(" "), steps, retry,
-    error.status === 0 ? command("curl http://127.0.0.1:9841/readyz") : null);
+    error.status === 0 ? command(`curl ${location.origin}/readyz`) : null);
 }
 
 function card(title, why, detail, steps, retry, more) {

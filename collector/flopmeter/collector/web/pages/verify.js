@@ -2,7 +2,7 @@
 
 import { ApiError, send } from "./api.js";
 import { h } from "./dom.js";
-import { band, bytes, count, exact, line, time } from "./format.js";
+import { band, bytes, count, exact, line, many, time } from "./format.js";
 import { announce, command, mark } from "./parts.js";
 
 const MAX_BYTES = 32 * 1024 * 1024; // as the collector takes it
@@ -96,7 +96,7 @@ function stated(a) {
     a.thresholds?.length > 0 && pair("Lines", h("ul", { class: "plain" }, a.thresholds.map((t) =>
       h("li", null, mark(t.status === "crossed" ? "bad" : t.status === "below" ? "good" : "warn", t.status === "crossed" ? "▲" : t.status === "below" ? "✓" : "◆", t.status), ` ${t.rule} (${t.comparison} ${line(t.limit)}), ${t.known}`)))),
     a.head && pair("Under", `head of ${a.head.origin} with ${count(Number(a.head.treeSize))} leaves`),
-    a.redactions?.length > 0 && pair("Not shown", `${count(a.redactions.length)} fields rounded, withheld or under another name, each of them said`));
+    a.redactions?.length > 0 && pair("Not shown", `${many(a.redactions.length, "field")} rounded, withheld or under another name, each of them said`));
 }
 
 const pair = (name, value) => [h("dt", null, name), h("dd", null, value)];
