@@ -174,7 +174,9 @@ def test_totals_by_hour_are_added_up_and_level_where_nothing_is_recorded():
         (7 * 3600, 27, 30, 33),
         (36_000 - 60, 56, 60, 64),  # the bridge; its hour is not over
     ]
-    both = points_of([slot(1, 1, 10), slot(1, 2, 20)], begun + 36_000)  # a bridge that ends where an hour does
+    both = points_of(
+        [slot(1, 1, 10), slot(1, 2, 20)], begun + 36_000
+    )  # a bridge that ends where an hour does
     assert [(p.unix_s - begun, p.point) for p in both] == [(3600, 0), (7200, 30)]
     assert points_of([], begun) == ()
 

@@ -80,7 +80,9 @@ def thresholds_view(document: Mapping[str, Any], paint: Paint) -> list[str]:
     narrow = paint.width < _NARROW
     answers = {r["regime"]: _answer(r, short=narrow) for r in rows}
     wide = max(len(share_text(r["fraction"])) for r in rows)
-    cells = max(8 if narrow else 12, min(48, paint.width - name_width - wide - 17 - max(map(len, answers.values()))))
+    cells = max(
+        8 if narrow else 12, min(48, paint.width - name_width - wide - 17 - max(map(len, answers.values())))
+    )
     out = [paint(f"  {'':{name_width}} {'':10}{_axis(first, last, cells)}".rstrip(), dim=True)]
     for r in rows:
         basis = document["countable"][r["regime"]]["flop"]
