@@ -75,7 +75,9 @@ def test_search_status_and_order_stand_in_the_address_and_keep_the_focus(visit: 
     expect(page.get_by_role("heading", name="No run fits")).to_be_visible()
     page.get_by_role("link", name="Show all runs").click()
     page.wait_for_url("**/runs?sort=run")
-    names = page.locator(".runs-table .run-name").all_inner_texts()
+    rows = page.locator(".runs-table .run-name")
+    expect(rows).to_have_count(asked(page, "/runs")["total"])
+    names = rows.all_inner_texts()
     assert names == sorted(names)
     assert len(names) >= 3
 
