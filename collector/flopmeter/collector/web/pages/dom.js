@@ -49,12 +49,6 @@ function add(element, children) {
   }
 }
 
-export function fragment(...children) {
-  const made = document.createDocumentFragment();
-  add(made, children);
-  return made;
-}
-
 // Makes what is in `root` equal to `children`, touching only what differs: focus, scroll, selection, an open
 // <details> and half-typed text outlive a live update. Elements with the same `data-key` are the same element.
 // An element with `data-keep` is left alone once it stands (a canvas, a plot that redraws itself).

@@ -16,7 +16,6 @@ export function mark(kind, sign, text, properties) {
 
 const SEVERITIES = { critical: ["bad", "▲"], warning: ["warn", "◆"], notice: ["accent", "●"], info: ["dim", "○"] };
 export const severity = (name) => mark(...(SEVERITIES[name] ?? SEVERITIES.info), name);
-export const SEVERITY_ORDER = Object.keys(SEVERITIES);
 
 // An instant: written in UTC, how long ago in words, every digit of it in the title.
 export function instant(iso, { ago = true } = {}) {
