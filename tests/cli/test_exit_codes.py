@@ -136,3 +136,13 @@ def test_books_that_are_not_there_cannot_be_read(tmp_path: Path, words: tuple[st
     assert "no.db" in run.stderr
     assert "Traceback" not in run.stderr
     assert not (tmp_path / "no.db").exists(), "reading must not make an empty store"
+
+
+def test_who_stops_reading_is_no_answer() -> None:
+    """`| head` ends a command with 0, not with the 1 that says no."""
+    words = [sys.executable, "-c", "from flopmeter.cli.main import main; main()", "regimes", "show", "korea"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as done:
+        assert done.stdout is not None
+        assert done.stderr is not None
+        done.stdout.close()
+        assert (done.wait(60), done.stderr.read()) == (0, b"")
