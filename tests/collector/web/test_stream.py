@@ -183,6 +183,20 @@ def test_it_ends_when_the_token_is_revoked_and_after_its_time():
     assert run([], revoked)[-1] == b": here\n\n"
     good[0] = True
 
+    async def busy(stream):
+        said, end = 0, asyncio.get_running_loop().time() + 10
+        good[0] = False
+        async for _ in stream.events("t", "", still):  # something changes all the time: it is never silent
+            stream._last[""] = b"%d" % (said := said + 1)
+            for changed in stream._clients:
+                changed.set()
+            await asyncio.sleep(0.001)
+            assert asyncio.get_running_loop().time() < end, "it goes on"
+        return said
+
+    assert run([], busy)
+    good[0] = True
+
     async def over(stream):
         return [part async for part in stream.events("t", "", still)]
 

@@ -56,7 +56,8 @@ class Stream:
     ) -> AsyncIterator[bytes]:
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
         self._clients[changed] = (token_id, tenant)
-        ends = loop.time() + self._life_s
+        seen_good = loop.time()
+        ends = seen_good + self._life_s
         if self._looking is None or self._looking.done():
             self._looking = loop.create_task(self._look())
         if tenant in self._last:
@@ -68,12 +69,16 @@ class Stream:
                     await asyncio.wait_for(changed.wait(), self._beat_s)
                 if self._stopped:
                     return
+                if (
+                    loop.time() - seen_good >= self._beat_s or not changed.is_set()
+                ):  # never silent is no leave to stay
+                    if not await still():
+                        return
+                    seen_good = loop.time()
                 if changed.is_set():
                     changed.clear()
                     yield b"event: changed\ndata: %s\n\n" % self._last[tenant]
                 else:
-                    if not await still():
-                        return
                     yield b": here\n\n"
         finally:
             self._clients.pop(changed, None)
