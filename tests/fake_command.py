@@ -16,6 +16,11 @@ def main():
     if run == "refused":
         sys.stderr.write("Error: run: expected one that is there, got none\n\x1b[31mlook\n")
         sys.exit(2)
+    if run == "unreadable":
+        sys.stderr.write(
+            "Error: /secret/b.db: expected a store, found no such file\nHint: name it with --store\n"
+        )
+        sys.exit(3)
     if run == "broken":
         sys.stderr.write("Traceback: /secret/path\n")
         sys.exit(70)

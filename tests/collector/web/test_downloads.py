@@ -78,6 +78,10 @@ def test_what_the_command_refuses_is_refused_in_its_words(rig):
     said = rig.get(f"{EXPORT}?run=refused", role="auditor")
     assert (said.status, said.headers["content-type"]) == (400, "application/problem+json")
     assert said.json["detail"] == "run: expected one that is there, got none [31mlook"
+    assert "hint" not in said.json
+    gone = rig.get(f"{EXPORT}?run=unreadable", role="auditor").json
+    assert (gone["status"], gone["detail"]) == (503, "/secret/b.db: expected a store, found no such file")
+    assert gone["hint"] == "name it with --store"
     broken = rig.get(f"{EXPORT}?run=broken", role="auditor")
     assert broken.status == 500
     assert b"secret" not in broken.body
@@ -141,11 +145,27 @@ def test_an_attestation_is_a_file(rig):
     assert not Path(told[3]).parent.exists()  # nothing stays
 
 
-def test_an_attestation_of_a_run_that_one_may_not_see(rig):
+def test_a_tenant_is_not_told_where_the_books_lie(rig):
+    said = rig.get(f"{EXPORT}?run=unreadable", role="auditor", tenant="owner:lab")
+    assert said.status == 503
+    assert b"secret" not in said.body
+
+
+def test_an_attestation_of_a_run_that_is_not_there(rig):
+    assert rig.post("/api/v1/runs/gone/attestations", {"profile": "auditor"}, role="operator").status == 404
+    assert commands(rig) == []
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_no_attestation_for_a_tenant_whatever_run_it_is_of(rig, profile):
+    """Its file holds whole records of nodes that several share: names of the others' runs, users and accounts."""
     said = rig.post(
-        "/api/v1/runs/gone/attestations", {"profile": "auditor"}, role="operator", tenant="owner:lab"
+        "/api/v1/runs/slurm%3Ademo%2F1/attestations",
+        {"profile": profile},
+        role="operator",
+        tenant="owner:lab",
     )
-    assert said.status == 404
+    assert said.status == 403
     assert commands(rig) == []
 
 

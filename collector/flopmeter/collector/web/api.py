@@ -166,7 +166,9 @@ class Api:
         if caller.tenant:
             arguments.append(f"--tenant={caller.tenant}")
         name = f"flopmeter-{what}" + (f"-{safe_name(parameters['run'])}" if "run" in parameters else "")
-        return await self.downloads.stream(arguments, FORMATS[chosen], f"{name}.{chosen}")
+        return await self.downloads.stream(
+            arguments, FORMATS[chosen], f"{name}.{chosen}", tells=not caller.tenant
+        )
 
     async def _hidden(self, exchange: Exchange, caller: Caller, run: str) -> Said | None:
         """Whether there is such a run, and they may see it, is the books' to say. None: yes."""

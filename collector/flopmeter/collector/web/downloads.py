@@ -41,8 +41,13 @@ class Downloads:
         self._program, self._at_once, self._piece_s = tuple(program), at_once, piece_s
         self.running = 0
 
-    async def stream(self, arguments: Sequence[str], kind: str, filename: str) -> Flowing:
-        """What the command writes to its standard output. Raises Refused if it ends before it writes anything."""
+    async def stream(
+        self, arguments: Sequence[str], kind: str, filename: str, *, tells: bool = True
+    ) -> Flowing:
+        """What the command writes to its standard output. Raises Refused if it ends before it writes anything.
+
+        `tells`: whether who asks is told why the books cannot be read, and so where they lie.
+        """
         self._take()
         child: Process | None = None
         said = bytearray()
@@ -63,7 +68,7 @@ class Downloads:
                 code = await child.wait()
                 await listening
                 if code:
-                    raise _refused(code, said)
+                    raise _refused(code, said, tells=tells)
             return Flowing(kind, self._pieces(child, first, said), end, _as_file(filename))
         except BaseException:
             await end()
@@ -151,14 +156,26 @@ async def _listen(child: Process, said: bytearray) -> None:
         del said[:-_SAID_BYTES]
 
 
-def _refused(code: int, said: bytearray) -> Refused:
+def _refused(code: int, said: bytearray, *, tells: bool = True) -> Refused:
     """Exit codes are those of every command: 1 the answer is no, 2 usage, 3 cannot be read."""
-    text = " ".join(bytes(said).decode("utf-8", "replace").split())
+    text = bytes(said).decode("utf-8", "replace")
     status = {1: 409, 2: 400, 3: 503}.get(code, 500)
     if status == 500:
-        log.error("a command that makes a file ended with %d: %s", code, text)
-        text = "the command that makes the file failed; the collector's log says how"
-    return Refused(status, "".join(c for c in text if c.isprintable()).removeprefix("Error: "))
+        log.error("a command that makes a file ended with %d: %s", code, _plain(text))
+        return Refused(status, "the command that makes the file failed; the collector's log says how")
+    if status == 503 and not tells:
+        log.warning("a command that makes a file: %s", _plain(text))
+        return Refused(
+            status, "the books cannot be read now", "ask again; if it stays so, ask who runs the collector"
+        )
+    # After whatever it warned of: what was expected and got, and what to do (cli/main.py).
+    detail, _, hint = text.partition("\nHint: ")
+    return Refused(status, _plain(detail).removeprefix("Error: "), _plain(hint))
+
+
+def _plain(text: str) -> str:
+    """As one line."""
+    return "".join(c for c in " ".join(text.split()) if c.isprintable())
 
 
 def _too_slow(seconds: float) -> Refused:

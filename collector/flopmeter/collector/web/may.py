@@ -39,7 +39,8 @@ TABLE = (
     _row("GET", "runs/*/report", READERS),
     _row("GET", "runs/*/lineage", READERS),
     _row("GET", "runs/*/entries", AUDITORS),
-    _row("POST", "runs/*/attestations", OPERATORS),
+    # A file holds whole records of nodes, and those tell of everybody whose work ran there.
+    _row("POST", "runs/*/attestations", OPERATORS, tenants=False),
     _row("GET", "events", READERS),
     _row("GET", "events/*", READERS),
     _row("POST", "events/*/answers", OPERATORS),

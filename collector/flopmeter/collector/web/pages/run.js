@@ -27,7 +27,7 @@ const PROFILES = [
 export async function show(root, { path, query, signal, user }) {
   const name = path.join("/");
   const base = `/runs/${segment(name)}`;
-  const may = { read: AUDITORS.has(user.role), attest: OPERATORS.has(user.role) };
+  const may = { read: AUDITORS.has(user.role), attest: OPERATORS.has(user.role) && !user.tenant };
   const entries = Math.min(1000, Math.max(ENTRIES, Number(query.entries) || ENTRIES));
   const draw = async () => {
     let found;
