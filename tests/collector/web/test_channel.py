@@ -60,6 +60,17 @@ def test_what_a_proxy_brings_unasked(headers):
     assert channel(headers=headers).fault
 
 
+def test_a_name_that_was_bound_to_this_machine_reads_no_metrics(tmp_path):
+    with edge(tmp_path) as rig:
+        for host in ("rebound.example", "localhost.evil.example", "127.0.0.1.evil.example", ""):
+            said = rig.get("/metrics", Host=host)
+            assert said.status == 403, host
+            assert b"flopmeter_" not in said.body
+            assert rig.get("/healthz", Host=host).status == 200
+        for host in ("localhost:9841", "127.0.0.1", "[::1]:9841", "192.0.2.7:9841", socket.gethostname()):
+            assert rig.get("/metrics", Host=host).status == 200, host
+
+
 def test_a_proxy_that_ends_tls():
     https = (b"x-forwarded-proto", b"https")
     good = channel(

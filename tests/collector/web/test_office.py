@@ -1,6 +1,8 @@
 """The process that answers: started when it is needed, asked in turn, replaced when it hangs or dies; and nothing waits for it."""
 
 import asyncio
+import contextlib
+import http.client
 import os
 import sys
 import threading
@@ -96,6 +98,21 @@ def test_a_hanging_one_is_killed_and_health_never_waits_for_it(tmp_path):
         wait_for("another answers", lambda: rig.get("/api/v1/overview", role="viewer").status == 200)
         assert rig.starts()[0] == pid
         assert len(rig.starts()) == 2
+
+
+def test_a_file_that_takes_long_to_verify_holds_up_nobody_who_asks_of_the_books(rig):
+    def verify():
+        with contextlib.suppress(OSError, http.client.HTTPException):  # the port ends before it
+            rig.post("/api/v1/verify", b"hang", role="auditor", Content_Type="application/octet-stream")
+
+    rig.token("viewer")
+    verifying = threading.Thread(target=verify)
+    verifying.start()
+    wait_for("it is being verified", rig.starts)
+    assert rig.get("/api/v1/overview", role="viewer").status == 200
+    assert verifying.is_alive()
+    rig.server.stop()
+    verifying.join()
 
 
 def test_one_that_does_not_start_is_not_started_at_each_request(tmp_path):

@@ -93,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ("--keys", False),
     ):
         parser.add_argument(name, type=Path, required=required)
+    parser.add_argument("--apart", action="store_true", help="for what needs no books: none are kept ready")
     flags = parser.parse_args(arguments)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     take, give = sys.stdin.buffer, sys.stdout.buffer
@@ -107,7 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fresh=False,
     )
     pace, stop = Pace(), threading.Event()
-    threading.Thread(target=keep_fresh, args=(books, pace, stop), daemon=True).start()
+    if not flags.apart:
+        threading.Thread(target=keep_fresh, args=(books, pace, stop), daemon=True).start()
     try:
         serve(books, pace, take, give)
     except (FrameError, BrokenPipeError) as e:

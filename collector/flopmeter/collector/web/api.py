@@ -37,10 +37,18 @@ class Api:
     """On the HTTP port's event loop only."""
 
     def __init__(
-        self, door: Door, office: Office, stream: Stream, downloads: Downloads, commands: Commands
+        self,
+        door: Door,
+        office: Office,
+        *,
+        apart: Office,
+        stream: Stream,
+        downloads: Downloads,
+        commands: Commands,
     ) -> None:
+        """`apart`: for what strangers made, which may take long and must not hold up who asks of the books."""
         self.door, self.office, self.stream, self.downloads = door, office, stream, downloads
-        self._commands = commands
+        self._apart, self._commands = apart, commands
         self._files = 0
         self._described: Answer | None = None
 
@@ -100,7 +108,7 @@ class Api:
         self._files += 1
         try:
             body = await exchange.body(MAX_FILE_BYTES, FILE_S)
-            return _said(await self.office.ask(replace(question, body=body)), exchange)
+            return _said(await self._apart.ask(replace(question, body=body)), exchange)
         finally:
             self._files -= 1
 

@@ -7,7 +7,7 @@ from flopmeter.collector.settings import is_loopback
 
 from . import api as served
 from .api import Api
-from .channel import Channel, channel_of
+from .channel import Channel, channel_of, check_name
 from .exchange import Exchange, Message, Receive, Said, Send
 from .files import INDEX, VIEWS, File, matches
 from .health import METRICS, Health
@@ -61,6 +61,8 @@ class App:
             if path == METRICS and self._shared(exchange, channel):
                 self.api.door.check_address(channel.address)
                 await self.api.check_reader(exchange, channel)
+            elif path == METRICS and not self.tls:
+                check_name(exchange.peer, exchange.headers)
             await exchange.say(await self.health.answer(path))
             return
         self.api.door.check_address(channel.address)

@@ -1,6 +1,7 @@
 """By what way a request came: tokens travel by TLS, by a proxy that ends it, or not out of this machine. Pure."""
 
 import ipaddress
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -77,6 +78,27 @@ def check_taken(channel: Channel) -> None:
     """Raise Refused (403) where no token is taken by this way."""
     if channel.fault:
         raise Refused(403, channel.fault, channel.hint)
+
+
+def check_name(peer: str, headers: Headers) -> None:
+    """Raise Refused (403) for a request of this machine, in plain text, under a name that is none of its own.
+
+    A page of elsewhere whose name was bound to a loopback address makes a browser here ask so (DNS rebinding), and reads
+    what is answered. Nobody can bind an address, or a name without a dot that resolvers here look up by themselves.
+    """
+    if not is_loopback(peer.partition("%")[0]) or not values(headers, b"host"):
+        return  # a browser always names one
+    name, own = host_of(headers), socket.gethostname().lower()
+    if name in ("localhost", own, own.partition(".")[0]):
+        return
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        raise Refused(
+            403,
+            "expected Host: localhost, an address or this machine's own name, got another name",
+            "ask http://localhost with this port (docs/web.md)",
+        ) from None
 
 
 def check_same_origin(headers: Headers, *, scheme: str, needed: bool) -> None:
