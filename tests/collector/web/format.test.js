@@ -4,17 +4,19 @@ import test from "node:test";
 
 import { bytes, clock, deviceTime, duration, exact, flop, line, log10, many, percent, percentOf, relative, time } from "./pages/format.js";
 
-test("FLOP are rounded half up, in integers, whatever their length", () => {
+test("FLOP are rounded down as in the terminal, so that no line shows as reached before it is", () => {
+  assert.equal(flop("9999999999999999999999999"), "9.99e24"); // below 10²⁵, by one
+  assert.equal(flop("794870124316091110471963"), "7.94e23");
   assert.equal(flop("377015992666030080000000"), "3.77e23");
   assert.equal(flop("99949"), "9.99e4");
-  assert.equal(flop("99950"), "1.00e5"); // the carry
+  assert.equal(flop("99950"), "9.99e4");
   assert.equal(flop("0"), "0");
   assert.equal(flop("9999"), "9999");
   assert.equal(flop("-377015992666030080000000"), "−3.77e23");
   assert.equal(flop("1" + "0".repeat(400)), "1.00e400");
   assert.equal(flop("000123456"), "1.23e5");
   assert.equal(flop(null), "–");
-  assert.equal(flop("123456", 4), "1.235e5");
+  assert.equal(flop("123456", 4), "1.234e5");
 });
 
 test("every digit stays where all of them are asked for", () => {
@@ -33,6 +35,10 @@ test("what is not all is never said to be all, nor what is something to be nothi
   assert.equal(percent(0), "0 %");
   assert.equal(percent(0.00001), "< 0.1 %");
   assert.equal(percent(0.992), "99.2 %");
+  assert.equal(percent(0.29, 0), "29 %"); // 0.29 * 100 is 28.999999999999996 as a float
+  assert.equal(percent(0.03770538), "3.7 %"); // down, as the terminal
+  assert.equal(percent(3.770538756), "377.0 %");
+  assert.equal(percent(1.097226778, 3), "109.722 %");
   assert.equal(percent(null), "–");
   assert.equal(percentOf("1", "3"), 33.333);
   assert.equal(percentOf("1", "0"), null);

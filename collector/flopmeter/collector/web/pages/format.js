@@ -14,7 +14,7 @@ export const clock = {
 };
 const POWERS = "⁰¹²³⁴⁵⁶⁷⁸⁹";
 
-// "377123…" → "3.77e23", as the terminal says it; rounded half up in integers. Small counts are said whole.
+// "377123…" → "3.77e23": rounded down, as in the terminal, so that it never shows a line as reached. Small counts are said whole.
 export function flop(text, digits = 3) {
   if (text === null || text === undefined || text === "") return NONE;
   let value = String(text).split(".")[0];
@@ -23,14 +23,7 @@ export function flop(text, digits = 3) {
   value = value.replace(/^0+(?=\d)/, "");
   const sign = minus && value !== "0" ? "−" : "";
   if (value.length <= 4) return sign + value;
-  let exponent = value.length - 1;
-  let head = BigInt(value.slice(0, digits)) + (value[digits] >= "5" ? 1n : 0n);
-  if (String(head).length > digits) {
-    head /= 10n;
-    exponent += 1;
-  }
-  const said = String(head);
-  return `${sign}${said[0]}.${said.slice(1)}e${exponent}`;
+  return `${sign}${value[0]}.${value.slice(1, digits)}e${value.length - 1}`;
 }
 
 // Every digit, in groups of three.
@@ -65,14 +58,15 @@ export function percentOf(part, whole) {
   return all > 0n ? Number((BigInt(part ?? 0) * 100000n) / all) / 1000 : null;
 }
 
-// A share from 0 to 1. What is not all is never said as 100 %, and what is not nothing never as 0 %.
+// A share from 0 to 1, rounded down. What is not all is never said as 100 %, and what is not nothing never as 0 %.
 export function percent(share, digits = 1) {
   if (share === null || share === undefined || Number.isNaN(share)) return NONE;
   const value = share * 100;
   const least = 10 ** -digits;
   if (value > 0 && value < least) return `< ${least} %`;
   if (value < 100 && value > 100 - least) return `> ${100 - least} %`;
-  return `${value.toFixed(value === 0 || value === 100 ? 0 : digits)} %`;
+  const down = Math.floor(value / least + 1e-6) * least; // the millionth: 0.29 * 100 is 28.999999999999996
+  return `${down.toFixed(value === 0 || value === 100 ? 0 : digits)} %`;
 }
 
 const COUNT = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });

@@ -31,7 +31,7 @@ function share(part, whole) {
   const value = percentOf(part, String(whole)) ?? 0;
   return h("span", { class: "width-bar" },
     h("span", { class: "width-fill", "aria-hidden": "true", style: { width: `${Math.max(1, value).toFixed(1)}%` } }),
-    longer(value < 1 ? "< 1 %" : `${value.toFixed(0)} %`, `${part} FLOP of ${whole}`, { class: "width-share" }));
+    longer(value < 1 ? "< 1 %" : `${Math.floor(value)} %`, `${part} FLOP of ${whole}`, { class: "width-share" }));
 }
 
 // ---- what was said -----------------------------------------------------------------------------------------
