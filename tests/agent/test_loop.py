@@ -361,6 +361,18 @@ def test_the_schedule_does_not_drift_and_skips_what_it_missed(tmp_path: Path) ->
     assert min(b - a for a, b in pairwise(source.times)) >= MIN_TICK_NS
 
 
+def test_the_wait_of_a_long_tick_is_no_silence(tmp_path: Path) -> None:
+    clock = Stopping(60)
+    source = ScriptedSource(clock)
+    loop, _ = made_loop(tmp_path, clock, source, tick_ns=61 * SECOND)
+    beaten = [clock.boot_ns()]
+    loop._beat = lambda: beaten.append(clock.boot_ns())
+    loop.run()
+    assert loop.ticks.done > 3
+    assert {b - a for a, b in pairwise(source.times[:4])} == {61 * SECOND}
+    assert max(b - a for a, b in pairwise(beaten)) <= 10 * SECOND
+
+
 def test_the_shortest_tick_is_kept_by_ticks_that_begin_a_little_late(tmp_path: Path) -> None:
     clock = Stopping(40)
     clock.oversleep_ns = dict.fromkeys(range(1, 41), 1_000_000)

@@ -27,6 +27,8 @@ FACTS_PERIOD_NS = 60_000_000_000
 FACTS_AFTER_LOSS_NS = 5_000_000_000
 #: A tick that would come too soon by more than this is left out.
 _LATE_NS = MIN_TICK_NS // 2
+#: A wait is so long at a time, so that a watchdog (WatchdogSec=30 in the unit) hears of the loop meanwhile.
+_PIECE_NS = 5_000_000_000
 
 
 class SystemClock:
@@ -131,9 +133,16 @@ class Loop:
             self.ticks.missed += next_due - self._due - 1
             self._due = next_due
             # … which of the shortest ticks every one does, a little: the next is then as late, and not left out.
-            wait_ns = max(self._start_ns + self._due * tick_ns, free_ns) - now_ns
-            if self._clock.wait(max(0, wait_ns) / 1e9):
+            if self._wait_until(max(self._start_ns + self._due * tick_ns, free_ns)):
                 return
+
+    def _wait_until(self, due_ns: int) -> bool:
+        """True: stop. The wait of a long tick is no silence to who watches the loop."""
+        while (left_ns := due_ns - self._clock.boot_ns()) > _PIECE_NS:
+            if self._clock.wait(_PIECE_NS / 1e9):
+                return True
+            self._beat()
+        return self._clock.wait(max(0, left_ns) / 1e9)
 
     def tick(self) -> None:
         """Read all entities once and meter what came. Called again, it goes on with a tick that hung."""
