@@ -107,6 +107,9 @@ def test_what_is_not_forecast_or_not_measured_is_absent():
         [], [item("r", forecast=None)], {**overview(1), "next_deadline": None}, None, now_unix_s=NOW
     )
     assert not [n for n in said["samples"] if "forecast" in n or "energy" in n or "next_deadline" in n]
+    nothing = {"regime": None, "answer": "not-in-sight", "crosses": None}
+    said = run_metrics([], [item("r", forecast=nothing)], overview(1), None, now_unix_s=NOW)
+    assert not [n for n in said["samples"] if "forecast" in n]
     edge = {"earliest": None, "point": None, "latest": None}
     young = {"regime": "law-0", "answer": "too-young", "crosses": edge}
     said = run_metrics([], [item("r", forecast=young)], overview(1), None, now_unix_s=NOW)

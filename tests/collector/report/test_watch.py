@@ -11,6 +11,7 @@ from desk import Desk
 from terminals import Terminal
 
 from flopmeter.cli.cells import columns
+from flopmeter.collector.api.run_lines import nearest_forecast
 from flopmeter.collector.law.regimes import shipped
 from flopmeter.collector.report.layout import Paint
 from flopmeter.collector.report.watch_view import change_line, watch_view
@@ -59,6 +60,16 @@ def test_every_line_fits_whatever_is_in_it(width, point):
     runs.append(line("bad", fault="cannot be read " * 30))
     for row in watch_view(runs, LINES, "2026-11-22T19:00:00Z", Paint(colour=False, width=width)):
         assert columns(row) <= width
+
+
+def test_a_forecast_with_nothing_in_sight_is_said_and_is_another_than_none():
+    kept = {"time": "2026-11-22T01:00:00.000Z", "until": "2026-12-22T01:00:00.000Z", "confidence_percent": 90}
+    crossed = {"regime": "eu-gpai", "answer": "crossed", "crosses": None}
+    budget = {"regime": None, "answer": "will-be-met", "crosses": None}
+    found = nearest_forecast(kept | {"lines": [crossed, budget]})
+    assert found == kept | {"regime": None, "answer": "not-in-sight", "crosses": None}
+    assert nearest_forecast(None) is None
+    assert "forecast: no line in sight until 2026-12-22" in change_line(line(forecast=found))
 
 
 def test_no_runs_say_what_to_do():

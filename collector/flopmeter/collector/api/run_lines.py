@@ -94,12 +94,15 @@ def faulty(run: str, said: str) -> dict[str, Any]:
 
 
 def nearest_forecast(kept: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Of the last forecast kept (forecast.live.kept_document), the nearest line of a law that is not crossed."""
-    for line in () if kept is None else kept["lines"]:
-        if kept is not None and line["regime"] is not None and line["answer"] != "crossed":
-            return {
-                "time": kept["time"],
-                "confidence_percent": kept["confidence_percent"],
-                **{name: line[name] for name in ("regime", "answer", "crosses")},
-            }
-    return None
+    """Of the last forecast kept (forecast.live.kept_document), the nearest line of a law that is not crossed.
+
+    A forecast with no such line in sight is said as well: it is something else than none.
+    """
+    if kept is None:
+        return None
+    ahead = (x for x in kept["lines"] if x["regime"] is not None and x["answer"] != "crossed")
+    line = next(ahead, {"regime": None, "answer": "not-in-sight", "crosses": None})
+    return {
+        **{name: kept[name] for name in ("time", "until", "confidence_percent")},
+        **{name: line[name] for name in ("regime", "answer", "crosses")},
+    }

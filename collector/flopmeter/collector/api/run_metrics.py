@@ -181,7 +181,7 @@ def _of_run(
 
 
 def _forecast(run: str, found: Mapping[str, Any] | None) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    if found is None:
+    if found is None or found["regime"] is None:  # nothing in sight is no line's
         return
     yield "flopmeter_run_forecast_info", (run, found["regime"], found["answer"], 1)
     for edge in ("earliest", "point", "latest"):

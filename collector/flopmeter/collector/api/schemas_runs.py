@@ -63,7 +63,14 @@ SCHEMAS: dict[str, Schema] = {
         nearest=null(thing(regime=TEXT, verdict=_VERDICT, fraction=NUMBER, fraction_bounds=array(NUMBER))),
         rate=null(thing(flop_per_second=_FIGURE, hour=TIME)),
         forecast=null(
-            thing(time=TIME, confidence_percent=COUNT, regime=TEXT, answer=_ANSWER, crosses=_CROSSES)
+            thing(
+                time=TIME,
+                until=TIME,
+                confidence_percent=COUNT,
+                regime=null(TEXT),
+                answer=_ANSWER,
+                crosses=_CROSSES,
+            )
         ),
         classes=null(each(SHARE)),
         coverage=null(_COVERAGE),

@@ -86,6 +86,8 @@ def forecast_text(line: Line) -> str:
     found = line["forecast"]
     if found is None:
         return ""
+    if found["regime"] is None:
+        return f"no line in sight until {found['until'][:10]}"
     when = dates(found["crosses"])
     return f"{found['regime']} {_ANSWERS[found['answer']]}" + (f": {when}" if when else "")
 

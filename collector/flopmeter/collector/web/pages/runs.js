@@ -146,6 +146,9 @@ function rate(found) {
 
 function forecast(found, groups) {
   if (!found) return h("span", { class: "dim" }, NONE);
+  if (found.regime === null) {
+    return [h("span", { class: "dim" }, "none in sight"), h("div", { class: "under" }, `until ${day(found.until)}`)];
+  }
   const { earliest, point, latest } = found.crosses ?? {};
   const dates = earliest || point;
   const exactly = `${found.regime}: point ${point ?? "none"}\nearliest ${earliest ?? "none"}\nlatest ${latest ?? "none"} (${found.confidence_percent} % interval)`;
