@@ -58,7 +58,8 @@ class Terminal:
     @property
     def raw(self):
         """The last whole frame as it was written."""
-        whole = self.seen[: self.seen.rfind("\x1b[K\x1b[J")]
+        end = self.seen.rfind("\x1b[K\x1b[J")
+        whole = self.seen[: max(end, 0)]  # of half a first frame nothing
         return whole[whole.rfind("\x1b[H") :] if "\x1b[H" in whole else ""
 
     @property
