@@ -124,3 +124,28 @@ def test_an_empty_store_has_empty_answers(tmp_path):
     assert books.get("overview")["log"]["checkpoint"] is None
     assert books.get("evidence")["log"]["checkpoint"] is None
     assert books.get("events")["items"] == books.get("deadlines")["items"] == []
+
+
+@pytest.mark.parametrize("value", ["data = '{'", "data = '[]'", "subject = x'ff'", "time_unix_ns = 'x'"])
+def test_an_event_that_cannot_be_read_takes_no_other_page_with_it(path, value):
+    good = asked(path)
+    total, still_open = good.get("events")["total"], good.get("overview")["events"]["open"]
+    first = good.get("events")["items"][-1]
+    damage(path, f"UPDATE events SET {value} WHERE event_no = 1")
+    books = asked(path)
+    found = books.ask("events")
+    assert (found.status, first["id"] in found.body.decode()) == (500, True)
+    assert books.ask("events", first["id"]).status == 500
+    assert books.get("events", limit="2")["total"] == total
+    for page in (("runs",), ("runs", "mine"), ("fleet",), ("deadlines",), ("state",)):
+        assert books.ask(*page).status == 200, page
+    assert books.get("overview")["events"]["open"] == still_open
+
+
+def test_a_run_whose_owner_cannot_be_read_is_no_tenants(path):
+    whole = asked(path)
+    damage(path, "UPDATE workloads SET identities = '{' WHERE run = 'mine'")
+    books = asked(path)
+    assert {i["run"] for i in books.get("runs")["items"]} == {i["run"] for i in whole.get("runs")["items"]}
+    assert {i["run"] for i in books.get("runs", tenant=LAB)["items"]} == {"second"}
+    assert books.ask("runs", "mine", tenant=LAB).status == 404

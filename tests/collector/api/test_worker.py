@@ -9,6 +9,7 @@ import pytest
 from api_books import api_store, asked
 from processes import wait_for
 
+from flopmeter.collector.api import worker
 from flopmeter.collector.api.question import Question, answer_of, question_bytes, read_frame
 from flopmeter.collector.api.worker import (
     ASKED_PART,
@@ -97,7 +98,9 @@ def test_lines_are_made_again_in_the_background(path):
     assert books.get("runs")["items"][0]["spark"] is not None
 
 
-def test_a_store_that_goes_away_ends_no_background(tmp_path, caplog):
+def test_a_store_that_goes_away_ends_no_background(monkeypatch, caplog):
+    monkeypatch.setattr(worker, "LOOK_S", 0.001)
+
     class Broken:
         tries = 0
 

@@ -29,7 +29,7 @@ from .curve_book import CurveBook
 from .curves import Curves
 from .event_index import EventIndex
 from .fleet_rows import FleetRows
-from .numbers import MINUTE_NS, first_hour, numbers_of
+from .numbers import MINUTE_NS, Numbers, first_hour, numbers_of
 from .paging import Orders
 from .recent import Sparks
 from .touched import Touched
@@ -68,21 +68,27 @@ class Books:
         self._fresh = fresh
         self._expect = () if expect is None else read_expected(expect)
         self.sites: Sites = NO_SITES if sites is None else read_sites(sites)
-        self.events = EventIndex()
-        self.orders = Orders()
-        self.curves = Curves()
         self._laws: tuple[int, Laws] | None = None
-        self._fleet = FleetRows()
-        self._sparks = Sparks()
-        self._with_sparks, self._had_sparks = fresh, False  # in a background's first view they are left out
-        self._forecasts: dict[str, tuple[int, str, dict[str, Any]]] = {}
-        self._last_forecast = 0
-        self._seen_events = 0
-        self._touched: Touched | None = None
+        self._with_sparks = fresh  # in a background's first view they are left out
+        self._begin()
         self._view: View | None = None
         self._refreshing = Lock()
         self.refreshes = 0
         self.apart = Commands(self.store, regimes=regimes, keys=keys, clock=clock)
+
+    def _begin(self) -> None:
+        """Nothing was read yet."""
+        self.events = EventIndex()
+        self.orders = Orders()
+        self.curves = Curves()
+        self._fleet = FleetRows()
+        self._sparks = Sparks()
+        self._had_sparks = False
+        self._forecasts: dict[str, tuple[int, str, dict[str, Any]]] = {}
+        self._last_forecast = 0
+        self._seen_events = 0
+        self._touched: Touched | None = None
+        self._file: tuple[int, int] | None = None
 
     @property
     def decoded(self) -> int:
@@ -107,8 +113,9 @@ class Books:
         with self._refreshing:
             for attempt in range(TRIES):
                 try:
+                    file = self._which_file()
                     with self.reading() as reader:
-                        made = self._refresh(reader)
+                        made = self._refresh(reader, file)
                         if made and not self._fresh:
                             self._warm(reader)
                 except StoreChangedError:
@@ -136,8 +143,27 @@ class Books:
             else read_public_key(self._regime_key)
         )
 
-    def _refresh(self, reader: Reader) -> bool:
+    def _check_same(self, file: tuple[int, int] | None, numbers: Numbers) -> None:
+        """Forget all that was read where another store lies in the place of the one it was read of: nothing of it holds."""
+        old = self._view
+        if self._file not in (None, file) or (old is not None and numbers.before(old.numbers)):
+            log.warning("%s: another store, or an earlier one, is there now: it is read anew", self.store)
+            self._begin()
+            if self._laws is not None:
+                self._laws = -1, self._laws[1]
+        self._file = file
+
+    def _which_file(self) -> tuple[int, int] | None:
+        """Asked before it is opened: one that takes its place behind this is another the next time."""
+        try:
+            state = self.store.stat()
+        except OSError:
+            return None
+        return state.st_dev, state.st_ino
+
+    def _refresh(self, reader: Reader, file: tuple[int, int] | None) -> bool:
         now, numbers = self.clock(), numbers_of(reader)
+        self._check_same(file, numbers)
         old = self._view
         with_sparks = self._with_sparks
         self._with_sparks = True  # the first view does not wait for them

@@ -1,6 +1,7 @@
 """What lists of events are filtered and counted by, read once: an event never changes, and answers are only appended."""
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from threading import Lock
@@ -12,10 +13,12 @@ from flopmeter.collector.law.events import current_key
 from flopmeter.collector.report.queries import Reader
 from flopmeter.collector.store.sqlite import OLD_DATA
 
+log = logging.getLogger(__name__)
 _EVENTS = f"SELECT event_no, id, key, type, subject, data, {OLD_DATA} FROM events WHERE event_no > ? ORDER BY event_no"  # noqa: S608
 _ANSWERS = "SELECT answer_no, about, number, state FROM answers WHERE answer_no > ? ORDER BY answer_no"
 #: In falling order, as pages show them.
 BY_GRAVITY = tuple(reversed(Severity))
+_STATES = frozenset(State)
 
 
 class Listed(NamedTuple):
@@ -27,6 +30,7 @@ class Listed(NamedTuple):
     subject: str
     severity: Severity
     regime: str | None
+    sound: bool = True  # else its row says nothing that can be read: it counts, as grave as can be
 
 
 @dataclass(slots=True)
@@ -39,6 +43,7 @@ class EventIndex:
     last_answer: int = 0
     _raised: dict[str, set[str]] = field(default_factory=dict)
     _open: dict[str, dict[Severity, int]] = field(default_factory=dict)
+    _numbered: dict[int, Listed] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
     @property
@@ -50,18 +55,29 @@ class EventIndex:
         with self._lock:
             count = 0
             for event_no, name, key, kind, subject, text, old in reader.rows(_EVENTS, (self.last_event,)):
-                data = json.loads(text)
-                listed = Listed(event_no, name, kind, subject, severity_of(kind, data), data.get("regime"))
-                self.events.append(listed)
-                self.by_id[name] = listed
-                self._raised.setdefault(subject, set()).add(current_key(key, old))
-                self._count(listed, 1)
                 count += 1
+                try:
+                    if not isinstance(subject, str):
+                        raise TypeError("its subject is no text")
+                    data = json.loads(text)
+                    raised = current_key(key, old)
+                    listed = Listed(
+                        event_no, name, kind, subject, severity_of(kind, data), data.get("regime")
+                    )
+                except Exception as e:  # noqa: BLE001 - whatever is wrong with it, the others stand
+                    log.warning("event %d cannot be read: %s: %s", event_no, type(e).__name__, e)
+                    self._note(
+                        Listed(event_no, str(name), str(kind), str(subject), BY_GRAVITY[0], None, sound=False)
+                    )
+                    continue
+                self._note(listed)
+                self._raised.setdefault(subject, set()).add(raised)
             for answer_no, about, number, state in reader.rows(_ANSWERS, (self.last_answer,)):
                 self.last_answer = answer_no
                 count += 1
-                if about == EVENT and 1 <= number <= len(self.events):
-                    self._answered(self._numbered(number), State(state))
+                found = self._numbered.get(number) if about == EVENT else None
+                if found is not None and state in _STATES:
+                    self._answered(found, State(state))
             return count
 
     def state(self, event_no: int) -> State:
@@ -83,19 +99,13 @@ class EventIndex:
                 whole[severity] = whole.get(severity, 0) + count
         return _counts(whole)
 
-    def newest_first(self, before_no: int | None) -> Iterator[Listed]:
-        """Those raised before that one."""
-        at = len(self.events)
-        if before_no is not None:
-            at = min(at, max(0, before_no - 1))
-        while at:
-            at -= 1
-            listed = self.events[at]
-            if before_no is None or listed.event_no < before_no:
-                yield listed
+    def newest_first(self) -> Iterator[Listed]:
+        return reversed(self.events)
 
-    def _numbered(self, event_no: int) -> Listed:
-        return self.events[event_no - 1]  # numbers are without holes: store/sqlite.py, and fsck
+    def _note(self, listed: Listed) -> None:
+        self.events.append(listed)
+        self.by_id[listed.id] = self._numbered[listed.event_no] = listed
+        self._count(listed, 1)
 
     def _answered(self, listed: Listed, state: State) -> None:
         was = self.state(listed.event_no)

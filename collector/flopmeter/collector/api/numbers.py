@@ -29,10 +29,9 @@ class Numbers(NamedTuple):
     agent: int
     formerly: int
 
-    @property
-    def of_lines(self) -> tuple[int, ...]:
-        """What lines of runs and nodes rest on."""
-        return tuple(self)
+    def before(self, other: "Numbers") -> bool:
+        """Whether this is no later state of that store: of what is only appended to, something is missing."""
+        return any(a < b for a, b in zip(self[:6], other[:6], strict=True)) or self.agent < other.agent
 
 
 def numbers_of(reader: Reader) -> Numbers:

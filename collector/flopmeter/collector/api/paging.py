@@ -10,6 +10,7 @@ import binascii
 import json
 from collections import OrderedDict
 from collections.abc import Sequence
+from secrets import token_hex
 from typing import Any
 
 from .problems import bad
@@ -44,12 +45,13 @@ class Orders:
     def __init__(self, most: int = 64) -> None:
         self._most = most
         self._kept: OrderedDict[str, tuple[str, Sequence[str]]] = OrderedDict()
+        self._mine = token_hex(4)  # another process counts from one too
         self._made = 0
 
     def keep(self, whose: str, names: Sequence[str]) -> str:
         """Its key. `whose`: what was asked, and by which tenant; the key is good for that alone."""
         self._made += 1
-        key = str(self._made)
+        key = f"{self._mine}-{self._made}"
         self._kept[key] = whose, names
         while len(self._kept) > self._most:
             self._kept.popitem(last=False)

@@ -8,12 +8,12 @@ from typing import Any
 from flopmeter.collector.duty.answers import DEADLINE, EVENT, OUTCOMES, State
 from flopmeter.collector.duty.documents import answer_document, deadline_document
 from flopmeter.collector.duty.notices import COVERAGE
-from flopmeter.collector.duty.over import condition_of
+from flopmeter.collector.duty.over import Condition, condition_of
 from flopmeter.collector.duty.reading import Duty, answers_about, duties, event_by_no
 from flopmeter.collector.duty.saying import Person
 from flopmeter.collector.duty.saying import answer as say
 from flopmeter.collector.duty.severity import Severity
-from flopmeter.collector.errors import DutyError, DutyRefused
+from flopmeter.collector.errors import DutyError, DutyRefused, RegimeError
 from flopmeter.collector.law.events import time_text
 from flopmeter.collector.report.queries import Reader
 
@@ -24,7 +24,7 @@ from .paging import number_of
 from .problems import Problem, bad, missing, quoted
 from .say_runs import relatives
 from .tenancy import Sight
-from .told import body_of, page, paged
+from .told import body_of, paged
 from .view import View
 
 _ID = re.compile(r"[0-9a-f]{32}\Z")
@@ -43,14 +43,14 @@ def events(books: Books, wish: Wish) -> bytes:
         found: list[Listed] = []
         total = 0
         # Each is counted, and a page of them read: none of it is asked of the store but that page.
-        for listed in index.newest_first(None):
+        for listed in index.newest_first():
             if not _wanted(listed, wish.texts, index.state(listed.event_no), sight):
                 continue
             total += 1
             if (before is None or listed.event_no < before) and len(found) <= limit:
                 found.append(listed)
         more = found[limit - 1].event_no if len(found) > limit else None
-        items = [_event(reader, view, sight, e.event_no) for e in found[:limit]]
+        items = [_event(reader, view, sight, e) for e in found[:limit]]
         now = books.clock()
     return body_of(paged(now, items, more=more, total=total))
 
@@ -62,11 +62,10 @@ def event(books: Books, wish: Wish) -> bytes:
         books.events.update(reader)
         listed = _listed(books, sight, wish.names["id"])
         now = books.clock()
-        stored = event_by_no(reader, listed.event_no)
-        over = condition_of(reader, books.regimes_dir, now).over(stored)
+        document = _event(reader, view, sight, listed)
+        over = _condition(books, reader, now).over(event_by_no(reader, listed.event_no))
         answers = answers_about(reader, EVENT, listed.event_no)
         started = [d for d in duties(reader) if d.deadline.event_no == listed.event_no]
-        document = _event(reader, view, sight, listed.event_no)
     since = None if over is None or over.since_unix_ns is None else time_text(over.since_unix_ns)
     told = {
         "as_of": time_text(now),
@@ -83,11 +82,10 @@ def deadlines(books: Books, wish: Wish) -> bytes:
     view = books.view()
     sight, now = view.sight(wish.tenant), books.clock()
     with books.reading() as reader:
-        found = [
-            sight.cleaned(deadline_document(d.deadline, d.state, d.outcome, now), ())
-            for d in duties(reader)
-            if _seen(d, sight)
-        ]
+        seen = [d for d in duties(reader) if _seen(d, sight)]
+        found = [sight.cleaned(deadline_document(d.deadline, d.state, d.outcome, now), ()) for d in seen]
+    if "after" in wish.texts:
+        return _next_deadlines(books, wish, found, now)
     texts, overdue = wish.texts, wish.numbers.get("overdue", 0)
     found = [
         d
@@ -98,7 +96,25 @@ def deadlines(books: Books, wish: Wish) -> bytes:
         and (not overdue or d["overdue"])
     ]
     found.sort(key=lambda d: d["state"] == "resolved")
-    return page(wish, found, now)
+    limit, more = wish.numbers["limit"], None
+    if len(found) > limit:
+        more = [books.orders.keep(_whose(wish), [d["id"] for d in found]), limit]
+    return body_of(paged(now, found[:limit], more=more, total=len(found)))
+
+
+def _next_deadlines(books: Books, wish: Wish, found: list[dict[str, Any]], now_unix_ns: int) -> bytes:
+    """In the order of the first page: a deadline that somebody resolves meanwhile goes to the end of another."""
+    by_id = {d["id"]: d for d in found}
+    key, order, begin = books.orders.find(_whose(wish), wish.texts["after"])
+    end = begin + wish.numbers["limit"]
+    items = [by_id[name] for name in order[begin:end] if name in by_id]
+    return body_of(paged(now_unix_ns, items, more=[key, end] if end < len(order) else None, total=len(order)))
+
+
+def _whose(wish: Wish) -> str:
+    """What a cursor of deadlines is good for."""
+    asked = sorted((name, text) for name, text in wish.texts.items() if name != "after")
+    return repr(("deadlines", asked, wish.numbers.get("overdue"), wish.tenant))
 
 
 def deadline(books: Books, wish: Wish) -> bytes:
@@ -195,8 +211,26 @@ def _wanted(listed: Listed, texts: Mapping[str, str], state: State, sight: Sight
     )
 
 
-def _event(reader: Reader, view: View, sight: Sight, event_no: int) -> dict[str, Any]:
-    found = event_by_no(reader, event_no)
+def _condition(books: Books, reader: Reader, now_unix_ns: int) -> Condition:
+    """As the command line has it; while the files of regimes cannot be read, by what the collector judges by."""
+    try:
+        return condition_of(reader, books.regimes_dir, now_unix_ns)
+    except RegimeError:
+        return condition_of(reader, None, now_unix_ns)
+
+
+def _event(reader: Reader, view: View, sight: Sight, listed: Listed) -> dict[str, Any]:
+    """Raises Problem for one whose row cannot be read."""
+    try:
+        if not listed.sound:
+            raise ValueError
+        found = event_by_no(reader, listed.event_no)
+    except (ValueError, TypeError, KeyError, OverflowError, OSError) as e:
+        raise Problem(
+            500,
+            f"event {quoted(listed.id)}: its row in the books cannot be read",
+            "see what is wrong: flopmeter collector fsck",
+        ) from e
     document: dict[str, Any] = {
         **found.cloud,
         "state": found.state.value,

@@ -68,13 +68,14 @@ def _runs(books: Books, view: View, wish: Wish) -> dict[str, Any]:
 def run(books: Books, wish: Wish) -> bytes:
     view, name = books.view(), wish.names["run"]
     check_run(view, wish, name)
+    with books.reading() as reader:
+        books.events.update(reader)
     key = ("run", name, wish.tenant, books.events.last_event, books.events.last_answer)
     return once(view, key, lambda: _run(books, view, wish, name))
 
 
 def _run(books: Books, view: View, wish: Wish, name: str) -> dict[str, Any]:
     with books.reading() as reader:
-        books.events.update(reader)
         document = _document(books, view, reader, name)
     document |= {
         "as_of": time_text(view.as_of_unix_ns),

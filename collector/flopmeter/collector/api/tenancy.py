@@ -1,5 +1,6 @@
 """Whose a run is, and what of an answer shows another's. Pure."""
 
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -11,6 +12,7 @@ from flopmeter.collector.registry.state import Registry
 from flopmeter.collector.report.documents import RunRows
 from flopmeter.collector.report.tenants import Tenant, tenant_of
 
+log = logging.getLogger(__name__)
 #: What stands in the place of a name that is not to be seen.
 HIDDEN = "another tenant's run"
 #: Keys of what counts everybody's records, entries and answers.
@@ -30,9 +32,13 @@ def owners(rows: Iterable[RunRows], registry: Registry) -> dict[str, str]:
     for r in rows:
         declared = registry.declared(r.run)
         owner = None if declared is None else declared.owner
-        whose: set[Tenant] = {
-            tenant_of(owner, JobKey(w.scope, w.kind, w.job), _seen(w.identities)) for w in r.workloads
-        }
+        try:
+            whose: set[Tenant] = {
+                tenant_of(owner, JobKey(w.scope, w.kind, w.job), _seen(w.identities)) for w in r.workloads
+            }
+        except Exception as e:  # noqa: BLE001 - whatever is wrong with who ran it, it is no tenant's
+            log.warning("run %r: whose it is cannot be read: %s: %s", r.run, type(e).__name__, e)
+            whose = set()
         found[r.run] = whose.pop().id if len(whose) == 1 else ""
     return found
 

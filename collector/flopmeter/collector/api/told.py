@@ -55,13 +55,15 @@ def once(view: View, key: tuple[Any, ...], make: Callable[[], Any]) -> bytes:
     """The body that was made of this view for the same question, or a new one."""
     kept = view.kept.get(key)
     if kept is None:
-        if len(view.kept) >= _MOST_KEPT:
+        kept = body_of(make())
+        if sum(map(len, view.kept.values())) + len(kept) > _MOST_KEPT_BYTES:
             view.kept.clear()
-        kept = view.kept[key] = body_of(make())
+        view.kept[key] = kept
     return kept
 
 
-_MOST_KEPT = 128
+#: Whoever asks for much of everything must not fill the memory of the process that answers.
+_MOST_KEPT_BYTES = 16 << 20
 
 
 def no_run(name: str) -> Problem:
