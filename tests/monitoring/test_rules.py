@@ -136,6 +136,45 @@ def test_a_crossing_is_told_for_a_day(tmp_path: Path) -> None:
 
 
 @promtool
+def test_a_scrape_that_failed_a_while_ago_tells_nothing_again(tmp_path: Path) -> None:
+    """A failed scrape, and a restart, end every series for a while: what is there afterwards is not new."""
+    crossed = CASES["FlopmeterRunCrossedLine"].quiet
+    refused = CASES["FlopmeterRecordsRefused"].quiet
+    done = run(
+        [
+            unit_test(
+                dict.fromkeys(crossed, "1x20 stale _x1 1x360"),
+                [fires("FlopmeterRunCrossedLine", 1440 + minute, None) for minute in (84, 88, 92)],
+                4,
+            ),
+            unit_test(
+                dict.fromkeys(refused, "3x30 stale _x1 3x30"),
+                [fires("FlopmeterRecordsRefused", 15 + minute, None) for minute in (30, 31, 32, 33)],
+            ),
+        ],
+        tmp_path,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@promtool
+def test_an_agent_that_was_refused_before_it_was_looked_at_is_told_of(tmp_path: Path) -> None:
+    """A counter that is 1 at its first scrape never increased."""
+    node = '{instance="n1:9842"}'
+    refused, acked = (
+        "flopmeter_agent_uplink_refusals_total",
+        "flopmeter_agent_uplink_last_ack_timestamp_seconds",
+    )
+    checks = [
+        fires("FlopmeterUplinkRefused", minute, severity)
+        for minute, severity in ((5, "critical"), (45, None))
+    ]
+    series = {refused + node: "1x60", acked + node: "0x30 1800+60x30"}
+    done = run([unit_test(series, checks)], tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@promtool
 def test_where_all_is_well_nothing_fires(tmp_path: Path) -> None:
     """The quiet series of all alerts together, without those that are something else's fault."""
     well: Series = {}
