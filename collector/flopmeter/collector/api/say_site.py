@@ -132,7 +132,16 @@ def _seen(books: Books, view: View, sight: Sight) -> list[Any]:
     runs = sorted(sight.runs())
     mine = set(runs)
     events = [(e.id, books.events.state(e.event_no)) for e in books.events.events if e.subject in mine]
-    return [time_text(view.as_of_unix_ns), [view.lines[r] for r in runs if r in view.lines], events]
+    lines = [_without_times(view.lines[r]) for r in runs if r in view.lines]
+    return [time_text(view.as_of_unix_ns), lines, events]
+
+
+def _without_times(line: dict[str, Any]) -> dict[str, Any]:
+    """A forecast that comes to the same as the one before is no news."""
+    forecast = line["forecast"]
+    if forecast is None:
+        return line
+    return line | {"forecast": {k: v for k, v in forecast.items() if k not in {"time", "until"}}}
 
 
 def _mark(value: Any) -> str:
