@@ -1,7 +1,9 @@
 """/metrics and /healthz, fetched over HTTP and read with Prometheus's own parser."""
 
 import os
+import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ from sim_node import SimRecording
 from fakes import FakeCollector
 from flopmeter.agent.errors import AgentError
 from flopmeter.agent.metering.meter import MeterSettings
-from flopmeter.agent.metrics import AgentView, MetricsServer
+from flopmeter.agent.metrics import MAX_CONNECTIONS, AgentView, MetricsServer
 from flopmeter.agent.pipeline import Pipeline, PipelineSettings, meter_factory
 from flopmeter.agent.reading import Reading
 from flopmeter.agent.workloads.claims import Claims
@@ -160,6 +162,24 @@ def test_a_collector_out_of_reach_is_not_unhealthy_but_a_broken_uplink_is(
     pipeline.uplink.publish(fatal=AgentError("the spool is broken"))
     status, text = fetch(server, "/healthz")
     assert (status, text) == (503, "uplink: the spool is broken\n")
+
+
+def test_who_drips_in_requests_holds_a_bounded_number_of_threads_and_no_scrape(server: MetricsServer) -> None:
+    before = threading.active_count()
+    slow = []
+    try:
+        for _ in range(4 * MAX_CONNECTIONS):
+            slow.append(socket.create_connection(("127.0.0.1", server.port), timeout=5))
+            slow[-1].sendall(b"GET /met")
+        assert fetch(server, "/metrics")[0] == 200
+        assert all(s.recv(1) == b"" for s in slow[: 3 * MAX_CONNECTIONS])  # they were hung up on
+        deadline_s = time.monotonic() + 10
+        while threading.active_count() > before + MAX_CONNECTIONS and time.monotonic() < deadline_s:
+            time.sleep(0.001)
+        assert threading.active_count() <= before + MAX_CONNECTIONS
+    finally:
+        for s in slow:
+            s.close()
 
 
 def test_other_paths_are_not_found(server: MetricsServer) -> None:

@@ -5,15 +5,17 @@ they are kept. Job identity stands on one info series only, so that no other ser
 Every name is in docs/metrics.md.
 """
 
+import contextlib
 import logging
 import socket
+import sys
 import threading
 import time
 from collections import Counter as Tally
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flopmeter.contract.usage import Workload
 
@@ -37,6 +39,8 @@ log = logging.getLogger(__name__)
 #: The loop is called stuck when it has not ticked for this long, or for ten ticks if that is longer.
 STUCK_S = 60.0
 _REQUEST_TIMEOUT_S = 10
+#: Each holds a thread, of the 64 that a unit of ours allows, which a driver that hangs needs too.
+MAX_CONNECTIONS = 8
 
 
 @dataclass(slots=True)
@@ -228,6 +232,37 @@ def own_cost() -> tuple[float, int, int]:
         return times.user + times.system, process.memory_info().rss, process.num_threads()
 
 
+class _Server(ThreadingHTTPServer):
+    """Each connection has a thread. The oldest makes room: a scrape takes milliseconds, who drips in a request does not."""
+
+    daemon_threads = True
+    request_queue_size = 64  # of five, a burst makes a scrape wait a second for its connection
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self._open: list[socket.socket] = []
+        self._guard = threading.Lock()  # connections are closed on threads of their own
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._guard:
+            self._open.append(request)
+            if len(self._open) > MAX_CONNECTIONS:
+                with contextlib.suppress(OSError):  # it ends by itself just now
+                    self._open.pop(0).shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
+
+    def close_request(self, request: Any) -> None:
+        with self._guard, contextlib.suppress(ValueError):  # it made room
+            self._open.remove(request)
+        super().close_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        level = (
+            logging.DEBUG if isinstance(sys.exc_info()[1], OSError) else logging.ERROR
+        )  # it hung up, or we failed
+        log.log(level, "metrics: a request of %s cannot be answered", client_address, exc_info=True)
+
+
 class MetricsServer:
     """Serves the view on one address, on threads of its own, until closed."""
 
@@ -261,8 +296,7 @@ class MetricsServer:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name it overrides
                 log.debug("metrics: %s", format % args)
 
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
+        class Server(_Server):
             address_family = socket.AF_INET6 if ":" in parse_address(address)[0] else socket.AF_INET
 
         try:
