@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import Any, Literal
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
 
 ROOT = Path(__file__).resolve().parents[1]
+PROGRAM = str(Path(sys.executable).with_name("flopmeter"))
 SHOTS = ROOT / "out/browser"
 NO_CHROMIUM = "Chromium is not installed"
 #: No sandbox: CI runs as root in a container. The others keep the browser from calling anybody by itself.
@@ -43,7 +45,7 @@ def chromium() -> str | None:
 def flopmeter(*arguments: str | Path, ok: tuple[int, ...] = (0,)) -> str:
     """Run the CLI as a process of its own, as a person would beside the collector."""
     done = subprocess.run(
-        ["flopmeter", *map(str, arguments)], capture_output=True, text=True, timeout=180, check=False
+        [PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=180, check=False
     )
     assert done.returncode in ok, (
         f"flopmeter {arguments[:3]}: {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -74,7 +76,7 @@ def make_token(store: Path, role: str, name: str, *more: str) -> str:
 @contextmanager
 def serving(store: Path, tokens: dict[str, str], *more: str) -> Iterator[Site]:
     """`flopmeter collector serve`, on ports of the kernel's choice, until the block ends."""
-    command = ["flopmeter", "collector", "serve", "--store", str(store)]
+    command = [PROGRAM, "collector", "serve", "--store", str(store)]
     process = subprocess.Popen(
         [*command, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", *more],
         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,

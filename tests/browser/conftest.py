@@ -58,8 +58,9 @@ def site(demo_store: Path) -> Iterator[Site]:
     shutil.rmtree(demo_store / "agents", ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Of one file of tests: while playwright is there its event loop runs, and no other test here could have one."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=list(FLAGS))
         yield browser

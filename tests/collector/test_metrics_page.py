@@ -1,5 +1,6 @@
 """/metrics of a whole collector: every family of the page, run totals that are the books', and nobody who waits for them."""
 
+import re
 import shutil
 import subprocess
 import threading
@@ -23,7 +24,6 @@ from flopmeter.collector.metrics_books import BooksMetrics
 from flopmeter.collector.report.queries import asked, reading
 from flopmeter.collector.running import run_collector
 
-NOW = time.time_ns()  # the process that reads the books goes by the real clock
 TSA = "http://127.0.0.1:1/tsr"
 #: What this collector has no reason to say: nothing is forecast yet, and nothing is due.
 NOT_YET = {
@@ -38,12 +38,12 @@ def scrape(address):
         return answer.read().decode()
 
 
-def poll(address, name):
-    """Scrapes until the page has `name`: figures of runs come when the process that reads the books has answered."""
+def poll(address, *names):
+    """Scrapes until the page has all of them: figures of runs come when the process that reads the books has answered."""
     nap = threading.Event()
     for _ in range(400):
         text = scrape(address)
-        if f"\n{name}{{" in text:
+        if all(re.search(rf"^{name}[{{ ]", text, re.MULTILINE) for name in names):
             return text
         nap.wait(0.1)
     raise AssertionError(text)
@@ -53,10 +53,11 @@ def poll(address, name):
 def page(tmp_path_factory):
     """(text, what a receiver of OTLP got, the run's document) of a collector with everything that one can have."""
     home = tmp_path_factory.mktemp("whole")
+    now = time.time_ns()  # the process that reads the books goes by the real clock
     chain = Chain("gpu-001")
     with Desk(home / "b.db", shipped()) as desk:
-        desk.now = NOW
-        chain.unix_ns = NOW - 4 * 60_000_000_000
+        desk.now = now
+        chain.unix_ns = now - 4 * 60_000_000_000
         agent = desk.agent(chain)
         for _ in range(3):
             desk.offer(agent, chain.next())
@@ -74,17 +75,17 @@ def page(tmp_path_factory):
     )
     with Receiver(otherwise=Reply(200)) as receiver:
         said = replace(said, otlp=f"http://127.0.0.1:{receiver.port}")
-        with run_collector(said, lambda: NOW) as running:
+        with run_collector(said, lambda: now) as running:
             counters = running.counters
             counters.refusals["bad-signature"] = counters.pushbacks["busy"] = counters.events[
                 "agent.silent"
             ] = 1
-            text = poll(running.http_address, "flopmeter_run_info")
+            text = poll(running.http_address, "flopmeter_run_info", "flopmeter_collector_witness_quorum")
             exporter = running._collector._otlp
             assert exporter.export() == "sent"
             sent = receiver.requests[-1].body
     with reading(home / "b.db") as reader:
-        (run,) = reader.runs(asked(NOW))
+        (run,) = reader.runs(asked(now))
     return text, sent, run
 
 
@@ -175,7 +176,7 @@ def test_a_scrape_does_not_wait_for_a_process_that_hangs(tmp_path):
             alive=lambda: True,
             ready=lambda: True,
             store=tmp_path / "b.db",
-            unix_ns=lambda: NOW,
+            unix_ns=time.time_ns,
             worker=tuple(map(str, hangs)),
             commands=Commands(tmp_path / "b.db"),
             background=books.follow,

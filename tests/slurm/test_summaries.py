@@ -5,6 +5,7 @@ With slurmdbd (sacctmgr, ended jobs) it was tried by hand: tests/slurm/README.md
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def write_summaries(site: Site, folder: Path) -> None:
     """As the timer does."""
     conf = folder / "summaries.conf"
     conf.write_text(
-        f'CLUSTER={site.slurm.name}\nENDED=no RUNNING=yes RECENT=1h\nPATH="{os.environ["PATH"]}"\n'
+        f'CLUSTER={site.slurm.name}\nENDED=no RUNNING=yes RECENT=1h\nPATH="{Path(sys.executable).parent}:{os.environ["PATH"]}"\n'
     )
     store = {"FLOPMETER_STORE": str(site.collector.store)}
     done = subprocess.run(

@@ -1,6 +1,7 @@
 """Attestations of a store made by hand: all that they must say is there, and right, and the verifier agrees."""
 
 import json
+import re
 from fractions import Fraction
 from random import Random
 
@@ -242,7 +243,9 @@ def test_who_is_owed_less_reads_no_name_and_no_exact_total(files, document):
         for text in evidence(files[profile])["disclosures"]:
             texts += json.dumps(opened(text)).encode()
         for name in NAMES:
-            assert name.encode() not in texts, (profile, name)
+            # Four digits stand in some hash or other: as a word of its own is how a name would be told.
+            word = rb"(?<![0-9A-Za-z+])" + re.escape(name.encode()) + rb"(?![0-9A-Za-z+])"
+            assert re.search(word, texts) is None, (profile, name)
         for number in exact:
             assert number.encode() not in texts, (profile, number)
 
