@@ -53,6 +53,21 @@ def test_an_export_is_what_the_command_writes(rig):
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "flag", "kind"),
+    [("report.html", "--html", "text/html; charset=utf-8"), ("report.md", "--markdown", "text/markdown; charset=utf-8")],
+)  # fmt: skip
+def test_a_report_is_what_the_command_writes(rig, name, flag, kind):
+    said = rig.get(f"/api/v1/runs/--help/{name}", role="viewer")
+    assert (said.status, said.headers["content-type"]) == (200, kind)
+    ending = name.partition(".")[2]
+    assert said.headers["content-disposition"] == f'attachment; filename="help-report.{ending}"'
+    assert json.loads(said.body) == ["runs", "report", flag, f"--store={rig.folder / 'b.db'}", "--", "--help"]
+    assert rig.get(f"/api/v1/runs/x/{name}?as_of=1", role="viewer").status == 400
+    # It names other runs, which may be another tenant's.
+    assert rig.get(f"/api/v1/runs/x/{name}", role="viewer", tenant="owner:lab").status == 403
+
+
 def test_a_tenants_export_is_the_tenants(rig):
     said = rig.get("/api/v1/exports/events?run=x", role="auditor", tenant="owner:lab")
     assert "--tenant=owner:lab" in said.json

@@ -9,7 +9,7 @@ from typing import Any
 
 from flopmeter.collector.api.question import Answer, Question
 
-from .api_words import FORMATS, PROFILES
+from .api_words import FORMATS, PROFILES, REPORTS
 from .channel import Channel, check_taken
 from .commands import Commands
 from .described import described
@@ -74,6 +74,10 @@ class Api:
             await exchange.flow(self._stream(caller))
         elif segments[0] == "exports":
             made = await self._export(exchange, caller, segments[1], parameters)
+            await (exchange.say(made) if isinstance(made, Said) else exchange.flow(made))
+        elif segments[0] == "runs" and len(segments) == 3 and segments[2] in REPORTS:
+            _none_of(parameters)
+            made = await self._report(exchange, caller, segments)
             await (exchange.say(made) if isinstance(made, Said) else exchange.flow(made))
         elif method == "POST" and segments[-1] == "attestations":
             _none_of(parameters)
@@ -176,6 +180,19 @@ class Api:
         name = f"flopmeter-{what}" + (f"-{safe_name(parameters['run'])}" if "run" in parameters else "")
         return await self.downloads.stream(
             arguments, FORMATS[chosen], f"{name}.{chosen}", tells=not caller.tenant
+        )
+
+    async def _report(self, exchange: Exchange, caller: Caller, segments: tuple[str, ...]) -> Said | Flowing:
+        hidden = await self._hidden(exchange, caller, segments[1])
+        if hidden is not None:
+            return hidden
+        flag, kind = REPORTS[segments[2]]
+        flags = [flag, f"--store={self._commands.store}", *self._commands.export]
+        return await self.downloads.stream(
+            ["runs", "report", *flags, "--", segments[1]],
+            kind,
+            f"{safe_name(segments[1])}-{segments[2]}",
+            tells=caller.role != "viewer",
         )
 
     async def _hidden(self, exchange: Exchange, caller: Caller, run: str) -> Said | None:

@@ -7,5 +7,10 @@ FORMATS = {
     "jsonl": "application/jsonl",
     "parquet": "application/vnd.apache.parquet",
 }
+#: Of `flopmeter runs report`: what each is called below a run, its flag, and what it is to a browser.
+REPORTS = {
+    "report.html": ("--html", "text/html; charset=utf-8"),
+    "report.md": ("--markdown", "text/markdown; charset=utf-8"),
+}
 #: Of `flopmeter attest create`; a test compares them.
 PROFILES = ("aiOffice", "nationalAuthority", "auditor", "downstream")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Commands:
-    """`attest`, `export`: flags of `flopmeter attest create`, and of `flopmeter export`, beside --store."""
+    """`attest`, `export`: flags of `flopmeter attest create`, and of `flopmeter export` and `runs report`, beside --store."""
 
     store: Path
     attest: tuple[str, ...] = ()

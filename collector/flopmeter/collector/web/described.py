@@ -8,7 +8,7 @@ from typing import Any
 
 from flopmeter.collector.api.question import Answer
 
-from .api_words import EXPORTS, FORMATS, PROFILES
+from .api_words import EXPORTS, FORMATS, PROFILES, REPORTS
 from .says import PROBLEM
 
 _JSON = "application/json"
@@ -109,6 +109,15 @@ def paths() -> dict[str, Any]:
             )
         },
     }
+    for name, (flag, kind) in REPORTS.items():
+        operation = _operation(
+            name.replace(".", "_"),
+            f"What `flopmeter runs report {flag}` writes. For tokens that are bound to no tenant.",
+            {200: (kind, _TEXT)},
+            more=(404, 409),
+            parameters=[run],
+        )
+        found[f"/runs/{{run}}/{name}"] = {"get": operation}
     for name in EXPORTS:
         parameters: list[dict[str, Any]] = [shape, {"name": "run", "in": "query", "schema": _NAME}]
         parameters += [{"name": n, "in": "query", "schema": _TIME} for n in ("since", "until")]

@@ -37,6 +37,9 @@ TABLE = (
     _row("GET", "runs/*", READERS),
     _row("GET", "runs/*/curve", READERS),
     _row("GET", "runs/*/report", READERS),
+    # As the command writes them they name every run that one comes from, whosever it is.
+    _row("GET", "runs/*/report.html", READERS, tenants=False),
+    _row("GET", "runs/*/report.md", READERS, tenants=False),
     _row("GET", "runs/*/lineage", READERS),
     _row("GET", "runs/*/entries", AUDITORS),
     # A file holds whole records of nodes, and those tell of everybody whose work ran there.

@@ -27,7 +27,7 @@ const PROFILES = [
 export async function show(root, { path, query, signal, user }) {
   const name = path.join("/");
   const base = `/runs/${segment(name)}`;
-  const may = { read: AUDITORS.has(user.role), attest: OPERATORS.has(user.role) && !user.tenant };
+  const may = { read: AUDITORS.has(user.role), attest: OPERATORS.has(user.role) && !user.tenant, pages: !user.tenant };
   const entries = Math.min(1000, Math.max(ENTRIES, Number(query.entries) || ENTRIES));
   const draw = async () => {
     let found;
@@ -94,20 +94,23 @@ function head(name, base, run, may) {
     formerly.length > 0 && h("span", { class: "dim" }, `also known as ${formerly.join(", ")}`),
     events(run, query),
     h("div", { class: "buttons" },
-      reportMenu(name, base),
+      reportMenu(name, base, may),
       may.read && h("a", { class: "button", href: `/api/v1/exports/usage?format=csv&run=${query}`, download: `${fileName(name)}-usage.csv` }, "CSV"),
       may.attest && attestation(name, base)));
 }
 
-/** The same report as a file, on paper, and from the terminal in two more forms. */
-function reportMenu(name, base) {
+/** The same report as a file, on paper, and from the terminal. */
+function reportMenu(name, base, may) {
+  const file = (said, path, ending) => h("a", { class: "button", href: `/api/v1${base}/${path}`, download: `${fileName(name)}-report.${ending}` }, said);
   return h("details", { class: "menu offer", "data-key": "report" },
     h("summary", { class: "button" }, "Report"),
     h("div", { class: "sheet" },
       h("p", { class: "buttons" },
-        h("a", { class: "button", href: `/api/v1${base}/report`, download: `${fileName(name)}-report.json` }, "As JSON"),
+        // Made by the command, which knows no tenants.
+        may.pages && [file("As HTML", "report.html", "html"), file("As Markdown", "report.md", "md")],
+        file("As JSON", "report", "json"),
         h("button", { type: "button", onclick: () => print() }, "Print this page")),
-      h("p", { class: "dim" }, "As one page of HTML or Markdown, with the same plots:"),
+      h("p", { class: "dim" }, may.pages ? "HTML and Markdown are one page with the same plots, as this writes them:" : "As one page of HTML or Markdown, with the same plots, by whoever runs the collector:"),
       command(`flopmeter runs report ${quoted(name)} --html -o report.html`)));
 }
 
