@@ -4,6 +4,7 @@ import json
 import sqlite3
 
 import pytest
+from attest_books import said
 from builders import Chain
 from click.testing import CliRunner
 from desk import DAY_NS
@@ -13,6 +14,8 @@ from relog import relog
 from flopmeter.cli.main import flopmeter
 from flopmeter.collector.law.events import current_key, event_id
 from flopmeter.collector.registry.cli import COMMANDS as RUNS
+from flopmeter.collector.registry.entries import Declare, Purpose, Tag
+from flopmeter.collector.report.queries import Reader
 
 FIRST = "threshold:eu-gpai:r1:crossed:crossed:>10^14"
 OTHER = "threshold:eu-gpai:r1:crossed:crossed:>10^15"
@@ -99,7 +102,7 @@ def test_what_is_over_is_shown_as_over_and_stays(path, regimes):
     words = ("--regimes", str(regimes))
     before = shown(path, key, *words)
     assert (before["state"], before["over"]) == ("open", None)
-    said = CliRunner().invoke(
+    tagged = CliRunner().invoke(
         RUNS["tag"],
         [
             "r1",
@@ -115,13 +118,32 @@ def test_what_is_over_is_shown_as_over_and_stays(path, regimes):
             str(path),
         ],
     )
-    assert said.exit_code == 0, said.output
+    assert tagged.exit_code == 0, tagged.output
     after = shown(path, key, *words)
     assert "by ada: only tests" in after["over"]["because"]
     assert after["over"]["since"] is not None
     assert {k: v for k, v in after.items() if k != "over"} == {k: v for k, v in before.items() if k != "over"}
     listed = CliRunner().invoke(flopmeter, ["events", "list", "--store", str(path), *words])
     assert "no longer so since" in " ".join(listed.output.split())
+
+
+@pytest.mark.parametrize("before", [0, 1, 7, 40])
+@pytest.mark.parametrize("after", [0, 5])
+def test_whose_word_ended_it_is_found_in_a_few_passes_over_the_books(path, monkeypatch, before, after):
+    """Each pass is all runs' work: a page that makes one an entry would hold up everybody for minutes."""
+    with opened(path, regime()) as desk:
+        busy_minute(desk, Chain("n"))
+    for i in range(before):
+        said(path, Declare(f"other-{i}", budget_flop=10**22), START + i)
+    number = said(path, Tag("r1", Purpose.EVALUATION, None, None, None, ("t",)), START + 10**9)
+    for i in range(after):
+        said(path, Declare(f"more-{i}", budget_flop=10**22), START + 2 * 10**9 + i)
+    passes = []
+    whole = Reader.counting
+    monkeypatch.setattr(Reader, "counting", lambda self, *asked: passes.append(asked) or whole(self, *asked))
+    over = shown(path, FIRST)["over"]
+    assert over["because"] == f"entry {number} of the run registry, by ada@lab: a test"
+    assert len(passes) <= 10
 
 
 def test_who_does_not_name_the_sites_files_is_not_told_that_it_is_over(path, regimes):

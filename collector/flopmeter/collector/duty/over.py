@@ -92,13 +92,21 @@ class Condition:
         run, entries = event.cloud["subject"], str(event.cloud["data"].get("entries", "0"))
         said = self._reader.registry().entries
         first = int(entries) if entries.isdigit() else 0
-        if mine in self._raised(run, regime, first):
-            for entry in said[first:]:
-                if mine not in self._raised(run, regime, entry.number):
-                    return Over(
-                        f"entry {entry.number} of the run registry, by {entry.who}: {entry.why}",
-                        entry.unix_ns,
-                    )
+        low, high = first, len(said)
+        if low < high and mine in self._raised(run, regime, low):
+            # Each is a pass over the books: by halves, so that years of entries take some. Up to `low` it was so.
+            while high - low > 1:
+                middle = (low + high) // 2
+                if mine in self._raised(run, regime, middle):
+                    low = middle
+                else:
+                    high = middle
+            if mine not in self._raised(run, regime, high):
+                entry = said[high - 1]
+                return Over(
+                    f"entry {entry.number} of the run registry, by {entry.who}: {entry.why}",
+                    entry.unix_ns,
+                )
         noted = self._reader.rows(
             "SELECT max(from_unix_ns) FROM judged WHERE regime = ? AND until_position IS NULL", (regime.id,)
         ).fetchone()[0]
