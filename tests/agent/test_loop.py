@@ -1,7 +1,5 @@
 """The live loop and its reader: one slow or hung read costs its GPU a gap, and nothing else."""
 
-import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +13,7 @@ from sim_node import SECOND, script
 
 from fakes import FakeClock
 from flopmeter.agent.errors import AgentError, ReadingError, SettingsError, SourceError
-from flopmeter.agent.loop import FACTS_PERIOD_NS, Loop, LoopSettings, SystemClock, stop_on_signals
+from flopmeter.agent.loop import FACTS_PERIOD_NS, Loop, LoopSettings, SystemClock
 from flopmeter.agent.metering.meter import MeterSettings
 from flopmeter.agent.pipeline import Pipeline, PipelineSettings, meter_factory
 from flopmeter.agent.reader import HUNG, HUNG_ROUND, MAX_STUCK, Reader
@@ -171,6 +169,26 @@ def test_a_stop_while_the_driver_hangs_ends_soon_with_everything_sealed(tmp_path
     finally:
         source.release.set()
     assert [n.kind for b in sealed(tmp_path) for n in b.notices][-1] is NoticeKind.AGENT_STOPPED
+
+
+def test_where_no_thread_is_left_for_a_last_reading_what_was_read_is_sealed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Stopping(7)
+    loop, _ = made_loop(tmp_path, clock, ScriptedSource(clock))
+    start = threading.Thread.start
+
+    def refused(thread: threading.Thread) -> None:
+        if clock.left < 0:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    loop.run()
+    assert "can't start new thread" in caplog.text
+    batches = sealed(tmp_path)
+    assert [n.kind for b in batches for n in b.notices][-1] is NoticeKind.AGENT_STOPPED
+    assert sum(u.duration_ns for b in batches for u in b.usage if u.entity_index == 0) == 7 * SECOND
 
 
 def test_failures_of_every_kind_are_failed_readings(
@@ -476,23 +494,3 @@ def test_a_spool_that_breaks_ends_the_loop_with_the_error(
 def test_a_tick_under_the_limit_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"at least 0.25 s, got 0.1 s"):
         LoopSettings(tick_ns=100_000_000)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_end_a_wait_at_once(number: int) -> None:
-    clock = SystemClock()
-    before = signal.getsignal(number)
-    with stop_on_signals(clock.stop):
-        threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
-        assert clock.wait(WAIT_S)
-        assert clock.stopping
-        assert signal.getsignal(number) is signal.SIG_DFL  # a second one kills
-    assert signal.getsignal(number) is before
-
-
-def test_the_system_clock_is_the_kernels() -> None:
-    clock = SystemClock()
-    uptime_s = float(Path("/proc/uptime").read_text().split()[0])
-    assert abs(clock.boot_ns() / 1e9 - uptime_s) < 5
-    assert clock.unix_ns() > 1_700_000_000 * SECOND
-    assert not clock.wait(0)

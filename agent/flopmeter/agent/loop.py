@@ -114,7 +114,10 @@ class Loop:
             self._on_stop()
             log.info("stopping: last reading, last batch, then %g s to ship", self._settings.stop_timeout_s)
             if self._clock.boot_ns() - self.ticks.last_boot_ns >= MIN_TICK_NS:
-                self._reader.guarded(self.tick)
+                try:
+                    self._reader.guarded(self.tick)
+                except RuntimeError as e:  # no thread may be started, as where many are left in a hung driver
+                    log.error("no last reading: %s; what was read before is sealed", e)  # noqa: TRY400
             self._pipeline.note(NoticeKind.AGENT_STOPPED, "asked to stop")
             return self._pipeline.stop(self._settings.stop_timeout_s)
         finally:
