@@ -4,10 +4,14 @@ import json
 
 import pytest
 from api_books import LAB, RIVAL, api_store, asked, one_more
+from attest_books import said
 from builders import Chain, busy
 
 from flopmeter.collector.api.routes import ROUTES
 from flopmeter.collector.api.tenancy import Sight, owners
+from flopmeter.collector.books import HOUR_NS
+from flopmeter.collector.registry.entries import Purpose, Retract, Tag
+from flopmeter.collector.registry.say import say
 from flopmeter.collector.registry.state import Registry
 from flopmeter.collector.report.queries import reading
 from flopmeter.contract.usage import Workload, WorkloadKind
@@ -122,6 +126,27 @@ def test_a_deadline_of_somebody_else_cannot_be_answered(books):
     for d in books.get("deadlines")["items"]:
         seen = d["run"] in {"mine", "second"}
         assert (books.ask("deadlines", d["id"], tenant=LAB).status == 200) is seen
+
+
+def test_what_was_said_of_anothers_run_is_not_told_where_it_ended_an_event(tmp_path):
+    path = tmp_path / "books.sqlite"
+    api_store(path)
+    books = asked(path)
+    now = books.clock.now + HOUR_NS
+    entries = books.get("runs", "mine", "entries")["items"]
+    public = next(e["number"] for e in entries if "llama" in json.dumps(e))
+    for run in ("second", "mine"):
+        said(path, Tag(run, Purpose.EVALUATION, None, None, None, ("t",)), now)
+    said(path, Retract(public), now)
+    whole = Tag("rivals-secret", Purpose.EVALUATION, None, None, None, ("t",))
+    say(path, lambda _: whole, "mallory", "a secret of theirs", lambda: now)
+    books.clock.now = now
+    event = next(e["id"] for e in books.get("events", run="mine", type="threshold.crossed")["items"])
+    assert "by mallory: a secret of theirs" in books.get("events", event)["event"]["over"]["because"]
+    found = books.ask("events", event, tenant=LAB)
+    assert json.loads(found.body)["event"]["over"]["since"] is not None
+    for word in (b"secret", b"mallory", b"entry"):
+        assert word not in found.body
 
 
 def without_times(found):

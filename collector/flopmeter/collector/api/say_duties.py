@@ -8,7 +8,7 @@ from typing import Any
 from flopmeter.collector.duty.answers import DEADLINE, EVENT, OUTCOMES, State
 from flopmeter.collector.duty.documents import answer_document, deadline_document
 from flopmeter.collector.duty.notices import COVERAGE
-from flopmeter.collector.duty.over import Condition, condition_of
+from flopmeter.collector.duty.over import Condition, Over, condition_of
 from flopmeter.collector.duty.reading import Duty, answers_about, duties, event_by_no
 from flopmeter.collector.duty.saying import Person
 from flopmeter.collector.duty.saying import answer as say
@@ -66,10 +66,10 @@ def event(books: Books, wish: Wish) -> bytes:
         over = _condition(books, reader, now).over(event_by_no(reader, listed.event_no))
         answers = answers_about(reader, EVENT, listed.event_no)
         started = [d for d in duties(reader) if d.deadline.event_no == listed.event_no]
-    since = None if over is None or over.since_unix_ns is None else time_text(over.since_unix_ns)
+    told_over = None if over is None else _over(view, sight, listed.subject, over)
     told = {
         "as_of": time_text(now),
-        "event": document | {"over": None if over is None else {"since": since, "because": over.because}},
+        "event": document | {"over": told_over},
         "answers": [answer_document(a) for a in answers],
         "deadlines": [
             deadline_document(d.deadline, d.state, d.outcome, now) for d in started if _seen(d, sight)
@@ -209,6 +209,15 @@ def _wanted(listed: Listed, texts: Mapping[str, str], state: State, sight: Sight
         and (kind is None or listed.type == kind or listed.type.startswith(kind + "."))
         and ("severity" not in texts or listed.severity.rank >= Severity(texts["severity"]).rank)
     )
+
+
+def _over(view: View, sight: Sight, run: str, over: Over) -> dict[str, Any]:
+    """What somebody said of another tenant's run is not this one's to read, also where it ended its event."""
+    since = None if over.since_unix_ns is None else time_text(over.since_unix_ns)
+    because = over.because
+    if not sight.whole and over.entry_no and all(e.number != over.entry_no for e in view.registry.about(run)):
+        because = "what was said of a run that it stands on, or that stands on it"
+    return {"since": since, "because": because}
 
 
 def _condition(books: Books, reader: Reader, now_unix_ns: int) -> Condition:

@@ -37,6 +37,7 @@ class Over(NamedTuple):
 
     because: str
     since_unix_ns: int | None  # None: it cannot be told
+    entry_no: int = 0  # of the run registry, whose words it tells; 0: it tells of none
 
 
 def condition_of(reader: Reader, directory: Path | None, now_unix_ns: int) -> "Condition":
@@ -106,6 +107,7 @@ class Condition:
                 return Over(
                     f"entry {entry.number} of the run registry, by {entry.who}: {entry.why}",
                     entry.unix_ns,
+                    entry.number,
                 )
         noted = self._reader.rows(
             "SELECT max(from_unix_ns) FROM judged WHERE regime = ? AND until_position IS NULL", (regime.id,)
