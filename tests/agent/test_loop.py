@@ -1,5 +1,6 @@
 """The live loop and its reader: one slow or hung read costs its GPU a gap, and nothing else."""
 
+import os
 import threading
 import time
 from collections.abc import Iterator
