@@ -7,7 +7,7 @@ from api_books import api_store, asked
 from builders import Chain
 from duty_books import busy_minute, opened, regime, rule
 
-from flopmeter.collector.api import told
+from flopmeter.collector.api import answering, told
 from flopmeter.collector.duty.answers import EVENT, State
 from flopmeter.collector.duty.saying import Person, answer
 
@@ -84,6 +84,14 @@ def test_another_store_in_its_place_is_read_anew(path, tmp_path):
         anew = asked(path, books.clock.now)
         for page in PAGES:
             assert books.ask(*page).body == anew.ask(*page).body, (there.name, page)
+
+
+def test_an_answer_that_fits_no_frame_is_a_problem_and_not_the_processes_end(made, monkeypatch):
+    monkeypatch.setattr(answering, "MAX_BODY_BYTES", 2_000)
+    books = asked(made)
+    found = books.ask("runs", "mine", "report")
+    assert (found.status, b"2000 bytes" in found.body) == (500, True)
+    assert books.ask("state").status == 200
 
 
 def test_answers_that_are_kept_take_a_bounded_room(made, monkeypatch):

@@ -10,7 +10,7 @@ from .asking import Wish, wish_of
 from .books import TRIES, Books
 from .openapi import document_bytes
 from .problems import Problem
-from .question import Answer, Question
+from .question import MAX_BODY_BYTES, Answer, Question
 from .routes import JSON
 from .say_metrics import metrics_of_runs
 from .told import answer_of
@@ -60,7 +60,7 @@ def answer(question: Question, books: Books) -> Answer:
         if (question.method, question.segments) == OF_METRICS:
             return Answer(200, JSON, metrics_of_runs(books))
         wish = wish_of(question)
-        return answer_of(wish, _made(books, wish))
+        return answer_of(wish, _small(_made(books, wish)))
     except Problem as e:
         return e.answer()
     except CollectorError as e:
@@ -81,6 +81,17 @@ def _made(books: Books, wish: Wish) -> bytes:
             if attempt == TRIES - 1 or wish.route.method != "GET":
                 raise
     raise AssertionError
+
+
+def _small(body: bytes) -> bytes:
+    """Raise Problem for one that fits no frame: it would end the process, and with it everybody's answers."""
+    if len(body) > MAX_BODY_BYTES:
+        raise Problem(
+            500,
+            f"the answer: expected at most {MAX_BODY_BYTES} bytes, it has {len(body)}",
+            "ask for a smaller `limit`, or take the command of the same name, which prints it whole",
+        )
+    return body
 
 
 def _fault(question: Question, said: str, hint: str) -> Answer:
