@@ -151,12 +151,16 @@ def test_a_selection_zooms_back_undoes_it_and_the_address_shows_a_colleague_the_
     begin, end = shown(page) or ("", "")
     curve = asked(page, f"{ROOT}/curve?points=600&from={begin}&to={end}")
     expect(page.locator(".plot-controls .shown")).to_contain_text(begin[:16].replace("T", " "))
-    last = max(i for i, time in enumerate(curve["times"]) if time <= end)
+    # The crosshair stays at the instant where the mouse left it: which of the points is nearest is the window's matter.
     page.wait_for_function(
-        "(text) => document.querySelector('.readings data').value === text",
-        arg=curve["cumulative"]["point"][last],
+        "(points) => points.includes(document.querySelector('.readings data').value)",
+        arg=[
+            p for p, time in zip(curve["cumulative"]["point"], curve["times"], strict=True) if time >= begin
+        ],
     )
-    assert at(page) == point(curve, last)
+    there = curve["cumulative"]["point"].index(at(page)["point"])
+    assert at(page) == point(curve, there)
+    expect(page.locator(".readings")).to_contain_text(curve["times"][there][:16].replace("T", " "))
     colleague = visit(page.url.removeprefix(visit.site.base), role="viewer")
     plotted(colleague)
     assert (
@@ -244,6 +248,10 @@ def test_report_and_csv_are_files_and_an_attestation_is_made_for_a_recipient(vis
     with page.expect_download() as report:
         page.get_by_role("link", name="As JSON").click()
     assert json.loads(report.value.path().read_text())["run"] == RUN
+    with page.expect_download() as report:
+        page.get_by_role("link", name="As HTML").click()
+    assert report.value.suggested_filename == f"{RUN}-report.html"
+    assert f"<title>Report on run {RUN}</title>" in report.value.path().read_text()
     with page.expect_download() as csv:
         page.get_by_role("link", name="CSV", exact=True).click()
     assert RUN in csv.value.path().read_text()

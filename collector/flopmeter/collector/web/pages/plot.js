@@ -38,6 +38,7 @@ export function timePlot({ label, say, onRange, onPoint }) {
     if (next === null) return;
     if (point >= 0 && next !== drawn) point = nearest(next.times, drawn.times[point]); // it stays at its instant
     drawn = next;
+    if (point >= 0 && !(drawn.times[point] >= drawn.range[0] && drawn.times[point] <= drawn.range[1])) point = -1; // … while that is shown
     const width = frame.clientWidth;
     if (width === 0) return; // not shown yet: the observer draws it
     const left = width < 480 ? 52 : 68;
