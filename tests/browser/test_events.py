@@ -66,6 +66,7 @@ def test_an_operator_acknowledges_with_a_reason_and_takes_it_back(visit: Desk, s
     page = visit(f"/events/{event['id']}")
     settled(page)
     expect(page.get_by_role("heading", name="The rule")).to_be_visible()
+    expect(page).to_have_title(f"{event['type']} · Events and deadlines · flopmeter")
     page.get_by_role("button", name="Acknowledge").click()
     expect(page.locator("#why-said")).to_contain_text("Say why")
     expect(page.get_by_label("Why", exact=True)).to_be_focused()

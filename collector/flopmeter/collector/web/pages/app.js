@@ -17,8 +17,8 @@ import * as route from "./route.js";
 // `whole`: the part of the address behind it chooses something within the same view, which stays where it is.
 const VIEWS = {
   runs: { title: "Runs", load: (path) => import(path.length ? "./run.js" : "./runs.js") },
-  events: { title: "Events and deadlines", load: (path) => import(path.length ? "./event.js" : "./events.js") },
-  deadlines: { title: "Events and deadlines", load: (path) => import(path.length ? "./deadline.js" : "./events.js") },
+  events: { title: "Events and deadlines", ids: true, load: (path) => import(path.length ? "./event.js" : "./events.js") },
+  deadlines: { title: "Events and deadlines", ids: true, load: (path) => import(path.length ? "./deadline.js" : "./events.js") },
   fleet: { title: "Fleet", whole: true, load: () => import("./fleet.js") },
   evidence: { title: "Evidence", load: () => import("./evidence.js") },
 };
@@ -118,7 +118,9 @@ async function go({ moved }) {
     render(root, fault(new ApiError(404, { detail: `This page has no ${location.pathname}.` }), null, user));
     return;
   }
-  document.title = `${path.length ? `${shortened(path.at(-1))} · ` : ""}${view.title} · flopmeter`;
+  // An id says nothing to a person: the heading that is found by it does, as soon as it is there.
+  const titled = (what) => (document.title = `${what ? `${shortened(what)} · ` : ""}${view.title} · flopmeter`);
+  titled(view.ids ? "" : path.at(-1));
   if (moved && !same) {
     scrollTo(0, 0);
     main.focus({ preventScroll: true });
@@ -131,6 +133,10 @@ async function go({ moved }) {
   try {
     const { show } = await view.load(path);
     if (!mine.signal.aborted) await show(root, { path, query: route.query(), signal: mine.signal, user });
+    if (view.ids && path.length && !mine.signal.aborted) {
+      titled(root.querySelector("h1")?.textContent);
+      if (moved && !same) announce(document.title);
+    }
   } catch (error) {
     if (error.name !== "AbortError" && !mine.signal.aborted) await failed(root, error, mine);
   } finally {
