@@ -138,6 +138,24 @@ def test_one_look_for_all_who_listen_and_none_when_nobody_does():
     assert set(asked) == {""}
 
 
+def test_who_comes_with_many_others_at_once_is_counted_like_them():
+    async def still():
+        return True
+
+    async def main(stream):
+        clients = [
+            stream.events("t", "", still) for _ in range(streams.MAX_OF_TOKEN)
+        ]  # nobody is sent anything yet
+        with pytest.raises(Refused):
+            stream.events("t", "", still)
+        for client in clients[:5]:
+            await client.aclose()  # nothing of it was read, as with HEAD
+        for client in [stream.events("t", "", still) for _ in range(5)]:
+            assert (await anext(client)).startswith(b"retry: ")
+
+    run([], main)
+
+
 def test_a_change_of_one_tenants_is_no_others():
     states = {"owner:a": b"1", "owner:b": b"1"}
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -146,8 +146,9 @@ class Api:
         async def still() -> bool:
             return await self.door.still(caller)
 
-        parts: AsyncIterator[bytes] = self.stream.events(caller.token.token_id, caller.tenant, still)
-        return Flowing("text/event-stream", parts, headers=(_FRESH, ("x-accel-buffering", "no")))
+        parts = self.stream.events(caller.token.token_id, caller.tenant, still)
+        headers = (_FRESH, ("x-accel-buffering", "no"))
+        return Flowing("text/event-stream", parts, parts.aclose, headers)
 
     async def _export(
         self, exchange: Exchange, caller: Caller, what: str, parameters: Mapping[str, str]

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from flopmeter.collector.access.tokens import VIEWER
 from flopmeter.collector.api.question import Answer, Question
@@ -18,6 +18,23 @@ BEAT_S = 15.0
 #: Then the page connects again, by itself.
 LIFE_S = 3_600.0
 RETRY_MS = 3_000
+
+
+class Listening:
+    """A client's place, and what it is sent there."""
+
+    def __init__(self, parts: AsyncGenerator[bytes, None], leave: Callable[[], object]) -> None:
+        self._parts, self._leave = parts, leave
+
+    def __aiter__(self) -> "Listening":
+        return self
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._parts)
+
+    async def aclose(self) -> None:
+        self._leave()
+        await self._parts.aclose()
 
 
 class Stream:
@@ -41,25 +58,27 @@ class Stream:
     def clients(self) -> int:
         return len(self._clients)
 
-    def events(
-        self, token_id: str, tenant: str, still: Callable[[], Awaitable[bool]]
-    ) -> AsyncIterator[bytes]:
-        """What one client is sent. Raises Refused (429, 503) before the first of it."""
+    def events(self, token_id: str, tenant: str, still: Callable[[], Awaitable[bool]]) -> "Listening":
+        """What one client is sent; it is to be closed, also where nothing of it is read. Raises Refused (429, 503)."""
         if sum(of == token_id for of, _ in self._clients.values()) >= MAX_OF_TOKEN:
             raise Refused(429, f"expected at most {MAX_OF_TOKEN} live views of one token")
         if len(self._clients) >= MAX_CLIENTS:
             raise Refused(503, f"{MAX_CLIENTS} live views are open", headers={"Retry-After": "30"})
-        return self._events(token_id, tenant, still)
+        changed = asyncio.Event()
+        self._clients[changed] = (
+            token_id,
+            tenant,
+        )  # at once: others are let in before the first of it is sent
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.get_running_loop().create_task(self._look())
+        return Listening(self._events(changed, tenant, still), lambda: self._clients.pop(changed, None))
 
     async def _events(
-        self, token_id: str, tenant: str, still: Callable[[], Awaitable[bool]]
-    ) -> AsyncIterator[bytes]:
-        loop, changed = asyncio.get_running_loop(), asyncio.Event()
-        self._clients[changed] = (token_id, tenant)
+        self, changed: asyncio.Event, tenant: str, still: Callable[[], Awaitable[bool]]
+    ) -> AsyncGenerator[bytes, None]:
+        loop = asyncio.get_running_loop()
         seen_good = loop.time()
         ends = seen_good + self._life_s
-        if self._looking is None or self._looking.done():
-            self._looking = loop.create_task(self._look())
         if tenant in self._last:
             changed.set()
         try:
