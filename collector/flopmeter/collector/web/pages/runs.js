@@ -90,7 +90,7 @@ function table(found, query) {
   ];
   return h("section", { class: "runs", "data-key": "table", "aria-label": "Runs" },
     legend(groups),
-    h("p", { class: "band-legend dim" }, sample("executed"), " executed ", sample("countable"), " countable under the nearest line; bar from lower to upper, diamond at the point"),
+    h("p", { class: "band-legend dim" }, h("span", null, sample("executed"), " executed"), h("span", null, sample("countable"), " countable under the nearest line"), h("span", null, "bar from lower to upper, diamond at the point")),
     h("div", { class: "scroll" }, h("table", { class: "runs-table card-table", role: "table" },
       h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, headings.map(([text, sort]) => heading(text, sort, query)))),
       h("tbody", { role: "rowgroup" }, found.items.map((run) => row(run, scale, groups, found.lines))))));
