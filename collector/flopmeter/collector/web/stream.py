@@ -65,10 +65,8 @@ class Stream:
         if len(self._clients) >= MAX_CLIENTS:
             raise Refused(503, f"{MAX_CLIENTS} live views are open", headers={"Retry-After": "30"})
         changed = asyncio.Event()
-        self._clients[changed] = (
-            token_id,
-            tenant,
-        )  # at once: others are let in before the first of it is sent
+        # at once: others are let in before the first of it is sent
+        self._clients[changed] = (token_id, tenant)
         if self._looking is None or self._looking.done():
             self._looking = asyncio.get_running_loop().create_task(self._look())
         return Listening(self._events(changed, tenant, still), lambda: self._clients.pop(changed, None))
@@ -85,12 +83,11 @@ class Stream:
             yield b"retry: %d\n\n" % RETRY_MS
             while loop.time() < ends:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), self._beat_s)
+                    await asyncio.wait_for(changed.wait(), seen_good + self._beat_s - loop.time())
                 if self._stopped:
                     return
-                if (
-                    loop.time() - seen_good >= self._beat_s or not changed.is_set()
-                ):  # never silent is no leave to stay
+                # never silent is no leave to stay
+                if loop.time() - seen_good >= self._beat_s or not changed.is_set():
                     if not await still():
                         return
                     seen_good = loop.time()
