@@ -73,7 +73,9 @@ class BooksMetrics:
                 width = len(FAMILIES[name][1]) + 1
                 if any(len(row) != width for row in rows):
                     raise ValueError(f"{name}: expected {width} columns")
-        except (KeyError, TypeError, AttributeError) as e:
+                for *_, number in rows:
+                    float(number)  # else the whole page would fail for it, at each scrape
+        except (KeyError, TypeError, AttributeError, OverflowError) as e:
             raise ValueError(f"an answer of another shape: {type(e).__name__}") from e
         self._samples, self._as_of_s, self._taken_s = samples, as_of, self._monotonic()
 

@@ -159,6 +159,13 @@ def test_figures_that_nobody_renews_leave_instead_of_standing_still():
         Answer(200, "application/json", b"no json"),
         Answer(200, "application/json", b"[]"),
         Answer(200, "application/json", b'{"as_of": 1, "samples": {"flopmeter_unknown": []}}'),
+        Answer(200, "application/json", b'{"as_of": 1, "samples": {"flopmeter_fleet_gpus": [[null]]}}'),
+        Answer(200, "application/json", b'{"as_of": 1, "samples": {"flopmeter_fleet_gpus": [["x"]]}}'),
+        Answer(
+            200,
+            "application/json",
+            b'{"as_of": 1, "samples": {"flopmeter_fleet_gpus": [[1%s]]}}' % (b"0" * 400),
+        ),
         Answer(
             200, "application/json", b'{"as_of": 1, "samples": {"flopmeter_runs_left_out": [["a", "b", 1]]}}'
         ),
