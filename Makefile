@@ -53,11 +53,11 @@ demo: $(VENV)/.run ## a whole metered cluster on this machine, no GPU needed; AR
 	@$(BIN)/flopmeter demo $(ARGS)
 
 test: $(VENV)/.dev ## every test that needs no GPU
-	@$(BIN)/python -m pytest -n 3 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 # Tests wait for processes more than they work: three at once on two cores. Rooms that use no dependency are left out of the lowest.
 test-lowest: $(LOWEST)/.run ## the unit tests on the lowest versions that pyproject.toml admits
-	@$(LOWEST)/bin/python -m pytest -q -n 3 --dist loadgroup tests/contract tests/evidence tests/agent tests/collector tests/store \
+	@$(LOWEST)/bin/python -m pytest -q -n 3 --dist loadfile tests/contract tests/evidence tests/agent tests/collector tests/store \
 	  $(foreach room,law forecast filing estimate,--ignore=tests/collector/$(room)) --ignore=tests/collector/api/test_schemathesis.py $(ARGS)
 
 peers: $(PEERS)/.run ## programs of others that some tests run against; without them those tests are skipped

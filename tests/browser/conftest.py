@@ -25,10 +25,9 @@ NODES = "6"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All on one worker: one browser, one collector; and none where there is no browser."""
+    """None where there is no browser."""
     for item in items:
         if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.xdist_group("browser"))
             item.add_marker(pytest.mark.timeout(180))
             item.add_marker(pytest.mark.skipif(chromium() is None, reason=NO_CHROMIUM))
 

@@ -53,7 +53,6 @@ def test_securesystemslib_takes_the_envelope(lab, bundle):
     assert set(Envelope.from_dict(bundle["dsseEnvelope"]).verify([key], threshold=1)) == {key_id(spki)}
 
 
-@pytest.mark.xdist_group("sigstore-node")
 def test_sigstore_verify_takes_the_bundle_and_another_evidence_file(lab, bundle, tmp_path):
     """reference/attestation.md 1.2. `flopmeter verify` compares the digest that was signed, and names the step."""
     signed = lab / "run" / EVIDENCE
@@ -73,7 +72,6 @@ def test_sigstore_verify_takes_the_bundle_and_another_evidence_file(lab, bundle,
     assert "subject" in refused.stdout + refused.stderr
 
 
-@pytest.mark.xdist_group("sigstore-node")
 def test_sigstore_verify_refuses_a_changed_statement(lab, bundle, tmp_path):
     payload = base64.b64decode(bundle["dsseEnvelope"]["payload"])
     changed = payload.replace(b'"status":"crossed"', b'"status":"below"')

@@ -175,12 +175,10 @@ def node(tmp_path_factory):
     return ask
 
 
-@pytest.mark.xdist_group("sigstore-node")
 def test_sigstore_verify_takes_our_bundle(node):
     assert node(BUNDLE) == {"accepted": True, "hints": [KEY_ID]}
 
 
-@pytest.mark.xdist_group("sigstore-node")
 def test_sigstore_verify_takes_a_wrong_artifact_and_we_do_not(node):
     """It checks the envelope alone (reference/attestation.md 1.2): whoever calls must compare the digests."""
     wrong = ARTIFACT.replace(b"[]", b"[1]")
@@ -191,7 +189,6 @@ def test_sigstore_verify_takes_a_wrong_artifact_and_we_do_not(node):
     assert sha256(wrong).hexdigest() not in digests.values()
 
 
-@pytest.mark.xdist_group("sigstore-node")
 def test_sigstore_verify_refuses_a_changed_statement(node):
     changed_statement = STATEMENT.replace(b"100000000000000001", b"100000000000000000")
     bundle = changed("dsseEnvelope", "payload", value=base64_of(changed_statement))

@@ -81,7 +81,6 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason=NO_PROMETHEUS)
-@pytest.mark.xdist_group("prometheus")
 @pytest.mark.timeout(150)
 class TestLive:
     @pytest.mark.parametrize(("name", "expr"), QUERIES)

@@ -9,7 +9,6 @@ from slurm.cluster import Cluster, missing
 
 pytestmark = [
     pytest.mark.skipif(bool(missing()), reason=missing()),
-    pytest.mark.xdist_group("slurm"),
     pytest.mark.e2e,
 ]
 

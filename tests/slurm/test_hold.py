@@ -13,7 +13,6 @@ from flopmeter.collector.deliver.settings import Command, SinkSettings
 
 pytestmark = [
     pytest.mark.skipif(bool(missing()), reason=missing()),
-    pytest.mark.xdist_group("slurm"),
     pytest.mark.e2e,
 ]
 SCRIPT = Path(__file__).parents[2] / "deploy/examples/hold-slurm-job.sh"

@@ -15,7 +15,6 @@ from slurm.site import Site
 pytestmark = [
     pytest.mark.skipif(bool(missing()), reason=missing()),
     pytest.mark.skipif(COMPILER is None, reason=NO_COMPILER),
-    pytest.mark.xdist_group("slurm"),
     pytest.mark.e2e,
 ]
 

@@ -14,7 +14,6 @@ from slurm.site import GPUS, Site, cluster_with_prolog, mapping, write_conf
 pytestmark = [
     pytest.mark.skipif(bool(missing()), reason=missing()),
     pytest.mark.skipif(COMPILER is None, reason=NO_COMPILER),
-    pytest.mark.xdist_group("slurm"),
     pytest.mark.e2e,
 ]
 

@@ -18,7 +18,6 @@ from slurm.site import DEPLOYED, Site
 pytestmark = [
     pytest.mark.skipif(bool(missing()), reason=missing()),
     pytest.mark.skipif(COMPILER is None, reason=NO_COMPILER),
-    pytest.mark.xdist_group("slurm"),
     pytest.mark.e2e,
 ]
 

@@ -10,7 +10,6 @@ from html.parser import HTMLParser
 import pytest
 from builders import WINDOW_NS, Chain, busy, gap
 from desk import Desk
-from markdown_it import MarkdownIt
 
 from flopmeter.cli.main import main
 from flopmeter.collector.law.regimes import shipped
@@ -154,7 +153,8 @@ def test_every_digit_is_that_of_runs_show(made):
 def test_the_markdown_is_that_and_nothing_in_it_acts(made):
     run, whole, hourly, _ = made
     text = to_markdown(whole, hourly)
-    tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(text)
+    markdown_it = pytest.importorskip("markdown_it", reason="comes with the development tools (rich)")
+    tokens = markdown_it.MarkdownIt("commonmark", {"html": True}).enable("table").parse(text)
     inline = [t for token in tokens for t in token.children or ()]
     kinds = {t.type for t in (*tokens, *inline)}
     assert not kinds & {"html_block", "html_inline", "link_open", "image", "code_inline", "fence", "em_open"}

@@ -1,0 +1,37 @@
+"""How tests are handed to workers: whole files, so that what a file sets up is set up once."""
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from xdist.scheduler import LoadScopeScheduling
+
+#: Folders whose files share what is dear: a browser over the demo's books, the one Slurm of this machine.
+TOGETHER = ("tests/browser/", "tests/slurm/")
+
+
+def scope_of(nodeid: str) -> str:
+    """What goes to one worker together."""
+    file = nodeid.partition("::")[0]
+    return next((folder for folder in TOGETHER if file.startswith(folder)), file)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest is begun first."""
+    items.sort(key=lambda item: scope_of(item.nodeid) not in TOGETHER)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> "LoadScopeScheduling | None":
+    """`--dist loadfile`, and folders of it. (xdist 3.8's groups do nothing under pytest 9.2: it cannot name them.)"""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return scope_of(nodeid)
+
+    config.option.loadscopereorder = False  # by the number of tests, which says little
+    return ByFile(config, log)
