@@ -100,6 +100,7 @@ class PipelineSettings:
     timing: Timing = field(default_factory=Timing)
     #: How to speak to it, for a node of that name; `forget`: the token led to another authority. None: plain text.
     access: "Callable[[str, Callable[[], None]], Access] | None" = None
+    unix_ns: Callable[[], int] = time.time_ns  # the node's wall clock, of which the collector is told
 
 
 @dataclass(slots=True)
@@ -197,6 +198,7 @@ class Pipeline:
                     timing=settings.timing,
                     heads=heads,
                     access=settings.access(facts.node, heads.forget) if settings.access else None,
+                    unix_ns=settings.unix_ns,
                 )
             return cls(facts, make_meter, chain, uplink)
         except BaseException:

@@ -15,6 +15,7 @@ class Timing:
     handshake_s: float = 10.0
     ack_s: float = 30.0  # records in flight and not one ack: the stream is dead
     heartbeat_s: float = 30.0
+    clock_s: float = 300.0  # so often an ack is answered at once by a heartbeat: it tells our wall clock within a round trip
     backoff_base_s: float = DEFAULT_BASE_S
     backoff_cap_s: float = DEFAULT_CAP_S
 

@@ -31,6 +31,7 @@ from flopmeter.wire.v1 import ingest_pb2 as pb
 from .backoff import Backoff
 from .chain import Chain, HeadFacts
 from .status import Identity, Status, Timing
+from .wall_clock import WallClock
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +76,10 @@ class Uplink:
         timing: Timing | None = None,
         heads: Heads | None = None,
         access: Access | None = None,
+        unix_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         """`heads`: what is known of the collector's log; None: its heads are passed over. `access` None: plain text."""
+        self.unix_ns = unix_ns
         self.timing = timing or Timing()
         self.identity = identity
         self._target = target
@@ -238,6 +241,7 @@ class _Session:
         self._rest_until = 0.0
         self._draining = False  # a newer channel is to take over
         self._progress_at = 0.0  # when the wait for an ack began
+        self._clock = WallClock(uplink.timing.clock_s, uplink.unix_ns)
 
     async def run(self, superseded: Coroutine[Any, Any, None]) -> None:
         """Until the uplink stops, or until `superseded` is back: then what is in flight is drained first."""
@@ -287,6 +291,7 @@ class _Session:
             known_log_origin=known.origin if known else "",
             known_log_size=known.size if known else 0,
             known_log_root=known.root if known else b"",
+            t_unix_ns=up.unix_ns(),
         ).SerializeToString()
         signature = key.sign(HELLO_DOMAIN + challenge.challenge.nonce + body)
         await self._write(pb.StreamRequest(hello=pb.Hello(body=body, signature=signature)))
@@ -336,7 +341,7 @@ class _Session:
                 return
             up.woken.clear()
             now = time.monotonic()
-            if now >= self._rest_until and await self._send_some():
+            if not self._clock.due and now >= self._rest_until and await self._send_some():
                 last_sent = time.monotonic()
                 continue
             in_flight = self._in_flight
@@ -347,9 +352,9 @@ class _Session:
                 waits.append(self._progress_at + timing.ack_s)
                 if now >= self._progress_at + timing.ack_s:
                     raise _SessionError(f"no ack for {timing.ack_s:g} s with {in_flight} records in flight")
-            if now >= last_sent + timing.heartbeat_s:
+            if self._clock.due or now >= last_sent + timing.heartbeat_s:
                 pending = self._chain.spool.pending
-                beat = pb.Heartbeat(t_unix_ns=time.time_ns(), pending_records=pending)
+                beat = pb.Heartbeat(**self._clock.said()._asdict(), pending_records=pending)
                 await self._write(pb.StreamRequest(heartbeat=beat))
                 last_sent = now
                 continue
@@ -423,6 +428,7 @@ class _Session:
             self._chain.spool.cover(said.covered_seq)
 
     def _acked(self, seq: int) -> None:
+        self._clock.acked(seq)
         if seq > self._sent_to:
             raise _SessionError(
                 f"ack of {seq}, but only records up to {self._sent_to} were sent", hopeless=True
@@ -433,7 +439,7 @@ class _Session:
         self._chain.ack(seq)
         self._next = max(self._next, seq + 1)
         self._up.publish(
-            last_ack_unix_ns=time.time_ns(), acked_seq=self._chain.spool.acked_seq, last_error=""
+            last_ack_unix_ns=self._up.unix_ns(), acked_seq=self._chain.spool.acked_seq, last_error=""
         )
 
     def _rest(self, at_least_s: float) -> None:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66lopmeter/wire/v1/ingest.proto\x12\x11\x66lopmeter.wire.v1\"\xbf\x01\n\rStreamRequest\x12)\n\x05hello\x18\x01 \x01(\x0b\x32\x18.flopmeter.wire.v1.HelloH\x00\x12-\n\x07records\x18\x02 \x01(\x0b\x32\x1a.flopmeter.wire.v1.RecordsH\x00\x12\x31\n\theartbeat\x18\x03 \x01(\x0b\x32\x1c.flopmeter.wire.v1.HeartbeatH\x00\x12\x13\n\tinventory\x18\x04 \x01(\x0cH\x00\x42\x06\n\x04kindJ\x04\x08\x05\x10\x10\".\n\x05Hello\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0cJ\x04\x08\x03\x10\x10\"\xc7\x01\n\tHelloBody\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x15\n\ragent_version\x18\x03 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x04 \x01(\x0c\x12\x12\n\noldest_seq\x18\x05 \x01(\x04\x12\x12\n\nnewest_seq\x18\x06 \x01(\x04\x12\x18\n\x10known_log_origin\x18\x07 \x01(\t\x12\x16\n\x0eknown_log_size\x18\x08 \x01(\x04\x12\x16\n\x0eknown_log_root\x18\t \x01(\x0c\"\x1a\n\x07Records\x12\x0f\n\x07records\x18\x01 \x03(\x0c\"7\n\tHeartbeat\x12\x11\n\tt_unix_ns\x18\x01 \x01(\x06\x12\x17\n\x0fpending_records\x18\x02 \x01(\x04\"\xb6\x02\n\x0eStreamResponse\x12\x31\n\tchallenge\x18\x01 \x01(\x0b\x32\x1c.flopmeter.wire.v1.ChallengeH\x00\x12-\n\x07welcome\x18\x02 \x01(\x0b\x32\x1a.flopmeter.wire.v1.WelcomeH\x00\x12%\n\x03\x61\x63k\x18\x03 \x01(\x0b\x32\x16.flopmeter.wire.v1.AckH\x00\x12/\n\x08pushback\x18\x04 \x01(\x0b\x32\x1b.flopmeter.wire.v1.PushbackH\x00\x12-\n\x07refusal\x18\x05 \x01(\x0b\x32\x1a.flopmeter.wire.v1.RefusalH\x00\x12\x33\n\ncheckpoint\x18\x06 \x01(\x0b\x32\x1d.flopmeter.wire.v1.CheckpointH\x00\x42\x06\n\x04kind\"\x1a\n\tChallenge\x12\r\n\x05nonce\x18\x01 \x01(\x0c\"\x81\x02\n\x07Welcome\x12\x12\n\nresume_seq\x18\x01 \x01(\x04\x12\x11\n\thead_hash\x18\x02 \x01(\x0c\x12\x14\n\x0chead_boot_id\x18\x03 \x01(\x0c\x12\x1f\n\x17head_window_end_boot_ns\x18\x04 \x01(\x06\x12\x11\n\tt_unix_ns\x18\x05 \x01(\x06\x12\x19\n\x11\x63ollector_version\x18\x06 \x01(\t\x12\x18\n\x10max_record_bytes\x18\x07 \x01(\r\x12\x1d\n\x15max_in_flight_records\x18\x08 \x01(\r\x12\x31\n\ncheckpoint\x18\t \x01(\x0b\x32\x1d.flopmeter.wire.v1.Checkpoint\"R\n\nCheckpoint\x12\x0c\n\x04note\x18\x01 \x01(\x0c\x12\x13\n\x0b\x63onsistency\x18\x02 \x03(\x0c\x12\x13\n\x0b\x63overed_seq\x18\x03 \x01(\x04\x12\x0c\n\x04vkey\x18\x04 \x01(\t\"\x12\n\x03\x41\x63k\x12\x0b\n\x03seq\x18\x01 \x01(\x04\"\xc3\x02\n\x08Pushback\x12\x32\n\x06reason\x18\x01 \x01(\x0e\x32\".flopmeter.wire.v1.Pushback.Reason\x12\x16\n\x0eretry_after_ms\x18\x02 \x01(\r\x12\x12\n\nresume_seq\x18\x03 \x01(\x04\x12\x0f\n\x07message\x18\x04 \x01(\t\"\xc5\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18REASON_STORE_UNAVAILABLE\x10\x01\x12\x15\n\x11REASON_OVERLOADED\x10\x02\x12\x18\n\x14REASON_SHUTTING_DOWN\x10\x03\x12\x1a\n\x16REASON_OUT_OF_SEQUENCE\x10\x04\x12\x1c\n\x18REASON_INVENTORY_UNKNOWN\x10\x05\x12\x1a\n\x16REASON_FROM_THE_FUTURE\x10\x06\"\xc9\x02\n\x07Refusal\x12-\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x1f.flopmeter.wire.v1.Refusal.Code\x12\x0b\n\x03seq\x18\x02 \x01(\x04\x12\x12\n\nresume_seq\x18\x03 \x01(\x04\x12\x0f\n\x07message\x18\x04 \x01(\t\"\xdc\x01\n\x04\x43ode\x12\x14\n\x10\x43ODE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x43ODE_MALFORMED\x10\x01\x12\x16\n\x12\x43ODE_BAD_SIGNATURE\x10\x02\x12\x16\n\x12\x43ODE_UNKNOWN_AGENT\x10\x03\x12\x11\n\rCODE_CONFLICT\x10\x04\x12\x15\n\x11\x43ODE_BROKEN_CHAIN\x10\x05\x12\x10\n\x0c\x43ODE_OVERLAP\x10\x06\x12\x14\n\x10\x43ODE_IMPLAUSIBLE\x10\x07\x12\x14\n\x10\x43ODE_WRONG_AGENT\x10\x08\x12\x12\n\x0e\x43ODE_TOO_LARGE\x10\t2b\n\rIngestService\x12Q\n\x06Stream\x12 .flopmeter.wire.v1.StreamRequest\x1a!.flopmeter.wire.v1.StreamResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66lopmeter/wire/v1/ingest.proto\x12\x11\x66lopmeter.wire.v1\"\xbf\x01\n\rStreamRequest\x12)\n\x05hello\x18\x01 \x01(\x0b\x32\x18.flopmeter.wire.v1.HelloH\x00\x12-\n\x07records\x18\x02 \x01(\x0b\x32\x1a.flopmeter.wire.v1.RecordsH\x00\x12\x31\n\theartbeat\x18\x03 \x01(\x0b\x32\x1c.flopmeter.wire.v1.HeartbeatH\x00\x12\x13\n\tinventory\x18\x04 \x01(\x0cH\x00\x42\x06\n\x04kindJ\x04\x08\x05\x10\x10\".\n\x05Hello\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0cJ\x04\x08\x03\x10\x10\"\xda\x01\n\tHelloBody\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x15\n\ragent_version\x18\x03 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x04 \x01(\x0c\x12\x12\n\noldest_seq\x18\x05 \x01(\x04\x12\x12\n\nnewest_seq\x18\x06 \x01(\x04\x12\x18\n\x10known_log_origin\x18\x07 \x01(\t\x12\x16\n\x0eknown_log_size\x18\x08 \x01(\x04\x12\x16\n\x0eknown_log_root\x18\t \x01(\x0c\x12\x11\n\tt_unix_ns\x18\n \x01(\x06\"\x1a\n\x07Records\x12\x0f\n\x07records\x18\x01 \x03(\x0c\"`\n\tHeartbeat\x12\x11\n\tt_unix_ns\x18\x01 \x01(\x06\x12\x17\n\x0fpending_records\x18\x02 \x01(\x04\x12\x11\n\tacked_seq\x18\x03 \x01(\x04\x12\x14\n\x0csince_ack_ns\x18\x04 \x01(\x04\"\xb6\x02\n\x0eStreamResponse\x12\x31\n\tchallenge\x18\x01 \x01(\x0b\x32\x1c.flopmeter.wire.v1.ChallengeH\x00\x12-\n\x07welcome\x18\x02 \x01(\x0b\x32\x1a.flopmeter.wire.v1.WelcomeH\x00\x12%\n\x03\x61\x63k\x18\x03 \x01(\x0b\x32\x16.flopmeter.wire.v1.AckH\x00\x12/\n\x08pushback\x18\x04 \x01(\x0b\x32\x1b.flopmeter.wire.v1.PushbackH\x00\x12-\n\x07refusal\x18\x05 \x01(\x0b\x32\x1a.flopmeter.wire.v1.RefusalH\x00\x12\x33\n\ncheckpoint\x18\x06 \x01(\x0b\x32\x1d.flopmeter.wire.v1.CheckpointH\x00\x42\x06\n\x04kind\"\x1a\n\tChallenge\x12\r\n\x05nonce\x18\x01 \x01(\x0c\"\x81\x02\n\x07Welcome\x12\x12\n\nresume_seq\x18\x01 \x01(\x04\x12\x11\n\thead_hash\x18\x02 \x01(\x0c\x12\x14\n\x0chead_boot_id\x18\x03 \x01(\x0c\x12\x1f\n\x17head_window_end_boot_ns\x18\x04 \x01(\x06\x12\x11\n\tt_unix_ns\x18\x05 \x01(\x06\x12\x19\n\x11\x63ollector_version\x18\x06 \x01(\t\x12\x18\n\x10max_record_bytes\x18\x07 \x01(\r\x12\x1d\n\x15max_in_flight_records\x18\x08 \x01(\r\x12\x31\n\ncheckpoint\x18\t \x01(\x0b\x32\x1d.flopmeter.wire.v1.Checkpoint\"R\n\nCheckpoint\x12\x0c\n\x04note\x18\x01 \x01(\x0c\x12\x13\n\x0b\x63onsistency\x18\x02 \x03(\x0c\x12\x13\n\x0b\x63overed_seq\x18\x03 \x01(\x04\x12\x0c\n\x04vkey\x18\x04 \x01(\t\"\x12\n\x03\x41\x63k\x12\x0b\n\x03seq\x18\x01 \x01(\x04\"\xc3\x02\n\x08Pushback\x12\x32\n\x06reason\x18\x01 \x01(\x0e\x32\".flopmeter.wire.v1.Pushback.Reason\x12\x16\n\x0eretry_after_ms\x18\x02 \x01(\r\x12\x12\n\nresume_seq\x18\x03 \x01(\x04\x12\x0f\n\x07message\x18\x04 \x01(\t\"\xc5\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18REASON_STORE_UNAVAILABLE\x10\x01\x12\x15\n\x11REASON_OVERLOADED\x10\x02\x12\x18\n\x14REASON_SHUTTING_DOWN\x10\x03\x12\x1a\n\x16REASON_OUT_OF_SEQUENCE\x10\x04\x12\x1c\n\x18REASON_INVENTORY_UNKNOWN\x10\x05\x12\x1a\n\x16REASON_FROM_THE_FUTURE\x10\x06\"\xc9\x02\n\x07Refusal\x12-\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x1f.flopmeter.wire.v1.Refusal.Code\x12\x0b\n\x03seq\x18\x02 \x01(\x04\x12\x12\n\nresume_seq\x18\x03 \x01(\x04\x12\x0f\n\x07message\x18\x04 \x01(\t\"\xdc\x01\n\x04\x43ode\x12\x14\n\x10\x43ODE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x43ODE_MALFORMED\x10\x01\x12\x16\n\x12\x43ODE_BAD_SIGNATURE\x10\x02\x12\x16\n\x12\x43ODE_UNKNOWN_AGENT\x10\x03\x12\x11\n\rCODE_CONFLICT\x10\x04\x12\x15\n\x11\x43ODE_BROKEN_CHAIN\x10\x05\x12\x10\n\x0c\x43ODE_OVERLAP\x10\x06\x12\x14\n\x10\x43ODE_IMPLAUSIBLE\x10\x07\x12\x14\n\x10\x43ODE_WRONG_AGENT\x10\x08\x12\x12\n\x0e\x43ODE_TOO_LARGE\x10\t2b\n\rIngestService\x12Q\n\x06Stream\x12 .flopmeter.wire.v1.StreamRequest\x1a!.flopmeter.wire.v1.StreamResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,29 +36,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HELLO']._serialized_start=247
   _globals['_HELLO']._serialized_end=293
   _globals['_HELLOBODY']._serialized_start=296
-  _globals['_HELLOBODY']._serialized_end=495
-  _globals['_RECORDS']._serialized_start=497
-  _globals['_RECORDS']._serialized_end=523
-  _globals['_HEARTBEAT']._serialized_start=525
-  _globals['_HEARTBEAT']._serialized_end=580
-  _globals['_STREAMRESPONSE']._serialized_start=583
-  _globals['_STREAMRESPONSE']._serialized_end=893
-  _globals['_CHALLENGE']._serialized_start=895
-  _globals['_CHALLENGE']._serialized_end=921
-  _globals['_WELCOME']._serialized_start=924
-  _globals['_WELCOME']._serialized_end=1181
-  _globals['_CHECKPOINT']._serialized_start=1183
-  _globals['_CHECKPOINT']._serialized_end=1265
-  _globals['_ACK']._serialized_start=1267
-  _globals['_ACK']._serialized_end=1285
-  _globals['_PUSHBACK']._serialized_start=1288
-  _globals['_PUSHBACK']._serialized_end=1611
-  _globals['_PUSHBACK_REASON']._serialized_start=1414
-  _globals['_PUSHBACK_REASON']._serialized_end=1611
-  _globals['_REFUSAL']._serialized_start=1614
-  _globals['_REFUSAL']._serialized_end=1943
-  _globals['_REFUSAL_CODE']._serialized_start=1723
-  _globals['_REFUSAL_CODE']._serialized_end=1943
-  _globals['_INGESTSERVICE']._serialized_start=1945
-  _globals['_INGESTSERVICE']._serialized_end=2043
+  _globals['_HELLOBODY']._serialized_end=514
+  _globals['_RECORDS']._serialized_start=516
+  _globals['_RECORDS']._serialized_end=542
+  _globals['_HEARTBEAT']._serialized_start=544
+  _globals['_HEARTBEAT']._serialized_end=640
+  _globals['_STREAMRESPONSE']._serialized_start=643
+  _globals['_STREAMRESPONSE']._serialized_end=953
+  _globals['_CHALLENGE']._serialized_start=955
+  _globals['_CHALLENGE']._serialized_end=981
+  _globals['_WELCOME']._serialized_start=984
+  _globals['_WELCOME']._serialized_end=1241
+  _globals['_CHECKPOINT']._serialized_start=1243
+  _globals['_CHECKPOINT']._serialized_end=1325
+  _globals['_ACK']._serialized_start=1327
+  _globals['_ACK']._serialized_end=1345
+  _globals['_PUSHBACK']._serialized_start=1348
+  _globals['_PUSHBACK']._serialized_end=1671
+  _globals['_PUSHBACK_REASON']._serialized_start=1474
+  _globals['_PUSHBACK_REASON']._serialized_end=1671
+  _globals['_REFUSAL']._serialized_start=1674
+  _globals['_REFUSAL']._serialized_end=2003
+  _globals['_REFUSAL_CODE']._serialized_start=1783
+  _globals['_REFUSAL_CODE']._serialized_end=2003
+  _globals['_INGESTSERVICE']._serialized_start=2005
+  _globals['_INGESTSERVICE']._serialized_end=2103
 # @@protoc_insertion_point(module_scope)

@@ -109,6 +109,7 @@ class HelloBody(_message.Message):
     KNOWN_LOG_ORIGIN_FIELD_NUMBER: _builtins.int
     KNOWN_LOG_SIZE_FIELD_NUMBER: _builtins.int
     KNOWN_LOG_ROOT_FIELD_NUMBER: _builtins.int
+    T_UNIX_NS_FIELD_NUMBER: _builtins.int
     public_key: _builtins.bytes
     """Ed25519 public key, 32 bytes; the agent id is the first 16 bytes of its SHA-256."""
     node: _builtins.str
@@ -128,6 +129,10 @@ class HelloBody(_message.Message):
     known_log_size: _builtins.int
     known_log_root: _builtins.bytes
     """RFC 6962 root hash, 32 bytes."""
+    t_unix_ns: _builtins.int
+    """The agent's wall clock, read after the Challenge was; 0 = not said (an older agent). Sent between the Challenge and
+    the Hello's arrival, so that the collector can tell how far it is off.
+    """
     def __init__(
         self,
         *,
@@ -140,10 +145,11 @@ class HelloBody(_message.Message):
         known_log_origin: _builtins.str = ...,
         known_log_size: _builtins.int = ...,
         known_log_root: _builtins.bytes = ...,
+        t_unix_ns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "boot_id", b"boot_id", "known_log_origin", b"known_log_origin", "known_log_root", b"known_log_root", "known_log_size", b"known_log_size", "newest_seq", b"newest_seq", "node", b"node", "oldest_seq", b"oldest_seq", "public_key", b"public_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "boot_id", b"boot_id", "known_log_origin", b"known_log_origin", "known_log_root", b"known_log_root", "known_log_size", b"known_log_size", "newest_seq", b"newest_seq", "node", b"node", "oldest_seq", b"oldest_seq", "public_key", b"public_key", "t_unix_ns", b"t_unix_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -173,24 +179,36 @@ Global___Records: _TypeAlias = Records  # noqa: Y015
 
 @_typing.final
 class Heartbeat(_message.Message):
-    """Nothing to ship, still here. Sent when no record was for a while."""
+    """Nothing to ship, still here. Sent when no record was for a while; and now and then straight after an Ack, because
+    then t_unix_ns tells the collector how far the agent's clock is off, within a round trip.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     T_UNIX_NS_FIELD_NUMBER: _builtins.int
     PENDING_RECORDS_FIELD_NUMBER: _builtins.int
+    ACKED_SEQ_FIELD_NUMBER: _builtins.int
+    SINCE_ACK_NS_FIELD_NUMBER: _builtins.int
     t_unix_ns: _builtins.int
+    """The agent's wall clock, as this is sent."""
     pending_records: _builtins.int
     """Records sealed and not yet acknowledged."""
+    acked_seq: _builtins.int
+    """The highest Ack that came on this stream, and how long before t_unix_ns its first copy did, by a clock that nobody
+    sets; 0, 0 = none came, or not said (an older agent).
+    """
+    since_ack_ns: _builtins.int
     def __init__(
         self,
         *,
         t_unix_ns: _builtins.int = ...,
         pending_records: _builtins.int = ...,
+        acked_seq: _builtins.int = ...,
+        since_ack_ns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pending_records", b"pending_records", "t_unix_ns", b"t_unix_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acked_seq", b"acked_seq", "pending_records", b"pending_records", "since_ack_ns", b"since_ack_ns", "t_unix_ns", b"t_unix_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
