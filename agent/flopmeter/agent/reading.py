@@ -83,6 +83,7 @@ class Reading(NamedTuple):
     workload: Workload | None = None
     rates_mib_s: Mapping[int, float] = _NO_FLOATS
     clock_event_reasons: int | None = None  # NVML's bit mask: why the clock is not at its highest
+    late_ns: int = 0  # `cycles` may be older than `t_boot_ns` by up to this: the read took that long
     error: str | None = None  # the read failed: NVML's error name; then no values follow
 
 

@@ -27,6 +27,7 @@ def test_every_key_of_the_format_arrives(tmp_path):
             utilization_gpu_pct=100,
             memory_used_bytes=70 << 30,
             clock_event_reasons=4,
+            late_ns=59_000_000,
             processes=[{"pid": 12, "start_ticks": 99, "sm_util_pct": 40}, {"pid": 13}],
             workload={
                 "kind": "slurm",
@@ -63,6 +64,7 @@ def test_every_key_of_the_format_arrives(tmp_path):
         workload=Workload(WorkloadKind.SLURM, "4711", "0", "nanogpt", "u", "bf16"),
         rates_mib_s={60: 17.0},
         clock_event_reasons=4,
+        late_ns=59_000_000,
     )
     assert all(type(v) is int for v in full.cycles.values())
     assert (idle.workload, idle.processes, idle.sm_clock_mhz, idle.energy_mj) == (IDLE, (), (345.0,), None)

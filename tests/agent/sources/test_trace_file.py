@@ -198,6 +198,7 @@ values = st.fixed_dictionaries(
         "percent": st.dictionaries(st.sampled_from((*PERCENT_IDS, 1, 10)), shares),
         "rates_mib_s": st.dictionaries(st.sampled_from(RATE_IDS), st.floats(0, 1e9)),
         "clock_event_reasons": st.none() | st.integers(0, 2**40),
+        "late_ns": st.integers(0, 2**40),
         "sm_clock_mhz": st.lists(st.floats(1, 3000), max_size=3).map(tuple),
         "energy_mj": st.none() | counters,
         "power_mw": st.none() | st.integers(0, 10_000_000),

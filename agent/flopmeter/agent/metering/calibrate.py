@@ -55,10 +55,19 @@ class Evidence:
     clock_cycles: int = 0  # mean clock x time, cycles of one SM
     cycles: int = 0
     time_ns: int = 0
+    late_ns: int = 0  # by which the cycles may be of a longer time
 
-    def add(self, cycles: int, duration_ns: int, clocks: tuple[int, int, int, int] | None) -> None:
+    def add(
+        self,
+        cycles: int,
+        duration_ns: int,
+        clocks: tuple[int, int, int, int] | None,
+        late_ns: int = 0,
+    ) -> None:
+        """An interval's; `late_ns`: interval.Point.late_ns of its start."""
         self.cycles += cycles
         self.time_ns += duration_ns
+        self.late_ns += late_ns
         if clocks is not None:
             total_khz, count, _, _ = clocks
             self.clocked_cycles += cycles
@@ -83,7 +92,7 @@ class Evidence:
             if abs(ratio - 1_000 * sms) <= BAND_PERMILLE * sms:
                 return Scale.SUM
             return None
-        most_of_one = entity.ceiling_khz * self.time_ns * ELAPSED_TOLERANCE_PERCENT
+        most_of_one = entity.ceiling_khz * (self.time_ns + self.late_ns) * ELAPSED_TOLERANCE_PERCENT
         return Scale.SUM if self.cycles * _KHZ_NS * 100 > most_of_one else None
 
 
@@ -106,10 +115,15 @@ class Held:
     evidence: Evidence = field(default_factory=Evidence)
     sums: dict[HeldKey, tuple[list[int], list[int]]] = field(default_factory=dict)  # raw, by percentages
     held_ns: int = 0
+    late_ns: int = 0  # by which the cycles may be of a longer time
 
-    def add(self, parts: Sequence[Part], raw: Interval, fallback: Interval | None) -> None:
-        """`raw` to its one workload, or divided among several; `fallback`: the same time by percentages."""
+    def add(self, parts: Sequence[Part], raw: Interval, fallback: Interval | None, late_ns: int = 0) -> None:
+        """`raw` to its one workload, or divided among several; `fallback`: the same time by percentages.
+
+        `late_ns`: interval.Point.late_ns of its start.
+        """
         self.held_ns += raw.numbers[0]
+        self.late_ns += late_ns
         if len(parts) == 1:
             self._add(parts[0][0], raw, fallback)
             return
@@ -136,19 +150,20 @@ class Held:
     def clear(self) -> None:
         """Forget what was held back: it is in the books already."""
         self.sums.clear()
-        self.held_ns = 0
+        self.held_ns = self.late_ns = 0
 
     def release(self, entity: Entity, scale: Scale | None) -> Iterator[tuple[Workload, Interval | int]]:
         """Everything held back, priced: an Interval each, or the duration in ns of a gap. Empties itself.
 
         With the scale known, sums that no device can have counted are gaps too.
         """
-        sums, self.sums, self.held_ns = self.sums, {}, 0
+        late_ns = self.late_ns
+        sums, self.sums, self.held_ns, self.late_ns = self.sums, {}, 0, 0
         for key, (raw, sampled) in sums.items():
             if scale is not None:
                 multiplier = scale.multiplier(entity)
                 numbers: Numbers = (raw[0], *(n * multiplier for n in raw[1:-1]), raw[-1])
-                time_ns = raw[0] + (ROUNDING_NS if key.measured & APPORTIONED else 0)
+                time_ns = raw[0] + late_ns + (ROUNDING_NS if key.measured & APPORTIONED else 0)
                 most = entity.sm_count * entity.ceiling_khz * time_ns * ELAPSED_TOLERANCE_PERCENT
                 if numbers[1] * _KHZ_NS * 100 > most:
                     yield key.workload, raw[0]

@@ -231,10 +231,10 @@ class Intake(Epochs):
             # one in which nobody metered.
             beside = base.t_boot_ns == track.seen_ns and self._hole(track) not in _NOT_METERED
             sampled = by_percent(base.t_boot_ns, base, reading, now, track.entity)[0] if beside else None
-            track.held.add(parts, got, sampled)
+            track.held.add(parts, got, sampled, base.late_ns)
             self.window.held_back = True
             clocks = clock(base.clock_khz, reading) if beside else None
-            track.held.evidence.add(got.numbers[1], got.numbers[0], clocks)
+            track.held.evidence.add(got.numbers[1], got.numbers[0], clocks, base.late_ns)
         if got.judged:
             self.judge(track, got.judged, priced=priced)
         if not priced:

@@ -34,7 +34,7 @@ from flopmeter.agent.reading import (
     Reading,
 )
 from flopmeter.contract.evidence_class import EvidenceClass, spread_step
-from flopmeter.contract.limits import MAX_SM_CLOCK_MHZ
+from flopmeter.contract.limits import MAX_SM_CLOCK_MHZ, MIN_TICK_NS
 from flopmeter.contract.usage import GapReason, Measured
 
 from .crosscheck import silent_zero
@@ -87,6 +87,9 @@ ALL_CYCLES = SM_ACTIVE | HMMA | IMMA | DMMA | TENSOR | FP64 | FP32 | FP16 | INT
 #: Elapsed cycles may exceed SMs x highest clock x time by this: the reading's two timestamps are taken
 #: beside the driver's sample, not in it; 2 % of the shortest tick (250 ms) is 5 ms.
 ELAPSED_TOLERANCE_PERCENT = 102
+#: And by the time that the reading before took, where that was long: a throttled or preempted agent stands still
+#: between the driver's sample and its clock. The collector grants a row no more (ingest/encode.ELAPSED_SLACK_NS).
+MAX_LATE_NS = MIN_TICK_NS
 #: Far above any GPU (1.4 kW): an energy counter that ran faster was not read. The slack is for exporters
 #: whose energy gauge is as old as their collect interval (30 s, reference/metering.md 2.2).
 MAX_DEVICE_WATTS = 10_000
@@ -120,6 +123,7 @@ class Point(NamedTuple):
     counters: Counters
     energy_mj: int | None
     clock_khz: int  # the last sample; 0 = not read
+    late_ns: int = 0  # the counters may be older than `t_boot_ns` by up to this, MAX_LATE_NS at most
 
     @property
     def has_counters(self) -> bool:
@@ -174,6 +178,7 @@ def point(reading: Reading) -> Point:
         counters_of(reading.cycles),
         energy,
         _khz(clocks[-1]) if clocks else 0,
+        min(max(reading.late_ns, 0), MAX_LATE_NS),
     )
 
 
@@ -219,7 +224,8 @@ def by_counters(  # noqa: PLR0917
             Why.RESET, f"counter {CYCLE_IDS[at]} went from {before.counters[at]} to {now.counters[at]}"
         )
     elapsed, scale = deltas[0], multiplier or 1
-    most = entity.sm_count * entity.ceiling_khz * duration
+    # What passed before a late stamp was read is in this interval's cycles, and in the time of the one before.
+    most = entity.sm_count * entity.ceiling_khz * (duration + before.late_ns)
     if elapsed * scale * _KHZ_NS * 100 > most * ELAPSED_TOLERANCE_PERCENT:
         return NoInterval(
             Why.TOO_FAST,

@@ -115,6 +115,7 @@ def dump_track(t: Track) -> dict[str, Any]:
         "shared": t.shared,
         "evidence": [getattr(t.held.evidence, name) for name in Evidence.__slots__],
         "held_ns": t.held.held_ns,
+        "held_late_ns": t.held.late_ns,
         "checks": t.checks.dump(),
         "held": [
             [
@@ -136,7 +137,12 @@ def load_track(entity: Entity, data: dict[str, Any]) -> Track:
     """The track that was dumped. Raises KeyError, TypeError or ValueError for anything else."""
     born, seen, accounted, owed, anchored, lacking, cadence1, cadence2 = _ints(data["times"], 8)
     doubted = data["doubted"]
-    held = Held(evidence=Evidence(*_ints(data["evidence"], 5)), held_ns=_ints([data["held_ns"]], 1)[0])
+    # Journals of agents that did not know how late a reading was have one number less.
+    held = Held(
+        evidence=Evidence(*_ints([*data["evidence"], 0][:6], 6)),
+        held_ns=_ints([data["held_ns"]], 1)[0],
+        late_ns=_ints([data.get("held_late_ns", 0)], 1)[0],
+    )
     for workload, *key, raw, sampled in data["held"]:
         held.sums[HeldKey(_sure_workload(workload), *_ints(key, 5))] = (
             _ints(raw, len(NUMBERS)),
@@ -224,13 +230,13 @@ def _to_point(data: list[Any] | None) -> Point | None:
 
 
 def _sure_point(data: list[Any]) -> Point:
-    boot, unix, counters, energy, khz = data
+    boot, unix, counters, energy, khz, late = data if len(data) == 6 else [*data, 0]
     if len(counters) != len(CYCLE_IDS):
         raise ValueError(f"journal: expected {len(CYCLE_IDS)} counters, got {len(counters)}")
     _ints([v for v in counters if v is not None], None)
     _ints([v for v in (energy,) if v is not None], None)
-    _ints([boot, unix, khz], 3)
-    return Point(boot, unix, tuple(counters), energy, khz)
+    _ints([boot, unix, khz, late], 4)
+    return Point(boot, unix, tuple(counters), energy, khz, late)
 
 
 def _ints(values: list[Any], count: int | None) -> list[int]:

@@ -310,11 +310,12 @@ class NvmlSource:
 
     def _read(self, e: Entity) -> Reading:
         cycles, percents, rates = _NO_CYCLES, _NO_FLOATS, _NO_FLOATS
-        t_boot_ns = 0
+        t_boot_ns = late_ns = 0
         if e.gpm is not None:
             try:
                 got = e.gpm.read()
                 t_boot_ns = got.t_ns  # the counters' own time, not that of the calls that follow
+                late_ns = got.late_ns
                 cycles = got.cycles
                 # Averages that began after the reading before, as after a start of NVML, say nothing of the
                 # time between.
@@ -349,6 +350,7 @@ class NvmlSource:
             None,  # workload: the agent attributes
             rates,
             e.reasons.ask() if e.reasons else None,
+            late_ns,
         )
 
     def _gpm_failed(self, e: Entity, error: NvmlError) -> None:

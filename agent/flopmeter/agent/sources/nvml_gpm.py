@@ -15,6 +15,9 @@ log = logging.getLogger(__name__)
 
 #: Two GPM samples closer than this give invalid values (reference/metering.md 0.3, 1.2), with room.
 MIN_APART_NS = 120_000_000
+#: A sample takes tens of microseconds. One that took less than this is as good as taken at once: it is a fifth of the
+#: 2 % of the shortest tick that an interval may be off anyway (metering/interval.ELAPSED_TOLERANCE_PERCENT).
+LATE_FROM_NS = 1_000_000
 _PERCENTS = (*PERCENT_IDS, DRAM_BW_UTIL)
 #: Asked for in this order: percentages, rates, cycles.
 ALL_IDS = (*_PERCENTS, *RATE_IDS, *CYCLE_IDS)
@@ -26,7 +29,8 @@ _KINDS = frozenset(_PERCENTS), frozenset(RATE_IDS), frozenset(CYCLE_IDS)
 class GpmValues(NamedTuple):
     """One sample, and the averages since the one before, `since_ns`."""
 
-    t_ns: int  # boot time of the sample
+    t_ns: int  # boot time right after the sample
+    late_ns: int  # the sample may be older than that by up to this; 0: by less than LATE_FROM_NS
     since_ns: int
     cycles: Mapping[int, int]
     percent: Mapping[int, float]
@@ -53,20 +57,26 @@ class Gpm:
     def read(self) -> GpmValues:
         """Raises NvmlError."""
         since_ns = self.taken_ns
-        too_early_ns = since_ns + MIN_APART_NS - self._clock.boot_ns()
+        asked_ns = self._clock.boot_ns()
+        too_early_ns = since_ns + MIN_APART_NS - asked_ns
         if too_early_ns > 0:  # the first reading after the start
             self._clock.wait(too_early_ns / 1e9)
+            asked_ns = self._clock.boot_ns()
         self._pair.take()
         self.taken_ns = t_ns = self._clock.boot_ns()
+        late_ns = t_ns - asked_ns if t_ns - asked_ns >= LATE_FROM_NS else 0
         codes, values = self._pair.get() if self._probed else self._probe()
         if any(codes):  # some fail alone
             good = [(i, v) for i, code, v in zip(self._pair.ids, codes, values, strict=True) if not code]
             parts = [tuple(zip(*(p for p in good if p[0] in kind), strict=True)) for kind in _KINDS]
             some = [part or ((), ()) for part in parts]
-            return GpmValues(t_ns, since_ns, counters(*some[2]), percents(*some[0]), amounts(*some[1]))
+            return GpmValues(
+                t_ns, late_ns, since_ns, counters(*some[2]), percents(*some[0]), amounts(*some[1])
+            )
         (shares, flows, counts), p, r = self._kinds, self._rates_at, self._cycles_at
         return GpmValues(
             t_ns,
+            late_ns,
             since_ns,
             counters(counts, values[r:]),
             percents(shares, values[:p]),

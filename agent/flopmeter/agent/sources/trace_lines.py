@@ -195,6 +195,7 @@ class LineParser:
             workload,
             rates,
             self._value(data, "clock_event_reasons", counter),
+            self._value(data, "late_ns", counter) or 0,
         )
 
     def _value(self, data: dict[str, Any], key: str, check: Callable[[object], _T | None]) -> _T | None:

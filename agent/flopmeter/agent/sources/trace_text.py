@@ -45,6 +45,8 @@ def item_line(item: Reading | Happening) -> bytes:
     for key in ("energy_mj", "power_mw", "utilization_gpu_pct", "memory_used_bytes", "clock_event_reasons"):
         if (value := getattr(item, key)) is not None:
             data[key] = value
+    if item.late_ns:
+        data["late_ns"] = item.late_ns
     if item.processes is not None:
         data["processes"] = [_process_object(p) for p in item.processes]
     return _line(data)

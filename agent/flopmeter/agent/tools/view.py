@@ -113,7 +113,7 @@ class EntityView:
                 self._flag([rate_detail(raw.detail)], now.t_boot_ns)
             return self._shown(reading, EvidenceClass.GAP, raw.detail)
         elapsed, duration = raw.numbers[1], raw.numbers[0]
-        self._evidence.add(elapsed, duration, arithmetic.clock(before.clock_khz, reading))
+        self._evidence.add(elapsed, duration, arithmetic.clock(before.clock_khz, reading), before.late_ns)
         scale = self._evidence.verdict(self._entity)
         if scale is not None:
             exact = arithmetic.by_counters(before, now, self._entity, scale.multiplier(self._entity))
