@@ -54,3 +54,11 @@ def serving(tmp_path: Path, *args: str) -> Iterator[tuple[str, Path]]:
     finally:
         process.terminate()
         assert process.wait(30) == 0
+
+
+def gone(pid: int) -> bool:
+    """Whether a process is no more, or dead and not yet buried by whoever has to."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:  # before it was opened, or before it was read
+        return True

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from processes import wait_for
+from processes import gone, wait_for
 
 from fakes import FakeClock
 from flopmeter.agent.workloads.slurm_ask import (
@@ -224,7 +224,7 @@ def test_one_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None:
         run_bounded([str(program)], deadline_s=2.0)
     left = [int(pid) for pid in pids.read_text().split()]
     assert len(left) == 2
-    wait_for("both are gone", lambda: all(map(_gone, left)))
+    wait_for("both are gone", lambda: all(map(gone, left)))
 
 
 def test_one_that_prints_without_end_is_cut(tmp_path: Path) -> None:
@@ -248,12 +248,3 @@ def test_no_pipe_and_no_child_is_left(tmp_path: Path) -> None:
         with pytest.raises(AskError):
             run_bounded(script(tmp_path, "sys.exit(1)"))
     assert len(list(Path("/proc/self/fd").iterdir())) == before
-
-
-def _gone(pid: int) -> bool:
-    """Dead, or dying: the orphan's zombie is init's to bury."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return True
-    return stat.rpartition(")")[2].split()[0] in "ZX"

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from processes import wait_for
+from processes import gone, wait_for
 
 from flopmeter.collector.deliver.answer import MAX_SAID_CHARS, Kind
 from flopmeter.collector.deliver.command import CommandSender
@@ -78,14 +78,6 @@ def started(path: Path) -> int:
     """The process that wrote its number there, once it has."""
     wait_for("it is running", lambda: path.exists() and path.read_text().endswith("\n"), 30)
     return int(path.read_text())
-
-
-def gone(pid: int) -> bool:
-    """Whether it is not there, or dead and not yet reaped by whoever has to."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
 
 
 CHILD = """

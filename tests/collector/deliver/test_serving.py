@@ -9,11 +9,10 @@ import time
 import urllib.request
 from collections import Counter
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 from builders import Chain
-from processes import start, wait_for
+from processes import gone, start, wait_for
 from receivers import Receiver, Reply, raw_server
 from sinks import answer, outbox_rows, store_with_events
 from wire_client import WireClient
@@ -136,10 +135,7 @@ def test_a_stop_ends_a_command_that_hangs(folder):
         pid = folder / "pid"
         wait_for("it runs", lambda: pid.exists() and pid.read_text().endswith("\n"))
         assert serving.stop() == 0
-    state = Path(f"/proc/{int(pid.read_text())}/stat")
-    wait_for(
-        "it is gone", lambda: not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
-    )
+    wait_for("it is gone", lambda: gone(int(pid.read_text())))
 
 
 @contextlib.contextmanager
