@@ -14,14 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from forecast_courses import DATA, Course, Stretched, courses
 from harness import CannotRun, Figure, median
 
-from flopmeter.collector.forecast.project import (
-    HOUR_NS,
-    Crossing,
-    Target,
-    crossing,
-    projected,
-    rates,
-)
+from flopmeter.collector.forecast.project import HOUR_NS, Crossing, crossing, projected, rates
+from flopmeter.collector.law.lines import Target
 
 LENGTHS_DAYS = (14, 30, 60)
 ASKED_PERCENT = (10, 25, 50, 75)

@@ -14,10 +14,10 @@ from export_books import EVIL, export_store
 from flopmeter.collector.books import SUM_FIELDS
 from flopmeter.collector.check.fsck import check_store
 from flopmeter.collector.duty.reading import duties
-from flopmeter.collector.law.events import time_text
 from flopmeter.collector.report.queries import asked, reading
 from flopmeter.collector.running import run_collector
 from flopmeter.collector.settings import CollectorSettings
+from flopmeter.collector.spelling import time_text
 from flopmeter.collector.store.migrate import AT_HOME_FROM, _statements, migrate
 from flopmeter.collector.store.schema import MIGRATIONS
 from flopmeter.collector.store.schema_views import _SUMS, _limbs, _text

@@ -8,10 +8,11 @@ from typing import Any
 
 from flopmeter.collector.figures import Model, Tally
 from flopmeter.collector.ingest.decide import usage_rows
-from flopmeter.collector.law.events import EVIDENCE_FORK, THRESHOLD_CROSSED, threshold_text
+from flopmeter.collector.law.events import EVIDENCE_FORK, THRESHOLD_CROSSED
 from flopmeter.collector.report.curve import points_by_hour
 from flopmeter.collector.report.fleet import AgentState
 from flopmeter.collector.report.queries import Asked, Reader, asked, reading
+from flopmeter.collector.spelling import threshold_text
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.usage import WorkloadKind
 

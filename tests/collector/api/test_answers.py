@@ -15,10 +15,10 @@ from flopmeter.collector.api.routes import AT_LEAST, ROUTES
 from flopmeter.collector.api.schemas import SCHEMAS
 from flopmeter.collector.figures import Tally
 from flopmeter.collector.forecast.live import last_kept
-from flopmeter.collector.law.events import figure_json
 from flopmeter.collector.registry.reporting import run_report
 from flopmeter.collector.report.queries import asked as question_of
 from flopmeter.collector.report.queries import reading
+from flopmeter.collector.spelling import figure_json
 from flopmeter.collector.web.may import TABLE
 from flopmeter.contract.w_table import current
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from flopmeter.collector.attest.errors import AttestRefused
 from flopmeter.collector.attest.gather import Event
 from flopmeter.collector.attest.standing import Told, crossing
-from flopmeter.collector.law.events import threshold_key
 from flopmeter.collector.law.rules import Verdict
+from flopmeter.collector.law.thresholds import threshold_key
 from flopmeter.contract.flop import Figure
 
 LINE = law("eu-line", 100)

@@ -18,7 +18,7 @@ from relog import relog
 from flopmeter.collector.check.fsck import check_store, result_document, result_text
 from flopmeter.collector.check.log_tree import EMPTY, Growing
 from flopmeter.collector.keys import LogKey
-from flopmeter.collector.law import events as law_events
+from flopmeter.collector.law import thresholds
 from flopmeter.collector.law.regimes import shipped
 from flopmeter.collector.log import checkpoint as notes
 from flopmeter.collector.log.evidence_log import EvidenceLog
@@ -258,7 +258,7 @@ def test_records_without_leaves_are_told_of_where_no_head_was_signed_and_named_w
 
 def reworded(patch):
     """A flopmeter that words its events otherwise."""
-    patch.setattr(law_events, "NOT_RISK", "Compute says nothing of risk.")
+    patch.setattr(thresholds, "NOT_RISK", "Compute says nothing of risk.")
 
 
 def test_a_store_with_other_sentences_passes_once_a_signed_head_holds_them(tmp_path):

@@ -12,7 +12,8 @@ from duty_books import START, busy_minute, commit_at, fsck, opened, regime, rule
 from relog import relog
 
 from flopmeter.cli.main import flopmeter
-from flopmeter.collector.law.events import current_key, event_id
+from flopmeter.collector.law.events import event_id
+from flopmeter.collector.law.thresholds import current_key
 from flopmeter.collector.registry.cli import COMMANDS as RUNS
 from flopmeter.collector.registry.entries import Declare, Purpose, Tag
 from flopmeter.collector.report.queries import Reader

@@ -12,9 +12,10 @@ from desk import DAY_NS, Desk
 
 from flopmeter.cli.main import main
 from flopmeter.collector.errors import CollectorError, SettingsError
-from flopmeter.collector.law.events import TYPES, time_text
+from flopmeter.collector.law.events import TYPES
 from flopmeter.collector.running import run_collector
 from flopmeter.collector.settings import CollectorSettings
+from flopmeter.collector.spelling import time_text
 
 Run = Callable[..., tuple[int, str, str]]
 #: One busy window of the builders: 40 % of 132 SMs x 1.7 GHz x 60 s in HMMA, 4096 FLOP each.

@@ -15,8 +15,9 @@ from flopmeter.collector.estimate.compare import Agreement, compare, ratio
 from flopmeter.collector.estimate.declared import GRACE_NS, declared
 from flopmeter.collector.estimate.event import method_key
 from flopmeter.collector.ingest.decide import TAKEN
-from flopmeter.collector.law.events import event_id, time_text
+from flopmeter.collector.law.events import event_id
 from flopmeter.collector.law.second_method import MAX_PER_COMMIT
+from flopmeter.collector.spelling import time_text
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.flop import Figure
 from flopmeter.contract.usage import Measured

@@ -29,8 +29,8 @@ from flopmeter.collector.export.columns import SCHEMAS, Kind
 from flopmeter.collector.export.formats import csv_text
 from flopmeter.collector.export.usage import usage_rows
 from flopmeter.collector.export.wanted import Wanted
-from flopmeter.collector.law.events import time_text
 from flopmeter.collector.report.queries import asked, reading
+from flopmeter.collector.spelling import time_text
 
 COMMAND = [sys.executable, "-c", "from flopmeter.cli.main import main; main()", "export"]
 

@@ -20,16 +20,15 @@ from flopmeter.collector.forecast.project import (
     Crossing,
     History,
     Rates,
-    Target,
     at_rest,
     block_hours,
     crossing,
     margin,
     projected,
     rates,
-    target,
     windows,
 )
+from flopmeter.collector.law.lines import Target, target
 from flopmeter.contract.flop import Figure
 
 NOW = 1_790_000_000 * 10**9

@@ -8,18 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flopmeter.collector.law.events import (
-    event_id,
-    fork_event,
-    loss_event,
-    silent_event,
-    threshold_events,
-    threshold_text,
-    time_text,
-    to_cloudevent,
-)
+from flopmeter.collector.law.agent_events import fork_event, loss_event, silent_event
+from flopmeter.collector.law.events import event_id, to_cloudevent
 from flopmeter.collector.law.regimes import shipped
 from flopmeter.collector.law.standing import plain
+from flopmeter.collector.law.thresholds import threshold_events
+from flopmeter.collector.spelling import threshold_text, time_text
 from flopmeter.contract.flop import ZERO, Figure
 
 NOW = int(datetime(2026, 11, 21, tzinfo=UTC).timestamp()) * 10**9

@@ -11,8 +11,8 @@ from duty_books import HOUR_NS, busy_minute, fsck, opened, regime
 
 from flopmeter.collector.books import Slot
 from flopmeter.collector.ingest.decide import TAKEN
-from flopmeter.collector.law.events import time_text
 from flopmeter.collector.law.late import LATE_NS, met_since
+from flopmeter.collector.spelling import time_text
 
 DAY_NS = 24 * HOUR_NS
 WORK_HOUR_NS = UNIX_NS // HOUR_NS * HOUR_NS

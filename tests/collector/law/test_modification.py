@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from flopmeter.collector.law.countable import Ancestor, Share, countable
 from flopmeter.collector.law.events import THRESHOLD_CROSSED, THRESHOLD_UNDETERMINED
 from flopmeter.collector.law.modification import (
-    Modification,
     known,
     line_of,
     modification_events,
@@ -20,6 +19,7 @@ from flopmeter.collector.law.modification import (
 from flopmeter.collector.law.profiles import shipped as profiles
 from flopmeter.collector.law.regimes import MODIFICATION, shipped
 from flopmeter.collector.law.rules import Verdict
+from flopmeter.collector.law.standing import Modification
 from flopmeter.collector.registry.entries import Link, Relation
 from flopmeter.collector.registry.lineage import Lineage
 from flopmeter.contract.flop import ZERO, Figure

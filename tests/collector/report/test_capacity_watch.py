@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from relog import relog
 
 from flopmeter.collector.check.fsck import check_store
-from flopmeter.collector.duty.severity import Severity, severity_of
 from flopmeter.collector.errors import CollectorError, StoreChangedError, StoreError
 from flopmeter.collector.law.events import FLEET_CAPACITY
+from flopmeter.collector.law.severity import Severity, severity_of
 from flopmeter.collector.report.capacity_watch import Standing
 from flopmeter.collector.report.machines import Told, counted, machines
 from flopmeter.collector.report.queries import reading

@@ -8,11 +8,11 @@ from builders import UNIX_NS, WINDOW_NS, Chain, busy, gap
 from desk import Desk
 
 from flopmeter.collector.errors import CollectorError
-from flopmeter.collector.law.events import time_text
 from flopmeter.collector.law.regimes import shipped
 from flopmeter.collector.report import queries
 from flopmeter.collector.report.coverage import Booked, Missing, NotReporting, coverage_document
 from flopmeter.collector.report.expected import ExpectedNode, read_expected
+from flopmeter.collector.spelling import time_text
 from flopmeter.contract.usage import GapReason, NoticeKind
 from flopmeter.wire.v1 import batch_pb2
 

@@ -11,11 +11,11 @@ from click.testing import CliRunner
 from desk import DAY_NS, Desk
 from law_files import REGIME
 
-from flopmeter.collector.law.events import time_text
 from flopmeter.collector.law.laws import LawFile, of_files
 from flopmeter.collector.law.regimes import shipped
 from flopmeter.collector.report.cli import runs
 from flopmeter.collector.report.laws_then import regimes_then
+from flopmeter.collector.spelling import time_text
 
 
 def laws(exponent: int, version: str):

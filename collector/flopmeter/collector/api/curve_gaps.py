@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from flopmeter.collector.books import HOUR_NS
-from flopmeter.collector.law.events import time_text
+from flopmeter.collector.spelling import time_text
 
 from .curve_book import CurveBook
 

@@ -8,8 +8,8 @@ from threading import Lock
 from typing import NamedTuple
 
 from flopmeter.collector.duty.answers import EVENT, State
-from flopmeter.collector.duty.severity import Severity, severity_of
-from flopmeter.collector.law.events import current_key
+from flopmeter.collector.law.severity import Severity, severity_of
+from flopmeter.collector.law.thresholds import current_key
 from flopmeter.collector.report.queries import Reader
 from flopmeter.collector.store.sqlite import OLD_DATA
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from flopmeter.collector.law.events import figure_json
+from flopmeter.collector.spelling import figure_json
 from flopmeter.contract.flop import total
 
 from .tenancy import HIDDEN, Sight

@@ -6,9 +6,9 @@ from typing import Any
 
 from flopmeter.collector.books import HOUR_NS, SUM_FIELDS, GroupKey, Slot
 from flopmeter.collector.figures import Model, Tally
-from flopmeter.collector.law.events import figure_json, time_text
 from flopmeter.collector.report.documents import RunRows
 from flopmeter.collector.report.queries import Reader, RunSide
+from flopmeter.collector.spelling import figure_json, time_text
 from flopmeter.contract.flop import Figure
 from flopmeter.contract.w_table import WTable
 

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flopmeter.collector.figures import is_others
-from flopmeter.collector.law.events import figure_json, time_text
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.law.rules import counted, in_force
 from flopmeter.collector.report.documents import RunRows
 from flopmeter.collector.report.queries import Asked, RunSide
+from flopmeter.collector.spelling import figure_json, time_text
 from flopmeter.contract.evidence_class import EvidenceClass
 
 _DIGITS = 10**6

@@ -7,12 +7,12 @@ from typing import Any
 from flopmeter.collector.books import HOUR_NS
 from flopmeter.collector.figures import PriceKey, price
 from flopmeter.collector.forecast.live import kept_document
-from flopmeter.collector.law.events import figure_json, time_text
 from flopmeter.collector.law.regimes import INTEGER_OR_FLOAT
 from flopmeter.collector.law.rules import counted, in_force, verdict
 from flopmeter.collector.law.standing import standing
 from flopmeter.collector.registry.entries import JobKey, Tag
 from flopmeter.collector.report.documents import RunRows
+from flopmeter.collector.spelling import figure_json, time_text
 from flopmeter.collector.store.forecasts import LAST, forecast_rows
 from flopmeter.contract.flop import Figure, total
 from flopmeter.contract.usage import WorkloadKind

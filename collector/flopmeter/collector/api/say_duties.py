@@ -12,10 +12,10 @@ from flopmeter.collector.duty.over import Condition, Over, condition_of
 from flopmeter.collector.duty.reading import Duty, answers_about, duties, event_by_no
 from flopmeter.collector.duty.saying import Person
 from flopmeter.collector.duty.saying import answer as say
-from flopmeter.collector.duty.severity import Severity
 from flopmeter.collector.errors import DutyError, DutyRefused, RegimeError
-from flopmeter.collector.law.events import time_text
+from flopmeter.collector.law.severity import Severity
 from flopmeter.collector.report.queries import Reader
+from flopmeter.collector.spelling import time_text
 
 from .asking import Wish
 from .books import Books

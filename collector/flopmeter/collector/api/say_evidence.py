@@ -6,9 +6,9 @@ from typing import Any
 
 from flopmeter.collector.attest.view import row_documents
 from flopmeter.collector.check.outcome import read_outcome
-from flopmeter.collector.law.events import time_text
 from flopmeter.collector.log.said import log_document, witness_documents
 from flopmeter.collector.report.queries import Reader
+from flopmeter.collector.spelling import time_text
 from flopmeter.collector.store.attestations import SELECT as ATTESTATIONS
 from flopmeter.collector.store.attestations import attestation_rows
 

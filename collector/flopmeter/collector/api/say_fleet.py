@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from flopmeter.collector.law.events import time_text
 from flopmeter.collector.law.regimes import FLEET_CAPACITY
 from flopmeter.collector.report.fleet import AgentState, node_document
 from flopmeter.collector.report.queries import Reader
+from flopmeter.collector.spelling import time_text
 from flopmeter.contract.evidence_class import EvidenceClass
 
 from .asking import Wish

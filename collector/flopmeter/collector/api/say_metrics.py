@@ -5,8 +5,8 @@ from typing import Any
 from flopmeter.collector.books import SUM_FIELDS
 from flopmeter.collector.duty.answers import State
 from flopmeter.collector.duty.reading import duties
-from flopmeter.collector.law.events import time_text
 from flopmeter.collector.report.documents import RunRows
+from flopmeter.collector.spelling import time_text
 from flopmeter.contract.usage import Measured
 
 from .books import Books

@@ -5,12 +5,12 @@ from typing import Any
 
 from flopmeter.collector.errors import StoreError
 from flopmeter.collector.forecast.live import last_kept
-from flopmeter.collector.law.events import time_text
 from flopmeter.collector.registry.reporting import run_report
 from flopmeter.collector.registry.words import entry_document
 from flopmeter.collector.report.documents import run_document
 from flopmeter.collector.report.progress_queries import run_progress
 from flopmeter.collector.report.queries import Reader
+from flopmeter.collector.spelling import time_text
 
 from .asking import Wish
 from .books import Books

@@ -6,8 +6,8 @@ from typing import Any
 from flopmeter.collector.duty.answers import State
 from flopmeter.collector.duty.reading import duties
 from flopmeter.collector.ingest.listening import collector_version
-from flopmeter.collector.law.events import time_text
 from flopmeter.collector.report.queries import Reader
+from flopmeter.collector.spelling import time_text
 
 from .asking import Wish
 from .books import Books

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from flopmeter.collector.law.events import time_text
+from flopmeter.collector.spelling import time_text
 
 from .asking import Wish
 from .paging import cursor, number_of

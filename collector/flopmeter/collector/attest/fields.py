@@ -10,10 +10,10 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from flopmeter.collector.figures import Model, Priced, is_others
+from flopmeter.collector.law.accuracy import Accuracy
 from flopmeter.collector.law.countable import Part
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.law.rules import counted, in_force
-from flopmeter.collector.report.accuracy import Accuracy
 from flopmeter.collector.report.documents import figure_of as document_figure
 from flopmeter.collector.report.precision import by_precision
 from flopmeter.contract.evidence_class import EvidenceClass

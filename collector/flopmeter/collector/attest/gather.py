@@ -8,8 +8,9 @@ from flopmeter.collector.books import SUM_FIELDS, GroupKey, Sums
 from flopmeter.collector.estimate.compare import Agreement, compare
 from flopmeter.collector.estimate.declared import Declared
 from flopmeter.collector.figures import Model, Priced, tally
-from flopmeter.collector.law.events import EVIDENCE_FORK, current_key
+from flopmeter.collector.law.events import EVIDENCE_FORK
 from flopmeter.collector.law.regimes import Regime
+from flopmeter.collector.law.thresholds import current_key
 from flopmeter.collector.registry.counting import Counting
 from flopmeter.collector.registry.lineage import Lineage
 from flopmeter.collector.registry.run_books import Member, RunBooks

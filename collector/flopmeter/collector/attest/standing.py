@@ -9,14 +9,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from flopmeter.collector.law.events import (
-    AGENT_SILENT,
-    PLAN_EXCEEDS,
-    THRESHOLD_FORECAST,
-    threshold_key,
-)
+from flopmeter.collector.law.events import AGENT_SILENT, PLAN_EXCEEDS, THRESHOLD_FORECAST
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.law.rules import Verdict, meets, verdict
+from flopmeter.collector.law.thresholds import threshold_key
 from flopmeter.contract.flop import Figure
 
 from .errors import AttestRefused

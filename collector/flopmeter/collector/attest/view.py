@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from flopmeter.cli.output import flop_text, seconds_text
-from flopmeter.collector.law.events import threshold_text
 from flopmeter.collector.report import empty
 from flopmeter.collector.report.layout import Paint, Row, table
+from flopmeter.collector.spelling import threshold_text
 
 from .issuing import Issued
 from .said import ISSUED, AttestationRow

@@ -35,10 +35,11 @@ from flopmeter.collector.duty.deadlines import (
 from flopmeter.collector.duty.notices import notice, notice_key, told_of
 from flopmeter.collector.law.deadline_rules import CALENDAR, KNOWN, MET, DeadlineRule
 from flopmeter.collector.law.deadline_rules import INCIDENT as BY_PERSON
-from flopmeter.collector.law.events import DEADLINE_NEAR, DEADLINE_OVERDUE, time_text
+from flopmeter.collector.law.events import DEADLINE_NEAR, DEADLINE_OVERDUE
 from flopmeter.collector.law.judge import Moment
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.law.rules import in_force
+from flopmeter.collector.spelling import time_text
 
 from .event_check import StoredEvent
 from .rederive import Difference, compare

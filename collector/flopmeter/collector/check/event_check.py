@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 from flopmeter.collector.books import Slot
 from flopmeter.collector.duty.notices import NEAR_PREFIX, OVERDUE_PREFIX
 from flopmeter.collector.figures import Model
-from flopmeter.collector.forecast.early import APPROACHING_PREFIX
 from flopmeter.collector.forecast.events import FORECAST_PREFIX, PLAN_PREFIX
 from flopmeter.collector.ingest.silence import is_silent, silent_after_ns
+from flopmeter.collector.law.agent_events import silent_event
 from flopmeter.collector.law.cross_check import CHECK_PREFIX
+from flopmeter.collector.law.early import APPROACHING_PREFIX
 from flopmeter.collector.law.events import (
     AGENT_SILENT,
     COVERAGE_LOST,
@@ -28,18 +29,18 @@ from flopmeter.collector.law.events import (
     THRESHOLD_UNDETERMINED,
     USAGE_UNATTRIBUTED,
     NewEvent,
-    current_key,
     event_id,
-    silent_event,
-    time_text,
 )
 from flopmeter.collector.law.late import met_since
 from flopmeter.collector.law.log_contradiction import LOG_PREFIX
 from flopmeter.collector.law.progress import PROGRESS_PREFIX
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.law.rules import in_force
-from flopmeter.collector.law.standing import run_events, text_of
+from flopmeter.collector.law.run_events import run_events
+from flopmeter.collector.law.standing import text_of
+from flopmeter.collector.law.thresholds import current_key
 from flopmeter.collector.report.capacity_event import CAPACITY_PREFIX
+from flopmeter.collector.spelling import time_text
 from flopmeter.contract.w_table import WTable
 
 from .rederive import AgentBooks, Difference, compare

@@ -15,18 +15,14 @@ from fractions import Fraction
 from flopmeter.collector.books import BRIDGE
 from flopmeter.collector.figures import Model
 from flopmeter.collector.forecast.document import Document, again, forecast_document
-from flopmeter.collector.forecast.events import (
-    BY_PLAN,
-    When,
-    forecast_events,
-    known_by_plan,
-)
+from flopmeter.collector.forecast.events import BY_PLAN, When, forecast_events, known_by_plan
 from flopmeter.collector.forecast.history import Past, Work, grown, span_of
 from flopmeter.collector.forecast.keep import to_text
-from flopmeter.collector.forecast.project import DAY_NS, METHOD, MIN_BLOCKS, target
+from flopmeter.collector.forecast.project import DAY_NS, METHOD, MIN_BLOCKS
 from flopmeter.collector.forecast.settings import Outlook
 from flopmeter.collector.forecast.watch import CONFIDENCE, HORIZON
 from flopmeter.collector.law.events import PLAN_EXCEEDS, THRESHOLD_FORECAST, NewEvent
+from flopmeter.collector.law.lines import target
 from flopmeter.collector.law.regimes import Regime, in_order
 from flopmeter.collector.law.rules import in_force
 from flopmeter.collector.law.standing import text_of

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from flopmeter.collector.books import BRIDGE_S, SUM_FIELDS, GroupKey, HourKey, Slot
+from flopmeter.collector.law.agent_events import twice_key
 from flopmeter.collector.law.cross_check import CHECK_PREFIX, check_event
-from flopmeter.collector.law.events import twice_key
 from flopmeter.collector.law.log_contradiction import LOG_PREFIX, contradiction_event
 from flopmeter.collector.law.log_fault import fault_key
 from flopmeter.collector.law.progress import CLAIM_COLUMNS
@@ -49,12 +49,7 @@ from .method_check import MethodCheck
 from .noted_check import JudgedSpan, check_applied, check_judged, check_rules
 from .outcome import outcome_document, write_outcome
 from .progress_check import ProgressCheck, check_claims
-from .rederive import (
-    RECORD_COLUMNS,
-    Difference,
-    Rederivation,
-    models_by_no,
-)
+from .rederive import RECORD_COLUMNS, Difference, Rederivation, models_by_no
 from .refusal_check import check_refusals
 from .retention_check import check_retention
 from .schema_check import check_schema

@@ -12,8 +12,9 @@ from flopmeter.collector.estimate.declared import Declared, from_document
 from flopmeter.collector.estimate.event import method_event
 from flopmeter.collector.figures import Model
 from flopmeter.collector.law.cross_check import CHECK_PREFIX
-from flopmeter.collector.law.events import METHOD_DISAGREES, time_text
+from flopmeter.collector.law.events import METHOD_DISAGREES
 from flopmeter.collector.law.progress import PROGRESS_PREFIX
+from flopmeter.collector.spelling import time_text
 from flopmeter.contract.flop import ZERO, Figure
 from flopmeter.contract.w_table import WTable
 

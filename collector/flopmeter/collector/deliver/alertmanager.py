@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from flopmeter.collector.errors import SinkError
-from flopmeter.collector.law.events import time_text
+from flopmeter.collector.spelling import time_text
 
 from .answer import SECOND_NS, Answer, Kind, failed
 from .http_call import Address, address_of, judge, post, trust

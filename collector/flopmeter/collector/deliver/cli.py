@@ -71,7 +71,7 @@ def _sink_document(sink: "SinkSettings", stands: "Served | None") -> dict[str, A
 
 
 def _standing(stands: "Served | None") -> dict[str, Any]:
-    from flopmeter.collector.law.events import time_text
+    from flopmeter.collector.spelling import time_text
 
     if stands is None:
         return {"since": None, "delivered": 0, "waiting": 0, "dead": 0, "oldest_waiting": None, "said": ""}
@@ -177,7 +177,7 @@ def test_command(sink: str, sinks_file: Path, as_json: bool) -> None:
 @json_option
 def dead_command(sink: str | None, store: Path, as_json: bool) -> None:
     """Deliveries that were put aside, and why."""
-    from flopmeter.collector.law.events import time_text
+    from flopmeter.collector.spelling import time_text
 
     from .answer import line
     from .redeliver import dead_letters

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flopmeter.collector.law.events import SOURCE, event_id, time_text, to_cloudevent
+from flopmeter.collector.law.events import SOURCE, event_id, to_cloudevent
+from flopmeter.collector.spelling import time_text
 
 from .redact import Redaction, redact
 

@@ -63,7 +63,7 @@ def configured(
 
 def recipients(sinks: Sequence[SinkSettings]) -> "Callable[[NewEvent], list[str]]":
     """Which sinks get an event, decided in the transaction that raises it."""
-    from flopmeter.collector.duty.severity import severity_of
+    from flopmeter.collector.law.severity import severity_of
 
     def of(event: "NewEvent") -> list[str]:
         severity = severity_of(event.type, event.data).value

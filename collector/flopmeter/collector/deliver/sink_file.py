@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from flopmeter.collector.duty.severity import Severity
 from flopmeter.collector.errors import SettingsError, SinkError
 from flopmeter.collector.law.events import TYPES as EVENT_TYPES
+from flopmeter.collector.law.severity import Severity
 from flopmeter.collector.law.toml_lines import places
 from flopmeter.collector.settings import is_loopback
 

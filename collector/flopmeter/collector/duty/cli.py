@@ -146,11 +146,11 @@ def _wanted(
     until: str | None,
 ) -> "Wanted":
     from flopmeter.collector.law.events import TYPES
+    from flopmeter.collector.law.severity import Severity
     from flopmeter.collector.registry.when import end_of, instant
 
     from .answers import State
     from .reading import Wanted
-    from .severity import Severity
 
     if kind is not None and not any(t == kind or t.startswith(kind + ".") for t in TYPES):
         raise click.BadParameter(
@@ -169,7 +169,7 @@ def _wanted(
 
 def _document(event: "Found", over: Any) -> dict[str, Any]:
     """An event as it stands: CloudEvents, with the extension attribute `state`; and what else is not of the event."""
-    from flopmeter.collector.law.events import time_text
+    from flopmeter.collector.spelling import time_text
 
     from .documents import answer_document
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flopmeter.collector.law.events import time_text
+from flopmeter.collector.spelling import time_text
 
 from .answers import AnswerRow, State, outcome_of
 from .deadlines import Deadline

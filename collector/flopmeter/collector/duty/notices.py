@@ -2,14 +2,9 @@
 
 from datetime import timedelta
 
-from flopmeter.collector.law.events import (
-    DEADLINE_NEAR,
-    DEADLINE_OVERDUE,
-    NOT_RISK,
-    NewEvent,
-    time_text,
-)
+from flopmeter.collector.law.events import DEADLINE_NEAR, DEADLINE_OVERDUE, NOT_RISK, NewEvent
 from flopmeter.collector.law.judge import Moment
+from flopmeter.collector.spelling import time_text
 
 from .deadlines import OVERDUE, Deadline, local
 

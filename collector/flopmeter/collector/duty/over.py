@@ -5,19 +5,20 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from flopmeter.collector.law.agent_events import silent_key
 from flopmeter.collector.law.events import (
     AGENT_SILENT,
     DEADLINE_NEAR,
     DEADLINE_OVERDUE,
     THRESHOLD_CROSSED,
     THRESHOLD_UNDETERMINED,
-    current_key,
-    silent_key,
 )
 from flopmeter.collector.law.laws import read_laws
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.law.rules import in_force
-from flopmeter.collector.law.standing import run_events, standing
+from flopmeter.collector.law.run_events import run_events
+from flopmeter.collector.law.standing import standing
+from flopmeter.collector.law.thresholds import current_key
 from flopmeter.collector.registry.counting import Counting
 from flopmeter.collector.report.laws_then import regimes_now
 from flopmeter.collector.report.queries import Reader

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from flopmeter.collector.law.events import to_cloudevent
+from flopmeter.collector.law.severity import Severity, severity_of
 from flopmeter.collector.report.queries import Reader
 from flopmeter.collector.store.answers import HISTORY, LATEST, SELECT_DEADLINES, answer_rows
 
 from .answers import DEADLINE, EVENT, AnswerRow, State, outcome_of, state_of
 from .deadlines import Deadline
 from .saying import names
-from .severity import Severity, severity_of
 
 _COLUMNS = ("event_no", "id", "key", "type", "subject", "time_unix_ns", "since_position", "position", "data")
 _EVENTS = f"SELECT {', '.join(_COLUMNS)} FROM events"  # noqa: S608

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-from flopmeter.collector.law.events import NOT_RISK, figure_json, time_text
+from flopmeter.collector.law.events import NOT_RISK
+from flopmeter.collector.spelling import figure_json, time_text
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.flop import Figure
 

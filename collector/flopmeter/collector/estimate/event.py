@@ -2,7 +2,8 @@
 
 import json
 
-from flopmeter.collector.law.events import METHOD_DISAGREES, NewEvent, figure_json, time_text
+from flopmeter.collector.law.events import METHOD_DISAGREES, NewEvent
+from flopmeter.collector.spelling import figure_json, time_text
 from flopmeter.contract.flop import Figure
 
 from .compare import ratio

@@ -14,7 +14,7 @@ from flopmeter.collector.duty.answers import (
 )
 from flopmeter.collector.duty.deadlines import Deadline
 from flopmeter.collector.duty.reading import answers_about
-from flopmeter.collector.duty.severity import severity_of
+from flopmeter.collector.law.severity import severity_of
 from flopmeter.collector.store.answers import SELECT_DEADLINES
 
 from .columns import Row, Rows

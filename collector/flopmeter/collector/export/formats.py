@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
-from flopmeter.collector.law.events import time_text
+from flopmeter.collector.spelling import time_text
 
 from .columns import Column, Kind, Row, Rows, Schema
 

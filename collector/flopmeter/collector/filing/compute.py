@@ -7,10 +7,10 @@ of the unrounded bounds, and where the rounded figure would give another one the
 from fractions import Fraction
 from typing import Any
 
-from flopmeter.collector.law.events import threshold_text
+from flopmeter.collector.law.accuracy import LIMIT_PERCENT, Accuracy
 from flopmeter.collector.law.regimes import INTEGER_OR_FLOAT, Regime
 from flopmeter.collector.law.rules import Verdict, meets, verdict
-from flopmeter.collector.report.accuracy import LIMIT_PERCENT, Accuracy
+from flopmeter.collector.spelling import threshold_text
 from flopmeter.contract.flop import Figure
 
 from .blocks import Document, given, unknown

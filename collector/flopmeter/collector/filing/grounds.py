@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
-from flopmeter.collector.law.events import NOT_RISK, threshold_text
+from flopmeter.collector.law.events import NOT_RISK
 from flopmeter.collector.law.regimes import Regime
+from flopmeter.collector.spelling import threshold_text
 
 from .blocks import Document, given, section, table, to_fill, unknown
 from .compute import figure_fields, margin_fields, unit_of

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
-from flopmeter.collector.law.events import NOT_RISK, time_text
+from flopmeter.collector.law.events import NOT_RISK
+from flopmeter.collector.spelling import time_text
 
 from .blocks import SCHEMA, TO_FILL, WITHHELD, Document, every_field, to_fill
 from .material import Material

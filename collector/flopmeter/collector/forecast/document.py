@@ -7,27 +7,15 @@ anew from a kept document, so that an old forecast can be checked when regimes a
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from flopmeter.collector.law.events import figure_json, time_text
+from flopmeter.collector.law.lines import OF_BUDGET, Basis, Met, Target, lines_of, planned
 from flopmeter.collector.law.standing import Standing, text_of
 from flopmeter.collector.registry.entries import Declare, Entry
 from flopmeter.collector.registry.state import Registry
+from flopmeter.collector.spelling import figure_json, time_text
 from flopmeter.contract.flop import Figure
 
 from .history import Past
-from .lines import OF_BUDGET, Basis, Met, lines_of, planned
-from .project import (
-    HOUR_NS,
-    METHOD,
-    Crossing,
-    History,
-    Rates,
-    Target,
-    at_rest,
-    crossing,
-    projected,
-    rates,
-    windows,
-)
+from .project import HOUR_NS, METHOD, Crossing, History, Rates, at_rest, crossing, projected, rates, windows
 from .settings import Outlook
 
 CROSSED = "crossed"  # even what is counted for certain meets the line

@@ -14,17 +14,17 @@ from flopmeter.collector.law.events import (
     PLAN_EXCEEDS,
     THRESHOLD_FORECAST,
     NewEvent,
-    figure_json,
-    threshold_text,
-    time_text,
+    counting_json,
+    law_json,
 )
+from flopmeter.collector.law.lines import Met, binds, line_key, lines_of, planned, total_of
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.law.standing import Standing
 from flopmeter.collector.registry.entries import Declare
 from flopmeter.collector.registry.state import Registry
+from flopmeter.collector.spelling import figure_json, threshold_text, time_text
 
 from .document import CROSSED, WILL, Document, plan_entries
-from .lines import Met, binds, line_key, lines_of, planned, total_of
 
 FORECAST_PREFIX = "forecast:"
 PLAN_PREFIX = "plan:"
@@ -243,23 +243,10 @@ def _line(regime: Regime, original: str) -> str:
 
 def _law(regime: Regime, original: str, line: Iterable[Fraction]) -> dict[str, Any]:
     return {
-        "regime": regime.id,
-        "citation": regime.citation,
+        **law_json(regime),
+        **counting_json(regime),
         "original": original or None,
         "threshold_flop": str(regime.threshold_flop),
         "line": dict(zip(("lower", "point", "upper"), map(str, line), strict=True)),
-        "comparison": regime.comparison,
-        "unit": regime.unit,
-        "counting": regime.counting,
-        "counting_note": regime.counting_note,
-        "act": regime.act,
-        "when_met": regime.when_met,
-        "recipient": regime.recipient,
-        "deadline": regime.deadline,
-        "conditions": list(regime.conditions),
-        "open_questions": list(regime.open_questions),
-        "note": NOT_RISK,
-        "regime_version": regime.version,
-        "regime_digest": regime.digest,
         "profile_digest": None if regime.counted_by is None else regime.counted_by.digest,
     }

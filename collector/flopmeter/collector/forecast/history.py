@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from flopmeter.collector.figures import Model, Tally
 from flopmeter.collector.law.countable import Share
+from flopmeter.collector.law.lines import Basis, own_of, total_of
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.law.standing import Standing, standing
 from flopmeter.collector.registry.counting import Counting
@@ -16,7 +17,6 @@ from flopmeter.collector.registry.shares import Row
 from flopmeter.collector.registry.state import Registry
 from flopmeter.contract.w_table import WTable
 
-from .lines import Basis, own_of, total_of
 from .project import HOUR_NS, History, block_hours
 
 #: How long after its end an hour is taken as told: agents' windows of a minute, and their way here.

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from flopmeter.collector.figures import Tally
-from flopmeter.collector.law.events import PLAN_EXCEEDS, THRESHOLD_FORECAST, time_text
+from flopmeter.collector.law.events import PLAN_EXCEEDS, THRESHOLD_FORECAST
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.law.rules import in_force
 from flopmeter.collector.law.standing import standing
 from flopmeter.collector.registry.counting import Counting
 from flopmeter.collector.registry.run_books import RunBooks
 from flopmeter.collector.report.queries import Reader
+from flopmeter.collector.spelling import time_text
 from flopmeter.collector.store.forecasts import LAST, OF_RUN, forecast_rows
 from flopmeter.contract.w_table import current
 

@@ -15,6 +15,7 @@ from fractions import Fraction
 from math import ceil, floor, isqrt
 from typing import NamedTuple
 
+from flopmeter.collector.law.lines import Target
 from flopmeter.contract.flop import Figure
 
 #: Version of the method: kept with every forecast, so that an old one is derived again as it was made.
@@ -66,14 +67,6 @@ class Rates(NamedTuple):
     believed_ns: int  # for how long the lower one is counted on
 
 
-class Target(NamedTuple):
-    """The least whole number of FLOP that meets a line; three where the line itself has bounds."""
-
-    lower: int
-    point: int
-    upper: int
-
-
 class Crossing(NamedTuple):
     """When a line is met, in Unix ns; None: never at that rate, or not within a hundred years; of the latest: not within
     the time for which the lower rate is counted on.
@@ -82,11 +75,6 @@ class Crossing(NamedTuple):
     earliest: int | None
     point: int | None
     latest: int | None
-
-
-def target(line: Fraction | int, comparison: str) -> int:
-    """The least whole number that meets `line` under `>` or `>=`."""
-    return ceil(line) if comparison == ">=" else floor(line) + 1
 
 
 def block_hours(whole_hours: int) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from fractions import Fraction
 from flopmeter.collector.books import HourKey, Sums
 from flopmeter.collector.law.events import NewEvent
 from flopmeter.collector.law.judge import Judge, Moment
+from flopmeter.collector.law.lines import OF_BUDGET, lines_of, target, total_of
 from flopmeter.collector.law.regimes import RUN, Regime
 from flopmeter.collector.law.whose import Whose
 from flopmeter.collector.registry.entries import JobKey
@@ -23,8 +24,7 @@ from .document import Document, forecast_document
 from .events import When, forecast_events, known_by_plan
 from .history import LAG_NS, Past, Work, grown, span_of
 from .keep import Kept, kept, to_text, worth_keeping
-from .lines import OF_BUDGET, lines_of, total_of
-from .project import DAY_NS, HOUR_NS, MIN_BLOCKS, target
+from .project import DAY_NS, HOUR_NS, MIN_BLOCKS
 from .settings import Outlook
 
 #: How the settings are called where their values are noted in the store.

@@ -18,8 +18,9 @@ from flopmeter.collector.duty.watch import DutyWatch
 from flopmeter.collector.estimate.margin import MARGIN_PERCENT
 from flopmeter.collector.forecast.settings import DEFAULT, Outlook
 from flopmeter.collector.forecast.watch import ForecastWatch
+from flopmeter.collector.law.agent_events import fork_event, loss_event, silent_event, twice_event
 from flopmeter.collector.law.cross_check import check_event
-from flopmeter.collector.law.events import NewEvent, fork_event, loss_event, silent_event, twice_event
+from flopmeter.collector.law.events import NewEvent
 from flopmeter.collector.law.judge import Judge, Moment
 from flopmeter.collector.law.log_contradiction import contradiction_event, heard
 from flopmeter.collector.law.log_fault import fault_event

@@ -12,12 +12,14 @@ from math import ceil, floor
 from typing import Any, NamedTuple
 
 from flopmeter.collector.registry.entries import Purpose
+from flopmeter.collector.spelling import figure_json
 from flopmeter.contract.flop import ZERO, Figure, total
 
 from .profiles import Answer, Profile, Ruling
 
 #: What a part without a purpose is called.
 UNTAGGED = "untagged"
+MAX_ANCESTORS_SHOWN = 50
 
 
 class Share(NamedTuple):
@@ -173,3 +175,29 @@ def parts_json(parts: Iterable[Part]) -> list[dict[str, Any]]:
 
 def _json(figure: Figure) -> dict[str, str]:
     return {"lower": str(figure.lower), "point": str(figure.point), "upper": str(figure.upper)}
+
+
+def countable_json(found: Countable) -> dict[str, Any]:
+    """A total by a counting profile, and where it comes from: what stood in it, and what the text leaves open."""
+    ancestors: dict[str, dict[str, Any]] = {}
+    for p in found.parts:
+        if p.of:
+            flop = figure_json(p.flop)
+            known = ancestors.setdefault(
+                p.of, {"run": p.of, "path": list(p.path), "counted": False, "flop": figure_json(ZERO)}
+            )
+            if p.counted:
+                known["counted"] = True
+                known["flop"] = {name: str(int(known["flop"][name]) + int(flop[name])) for name in flop}
+    return {
+        "profile": found.profile.id,
+        "profile_version": found.profile.version,
+        "profile_digest": found.profile.digest,
+        "flop": figure_json(found.flop),
+        "integer_ops": figure_json(found.integer_ops),
+        "ancestors": list(ancestors.values())[:MAX_ANCESTORS_SHOWN],
+        "ancestors_counted": sum(1 for a in ancestors.values() if a["counted"]),
+        "excluded": sorted({p.activity for p in found.left_out}),
+        "silent": sorted({p.activity for p in found.silent}),
+        "entries": sorted({number for p in found.parts for number in p.entries}),
+    }

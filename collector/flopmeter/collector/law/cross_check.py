@@ -7,10 +7,11 @@ record's bytes. Pure.
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from flopmeter.collector.spelling import time_text
 from flopmeter.contract.checks import check_name
 from flopmeter.contract.usage import Notice, NoticeKind
 
-from .events import METHOD_DISAGREES, NewEvent, time_text
+from .events import METHOD_DISAGREES, NewEvent
 
 #: How the keys of those begin; the other method.disagrees are of declared estimates.
 CHECK_PREFIX = "check:"

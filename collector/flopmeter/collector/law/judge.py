@@ -28,7 +28,8 @@ from .late import met_since
 from .modification import known, line_of
 from .regimes import MODIFICATION, RUN, Regime
 from .rules import early_lines, in_force
-from .standing import Standing, run_events, standing, text_of
+from .run_events import run_events
+from .standing import Standing, standing, text_of
 from .whose import Whose
 from .witness import JUDGED
 

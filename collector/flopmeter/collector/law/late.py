@@ -10,8 +10,9 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 
 from flopmeter.collector.books import HOUR_NS, Slot
+from flopmeter.collector.spelling import time_text
 
-from .events import THRESHOLD_CROSSED, NewEvent, time_text
+from .events import THRESHOLD_CROSSED, NewEvent
 from .regimes import Regime, due_after_ns
 
 #: Up to here a record is on its way: an hour of the books, a window, and agents that come again after a short outage.

@@ -9,9 +9,10 @@ first of its UTC day in which that agent tells of it; fsck derives it again from
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
+from flopmeter.collector.spelling import time_text
 from flopmeter.contract.usage import Notice, NoticeKind
 
-from .events import EVIDENCE_FORK, NewEvent, time_text
+from .events import EVIDENCE_FORK, NewEvent
 
 #: How the keys of these events begin; other forks are an agent's own.
 LOG_PREFIX = "fork:log:"

@@ -11,25 +11,17 @@ from collections.abc import Set as AbstractSet
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from flopmeter.collector.report.accuracy import LIMIT_PERCENT, accuracy_json
+from flopmeter.collector.spelling import figure_json, threshold_text
 from flopmeter.contract.flop import Figure
 from flopmeter.contract.w_table import current
 
-from .countable import Countable
-from .events import (
-    NOT_RISK,
-    THRESHOLD_CROSSED,
-    THRESHOLD_UNDETERMINED,
-    NewEvent,
-    countable_json,
-    due_texts,
-    figure_json,
-    if_known,
-    if_met,
-    threshold_text,
-)
+from .accuracy import LIMIT_PERCENT, accuracy_json
+from .countable import countable_json
+from .events import NOT_RISK, THRESHOLD_CROSSED, THRESHOLD_UNDETERMINED, NewEvent, counting_json, law_json
 from .regimes import ANY, KNOWN, MODIFICATION, Regime
 from .rules import Verdict, counted, in_force
+from .standing import Modification
+from .thresholds import due_texts, if_known, if_met
 
 
 class Line(NamedTuple):
@@ -38,18 +30,6 @@ class Line(NamedTuple):
     lower: Fraction
     point: Fraction
     upper: Fraction
-
-
-class Modification(NamedTuple):
-    """A run and one of the models that it fine-tunes, both as the regimes' counting profile counts them."""
-
-    run: str
-    original: str
-    flop: Figure  # of the run and what it stands on but its originals (lineage.ancestors without lineage.originals)
-    integer_ops: Figure
-    original_flop: Figure | None  # of the original and its ancestors; None: unknown
-    countable: Countable | None = None  # what `flop` is made of; None: all that was executed
-    entries: int = 0  # of the registry, that this rests on
 
 
 def known(original: Figure | None) -> bool:
@@ -138,33 +118,20 @@ def _data(
         "run": made.run,
         "original": made.original,
         "original_flop": figure_json(original) if original is not None and known(original) else None,
-        "regime": regime.id,
-        "citation": regime.citation,
+        **law_json(regime),
+        **counting_json(regime),
         "verdict": answer.value,
         "estimate": estimate.value,
         "share": str(regime.share),
         "line": {"lower": str(line.lower), "point": str(line.point), "upper": str(line.upper)},
-        "comparison": regime.comparison,
-        "unit": regime.unit,
-        "counting": regime.counting,
-        "counting_note": regime.counting_note,
         "counted": figure_json(basis),
         "countable": None if made.countable is None else countable_json(made.countable),
         "entries": str(made.entries),
         "accuracy": {"limit_percent": LIMIT_PERCENT, **accuracy_json(basis)},
-        "act": regime.act,
-        "when_met": regime.when_met,
-        "recipient": regime.recipient,
-        "deadline": regime.deadline,
         "due": due,
         "due_if_met": perhaps,
         "met_since": None,
-        "conditions": list(regime.conditions),
-        "open_questions": list(regime.open_questions),
-        "note": NOT_RISK,
         **({"replaces": regime.replaces} if regime.replaces else {}),
-        "regime_version": regime.version,
-        "regime_digest": regime.digest,
         "w_table": current().id,
     }
 

@@ -6,10 +6,11 @@ from typing import Any
 
 from flopmeter.collector.books import HourKey, Sums
 from flopmeter.collector.figures import Model, Tally
+from flopmeter.collector.spelling import figure_json, time_text
 from flopmeter.contract.flop import Figure
 from flopmeter.contract.w_table import WTable
 
-from .events import METHOD_DISAGREES, NewEvent, figure_json, time_text
+from .events import METHOD_DISAGREES, NewEvent
 from .progress import ClaimHour, ClaimKey, Compared, Side, Until, compared, progress_key, side_of
 
 #: An event rests on so many hours at most, the latest that are over: what a commit must read stays small.

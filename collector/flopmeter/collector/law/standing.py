@@ -4,20 +4,15 @@ The writer's judge, fsck and the reports all ask here, each with its own way to 
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from flopmeter.collector.forecast.early import early_events
 from flopmeter.collector.registry.counting import Counting
 from flopmeter.contract.flop import Figure, total
 
 from .countable import Countable
-from .events import NewEvent, threshold_events
-from .late import dated
-from .modification import Modification, modification_events
 from .profiles import Profile
-from .regimes import MODIFICATION, RUN, Regime
+from .regimes import MODIFICATION, Regime
 
 
 class Counted(NamedTuple):
@@ -26,6 +21,18 @@ class Counted(NamedTuple):
     flop: Figure
     integer_ops: Figure
     countable: Countable | None  # None: all that was executed, by the run alone
+
+
+class Modification(NamedTuple):
+    """A run and one of the models that it fine-tunes, both as the regimes' counting profile counts them."""
+
+    run: str
+    original: str
+    flop: Figure  # of the run and what it stands on but its originals (lineage.ancestors without lineage.originals)
+    integer_ops: Figure
+    original_flop: Figure | None  # of the original and its ancestors; None: unknown
+    countable: Countable | None = None  # what `flop` is made of; None: all that was executed
+    entries: int = 0  # of the registry, that this rests on
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,33 +48,6 @@ class Standing:
     def of(self, regime: Regime) -> Counted:
         """What `regime` counts."""
         return self.by_counting[regime.counting]
-
-
-def run_events(
-    stands: Standing,
-    regimes: Iterable[Regime],
-    raised: AbstractSet[str],
-    *,
-    at_unix_ns: int,
-    since_position: int,
-    position: int,
-    met_since_unix_ns: int | None = None,
-) -> list[NewEvent]:
-    """What the run must raise where it stands, under regimes of either scope, less what `raised` (keys) has already.
-
-    `met_since_unix_ns`: where the work by which it moved was done that long ago (late.met_since).
-    """
-    regimes = tuple(regimes)
-    rests = {"at_unix_ns": at_unix_ns, "since_position": since_position, "position": position}
-    found = threshold_events(stands, [r for r in regimes if r.scope == RUN], raised, **rests)
-    for regime in regimes:
-        if regime.scope == MODIFICATION:
-            for made in stands.modifications[regime.counting]:
-                found += modification_events(made, [regime], raised, **rests)
-    if met_since_unix_ns is not None:
-        by_id = {r.id: r for r in regimes}
-        found = [dated(event, by_id[event.data["regime"]], met_since_unix_ns) for event in found]
-    return found + early_events(stands, regimes, raised, **rests)
 
 
 def text_of(regime: Regime) -> str:

@@ -3,7 +3,8 @@
 import tomllib
 from typing import TYPE_CHECKING, Any
 
-from .events import time_text
+from flopmeter.collector.spelling import time_text
+
 from .standing import text_of
 
 if TYPE_CHECKING:

@@ -10,11 +10,12 @@ from typing import NamedTuple
 
 from flopmeter.collector.books import HOUR_NS, GroupKey, HourKey, Slot, Sums
 from flopmeter.collector.figures import Model, Tally, is_others
+from flopmeter.collector.spelling import figure_json, time_text
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.flop import ZERO, Figure
 from flopmeter.contract.w_table import WTable
 
-from .events import USAGE_UNATTRIBUTED, NewEvent, figure_json, time_text
+from .events import USAGE_UNATTRIBUTED, NewEvent
 
 #: How the setting is called where its value is noted in the store.
 LIMIT = "unattributed-minutes"

@@ -177,7 +177,7 @@ def books_as_of(store: Path, text: str) -> "Iterator[tuple[Reader, int]]":
     import sys
 
     from flopmeter.collector.errors import RegistryError
-    from flopmeter.collector.law.events import time_text
+    from flopmeter.collector.spelling import time_text
 
     from .as_of import reading_as_of
     from .when import instant

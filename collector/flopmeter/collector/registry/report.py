@@ -12,8 +12,9 @@ from typing import Any
 from flopmeter.collector.books import Slot
 from flopmeter.collector.figures import Model, Tally
 from flopmeter.collector.law.countable import UNTAGGED, Countable, Part
-from flopmeter.collector.law.events import NOT_RISK, figure_json, time_text
+from flopmeter.collector.law.events import NOT_RISK
 from flopmeter.collector.law.regimes import Regime
+from flopmeter.collector.spelling import figure_json, time_text
 from flopmeter.contract.flop import ZERO, Figure, total
 from flopmeter.contract.w_table import WTable
 

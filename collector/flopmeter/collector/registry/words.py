@@ -5,22 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flopmeter.cli.output import flop_text
-from flopmeter.collector.law.events import time_text
 from flopmeter.collector.report import empty
 from flopmeter.collector.report.layout import Paint
+from flopmeter.collector.spelling import time_text
 
 from .codec import statement_json
-from .entries import (
-    Assign,
-    Decision,
-    Declare,
-    Entry,
-    External,
-    Link,
-    Retract,
-    Statement,
-    Tag,
-)
+from .entries import Assign, Decision, Declare, Entry, External, Link, Retract, Statement, Tag
 from .known import job_text
 from .state import Registry
 from .when import span_text

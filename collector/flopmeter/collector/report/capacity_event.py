@@ -7,10 +7,11 @@ where what nobody named decides. By whose machines, is the inventories of record
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from flopmeter.collector.law.events import FLEET_CAPACITY, NOT_RISK, NewEvent, threshold_text
+from flopmeter.collector.law.events import FLEET_CAPACITY, NOT_RISK, NewEvent, law_json
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.law.rules import Verdict, capacity_verdict, in_force
 from flopmeter.collector.law.standing import text_of
+from flopmeter.collector.spelling import threshold_text
 from flopmeter.contract.w_table import WTable
 
 from .capacity import SITE_UNKNOWN, Capacity, capacities
@@ -73,27 +74,16 @@ def _data(regime: Regime, c: Capacity, answer: Verdict, sites: Sites, table: WTa
     assert line is not None
     return {
         "message": _message(regime, c, answer),
-        "regime": regime.id,
-        "citation": regime.citation,
+        **law_json(regime),
         "site": None if c.whole_fleet or c.site == SITE_UNKNOWN else c.site,
         "whole_fleet": c.whole_fleet,
         "verdict": answer.value,
         "op_per_s": {"lower": str(c.op_s.lower), "upper": str(c.op_s.upper)},
         "open_above": list(c.open_above),
         "threshold_op_per_s": str(line.op_s),
-        "comparison": regime.comparison,
         "network_over_gbit_per_s": line.network_gbit_s,
         "precision": line.precision,
         "gpus_sure": str(c.gpus),
-        "act": regime.act,
-        "when_met": regime.when_met,
-        "recipient": regime.recipient,
-        "deadline": regime.deadline,
-        "conditions": list(regime.conditions),
-        "open_questions": list(regime.open_questions),
-        "note": NOT_RISK,
-        "regime_version": regime.version,
-        "regime_digest": regime.digest,
         "regime_text": text_of(regime),
         "sites_digest": sites.digest,
         "w_table": table.id,

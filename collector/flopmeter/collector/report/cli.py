@@ -257,7 +257,7 @@ def fsck(store: Path, regimes_dir: Path | None, as_json: bool) -> None:
     """
     from flopmeter.collector.check.fsck import check_store, keep_outcome, result_document, result_text
     from flopmeter.collector.ingest.listening import collector_version
-    from flopmeter.collector.law.events import time_text
+    from flopmeter.collector.spelling import time_text
 
     from .layout import folded
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from flopmeter.collector.law.events import time_text
+from flopmeter.collector.spelling import time_text
 from flopmeter.contract.usage import GapReason, Uncovered
 
 from .expected import ExpectedNode

@@ -13,21 +13,23 @@ from flopmeter.collector.books import HOUR_NS, GroupKey, Slot, Sums
 from flopmeter.collector.figures import Model, Tally
 from flopmeter.collector.ingest.identity import RuleList, attempt_of
 from flopmeter.collector.ingest.identity_rules import identities_of
+from flopmeter.collector.law.accuracy import LIMIT_PERCENT, accuracy_json, answer
 from flopmeter.collector.law.countable import UNTAGGED, Share, parts_json
-from flopmeter.collector.law.events import NOT_RISK, figure_json, threshold_key, threshold_state, time_text
+from flopmeter.collector.law.events import NOT_RISK
 from flopmeter.collector.law.modification import line_of, modification_key, modification_state
 from flopmeter.collector.law.regimes import MODIFICATION, RUN, Regime
 from flopmeter.collector.law.rules import Verdict, counted, in_force, verdict
 from flopmeter.collector.law.standing import Counted, Standing, standing
+from flopmeter.collector.law.thresholds import threshold_key, threshold_state
 from flopmeter.collector.registry.counting import Counting
 from flopmeter.collector.registry.entries import Declare
 from flopmeter.collector.registry.words import names_json
+from flopmeter.collector.spelling import figure_json, time_text
 from flopmeter.contract.flop import Figure
 from flopmeter.contract.flop import total as total_of
 from flopmeter.contract.usage import WorkloadKind
 from flopmeter.contract.w_table import WTable
 
-from .accuracy import LIMIT_PERCENT, accuracy_json, answer
 from .run_figures import Part, RunFigures, run_figures
 from .silence import Behind, Silence
 from .unreported import RUNNING_WITHIN_NS, Unreported

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from flopmeter.collector.law.events import time_text
+from flopmeter.collector.spelling import time_text
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.usage import (
     NO_LIBRARY,

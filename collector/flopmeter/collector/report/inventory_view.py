@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flopmeter.cli.output import flop_text
-from flopmeter.collector.law.events import threshold_text
+from flopmeter.collector.spelling import threshold_text
 
 from . import empty
 from .fleet_view import missing_view

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flopmeter.cli.output import flop_text
-from flopmeter.collector.law.events import figure_json, time_text
+from flopmeter.collector.spelling import figure_json, time_text
 from flopmeter.contract.evidence_class import EvidenceClass
 
 from .run_figures import RunFigures

@@ -16,9 +16,9 @@ from flopmeter.collector.estimate.compare import Agreement
 from flopmeter.collector.estimate.margin import MARGIN_PERCENT
 from flopmeter.collector.estimate.peaks import DEFAULT_DTYPE, DTYPES, dense, find
 from flopmeter.collector.figures import Model
-from flopmeter.collector.law.events import figure_json
 from flopmeter.collector.law.progress import ClaimHour, ClaimKey, side_of
 from flopmeter.collector.law.progress_measured import Beside, beside, claims_json
+from flopmeter.collector.spelling import figure_json
 from flopmeter.contract.flop import Figure
 from flopmeter.contract.w_table import WTable
 

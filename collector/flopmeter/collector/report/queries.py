@@ -16,9 +16,11 @@ from flopmeter.collector.figures import Model
 from flopmeter.collector.ingest.decide import scope_of
 from flopmeter.collector.ingest.identity import RuleList
 from flopmeter.collector.ingest.identity_rules import before_lists, identities_text, of_text
-from flopmeter.collector.law.events import AGENT_SILENT, current_key, silent_key, to_cloudevent
+from flopmeter.collector.law.agent_events import silent_key
+from flopmeter.collector.law.events import AGENT_SILENT, to_cloudevent
 from flopmeter.collector.law.regimes import MODIFICATION, RUN, Regime, shipped
 from flopmeter.collector.law.rules import in_force
+from flopmeter.collector.law.thresholds import current_key
 from flopmeter.collector.registry.codec import to_entry
 from flopmeter.collector.registry.counting import Counting
 from flopmeter.collector.registry.entries import JobKey as Job

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from flopmeter.collector.figures import Model, is_others, tally
-from flopmeter.collector.law.events import figure_json, time_text
 from flopmeter.collector.law.profiles import EXECUTED
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.law.rules import Verdict, counted, verdict
 from flopmeter.collector.law.standing import Standing, standing
 from flopmeter.collector.registry.counting import Counting
+from flopmeter.collector.spelling import figure_json, time_text
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.w_table import WTable
 

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 from flopmeter.collector.books import HOUR_NS, GroupKey, Slot
 from flopmeter.collector.figures import Model, Tally
 from flopmeter.collector.law.countable import countable
-from flopmeter.collector.law.events import figure_json, time_text
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.law.rules import Verdict, counted, in_force, tenant_verdict
 from flopmeter.collector.registry.entries import JobKey
 from flopmeter.collector.registry.shares import Row, shares, tallies
 from flopmeter.collector.registry.state import Registry
+from flopmeter.collector.spelling import figure_json, time_text
 from flopmeter.contract.flop import Figure, total
 from flopmeter.contract.w_table import WTable
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from flopmeter.collector.books import GroupKey, Sums
 from flopmeter.collector.figures import Model, Tally
-from flopmeter.collector.law.events import figure_json
+from flopmeter.collector.spelling import figure_json
 from flopmeter.contract.usage import WorkloadKind
 from flopmeter.contract.w_table import WTable
 

@@ -23,7 +23,7 @@ from typing import NamedTuple
 from flopmeter.collector.books import NO_SUMS, GroupKey
 from flopmeter.collector.figures import Model, Tally
 from flopmeter.collector.ingest.decide import scope_of
-from flopmeter.collector.law.events import time_text
+from flopmeter.collector.spelling import time_text
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.limits import MAX_SM_CLOCK_MHZ
 from flopmeter.contract.usage import Batch, Device, Inventory, WorkloadKind

@@ -15,8 +15,8 @@ import click
 from flopmeter.cli.keyboard import END, ENTER, LEAVE, Keyboard, attended
 from flopmeter.cli.output import flop_text
 from flopmeter.cli.terminal import size
-from flopmeter.collector.law.events import time_text
 from flopmeter.collector.law.regimes import Regime
+from flopmeter.collector.spelling import time_text
 
 from . import queries
 from .layout import Paint

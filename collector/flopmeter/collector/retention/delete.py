@@ -16,8 +16,8 @@ from typing import Any
 
 from flopmeter.collector.check.fsck import check_store
 from flopmeter.collector.errors import RetentionRefused, StoreError
-from flopmeter.collector.law.events import time_text
 from flopmeter.collector.law.regimes import Regime
+from flopmeter.collector.spelling import time_text
 from flopmeter.collector.store.lock import lock_store
 from flopmeter.collector.store.migrate import check
 from flopmeter.collector.store.sqlite import BUSY_TIMEOUT_S

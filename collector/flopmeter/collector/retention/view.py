@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from flopmeter.collector.law.events import time_text
 from flopmeter.collector.registry.words import paragraph
 from flopmeter.collector.report.layout import Paint
+from flopmeter.collector.spelling import time_text
 
 from .until import STORE, Reason, first_day, kept_for
 from .words import SaidRow

@@ -12,8 +12,9 @@ from flopmeter.collector.duty.answers import Heard
 from flopmeter.collector.duty.deadlines import Deadline, Trigger
 from flopmeter.collector.errors import StoreError
 from flopmeter.collector.ingest.claims import Claim, Until
-from flopmeter.collector.law.events import TWICE_PREFIX, current_key
+from flopmeter.collector.law.agent_events import TWICE_PREFIX
 from flopmeter.collector.law.progress import CLAIM_COLUMNS, ClaimHour, ClaimKey, claim_of
+from flopmeter.collector.law.thresholds import current_key
 from flopmeter.collector.log.append import Appender, backfill
 from flopmeter.collector.registry.codec import EntryRow
 

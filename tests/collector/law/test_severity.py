@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from flopmeter.collector.duty.severity import TABLE, Severity, severity_of
 from flopmeter.collector.law.events import TYPES, NewEvent, to_cloudevent
+from flopmeter.collector.law.severity import TABLE, Severity, severity_of
 
 
 def test_every_type_of_event_is_in_the_table():

@@ -2,21 +2,27 @@
 
 from collections.abc import Iterable
 from fractions import Fraction
-from typing import TYPE_CHECKING, NamedTuple
+from math import ceil, floor
+from typing import NamedTuple
 
-from flopmeter.collector.law.countable import Countable
-from flopmeter.collector.law.events import threshold_text
-from flopmeter.collector.law.modification import Line, line_of
-from flopmeter.collector.law.profiles import EXECUTED
-from flopmeter.collector.law.regimes import FLOAT_ONLY, KNOWN, MODIFICATION, RUN, Regime
-from flopmeter.collector.law.rules import in_force
 from flopmeter.collector.registry.entries import Declare
+from flopmeter.collector.spelling import threshold_text
 from flopmeter.contract.flop import ZERO, Figure, total
 
-from .project import Target, target
+from .countable import Countable
+from .modification import Line, line_of
+from .profiles import EXECUTED
+from .regimes import FLOAT_ONLY, KNOWN, MODIFICATION, RUN, Regime
+from .rules import in_force
+from .standing import Standing
 
-if TYPE_CHECKING:
-    from flopmeter.collector.law.standing import Standing
+
+class Target(NamedTuple):
+    """The least whole number of FLOP that meets a line; three where the line itself has bounds."""
+
+    lower: int
+    point: int
+    upper: int
 
 
 class Basis(NamedTuple):
@@ -45,6 +51,11 @@ class Met(NamedTuple):
         return self.regime.id + (f" ({self.original})" if self.original else "")
 
 
+def target(line: Fraction | int, comparison: str) -> int:
+    """The least whole number that meets `line` under `>` or `>=`."""
+    return ceil(line) if comparison == ">=" else floor(line) + 1
+
+
 def line_key(regime: Regime) -> str:
     """How keys of events name a line: of another number of the law it is another event."""
     if regime.scope == MODIFICATION:
@@ -53,7 +64,7 @@ def line_key(regime: Regime) -> str:
     return f"{regime.comparison}{threshold_text(regime.threshold_flop)}"
 
 
-def lines_of(stands: "Standing", regimes: Iterable[Regime]) -> list[Met]:
+def lines_of(stands: Standing, regimes: Iterable[Regime]) -> list[Met]:
     """Every line that a regime draws for the run. Whether it is in force is another question."""
     found = []
     for r in regimes:
@@ -78,17 +89,17 @@ def binds(regime: Regime, now_unix_ns: int, met_unix_ns: int) -> bool:
     return in_force(regime, now_unix_ns) and in_force(regime, max(now_unix_ns, met_unix_ns))
 
 
-def total_of(stands: "Standing", basis: Basis) -> Figure:
+def total_of(stands: Standing, basis: Basis) -> Figure:
     """What is counted, with what the run stands on."""
     return _counted(stands, basis)[0]
 
 
-def countable_of(stands: "Standing", basis: Basis) -> Countable | None:
+def countable_of(stands: Standing, basis: Basis) -> Countable | None:
     """What that is made of; None: all that was executed."""
     return _counted(stands, basis)[1]
 
 
-def own_of(stands: "Standing", basis: Basis) -> Figure:
+def own_of(stands: Standing, basis: Basis) -> Figure:
     """Of that, what the run did itself."""
     whole, found, integers = _counted(stands, basis)
     if found is None:
@@ -98,7 +109,7 @@ def own_of(stands: "Standing", basis: Basis) -> Figure:
     )
 
 
-def _counted(stands: "Standing", basis: Basis) -> tuple[Figure, Countable | None, bool]:
+def _counted(stands: Standing, basis: Basis) -> tuple[Figure, Countable | None, bool]:
     integers = basis.unit != FLOAT_ONLY
     if basis == OF_BUDGET:
         return stands.executed.flop, None, False
@@ -118,7 +129,7 @@ class Planned(NamedTuple):
     stands_on: Figure  # what is counted of other runs and models
 
 
-def planned(stands: "Standing", declared: Declare | None, basis: Basis) -> Planned | None:
+def planned(stands: Standing, declared: Declare | None, basis: Basis) -> Planned | None:
     """The plan's total; None: no budget is declared. Work done already stays done, whatever the plan says."""
     if declared is None or declared.budget_flop is None:
         return None

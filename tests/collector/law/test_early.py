@@ -9,9 +9,9 @@ from forecast_lab import BROAD, HourLab, of_type, regime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flopmeter.collector.forecast.early import POINT, UPPER, early_events, early_state
-from flopmeter.collector.forecast.lines import lines_of
+from flopmeter.collector.law.early import POINT, UPPER, early_events, early_state
 from flopmeter.collector.law.events import THRESHOLD_APPROACHING
+from flopmeter.collector.law.lines import lines_of
 from flopmeter.collector.law.regimes import MODIFICATION, shipped
 from flopmeter.collector.law.rules import early_lines
 from flopmeter.collector.law.standing import plain

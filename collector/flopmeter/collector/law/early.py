@@ -8,26 +8,19 @@ limit only the greatest that is met is told: it implies the others.
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from flopmeter.collector.law.events import (
-    NOT_RISK,
-    THRESHOLD_APPROACHING,
-    NewEvent,
-    countable_json,
-    figure_json,
-)
-from flopmeter.collector.law.regimes import Regime
-from flopmeter.collector.law.rules import in_force
-from flopmeter.collector.report.accuracy import LIMIT_PERCENT, accuracy_json
+from flopmeter.collector.spelling import figure_json
 from flopmeter.contract.flop import Figure
 from flopmeter.contract.w_table import current
 
-from .lines import Met, countable_of, line_key, lines_of, total_of
-from .project import target
-
-if TYPE_CHECKING:
-    from flopmeter.collector.law.standing import Standing
+from .accuracy import LIMIT_PERCENT, accuracy_json
+from .countable import countable_json
+from .events import NOT_RISK, THRESHOLD_APPROACHING, NewEvent
+from .lines import Met, countable_of, line_key, lines_of, target, total_of
+from .regimes import Regime
+from .rules import in_force
+from .standing import Standing
 
 APPROACHING_PREFIX = "approaching:"
 POINT = "point"
@@ -35,7 +28,7 @@ UPPER = "upper"
 
 
 def early_events(
-    stands: "Standing",
+    stands: Standing,
     regimes: Iterable[Regime],
     raised: AbstractSet[str],
     *,
@@ -85,7 +78,7 @@ def early_key(regime: Regime, run: str, part: Fraction, by: str, original: str =
     return key + (f":{original}" if original else "")
 
 
-def _data(stands: "Standing", met: Met, basis: Figure, part: Fraction, by: str) -> dict[str, Any]:
+def _data(stands: Standing, met: Met, basis: Figure, part: Fraction, by: str) -> dict[str, Any]:
     regime, found = met.regime, countable_of(stands, met.basis)
     may = "has" if by == POINT else "may have"
     said = f"{may} come to {part} of the line of {regime.title}"
