@@ -23,7 +23,8 @@ from flopmeter.collector.access.ca import at, csr_der, load_or_create
 from flopmeter.collector.access.desk import Desk
 from flopmeter.collector.access.enrol import Enrolment
 from flopmeter.collector.store.access import SELECT, access_rows
-from flopmeter.collector.store.sqlite import SqliteStore, open_for_reading
+from flopmeter.collector.store.reading import open_for_reading
+from flopmeter.collector.store.sqlite import SqliteStore
 from flopmeter.contract.enrolment import JoinToken, agent_uri, enrol_message, renew_message
 from flopmeter.wire.v1 import identity_pb2
 

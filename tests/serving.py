@@ -6,7 +6,7 @@ import urllib.request
 from builders import UNIX_NS
 
 from flopmeter.collector.settings import CollectorSettings
-from flopmeter.collector.store.sqlite import open_for_reading
+from flopmeter.collector.store.reading import open_for_reading
 from flopmeter.wire.v1 import ingest_pb2
 
 NOW = UNIX_NS + 86_400 * 10**9

@@ -13,7 +13,7 @@ from witness_rig import keys as witness_keys
 
 from flopmeter.collector.keys import log_key
 from flopmeter.collector.log.evidence_log import EvidenceLog
-from flopmeter.collector.store.sqlite import open_for_reading
+from flopmeter.collector.store.reading import open_for_reading
 from flopmeter.evidence.note import parse_key
 from flopmeter.witness.heads import Heads
 from flopmeter.witness.witness import Witness

@@ -22,8 +22,9 @@ from flopmeter.collector.ingest.identity_rules import shipped
 from flopmeter.collector.store import migrate
 from flopmeter.collector.store.base import Held, JobRow
 from flopmeter.collector.store.migrate import APPLICATION_ID
+from flopmeter.collector.store.reading import open_for_reading
 from flopmeter.collector.store.schema import MIGRATIONS
-from flopmeter.collector.store.sqlite import SqliteStore, open_for_reading
+from flopmeter.collector.store.sqlite import SqliteStore
 from flopmeter.contract.record import record_hash
 
 

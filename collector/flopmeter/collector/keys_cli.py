@@ -37,9 +37,10 @@ def show(store: Path, keys_dir: Path | None, as_json: bool) -> None:
     """
     import contextlib
 
+    from flopmeter.collector.store.reading import open_for_reading
+
     from .keys import attest_key, keys_directory
     from .log.evidence_log import EvidenceLog
-    from .store.sqlite import open_for_reading
 
     path = store_file(store)
     with contextlib.closing(open_for_reading(path)) as connection:

@@ -33,7 +33,7 @@ from flopmeter.collector.attest.signing import key_id, loaded
 from flopmeter.collector.keys import attest_key
 from flopmeter.collector.log.evidence_log import EvidenceLog
 from flopmeter.collector.report.queries import asked, reading
-from flopmeter.collector.store.sqlite import open_for_reading
+from flopmeter.collector.store.reading import open_for_reading
 from flopmeter.contract.flop import Figure
 from flopmeter.evidence.errors import EvidenceError
 

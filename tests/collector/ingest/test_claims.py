@@ -15,7 +15,7 @@ from flopmeter.collector.ingest.claims import CLOCK_ERROR_NS
 from flopmeter.collector.ingest.decide import TAKEN
 from flopmeter.collector.running import run_collector
 from flopmeter.collector.settings import CollectorSettings
-from flopmeter.collector.store.sqlite import open_for_reading
+from flopmeter.collector.store.reading import open_for_reading
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.limits import MAX_SM_CLOCK_MHZ
 from flopmeter.contract.usage import IDLE, GapReason, Measured, NoticeKind, Usage

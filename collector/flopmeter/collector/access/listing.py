@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flopmeter.collector.store.access import SELECT_STANDING, access_rows
-from flopmeter.collector.store.sqlite import open_for_reading
+from flopmeter.collector.store.reading import open_for_reading
 
 from .errors import AccessRefused
 from .rows import ADMITTED, ENDING, ENROLLED

@@ -78,9 +78,11 @@ def fleet_view(reader: Reader, agents: list[Cached], question: Asked) -> FleetVi
     """As `fleet list` says it, from the same functions."""
     now = question.now_unix_ns
     states = [c.state for c in agents]
-    over = taken_over(reader, not_heard(states, now))
-    missing = not_reporting(states, question.expected, known_since(reader, states), over, now_unix_ns=now)
-    in_books = booked(reader)
+    over = taken_over(reader.rows, not_heard(states, now))
+    missing = not_reporting(
+        states, question.expected, known_since(reader.rows, states), over, now_unix_ns=now
+    )
+    in_books = booked(reader.rows)
     summary = fleet_summary(states, reader.unowned(question), in_books.whole_ns, now_unix_ns=now)
     summary |= {
         "coverage": coverage_document(in_books, missing),
@@ -150,7 +152,7 @@ def view_of(  # noqa: PLR0917 - a view is of all of them
         side,
         {r.run: r for r in side.rows},
         reader.identity_rules(),
-        claimers(reader),
+        claimers(reader.rows),
         lines,
         binding_lines(question.regimes, question.now_unix_ns),
         owners(side.rows, side.counting.registry),

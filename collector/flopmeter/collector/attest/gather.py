@@ -211,7 +211,7 @@ def _owed_then(
     late = not_heard(reader.agents(), asked.now_unix_ns)
     gone = {n.name: n.gone_unix_ns for n in asked.expected if n.gone_unix_ns is not None}
     jobs = {(m.job.scope, m.job.kind, m.job.job) for m in members}
-    found = owed(late, taken_over(reader, late), gone)
+    found = owed(late, taken_over(reader.rows, late), gone)
     return {job: held for job, held in found.items() if job in jobs}
 
 

@@ -12,7 +12,7 @@ from flopmeter.collector.check.rederive import Difference
 from flopmeter.collector.errors import BackupRefused, StoreError
 from flopmeter.collector.report.queries import Reader, reading
 from flopmeter.collector.store.migrate import check
-from flopmeter.collector.store.sqlite import BUSY_TIMEOUT_S
+from flopmeter.collector.store.reading import BUSY_TIMEOUT_S
 from flopmeter.collector.store.told import told
 
 from .ends import ends_of

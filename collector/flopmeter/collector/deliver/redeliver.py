@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from flopmeter.collector.errors import SinkError, StoreError
 from flopmeter.collector.store.migrate import check
-from flopmeter.collector.store.sqlite import open_for_reading
+from flopmeter.collector.store.reading import open_for_reading
 from flopmeter.collector.store.told import told
 
 from .outbox import BUSY_TIMEOUT_S

@@ -31,7 +31,7 @@ def log() -> None:
 @json_option
 def show(store: Path, as_json: bool) -> None:
     """Size, name, key, the last checkpoint and its age, and who cosigned it."""
-    from flopmeter.collector.store.sqlite import open_for_reading
+    from flopmeter.collector.store.reading import open_for_reading
     from flopmeter.collector.store.told import told
 
     from .said import log_document, witness_documents
@@ -96,7 +96,7 @@ def export(directory: Path, store: Path, without_leaves: bool, as_json: bool) ->
       flopmeter collector log export log/
     """  # noqa: D301 - click wants the backspace character itself
     from flopmeter.collector.errors import LogError
-    from flopmeter.collector.store.sqlite import open_for_reading
+    from flopmeter.collector.store.reading import open_for_reading
     from flopmeter.collector.store.told import told
 
     from .export import export as run

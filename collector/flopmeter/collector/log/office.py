@@ -17,7 +17,7 @@ from pathlib import Path
 from flopmeter.collector.errors import CollectorError, LogForkedError
 from flopmeter.collector.keys import attest_key, log_key
 from flopmeter.collector.store.place import Place
-from flopmeter.collector.store.sqlite import BUSY_TIMEOUT_S, open_for_reading
+from flopmeter.collector.store.reading import BUSY_TIMEOUT_S, open_for_reading
 from flopmeter.collector.store.told import told
 
 from .checkpoint import Checkpoint, Signer

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from flopmeter.collector.errors import CollectorError
 from flopmeter.collector.law.log_fault import REFUSED, fault_key
-from flopmeter.collector.store.sqlite import BUSY_TIMEOUT_S
+from flopmeter.collector.store.reading import BUSY_TIMEOUT_S
 from flopmeter.collector.store.told import told
 from flopmeter.evidence.note import Policy
 

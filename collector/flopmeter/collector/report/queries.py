@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flopmeter.collector.books import SUM_FIELDS, GroupKey, Slot, Sums
-from flopmeter.collector.errors import RegistryError, SettingsError, StoreChangedError, StoreError
+from flopmeter.collector.errors import RegistryError, SettingsError, StoreError
 from flopmeter.collector.figures import Model
 from flopmeter.collector.ingest.decide import scope_of
 from flopmeter.collector.ingest.identity import RuleList
@@ -29,9 +29,8 @@ from flopmeter.collector.registry.state import Registry
 from flopmeter.collector.store.entries import SELECT as SELECT_ENTRIES
 from flopmeter.collector.store.entries import entry_rows
 from flopmeter.collector.store.formerly import read_formerly
-from flopmeter.collector.store.migrate import check
-from flopmeter.collector.store.sqlite import BUSY_TIMEOUT_S, OLD_DATA, open_for_reading
-from flopmeter.collector.store.told import hint_for
+from flopmeter.collector.store.reading import one_state
+from flopmeter.collector.store.sqlite import OLD_DATA
 from flopmeter.collector.store_path import store_file
 from flopmeter.contract.errors import ContractError
 from flopmeter.contract.record import parse_record
@@ -101,50 +100,8 @@ def reading(path: Path) -> Iterator["Reader"]:
             f"{file}: expected a store, found no such file",
             "name the collector's store with --store or FLOPMETER_STORE; `flopmeter demo` makes one to look at",
         )
-    still = not _wal(file).exists()
-    before = _stamp(file)
-    connection = _open_still(file) if still else open_for_reading(file)
-    try:
-        connection.row_factory = sqlite3.Row
-        connection.execute("BEGIN")
+    with one_state(file) as connection:
         yield Reader(connection, file)
-    except sqlite3.Error as e:
-        raise StoreError(f"{file}: cannot read: {e}", hint_for(e)) from e
-    finally:
-        connection.close()
-    if still and (_stamp(file) != before or _wal(file).exists()):
-        raise StoreChangedError(
-            f"{file}: a collector or a command started on it while it was read", "ask again"
-        )
-
-
-def _wal(file: Path) -> Path:
-    return file.with_name(file.name + "-wal")
-
-
-def _stamp(file: Path) -> tuple[int, int]:
-    state = file.stat()
-    return state.st_mtime_ns, state.st_size
-
-
-def _open_still(file: Path) -> sqlite3.Connection:
-    """A store that nobody has open (no WAL beside it): read without leaving files there.
-
-    An ordinary read-only connection would leave a -shm and a -wal of this user, which a collector of another
-    user could then not open; and it cannot read at all where this user may not write.
-    """
-    connection = sqlite3.connect(
-        f"{file.absolute().as_uri()}?mode=ro&immutable=1", uri=True, timeout=BUSY_TIMEOUT_S
-    )
-    try:
-        check(connection, str(file))
-    except sqlite3.Error as e:
-        connection.close()
-        raise StoreError(f"{file}: cannot read: {e}", hint_for(e)) from e
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,9 +189,9 @@ class Reader:
             )
             for r in side.rows
         ]
-        claimed = claimers(self)
+        claimed = claimers(self.rows)
         for r, d in zip(side.rows, documents, strict=True):
-            d["progress"] = run_progress(self, r.workloads, claimed, side.models, question.table)
+            d["progress"] = run_progress(self.rows, r.workloads, claimed, side.models, question.table)
         documents.sort(key=_by_size)
         return documents
 
@@ -398,7 +355,7 @@ class Reader:
         return [to_cloudevent(dict(row)) for row in rows]
 
     def fleet(self, question: Asked) -> dict[str, Any]:
-        agents, in_books = self.agents(), booked(self)
+        agents, in_books = self.agents(), booked(self.rows)
         missing = self._missing(agents, question)
         now = question.now_unix_ns
         return fleet_document(agents, self.unowned(question), in_books.whole_ns, now_unix_ns=now) | {
@@ -422,8 +379,8 @@ class Reader:
 
     def _missing(self, agents: list[AgentState], question: Asked) -> list[NotReporting]:
         now = question.now_unix_ns
-        over = taken_over(self, not_heard(agents, now))
-        return not_reporting(agents, question.expected, known_since(self, agents), over, now_unix_ns=now)
+        over = taken_over(self.rows, not_heard(agents, now))
+        return not_reporting(agents, question.expected, known_since(self.rows, agents), over, now_unix_ns=now)
 
     def unowned(self, question: Asked) -> dict[str, Any]:
         """Idle and unattributed time of the whole fleet, with its FLOP bounds."""
@@ -434,7 +391,7 @@ class Reader:
         rows = self._agent_rows("r.window_end_unix_ns < ?", question.now_unix_ns - SILENT_AFTER_NS)
         late = not_heard((self._state(row) for row in rows), question.now_unix_ns)
         gone = {n.name: n.gone_unix_ns for n in question.expected if n.gone_unix_ns is not None}
-        return owed_by(late, taken_over(self, late), gone)
+        return owed_by(late, taken_over(self.rows, late), gone)
 
     def agents(self) -> list[AgentState]:
         """Every admitted agent with its latest record decoded."""

@@ -20,7 +20,7 @@ from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.spelling import time_text
 from flopmeter.collector.store.lock import lock_store
 from flopmeter.collector.store.migrate import check
-from flopmeter.collector.store.sqlite import BUSY_TIMEOUT_S
+from flopmeter.collector.store.reading import BUSY_TIMEOUT_S
 from flopmeter.collector.store.told import told
 
 from .queries import read_kept

@@ -1,10 +1,11 @@
 """Names that work was once booked under, as the writer and the reports read them: one way for both."""
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 from flopmeter.collector.registry.entries import JobKey
 from flopmeter.collector.registry.formerly import Once, formerly
+
+from .reading import Rows
 
 #: More names than these are picked out of all rows; fewer are looked up one by one.
 FEW_NAMES = 500
@@ -14,8 +15,6 @@ _ROWS = """
     SELECT scope, kind, job, step, workloads.run FROM formerly JOIN workloads USING (workload_no)
         WHERE formerly.run = ?1
     UNION SELECT scope, kind, job, step, run FROM workloads WHERE run = ?1"""
-
-Rows = Callable[[str, tuple[Any, ...]], Iterable[Any]]
 
 
 def read_formerly(rows: Rows, names: Iterable[str]) -> dict[str, tuple[Once, ...]]:

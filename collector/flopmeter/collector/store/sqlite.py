@@ -10,7 +10,6 @@ from flopmeter.collector.access.rows import AccessRow
 from flopmeter.collector.books import SUM_FIELDS, GroupKey, HourKey, Slot, Sums
 from flopmeter.collector.duty.answers import Heard
 from flopmeter.collector.duty.deadlines import Deadline, Trigger
-from flopmeter.collector.errors import StoreError
 from flopmeter.collector.ingest.claims import Claim, Until
 from flopmeter.collector.law.agent_events import TWICE_PREFIX
 from flopmeter.collector.law.progress import CLAIM_COLUMNS, ClaimHour, ClaimKey, claim_of
@@ -21,12 +20,11 @@ from flopmeter.collector.registry.codec import EntryRow
 from . import access, answers, entries, forecasts
 from .base import Held, JobRow, Judged, NextNumbers, Noted, StoredAgent, Transaction
 from .lock import lock_store
-from .migrate import check, migrate
+from .migrate import migrate
 from .place import Place
+from .reading import BUSY_TIMEOUT_S
 from .told import told
 
-#: How long a commit waits for another process's lock (an fsck or a backup that checkpoints).
-BUSY_TIMEOUT_S = 5.0
 #: Pages of WAL before a commit also checkpoints: 4 MiB, some fifteen groups of a hundred. Measured after 1.5
 #: million rows: 2,000 and 4,000 give 10 % and 15 % fewer rows a second and twice and three times the longest commit.
 WAL_AUTOCHECKPOINT_PAGES = 1_000
@@ -55,7 +53,7 @@ _CLAIM = (
     "claim_no, entity, agent_no, boot_id, since_boot_ns, since_unix_ns, "
     "until_boot_id, until_boot_ns, until_unix_ns"
 )
-#: Of events whose keys flopmeter 0.1.0 made: what tells of which line they are (law.events.current_key).
+#: Of events whose keys flopmeter 0.1.0 made: what tells of which line they are (law.thresholds.current_key).
 OLD_DATA = "CASE WHEN key GLOB 'threshold:*:crossed' OR key GLOB 'threshold:*:below' THEN data END"
 _EVENT = "event_no, id, key, type, subject, time_unix_ns, since_position, position, data"
 
@@ -168,16 +166,6 @@ class SqliteStore:
         self._reader.close()
         self._writer.close()
         os.close(self._lock)
-
-
-def open_for_reading(path: Path) -> sqlite3.Connection:
-    """A read-only connection to a store that a collector may be writing. Raises StoreError."""
-    if not path.is_file():
-        raise StoreError(f"{path}: expected a store, found no such file", "name the collector's --store file")
-    with told(str(path), "read"):
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)
-        check(connection, str(path))
-        return connection
 
 
 class SqliteCatalogue:

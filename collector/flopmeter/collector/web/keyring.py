@@ -13,7 +13,7 @@ from pathlib import Path
 from flopmeter.collector.access.tokens import TokenState, has_secret, parse_api, tokens_of
 from flopmeter.collector.errors import CollectorError
 from flopmeter.collector.store.access import of_subject
-from flopmeter.collector.store.sqlite import open_for_reading
+from flopmeter.collector.store.reading import open_for_reading
 
 from .says import Refused
 
