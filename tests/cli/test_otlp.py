@@ -21,16 +21,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from receivers import Receiver, Reply, authority, raw_server, server_context
 
 from flopmeter.cli import otlp
-from flopmeter.cli.otlp import (
-    FAILED,
-    REFUSED,
-    SENT,
-    Exporter,
-    OtlpError,
-    check_url,
-    metrics_url,
-    open_exporter,
-)
+from flopmeter.cli.otlp import Exporter, OtlpError, check_url, metrics_url, open_exporter
+from flopmeter.cli.otlp_outcomes import FAILED, REFUSED, SENT
 
 SECRET = "s3cr3t-of-a-tenant"
 TAKEN = Reply(200, ExportMetricsServiceResponse().SerializeToString())

@@ -26,7 +26,7 @@ from flopmeter.agent.pipeline import Pipeline, PipelineSettings, meter_factory
 from flopmeter.agent.reading import Reading
 from flopmeter.agent.workloads.claims import Claims
 from flopmeter.agent.workloads.processes import ProcFinder
-from flopmeter.cli.otlp import Outcomes
+from flopmeter.cli.otlp_outcomes import Outcomes
 from flopmeter.collector.api.run_metrics import FAMILIES, MAX_RUNS, PER_REGIME, PER_RUN, run_metrics
 from flopmeter.collector.metrics_books import BooksMetrics
 from flopmeter.collector.metrics_page import CollectorMetrics

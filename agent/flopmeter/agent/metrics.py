@@ -32,7 +32,7 @@ from .workloads.claims import Claims
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-    from flopmeter.cli.otlp import Outcomes
+    from flopmeter.cli.otlp_outcomes import Outcomes
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +192,7 @@ class AgentView:
             cards.add_metric([vendor], number)
         yield cards
         if self.otlp is not None:
-            from flopmeter.cli.otlp import outcome_families
+            from flopmeter.cli.otlp_outcomes import outcome_families
 
             yield from outcome_families("flopmeter_agent_otlp_", self.otlp)
         yield from device_families(facts.devices)

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from .metrics import COMMIT_BUCKETS, Counters
 
 if TYPE_CHECKING:
-    from flopmeter.cli.otlp import Outcomes
+    from flopmeter.cli.otlp_outcomes import Outcomes
 
     from .access.front import Front
     from .deliver.office import Office
@@ -108,7 +108,7 @@ class CollectorMetrics(Collector):
         if self._office is not None:
             yield from _sink_families(prefix + "sink_", self._office)
         if self.otlp is not None:
-            from flopmeter.cli.otlp import outcome_families
+            from flopmeter.cli.otlp_outcomes import outcome_families
 
             yield from outcome_families(prefix + "otlp_", self.otlp)
         if self._books is not None:

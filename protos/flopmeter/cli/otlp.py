@@ -10,14 +10,13 @@ import os
 import random
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
+from .otlp_outcomes import FAILED, SENT, Outcomes
+
 if TYPE_CHECKING:
-    from opentelemetry.sdk.resources import Resource
     from prometheus_client.core import Metric
 
 log = logging.getLogger(__name__)
@@ -31,7 +30,6 @@ HANGS_S = 30.0
 STOP_S = 2.0
 #: After this many lines of one kind of failure in a row, only each hundredth is said again.
 SAID_FEW, SAID_EACH = 3, 100
-SENT, REFUSED, FAILED = "sent", "refused", "failed"
 #: Loggers of others that may print what a receiver answered, and so what was sent to it.
 _OTHERS = ("opentelemetry", "urllib3", "requests")
 
@@ -70,29 +68,6 @@ def metrics_url(base: str) -> str:
     """Where metrics go below the base (OTLP specification: v1/metrics); a URL that says so already stands."""
     base = base.rstrip("/")
     return base if base.endswith("/v1/metrics") else f"{base}/v1/metrics"
-
-
-@dataclass(slots=True)
-class Outcomes:
-    """How exports went. Written by the exporting thread, read by scrapes."""
-
-    counts: Counter[str] = field(default_factory=lambda: Counter({SENT: 0, REFUSED: 0, FAILED: 0}))
-    last_success_unix_ns: int = 0
-
-
-def outcome_families(prefix: str, outcomes: Outcomes) -> "Iterator[Metric]":
-    """The series of `outcomes`."""
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-
-    exports = CounterMetricFamily(prefix + "exports", "Exports by OTLP, by outcome.", labels=["outcome"])
-    for outcome in (SENT, REFUSED, FAILED):
-        exports.add_metric([outcome], outcomes.counts[outcome])
-    yield exports
-    yield GaugeMetricFamily(
-        prefix + "last_success_timestamp_seconds",
-        "When the receiver took one last; 0: not since the start.",
-        outcomes.last_success_unix_ns / 1e9,
-    )
 
 
 class Sender(Protocol):
@@ -244,10 +219,3 @@ def kubernetes(environ: Mapping[str, str], node: str = "") -> dict[str, str]:
     except (OSError, UnicodeDecodeError):
         pass
     return {name: value for name, value in found.items() if value}
-
-
-def resource_of(attributes: Mapping[str, str]) -> "Resource":
-    """With what OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME say, which wins."""
-    from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-
-    return Resource({k: v for k, v in attributes.items() if v}).merge(OTELResourceDetector().detect())

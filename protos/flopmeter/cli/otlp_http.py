@@ -11,9 +11,10 @@ import requests
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 from opentelemetry.sdk.metrics.export import MetricExportResult
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
-from .otlp import FAILED, REFUSED, SENT, resource_of
 from .otlp_data import metrics_data
+from .otlp_outcomes import FAILED, REFUSED, SENT
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -106,3 +107,8 @@ def has_headers() -> bool:
     return any(
         os.environ.get(name) for name in ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_METRICS_HEADERS")
     )
+
+
+def resource_of(attributes: Mapping[str, str]) -> Resource:
+    """With what OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME say, which wins."""
+    return Resource({k: v for k, v in attributes.items() if v}).merge(OTELResourceDetector().detect())
