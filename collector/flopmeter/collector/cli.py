@@ -10,7 +10,7 @@ import click
 from .store_path import DEFAULT_STORE
 
 _LAZY = {
-    "fsck": ("flopmeter.collector.report.cli", "fsck", "Derive every total again from the stored bytes."),
+    "fsck": ("flopmeter.collector.check.cli", "fsck", "Derive every total again from the stored bytes."),
     "backup": (
         "flopmeter.collector.backup.cli",
         "backup",

@@ -5,8 +5,9 @@ from pathlib import Path
 import click
 
 from flopmeter.cli.output import emit_json, json_option
-from flopmeter.collector.report.cli import store_option
 from flopmeter.collector.store_path import store_file
+
+from .cli_parts import store_option
 
 keys_option = click.option(
     "--keys",

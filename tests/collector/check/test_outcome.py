@@ -12,8 +12,8 @@ from builders import Chain
 from click.testing import CliRunner
 from duty_books import busy_minute, opened, regime
 
+from flopmeter.collector.check.cli import fsck
 from flopmeter.collector.check.outcome import NAME, read_outcome, write_outcome
-from flopmeter.collector.report.cli import fsck
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def export(
 ) -> Callable[..., tuple[int, bytes, str]]:
     """(exit code, stdout, stderr) of `flopmeter export WORDS`, asked at the question's moment."""
     monkeypatch.setattr("flopmeter.collector.export.cli.signal.signal", lambda *_: None)
-    monkeypatch.setattr("flopmeter.collector.report.cli.every_regime", lambda _: LAWS)
+    monkeypatch.setattr("flopmeter.collector.cli_parts.every_regime", lambda _: LAWS)
     monkeypatch.setattr("time.time_ns", lambda: question.now_unix_ns)
 
     def run(*words: str, of: Path | None = None) -> tuple[int, bytes, str]:

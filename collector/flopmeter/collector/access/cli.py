@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flopmeter.cli.output import emit_json, json_option
+from flopmeter.collector.cli_parts import login, paint, store_option
 from flopmeter.collector.keys_cli import keys_option
-from flopmeter.collector.registry.cli import login
 from flopmeter.collector.report import empty
-from flopmeter.collector.report.cli import paint, store_option
 from flopmeter.collector.store_path import store_file
 
 if TYPE_CHECKING:

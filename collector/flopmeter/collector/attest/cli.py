@@ -7,14 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flopmeter.cli.output import emit_json, json_option
+from flopmeter.collector.cli_parts import every_regime, expect_option, paint, regimes_option, store_option
 from flopmeter.collector.keys_cli import keys_option
-from flopmeter.collector.report.cli import (
-    every_regime,
-    expect_option,
-    paint,
-    regimes_option,
-    store_option,
-)
 from flopmeter.collector.report.completing import run_names
 from flopmeter.collector.store_path import store_file
 
@@ -134,8 +128,8 @@ def create(*, run: str, as_json: bool, **asked: Any) -> None:
     \b
       flopmeter attest create llm-7 --profile aiOffice -o llm-7.json
     """  # noqa: D301 - click wants the backspace character itself
+    from flopmeter.collector.cli_parts import login
     from flopmeter.collector.keys import keys_directory
-    from flopmeter.collector.registry.cli import login
 
     from .create import create as make
     from .request import Request

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flopmeter.cli.output import emit_json, json_option, seconds_text
-from flopmeter.collector.report.cli import every_regime, paint, regimes_option, store_option
+from flopmeter.collector.cli_parts import every_regime, paint, regimes_option, store_option
 from flopmeter.collector.store_path import store_file
 
 from .settings import EVENT_LOG

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from flopmeter.cli.output import emit_json, json_option
-from flopmeter.collector.report.cli import paint, regimes_option, store_option
+from flopmeter.collector.cli_parts import paint, regimes_option, store_option
 from flopmeter.collector.store_path import store_file
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ def answer_all(
     as_json: bool,
 ) -> None:
     """Answer each in turn, and print what was said. One that cannot be answered ends it; those before it stay."""
-    from flopmeter.collector.registry.cli import login
+    from flopmeter.collector.cli_parts import login
 
     from .answers import State
     from .documents import answer_document

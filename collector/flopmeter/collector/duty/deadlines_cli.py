@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flopmeter.cli.output import emit_json, json_option
-from flopmeter.collector.report.cli import every_regime, paint, regimes_option, store_option
+from flopmeter.collector.cli_parts import every_regime, paint, regimes_option, store_option
 from flopmeter.collector.store_path import store_file
 
 from .cli import ANSWERING, STATES, answer_all
@@ -139,9 +139,9 @@ def deadlines_open(
     \b
       flopmeter deadlines open us-ca-sb53 incident --at 2026-11-20 --why "leak"
     """  # noqa: D301 - click wants the backspace character itself
+    from flopmeter.collector.cli_parts import login
     from flopmeter.collector.errors import DutyRefused
     from flopmeter.collector.law.rules import in_force
-    from flopmeter.collector.registry.cli import login
     from flopmeter.collector.registry.when import instant
 
     from .answers import State

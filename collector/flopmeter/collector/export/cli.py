@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import click
 
-from flopmeter.collector.report.cli import regimes_option, store_option
+from flopmeter.collector.cli_parts import regimes_option, store_option
 
 if TYPE_CHECKING:
     from .columns import Rows, Schema
@@ -95,8 +95,8 @@ def _export(
     store: Path,
     regimes_dir: Path | None,
 ) -> None:
+    from flopmeter.collector.cli_parts import every_regime
     from flopmeter.collector.registry.when import end_of, instant
-    from flopmeter.collector.report.cli import every_regime
     from flopmeter.collector.report.queries import asked, reading
 
     from .columns import SCHEMAS

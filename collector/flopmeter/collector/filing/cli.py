@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flopmeter.cli.output import emit_json, json_option
-from flopmeter.collector.report.cli import every_regime, expect_option, paint, regimes_option, store_option
+from flopmeter.collector.cli_parts import every_regime, expect_option, paint, regimes_option, store_option
 from flopmeter.collector.report.completing import run_names
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def drafts_make(  # noqa: PLR0917 - click passes them by name
       flopmeter drafts make eu-notification llm-7 --format html --out notice.html
       flopmeter drafts make eu-documentation llm-7 --for downstream
     """  # noqa: D301 - click wants the backspace character itself
-    from flopmeter.collector.report.fleet_cli import expected_of
+    from flopmeter.collector.cli_parts import expected_of
     from flopmeter.collector.report.queries import asked, reading
 
     from .eu_documentation import Recipient

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from flopmeter.cli.output import emit_json, json_option
-from flopmeter.collector.report.cli import (
+from flopmeter.collector.cli_parts import (
     as_of_option,
     books,
     every_regime,

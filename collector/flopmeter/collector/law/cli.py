@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flopmeter.cli.output import emit_json, json_option
-from flopmeter.collector.report.cli import paint, regimes_option, store_option
+from flopmeter.collector.cli_parts import paint, regimes_option, store_option
 
 if TYPE_CHECKING:
     from flopmeter.collector.errors import Fault

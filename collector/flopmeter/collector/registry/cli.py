@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from flopmeter.cli.output import emit_json, flop_text, json_option
-from flopmeter.collector.report.cli import every_regime, paint, regimes_option, store_option
+from flopmeter.collector.cli_parts import every_regime, login, paint, regimes_option, store_option
 from flopmeter.collector.report.completing import run_names
 from flopmeter.collector.store_path import store_file
 
@@ -422,19 +422,6 @@ def _fraction(text: str) -> Any:
         raise RegistryError(
             f"--fraction: expected a fraction, got {text[:40]!r}", "25 % of the work is --fraction 1/4"
         ) from e
-
-
-def login() -> str:
-    """Who types, as the machine has it: a claim, kept with the entry; a site's tokens come on top of it."""
-    import getpass
-    import os
-    import socket
-
-    try:
-        name = os.environ.get("SUDO_USER") or getpass.getuser()
-    except (KeyError, OSError):  # a uid without a name, as containers have
-        name = f"uid-{os.getuid()}"
-    return f"{name}@{socket.gethostname()}"
 
 
 COMMANDS = {

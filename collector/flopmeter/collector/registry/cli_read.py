@@ -1,15 +1,13 @@
 """`flopmeter runs entries | report | suggestions`, and `--as-of TIME` of whatever shows runs: what was said, and what follows."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from flopmeter.cli.output import emit_json, json_option, json_text
-from flopmeter.collector.report.cli import (
+from flopmeter.collector.cli_parts import (
     as_of_option,
     books,
     every_regime,
@@ -21,12 +19,7 @@ from flopmeter.collector.report.cli import (
 from flopmeter.collector.report.completing import run_names
 
 if TYPE_CHECKING:
-    from flopmeter.collector.report.queries import Reader
-
     from .report_blocks import Whole
-
-#: Longer work says how far it is, on stderr.
-PROGRESS_PERIOD_S = 1.0
 
 
 @click.command("entries")
@@ -169,49 +162,6 @@ def suggestions(every: bool, store: Path, regimes_dir: Path | None, as_json: boo
         emit_json({"suggestions": documents})
     else:
         click.echo(suggestions_view(documents, paint()))
-
-
-@contextmanager
-def books_as_of(store: Path, text: str) -> "Iterator[tuple[Reader, int]]":
-    """`--as-of TIME`: a reader of the books as they stood, and the moment; what that took is said on stderr."""
-    import sys
-
-    from flopmeter.collector.errors import RegistryError
-    from flopmeter.collector.spelling import time_text
-
-    from .as_of import reading_as_of
-    from .when import instant
-
-    unix_ns = instant("--as-of", text)
-    if unix_ns > time.time_ns():
-        raise RegistryError(
-            f"--as-of: expected a time that has come, got {time_text(unix_ns)}",
-            "leave it out for what is known now",
-        )
-    on_terminal = sys.stderr.isatty()
-    shown = [time.monotonic()]
-
-    def progress(done: int, whole: int) -> None:
-        if time.monotonic() - shown[0] > PROGRESS_PERIOD_S:
-            shown[0] = time.monotonic()
-            end = "\x1b[K" if on_terminal else "\n"
-            click.echo(
-                f"{chr(13) if on_terminal else ''}{done:,} of {whole:,} records{end}", err=True, nl=False
-            )
-
-    with reading_as_of(store, unix_ns, progress) as then:
-        click.echo(
-            f"{chr(13) if on_terminal else ''}As of {time_text(unix_ns)}: derived from {then.records:,} records and "
-            f"{then.entries:,} entries of the run registry.",
-            err=True,
-        )
-        if then.set_back:
-            click.echo(
-                f"The collector's clock was set back later on: {then.set_back:,} records that it dates earlier came after "
-                "it had passed that time, and are left out.",
-                err=True,
-            )
-        yield then.reader, unix_ns
 
 
 COMMANDS = {command.name: command for command in (entries, report, suggestions) if command.name}

@@ -2,17 +2,11 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from flopmeter.cli.output import emit_json, json_option
-
-from .cli import expect_option, paint, regimes_option, store_option
-
-if TYPE_CHECKING:
-    from .expected import ExpectedNode
-
+from flopmeter.collector.cli_parts import expect_option, expected_of, paint, regimes_option, store_option
 
 sites_option = click.option(
     "--sites",
@@ -107,12 +101,3 @@ def tenants(store: Path, regimes_dir: Path | None, as_json: bool) -> None:
         emit_json(document)
     else:
         click.echo(tenants_view(document, paint()))
-
-
-def expected_of(path: Path | None) -> "tuple[ExpectedNode, ...]":
-    """The operator's list of nodes, if there is one."""
-    if path is None:
-        return ()
-    from .expected import read_expected
-
-    return read_expected(path)

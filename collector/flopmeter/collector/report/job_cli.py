@@ -7,8 +7,7 @@ from pathlib import Path
 import click
 
 from flopmeter.cli.output import emit_json, json_option
-
-from .cli import expect_option, store_option
+from flopmeter.collector.cli_parts import expect_option, store_option
 
 _UNITS_NS = {"m": 60 * 10**9, "h": 3_600 * 10**9, "d": 86_400 * 10**9}
 
@@ -47,8 +46,9 @@ def summary(  # noqa: PLR0917 - click passes them by name
     \b
       flopmeter runs summary 4711
     """  # noqa: D301 - click wants the backspace character itself
+    from flopmeter.collector.cli_parts import expected_of
+
     from . import queries
-    from .fleet_cli import expected_of
     from .job_books import JobBooks
     from .job_summary import plain_name
 

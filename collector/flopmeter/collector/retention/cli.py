@@ -8,8 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from flopmeter.cli.output import emit_json, json_option
-from flopmeter.collector.registry.cli import login
-from flopmeter.collector.report.cli import every_regime, paint, regimes_option, store_option
+from flopmeter.collector.cli_parts import every_regime, login, paint, regimes_option, store_option
 from flopmeter.collector.report.completing import run_names
 from flopmeter.collector.store_path import store_file
 
