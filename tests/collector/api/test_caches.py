@@ -1,5 +1,8 @@
 """What is read again when the books move: counted, since how long that takes depends on the machine."""
 
+import json
+from datetime import datetime, timedelta
+
 import pytest
 from api_books import MINE, SECOND, api_store, asked, one_more
 from attest_books import said
@@ -7,12 +10,15 @@ from builders import Chain, busy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flopmeter.collector.api.curve_book import CurveBook, chosen
+from flopmeter.collector.api.curve_book import CurveBook, thinned
+from flopmeter.collector.api.curve_gaps import gaps_json
+from flopmeter.collector.api.curves import Curves
 from flopmeter.collector.api.fleet_cells import front_coded, unpacked_names
 from flopmeter.collector.api.touched import Touched
-from flopmeter.collector.books import HOUR_NS, SUM_FIELDS, GroupKey, Slot
+from flopmeter.collector.books import HOUR_NS, SUM_FIELDS
 from flopmeter.collector.figures import PriceKey
 from flopmeter.collector.registry.entries import Assign, JobKey
+from flopmeter.collector.spelling import time_text
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.flop import Figure
 from flopmeter.contract.usage import WorkloadKind
@@ -112,58 +118,199 @@ def test_sparks_read_days_that_moved(store):
     assert 0 < again < rows  # the day, not the month
 
 
+def days_of_work(books, chain, days):
+    for _ in range(days):
+        more(books, chain, hours=17)
+
+
+def day_of(end):
+    """Of the hour that ends then."""
+    return (datetime.fromisoformat(end) - timedelta(hours=1)).date()
+
+
+def test_a_long_stretch_is_answered_by_days_to_the_same_figures(store):
+    books, chain = store
+    days_of_work(books, chain, 6)
+    fine = books.get("runs", "mine", "curve", points="600")
+    other = asked(books.path, books.clock.now)
+    other.books.curves = Curves(fine_rows=3)
+    coarse = other.get("runs", "mine", "curve", points="600")
+    assert (fine["step"], coarse["step"]) == ("hour", "day")
+    by_time = dict(zip(fine["times"], fine["cumulative"]["point"], strict=True))
+    found = dict(zip(coarse["times"], coarse["cumulative"]["point"], strict=True))
+    last_of = {day_of(t): t for t in sorted(by_time)}
+    assert found == {t: by_time[t] for t in last_of.values()}
+    assert coarse["gaps"] == fine["gaps"]
+    assert (coarse["from"], coarse["to"]) == (fine["from"], fine["to"])
+    # Within a day nothing is known by days: the stretch is that of whole days.
+    begin, end = fine["times"][2], fine["times"][-3]
+    part = other.get("runs", "mine", "curve", **{"from": begin, "to": end})
+    assert part["step"] == "day"
+    assert part["from"] <= begin < end <= part["to"]
+    assert part["times"] == [t for t in coarse["times"] if begin[:10] <= str(day_of(t)) <= str(day_of(end))]
+
+
+def test_a_long_run_is_read_before_anybody_asks(store):
+    books, chain = store
+    days_of_work(books, chain, 6)
+    other = asked(books.path, books.clock.now, fresh=False)
+    assert not other.books.read_ahead()  # no view yet
+    other.books.refresh()
+    other.books.curves = Curves(fine_rows=5)
+    assert sum(iter(other.books.read_ahead, False)) > 1
+    curves = other.books.curves
+    long = [name for name, rows in other.books.view().rows.items() if curves.is_long(rows)]
+    assert "mine" in long
+    assert [name for name in other.books.view().rows if curves.has(name)] == long
+    rows = other.books.curves.rows
+    assert rows > 6
+    expected = books.get("runs", "mine", "curve", points="600")["cumulative"]["point"]
+    assert other.get("runs", "mine", "curve")["cumulative"]["point"][-1] == expected[-1]
+    assert other.books.curves.rows == rows
+    more(books, chain)
+    other.books.clock.now = books.clock.now
+    other.books.refresh()
+    other.books.read_ahead()
+    again = other.get("runs", "mine", "curve")["cumulative"]["point"]
+    assert again[-1] == books.get("runs", "mine", "curve", points="600")["cumulative"]["point"][-1]
+    assert other.books.curves.rows <= rows + 24
+
+
+def test_of_many_books_those_asked_for_longest_ago_are_given_up(store):
+    books, chain = store
+    days_of_work(books, chain, 3)
+    books.books.curves = Curves(most_sums=1)
+    for run in ("mine", "second", "mine", "rivals-secret"):
+        fresh = asked(books.path, books.clock.now).get("runs", run, "curve")
+        assert books.get("runs", run, "curve") == fresh
+    assert [books.books.curves.has(r) for r in ("mine", "second", "rivals-secret")] == [False, False, True]
+
+
+def test_what_is_drawn_says_when_it_is_newer_than_the_rest(store):
+    there, chain = store
+    books = asked(there.path, there.clock.now, fresh=False)
+    books.books.refresh()
+    before = books.ask("runs", "mine", "curve")
+    found = json.loads(before.body)
+    assert found["drawn_as_of"] == found["as_of"]
+    assert books.ask("runs", "mine", "curve").etag == before.etag
+    more(there, chain, hours=1)
+    books.clock.now = there.clock.now
+    ahead = books.get("runs", "mine", "curve")
+    assert ahead["as_of"] == found["as_of"] < ahead["drawn_as_of"]
+    assert ahead["last"] == ahead["to"] == ahead["times"][-1] > found["last"]
+    books.books.refresh()
+    after = books.get("runs", "mine", "curve")
+    assert after["as_of"] == after["drawn_as_of"]
+    assert after["cumulative"] == ahead["cumulative"]
+    assert after["last"] == ahead["last"]
+
+
 # ---- arithmetic --------------------------------------------------------------------------------------------
 
-
-def rows_of(hours):
-    return [
-        (Slot(h, 0), "", GroupKey(w, 1, int(EvidenceClass.A1), 0, s, 0), [n] * len(SUM_FIELDS))
-        for h, w, s, n in hours
-    ]
+_KEYS = (
+    PriceKey(1, int(EvidenceClass.A1), 0, 0, ""),
+    PriceKey(1, int(EvidenceClass.A1), 0, 2_000, ""),
+    PriceKey(1, int(EvidenceClass.GAP), 0, 0, ""),
+)
 
 
 def price(_: PriceKey, sums: tuple[int, ...]) -> tuple[Figure, Figure]:
-    return Figure(sums[0], sums[0], sums[0]), Figure(0, 0, 0)
+    return Figure(sums[0], sums[0], sums[0]), Figure(0, 0, sums[1])
 
 
+def rows_of(told):
+    return [(hour, back, 1, _KEYS[k], [n] * len(SUM_FIELDS)) for hour, back, k, n in told]
+
+
+_HOURS = 24 * 5
 _told = st.lists(
-    st.tuples(st.integers(0, 20), st.integers(1, 3), st.sampled_from([0, 2_000]), st.integers(0, 10**30)),
+    st.tuples(st.integers(0, _HOURS - 1), st.integers(0, 3), st.integers(0, 2), st.integers(0, 10**30)),
     max_size=30,
 )
 
 
-@settings(max_examples=60)
-@given(_told, _told, st.integers(0, 22))
-def test_a_book_that_was_cut_and_told_again_is_one_that_was_told_once(told, later, cut):
+def slow_gaps(told, since, until):
+    """As every hour by itself has it: (from, to, kind, device time), joined where one gap goes on in the next."""
+    by_hour = {}
+    for hour, back, k, n in told:
+        whole, least, gap = by_hour.get(hour, (0, 0, None))
+        gap = (gap or 0) + n if k == 2 else gap
+        by_hour[hour] = whole + n, max(least, back), gap
+    hours = sorted(by_hour)
+    found = []
+    for i, hour in enumerate(hours):
+        _, back, gap = by_hour[hour]
+        if not since <= hour <= until:
+            continue
+        if i and hour - back > hours[i - 1] + 1:
+            found.append([hours[i - 1] + 1, hour - back - 1, "nothing", 0])
+        if back >= 2:
+            found.append([hour - back, hour, "bridge", 0])
+        if gap is not None:
+            last = found[-1] if found else None
+            if last and last[2] == "gap" and hour - back <= last[1] + 1:
+                last[1], last[3] = hour, last[3] + gap
+            else:
+                found.append([hour - back, hour, "gap", gap])
+    return [
+        (time_text(f * HOUR_NS), time_text((t + 1) * HOUR_NS), k, ns / 1e9)
+        for f, t, k, ns in sorted(found, key=lambda g: g[:3])
+    ]
+
+
+@settings(max_examples=150)
+@given(_told, _told, st.integers(0, _HOURS), st.booleans(), st.data())
+def test_a_book_comes_to_what_its_rows_do_however_it_was_told(told, later, cut, coarse, data):
     book = CurveBook()
-    book.extend(rows_of(told))
-    for h in range(22):  # prices are kept, and must not outlive what they are of
+    assert book.extend(rows_of(told)) == len(told)
+    for h in book.hours(0, _HOURS):  # prices are kept, and must not outlive what they are of
         book.at(h, price)
-    kept = [t for t in told if t[0] < cut]
-    new = [t for t in later if t[0] >= cut]
-    book.cut(cut)
+    if coarse:
+        book.coarsen(data.draw(st.integers(0, 20)))
+    begin = book.cut(cut)
+    assert begin in (cut, cut // 24 * 24)
+    rows = [t for t in told if t[0] < cut] + [t for t in later if t[0] >= cut]
+    new = [t for t in rows if t[0] >= begin]
     assert book.extend(rows_of(new)) == len(new)
-    for h in range(-1, 23):
-        expected = sum(n for hour, _, _, n in kept + new if hour <= h)
-        assert book.at(h, price)[0].point == expected
-    assert book.hours == sorted({t[0] for t in kept + new})
+    hours = sorted({t[0] for t in rows})
+    assert book.ends == ((hours[0], hours[-1]) if hours else None)
+    for day in book.days(0, _HOURS):  # at a day's end any book knows
+        expected = sum(n for hour, _, _, n in rows if hour <= day.last)
+        assert book.at(day.last, price)[0].point == book.at(day.last, price)[1].upper == expected
+    lacking = [d.day for d in book.days(0, _HOURS) if not book.is_fine(d.day)]
+    book.refine(rows_of([t for t in rows if t[0] // 24 in lacking]))
+    for h in range(-1, _HOURS + 1):
+        assert book.at(h, price)[0].point == sum(n for hour, _, _, n in rows if hour <= h)
+    assert book.hours(0, _HOURS) == hours
+    since, until = sorted((data.draw(st.integers(0, _HOURS)), data.draw(st.integers(0, _HOURS))))
+    assert book.hours(since, until) == [h for h in hours if since <= h <= until]
+    found = gaps_json(book.missing(since, until))
+    said = [(g["from"], g["to"], g["kind"], g["device_seconds"]) for g in found]
+    assert said == slow_gaps(rows, since, until)
+    some = data.draw(st.sets(st.integers(0, _HOURS), max_size=60))
+    by_key = book.sums_of(some)
+    for n, key in enumerate(_KEYS):
+        expected = sum(amount for hour, _, k, amount in rows if k == n and hour in some)
+        assert by_key.get(key, [0])[0] == expected
+
+
+def test_prices_by_another_table_are_made_again():
+    book = CurveBook()
+    book.extend(rows_of([(5, 0, 0, 7)]))
+    assert book.at(5, price, "one")[0].point == 7
+    assert book.at(5, lambda *_: (Figure(1, 1, 1), Figure(0, 0, 0)), "one")[0].point == 7
+    assert book.at(5, lambda *_: (Figure(1, 1, 1), Figure(0, 0, 0)), "another")[0].point == 1
 
 
 @settings(max_examples=60)
-@given(
-    st.lists(st.integers(0, 1_000), unique=True).map(sorted),
-    st.integers(0, 1_000),
-    st.integers(0, 1_000),
-    st.integers(2, 40),
-)
-def test_chosen_hours_are_few_and_hold_both_ends(hours, first, last, most):
-    inside = [h for h in hours if first <= h <= last]
-    found = chosen(hours, first, last, most)
-    assert len(found) == len(set(found)) <= most
-    assert set(found) <= set(inside)
-    if inside:
-        assert (found[0], found[-1]) == (inside[0], inside[-1])
-        assert len(found) == min(most, len(inside))
+@given(st.lists(st.integers(0, 1_000), unique=True).map(sorted), st.integers(2, 40))
+def test_thinned_hours_are_few_and_hold_both_ends(hours, most):
+    found = thinned(hours, most)
+    assert len(found) == len(set(found)) == min(most, len(hours))
+    assert set(found) <= set(hours)
+    if hours:
+        assert (found[0], found[-1]) == (hours[0], hours[-1])
 
 
 @settings(max_examples=100)
@@ -183,17 +330,3 @@ def test_touched_says_the_earliest_hour_behind_any_position(stretches, asked_for
 @given(st.lists(st.text(max_size=6), max_size=12))
 def test_front_coded_names_are_read_back(names):
     assert unpacked_names(front_coded(names)) == names
-
-
-def test_in_the_background_the_largest_runs_curves_are_kept_up_to_date(store):
-    there, _ = store
-    books = asked(there.path, there.clock.now, fresh=False)
-    books.books.refresh()
-    books.clock.now += 60_000_000_000
-    for _ in range(4):  # some each time
-        books.books.refresh()
-        books.clock.now += 60_000_000_000
-    rows = books.books.curves.rows
-    expected = there.get("runs", "mine", "curve", points="600")["cumulative"]
-    assert books.get("runs", "mine", "curve", points="600")["cumulative"] == expected
-    assert books.books.curves.rows == rows > 0

@@ -26,7 +26,7 @@ from flopmeter.collector.store_path import store_file
 
 from .apart import Commands
 from .curve_book import CurveBook
-from .curves import Curves
+from .curves import Curves, most_rows
 from .event_index import EventIndex
 from .fleet_rows import FleetRows
 from .numbers import MINUTE_NS, Numbers, first_hour, numbers_of
@@ -43,8 +43,6 @@ _FORECASTS = """
 _DAY_NS = 24 * 60 * MINUTE_NS
 #: A store whose collector starts while it is read is read again; more often than this it never settles.
 TRIES = 5
-#: How many of the largest runs have their curve read before anybody asks; and how many of them at once.
-WARM_RUNS, WARM_NEW = 16, 2
 
 
 class Books:
@@ -89,6 +87,8 @@ class Books:
         self._seen_events = 0
         self._touched: Touched | None = None
         self._file: tuple[int, int] | None = None
+        #: Of which view, and its runs that are to be read ahead, the longest last.
+        self._ahead: tuple[View, list[RunRows]] | None = None
 
     @property
     def decoded(self) -> int:
@@ -116,8 +116,6 @@ class Books:
                     file = self._which_file()
                     with self.reading() as reader:
                         made = self._refresh(reader, file)
-                        if made and not self._fresh:
-                            self._warm(reader)
                 except StoreChangedError:
                     if attempt == TRIES - 1:
                         raise
@@ -194,23 +192,30 @@ class Books:
         self.refreshes += 1
         return True
 
-    def _warm(self, reader: Reader) -> None:
-        """Curves of the largest runs, which are looked at first: kept up to date, and a few more read each time."""
-        assert self._view is not None
-        new = 0
-        for name in list(self._view.lines)[:WARM_RUNS]:
-            rows = self._view.rows.get(name)
-            known = self.curves.has(name)
-            if rows is None or (not known and (new == WARM_NEW or not self.curves.room)):
-                continue
-            new += not known
-            with self.curves.lock:
-                self.curve(reader, rows)
+    def read_ahead(self) -> bool:
+        """Read the curve of one run that is long, and that nobody asked for yet: the longest of them. False: none is left.
 
-    def curve(self, reader: Reader, rows: RunRows) -> CurveBook:
-        """The run's cumulative sums as of the reader's state."""
+        Raises StoreError.
+        """
+        view = self._view
+        if view is None:
+            return False
+        if self._ahead is None or self._ahead[0] is not view:
+            long = [r for r in view.rows.values() if self.curves.is_long(r)]
+            self._ahead = view, sorted(long, key=most_rows)
+        waiting = self._ahead[1]
+        while waiting:
+            rows = waiting.pop()
+            if not self.curves.has(rows.run) and self.curves.room_for(rows):
+                with self.reading() as reader:
+                    self.curves.ahead(reader, rows, numbers_of(reader).position)
+                return True
+        return False
+
+    def curve(self, reader: Reader, rows: RunRows, position: int) -> CurveBook:
+        """The run's cumulative sums as of the reader's state, whose last record is `position`."""
         assert self._touched is not None, "a view was made before"
-        return self.curves.of(reader, rows, self._touched, numbers_of(reader).position)
+        return self.curves.of(reader, rows, self._touched, position)
 
     def _newly_silent(self) -> list[str]:
         events = self.events.events

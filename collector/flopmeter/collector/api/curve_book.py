@@ -1,129 +1,310 @@
 """One run's sums, added up from its first hour on, so that any part of its curve costs the same. Pure.
 
-Per price key (figures.PriceKey) the exact sums of all slots up to each of its hours. A price is linear within a key, so
-that the figure at an hour is a price of as many keys as there are; prices are kept, since what is past does not change.
+Per price key (figures.PriceKey) the exact sums of all slots up to the end of each day that holds any; of some days, the
+fine ones, up to the end of each hour too. A price is linear within a key, so that the figure at an hour is a price of as
+many keys as there are; prices are kept, since what is past does not change.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import groupby
+from operator import add
+from typing import NamedTuple
 
-from flopmeter.collector.books import GroupKey, Slot, Sums
+from flopmeter.collector.books import Sums
 from flopmeter.collector.figures import PriceKey, is_others
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.flop import ZERO, Figure
 from flopmeter.contract.usage import GapReason
 
+from .curve_gaps import Hour, Missing, missing_of
+
 #: (FLOP, integer operations) of sums under one key.
 Price = Callable[[PriceKey, tuple[int, ...]], tuple[Figure, Figure]]
+#: (hour, back, gap reason, key, sums) of a row of the books.
+Row = tuple[int, int, int, PriceKey, Sums]
+Prefix = Mapping[PriceKey, tuple[int, ...]]
+
 _GAP = int(EvidenceClass.GAP)
+_MOST_PRICES = 4_096
+DAY = 24
 
 
-class Hour(NamedTuple):
-    """What of an hour is not in the sums by key. Times are device time."""
+class Day(NamedTuple):
+    """What of a day is not in the sums by key."""
 
-    whole_ns: int
-    gaps_ns: tuple[tuple[GapReason, int], ...]
-    back: int  # how many hours the longest of its slots began before
+    day: int
+    first: int  # hour that holds anything
+    last: int
+    rows: int  # of the store
+    missing: tuple[Missing, ...]
+
+
+class _Fine:
+    """A day's hours, each with the sums of all slots of that day up to it."""
+
+    __slots__ = ("hours", "of", "upto")
+
+    def __init__(self) -> None:
+        self.hours: list[int] = []
+        self.of: list[Hour] = []
+        self.upto: list[dict[PriceKey, tuple[int, ...]]] = []
+
+    def append(self, of: Hour, added: Mapping[PriceKey, Sums]) -> None:
+        whole = dict(self.upto[-1]) if self.upto else {}
+        for key, sums in added.items():
+            old = whole.get(key)
+            whole[key] = tuple(sums) if old is None else tuple(map(add, old, sums))
+        self.hours.append(of.hour)
+        self.of.append(of)
+        self.upto.append(whole)
+
+    def cut(self, hour: int) -> None:
+        at = bisect_left(self.hours, hour)
+        del self.hours[at:], self.of[at:], self.upto[at:]
 
 
 class _Column:
-    """One price key."""
+    """One price key's sums, up to each day that has any of it."""
 
-    __slots__ = ("hours", "priced", "sums")
+    __slots__ = ("days", "sums")
 
     def __init__(self) -> None:
-        self.hours: list[int] = []
-        self.sums: list[tuple[int, ...]] = []  # of all up to that hour
-        self.priced: dict[int, tuple[Figure, Figure]] = {}  # by index
-
-    def cut(self, hour: int) -> None:
-        at = bisect_left(self.hours, hour)
-        del self.hours[at:], self.sums[at:]
-        self.priced = {i: p for i, p in self.priced.items() if i < at}
+        self.days: list[int] = []
+        self.sums: list[tuple[int, ...]] = []
 
 
 class CurveBook:
-    """Told of a run's rows, hour by hour; `cut` forgets those from an hour on, which are then told again."""
+    """Told of a run's rows by hours; `cut` forgets those from an hour on, which are then told again.
+
+    The last day is always fine, so that what comes next makes nothing but its own hour told again.
+    """
 
     def __init__(self) -> None:
         self._columns: dict[PriceKey, _Column] = {}
-        self.hours: list[int] = []
-        self._of: list[Hour] = []
-        #: What is told of whole days (curve_gaps.py), until an hour of one changes.
-        self.by_day: dict[int, Any] = {}
+        self._days: list[int] = []
+        self._of: list[Day] = []
+        self._fine: dict[int, _Fine] = {}
+        self._priced: dict[int, tuple[Figure, Figure]] = {}
+        self._priced_by: object = None
 
     @property
     def size(self) -> int:
-        """Rows that are kept."""
-        return sum(len(c.hours) for c in self._columns.values())
+        """Sums by key that are kept."""
+        return sum(len(c.days) for c in self._columns.values()) + self.fine_size
 
-    def cut(self, hour: int) -> None:
-        """Forget that hour and all behind it."""
-        for column in self._columns.values():
-            column.cut(hour)
-        at = bisect_left(self.hours, hour)
-        del self.hours[at:], self._of[at:]
-        for day in [d for d in self.by_day if d >= hour // 24]:
-            del self.by_day[day]
+    @property
+    def fine_size(self) -> int:
+        return sum(len(whole) for f in self._fine.values() for whole in f.upto)
 
-    def extend(self, rows: Iterable[tuple[Slot, str, GroupKey, Sums]]) -> int:
-        """Add rows (slot, declared dtype, key, sums) of hours behind all that it has, in whatever order. How many."""
-        by_hour: dict[int, dict[PriceKey, Sums]] = {}
-        said: dict[int, tuple[int, dict[GapReason, int], int]] = {}
+    @property
+    def ends(self) -> tuple[int, int] | None:
+        """The first and the last hour that hold anything."""
+        return (self._of[0].first, self._of[-1].last) if self._of else None
+
+    # ---- told -----------------------------------------------------------------------------------------------
+
+    def cut(self, hour: int) -> int:
+        """Forget that hour and all behind it. From which hour on it is to be told: where the day is not fine, all of it."""
+        day = hour // DAY
+        fine = self._fine.get(day)
+        begin = hour if fine is not None else day * DAY
+        if not self._days or self._days[-1] < day:
+            return begin
+        self._forget(day)
+        self._priced = {h: p for h, p in self._priced.items() if h < begin}
+        if fine is not None:
+            fine.cut(hour)
+            if fine.hours:
+                self._close(day, fine)
+        return begin
+
+    def extend(self, rows: Iterable[Row]) -> int:
+        """Add rows of hours behind all that it has, in whatever order. How many. Their days are fine."""
         count = 0
-        for slot, dtype, key, sums in rows:
-            count += 1
-            price_key = PriceKey(key.model_no, key.evidence_class, key.measured, key.spread_ppm, dtype)
-            into = by_hour.setdefault(slot.hour, {})
-            old = into.get(price_key)
-            into[price_key] = list(sums) if old is None else [a + b for a, b in zip(old, sums, strict=True)]
-            whole, gaps, back = said.get(slot.hour, (0, {}, 0))
-            if key.evidence_class == _GAP and not is_others(key.measured):
-                reason = GapReason(key.gap_reason)
-                gaps[reason] = gaps.get(reason, 0) + sums[0]
-            said[slot.hour] = whole + sums[0], gaps, max(back, slot.back)
-        for hour in sorted(by_hour):
-            whole, gaps, back = said[hour]
-            self.hours.append(hour)
-            self.by_day.pop(hour // 24, None)
-            self._of.append(Hour(whole, tuple(gaps.items()), back))
-            for price_key, added in by_hour[hour].items():
-                column = self._columns.setdefault(price_key, _Column())
-                last = column.sums[-1] if column.sums else (0,) * len(added)
-                column.hours.append(hour)
-                column.sums.append(tuple(a + b for a, b in zip(last, added, strict=True)))
+        for day, hours in groupby(_by_hour(rows), key=lambda h: h[0].hour // DAY):
+            fine = self._fine.get(day) or _Fine()
+            if self._days and self._days[-1] == day:
+                self._forget(day)
+            for of, added in hours:
+                count += of.rows
+                fine.append(of, added)
+            self._close(day, fine)
         return count
 
-    def at(self, hour: int, price: Price) -> tuple[Figure, Figure]:
-        """(FLOP, integer operations) of all slots up to and with that hour, priced whole."""
-        flop, ops = ZERO, ZERO
-        for key, column in self._columns.items():
-            i = bisect_right(column.hours, hour) - 1
-            if i < 0:
+    def refine(self, rows: Iterable[Row]) -> int:
+        """Make days fine that are told already: all rows of each. How many."""
+        count = 0
+        for day, hours in groupby(_by_hour(rows), key=lambda h: h[0].hour // DAY):
+            fine = self._fine[day] = _Fine()
+            for of, added in hours:
+                count += of.rows
+                fine.append(of, added)
+        return count
+
+    def coarsen(self, most: int = 0) -> None:
+        """Of fine days keep the newest, of as many sums as `most`; the last always."""
+        kept: dict[int, _Fine] = {}
+        for day in sorted(self._fine, reverse=True):
+            most -= sum(map(len, self._fine[day].upto))
+            if kept and most < 0:
+                break
+            kept[day] = self._fine[day]
+        self._fine = kept
+
+    def _close(self, day: int, fine: _Fine) -> None:
+        before = self._of[-1].last if self._of else None
+        rows = sum(of.rows for of in fine.of)
+        self._days.append(day)
+        self._of.append(Day(day, fine.hours[0], fine.hours[-1], rows, missing_of(fine.of, before)))
+        self._fine[day] = fine
+        for key, sums in fine.upto[-1].items():
+            column = self._columns.setdefault(key, _Column())
+            column.sums.append(tuple(map(add, column.sums[-1], sums)) if column.sums else sums)
+            column.days.append(day)
+
+    def _forget(self, day: int) -> None:
+        at = bisect_left(self._days, day)
+        for late in self._days[at:]:
+            self._fine.pop(late, None)
+        del self._days[at:], self._of[at:]
+        for column in self._columns.values():
+            at = bisect_left(column.days, day)
+            del column.days[at:], column.sums[at:]
+
+    # ---- asked ----------------------------------------------------------------------------------------------
+
+    def days(self, first: int, last: int) -> list[Day]:
+        """Those that hold anything of the hours from `first` to `last`, both with it."""
+        a, b = bisect_left(self._days, first // DAY), bisect_right(self._days, last // DAY)
+        return [d for d in self._of[a:b] if d.first <= last and d.last >= first]
+
+    def is_fine(self, day: int) -> bool:
+        return day in self._fine
+
+    def hours(self, first: int, last: int) -> list[int]:
+        """Those that hold anything, both ends with it. The days are fine."""
+        return [h for d in self.days(first, last) for h in self._fine[d.day].hours if first <= h <= last]
+
+    def missing(self, first: int, last: int) -> Iterator[Missing]:
+        """In order of time. Where `first` or `last` are within a day, that is a fine one."""
+        for d in self.days(first, last):
+            if first <= d.first and d.last <= last:
+                yield from d.missing
                 continue
-            priced = column.priced.get(i)
-            if priced is None:
-                priced = column.priced[i] = price(key, column.sums[i])
-            flop += priced[0]
-            ops += priced[1]
-        return flop, ops
+            fine = self._fine[d.day]
+            a, b = bisect_left(fine.hours, first), bisect_right(fine.hours, last)
+            before = fine.hours[a - 1] if a else self._last_before(d.day)
+            yield from missing_of(fine.of[a:b], before)
 
-    def before(self, hour: int) -> int | None:
-        """The last hour before that one that holds anything."""
-        at = bisect_left(self.hours, hour)
-        return self.hours[at - 1] if at else None
+    def at(self, hour: int, price: Price, by: object = None) -> tuple[Figure, Figure]:
+        """(FLOP, integer operations) of all slots up to and with that hour, priced whole. Where it is within a day, that
+        is a fine one. `by`: what prices are made by; those of another are forgotten.
+        """
+        if by is not self._priced_by or len(self._priced) > _MOST_PRICES:
+            self._priced, self._priced_by = {}, by
+        found = self._priced.get(hour)
+        if found is None:
+            flop, ops = ZERO, ZERO
+            for key, sums in self._upto(hour).items():
+                f, i = price(key, sums)
+                flop += f
+                ops += i
+            found = self._priced[hour] = flop, ops
+        return found
 
-    def between(self, first: int, last: int) -> Iterable[tuple[int, Hour]]:
-        """The hours of that stretch that hold anything, both ends with it."""
-        a, b = bisect_left(self.hours, first), bisect_right(self.hours, last)
-        return zip(self.hours[a:b], self._of[a:b], strict=True)
+    def sums_of(self, hours: Iterable[int]) -> dict[PriceKey, Sums]:
+        """What those hours hold, each once. The days of which only some hours are asked for are fine ones."""
+        found: dict[PriceKey, Sums] = {}
+        for day, mine in groupby(sorted(hours), key=lambda h: h // DAY):
+            wanted = set(mine)
+            of = self.days(day * DAY, day * DAY + DAY - 1)
+            if not of:
+                continue
+            if wanted.issuperset(range(of[0].first, of[0].last + 1)):
+                parts = [(self._upto(of[0].last), self._upto(day * DAY - 1))]
+            else:
+                fine = self._fine[day]
+                parts = [
+                    (fine.upto[i], fine.upto[i - 1] if i else {})
+                    for i, h in enumerate(fine.hours)
+                    if h in wanted
+                ]
+            for after, before in parts:
+                for key, sums in after.items():
+                    less = before.get(key)
+                    into = found.setdefault(key, [0] * len(sums))
+                    for n, number in enumerate(sums):
+                        into[n] += number if less is None else number - less[n]
+        return found
+
+    def in_part(self, hours: Iterable[int]) -> list[int]:
+        """Days of which only some of those hours are asked for."""
+        by_day: dict[int, set[int]] = {}
+        for hour in hours:
+            by_day.setdefault(hour // DAY, set()).add(hour)
+        return [
+            d.day
+            for day, wanted in sorted(by_day.items())
+            for d in self.days(day * DAY, day * DAY + DAY - 1)
+            if not wanted.issuperset(range(d.first, d.last + 1))
+        ]
+
+    def _last_before(self, day: int) -> int | None:
+        at = bisect_left(self._days, day)
+        return self._of[at - 1].last if at else None
+
+    def _upto(self, hour: int) -> Prefix:
+        """The sums of all slots up to and with that hour."""
+        day = hour // DAY
+        at = bisect_right(self._days, day) - 1
+        if at < 0:
+            return {}
+        of = self._of[at]
+        if of.last <= hour:
+            return self._by_days(of.day)
+        whole = self._by_days(of.day - 1)
+        fine = self._fine[of.day]
+        i = bisect_right(fine.hours, hour) - 1
+        for key, sums in fine.upto[i].items() if i >= 0 else ():
+            old = whole.get(key)
+            whole[key] = sums if old is None else tuple(map(add, old, sums))
+        return whole
+
+    def _by_days(self, day: int) -> dict[PriceKey, tuple[int, ...]]:
+        found = {}
+        for key, column in self._columns.items():
+            i = bisect_right(column.days, day) - 1
+            if i >= 0:
+                found[key] = column.sums[i]
+        return found
 
 
-def chosen(hours: list[int], first: int, last: int, most: int) -> list[int]:
-    """At most `most` of the hours from `first` to `last`, evenly, the first and the last of them always."""
-    a, b = bisect_left(hours, first), bisect_right(hours, last)
-    count = b - a
-    if count <= most:
-        return hours[a:b]
-    return [hours[a + i * (count - 1) // (most - 1)] for i in range(most)]
+def _by_hour(rows: Iterable[Row]) -> Iterator[tuple[Hour, dict[PriceKey, Sums]]]:
+    """The hours in order, each with its sums."""
+    sums_of: dict[int, dict[PriceKey, Sums]] = {}
+    gaps: dict[int, dict[int, int]] = {}
+    backs: dict[int, int] = {}
+    counts: dict[int, int] = {}
+    for hour, back, reason, key, sums in rows:
+        into = sums_of.get(hour)
+        if into is None:
+            into = sums_of[hour] = {}
+            counts[hour] = 0
+        counts[hour] += 1
+        old = into.get(key)
+        into[key] = sums if old is None else list(map(add, old, sums))
+        if back > backs.get(hour, 0):
+            backs[hour] = back
+        if key.evidence_class == _GAP and not is_others(key.measured):
+            of = gaps.setdefault(hour, {})
+            of[reason] = of.get(reason, 0) + sums[0]
+    for hour in sorted(sums_of):
+        said = tuple((GapReason(r), ns) for r, ns in gaps.get(hour, {}).items())
+        yield Hour(hour, said, backs.get(hour, 0), counts[hour]), sums_of[hour]
+
+
+def thinned(hours: list[int], most: int) -> list[int]:
+    """At most `most` of them, evenly, the first and the last always."""
+    count = len(hours)
+    return hours if count <= most else [hours[i * (count - 1) // (most - 1)] for i in range(most)]

@@ -1,6 +1,6 @@
 """What is missing in a run's curve: hours not all observed, hours without any record, records that bridge hours. Pure.
 
-Told by the day and kept by the day, so that a year's costs what its days do, not what its hours do.
+Told and kept by the day, so that a year's costs what its days do, not what its hours do.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,13 +8,21 @@ from typing import Any, NamedTuple
 
 from flopmeter.collector.books import HOUR_NS
 from flopmeter.collector.spelling import time_text
-
-from .curve_book import CurveBook
+from flopmeter.contract.usage import GapReason
 
 MOST_GAPS = 200
 _SECOND_NS = 1_000_000_000
 _BRIDGE_HOURS = 2  # a window of an hour lies over the edge of one, which is no bridge to speak of
 GAP, NOTHING, BRIDGE = "gap", "nothing", "bridge"
+
+
+class Hour(NamedTuple):
+    """What of an hour is not in the sums by key."""
+
+    hour: int
+    gaps_ns: tuple[tuple[GapReason, int], ...]  # of device time
+    back: int  # how many hours the longest of its slots began before
+    rows: int  # of the store that it is made of
 
 
 class Missing(NamedTuple):
@@ -26,10 +34,9 @@ class Missing(NamedTuple):
     reasons: Mapping[str, int]  # ns of device time, of a gap
 
 
-def gaps(book: CurveBook, since: int, until: int) -> list[dict[str, Any]]:
-    """`gaps` of a curve from one hour to another: the longest where there are many, in order of time."""
-    found = list(_joined(_told(book, since, until)))
-    kept = sorted(found, key=lambda g: (g.first - g.last, g.first))[:MOST_GAPS]
+def gaps_json(found: Iterable[Missing]) -> list[dict[str, Any]]:
+    """`gaps` of a curve, of what is told in order of time: the longest where there are many, in order of time."""
+    kept = sorted(_joined(found), key=lambda g: (g.first - g.last, g.first))[:MOST_GAPS]
     return [
         {
             "from": time_text(g.first * HOUR_NS),
@@ -42,28 +49,21 @@ def gaps(book: CurveBook, since: int, until: int) -> list[dict[str, Any]]:
     ]
 
 
-def _told(book: CurveBook, since: int, until: int) -> Iterator[Missing]:
-    for day in range(since // 24, until // 24 + 1):
-        first, last = day * 24, day * 24 + 23
-        if first <= since or last > until:
-            yield from _of_hours(book, max(first, since), min(last, until), begins=first <= since)
-            continue
-        if day not in book.by_day:
-            book.by_day[day] = list(_joined(_of_hours(book, first, last, begins=False)))
-        yield from book.by_day[day]
+def missing_of(hours: Iterable[Hour], before: int | None) -> tuple[Missing, ...]:
+    """What is missing in those hours and right before them. `before`: the last hour before them that holds anything."""
+    return tuple(_joined(_told(hours, before)))
 
 
-def _of_hours(book: CurveBook, first: int, last: int, *, begins: bool) -> Iterator[Missing]:
-    """`begins`: what was before the first hour is not asked for."""
-    before = None if begins else book.before(first)
-    for hour, of in book.between(first, last):
-        if before is not None and hour - of.back > before + 1:
-            yield Missing(before + 1, hour - of.back - 1, NOTHING, {})
-        before = hour
+def _told(hours: Iterable[Hour], before: int | None) -> Iterator[Missing]:
+    for of in hours:
+        first = of.hour - of.back
+        if before is not None and first > before + 1:
+            yield Missing(before + 1, first - 1, NOTHING, {})
+        before = of.hour
         if of.back >= _BRIDGE_HOURS:
-            yield Missing(hour - of.back, hour, BRIDGE, {})
+            yield Missing(first, of.hour, BRIDGE, {})
         if of.gaps_ns:
-            yield Missing(hour - of.back, hour, GAP, {reason.label: ns for reason, ns in of.gaps_ns})
+            yield Missing(first, of.hour, GAP, {reason.label: ns for reason, ns in of.gaps_ns})
 
 
 def _joined(found: Iterable[Missing]) -> Iterator[Missing]:

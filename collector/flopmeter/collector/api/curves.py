@@ -1,23 +1,39 @@
-"""Curves that somebody looked at: kept by run, and only hours that new records touched are read again."""
+"""Curves of runs: kept by the day, read by the hour where that is little, and of both only what new records touched again.
+
+What is kept is in this process's memory alone: after a restart it is read again, the longest runs before anybody asks.
+"""
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from threading import Lock
 
-from flopmeter.collector.books import HOUR_NS, SUM_FIELDS, GroupKey, Slot, Sums
+from flopmeter.collector.books import HOUR_NS, SUM_FIELDS
+from flopmeter.collector.figures import PriceKey
 from flopmeter.collector.report.documents import RunRows, WorkloadRow
 from flopmeter.collector.report.queries import Reader
 
-from .curve_book import CurveBook
+from .curve_book import DAY, CurveBook, Row
 from .numbers import first_hour
 from .touched import Touched
 
-_KEY = ", ".join(GroupKey._fields)
-_SUMS = ", ".join(SUM_FIELDS)
-_ROWS = f"SELECT hour, back, {_KEY}, {_SUMS} FROM hourly WHERE workload_no = ? AND hour >= ?"  # noqa: S608
-#: Rows of all books together: about half a kilobyte each. A year of a run on one GPU model is some ten thousand.
-MOST_ROWS = 150_000
+_PRICED = ", ".join(PriceKey._fields[:-1])
+_ROWS = (
+    f"SELECT hour, back, gap_reason, {_PRICED}, {', '.join(SUM_FIELDS)} FROM hourly "  # noqa: S608
+    "WHERE workload_no = ? AND hour >= ? AND hour < ?"
+)
+_KEY = slice(3, 3 + len(PriceKey._fields) - 1)
+_SUMS = 3 + len(PriceKey._fields) - 1
+#: Rows of the store that a question may have read by the hour: about 90 days of a run with five rows an hour, which is
+#: a tenth of a second. A longer stretch is answered by days.
+FINE_ROWS = 12_000
+#: So many days are answered by hours whatever they hold, that a run's first days are no two points.
+FINE_DAYS = 2
+#: Sums of all books together, half a kilobyte each: 80 years of runs by days. Of them by hours: 45,000.
+MOST_SUMS, MOST_FINE = 150_000, 45_000
+#: Of a run that is read whole, rows at a time: what is read and not yet added up is some ten thousand of them.
+_CHUNK_HOURS = 64 * DAY
+_NO_END = 1 << 40
 
 
 @dataclass(slots=True)
@@ -30,46 +46,115 @@ class _Kept:
 class Curves:
     """Of runs, the one asked for longest ago is given up first. Whoever asks holds `lock`, as long as it looks into a book."""
 
-    def __init__(self, most_rows: int = MOST_ROWS) -> None:
+    def __init__(self, most_sums: int = MOST_SUMS, fine_rows: int = FINE_ROWS) -> None:
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
-        self._most_rows = most_rows
+        self._most_sums, self._fine_rows = most_sums, fine_rows
         self.rows = 0  # of the store that were read, since the start
         self.lock = Lock()
 
     def has(self, run: str) -> bool:
         return run in self._kept
 
-    @property
-    def room(self) -> bool:
-        """Whether more may be read before anybody asked: half of it is for those who ask."""
-        return sum(k.book.size for k in self._kept.values()) < self._most_rows // 2
+    def room_for(self, rows: RunRows) -> bool:
+        """Whether it may be read before anybody asked: half of the room is for those who ask."""
+        days = most_rows(rows) // DAY
+        return sum(k.book.size for k in self._kept.values()) + days <= self._most_sums // 2
+
+    def is_long(self, rows: RunRows) -> bool:
+        """Whether reading it while somebody waits would take long."""
+        return most_rows(rows) > self._fine_rows
 
     def of(self, reader: Reader, rows: RunRows, touched: Touched, position: int) -> CurveBook:
-        """The run's book as of the reader's state, whose last record is `position`."""
+        """The run's book as of the reader's state, whose last record is `position`. Its last day is fine."""
         told = touched.position
         dtypes = {w.workload_no: w.dtype for w in rows.workloads}
         kept = self._kept.get(rows.run)
         if kept is None or any(dtypes.get(no) != dtype for no, dtype in kept.dtypes.items()):
-            kept, hour = _Kept(CurveBook(), dtypes, position), 0
+            kept = self._new(reader, rows, dtypes, position)
         else:
             behind = (touched.since(kept.position), first_hour(reader, max(told, kept.position)))
             new = (w.first_unix_ns // HOUR_NS for w in rows.workloads if w.workload_no not in kept.dtypes)
             found = [h for h in (*behind, *new) if h is not None]
-            hour = min(found, default=-1)
             kept.dtypes, kept.position = dtypes, position
-        if hour >= 0:
-            kept.book.cut(hour)
-            self.rows += kept.book.extend(_rows(reader, rows.workloads, hour))
-        self._kept[rows.run] = kept
-        self._kept.move_to_end(rows.run)
-        while len(self._kept) > 1 and sum(k.book.size for k in self._kept.values()) > self._most_rows:
-            self._kept.popitem(last=False)
+            if found:
+                self._whole(reader, rows, kept.book, kept.book.cut(min(found)))
+        self.keep(rows.run, kept)
         return kept.book
 
+    def ahead(self, reader: Reader, rows: RunRows, position: int) -> None:
+        """Read it before anybody asks, by days. Nobody waits for it."""
+        kept = self._new(reader, rows, {w.workload_no: w.dtype for w in rows.workloads}, position)
+        kept.book.coarsen()
+        with self.lock:
+            if rows.run not in self._kept:
+                self.keep(rows.run, kept)
+                self._kept.move_to_end(rows.run, last=False)  # nobody asked for it yet
 
-def _rows(
-    reader: Reader, workloads: Iterable[WorkloadRow], hour: int
-) -> Iterator[tuple[Slot, str, GroupKey, Sums]]:
+    def keep(self, run: str, kept: _Kept) -> None:
+        self._kept[run] = kept
+        self._kept.move_to_end(run)
+        fine = sum(k.book.fine_size for k in self._kept.values())
+        for other in list(self._kept.values())[:-1]:
+            if fine <= MOST_FINE:
+                break
+            fine -= other.book.fine_size
+            other.book.coarsen()
+            fine += other.book.fine_size
+        size = sum(k.book.size for k in self._kept.values())
+        while len(self._kept) > 1 and size > self._most_sums:
+            size -= self._kept.popitem(last=False)[1].book.size
+
+    def by_hours(self, reader: Reader, rows: RunRows, book: CurveBook, hours: tuple[int, int]) -> bool:
+        """Make that stretch of a book that is of the reader's state fine. False: it is too much to read for one answer."""
+        days = book.days(*hours)
+        if len(days) > FINE_DAYS and sum(d.rows for d in days) > self._fine_rows:
+            return False
+        self.refine(reader, rows, book, [d.day for d in days])
+        return True
+
+    def refine(self, reader: Reader, rows: RunRows, book: CurveBook, days: Iterable[int]) -> None:
+        """Make those days fine, whatever they hold."""
+        stretch: list[int] = []
+        for day in [*sorted(d for d in days if not book.is_fine(d)), _NO_END]:
+            if stretch and (day != stretch[-1] + 1 or len(stretch) * DAY >= _CHUNK_HOURS):
+                found = _rows(reader, rows.workloads, stretch[0] * DAY, (stretch[-1] + 1) * DAY)
+                self.rows += book.refine(found)
+                stretch = []
+            stretch.append(day)
+
+    def _new(self, reader: Reader, rows: RunRows, dtypes: dict[int, str], position: int) -> _Kept:
+        book = CurveBook()
+        self._whole(reader, rows, book, 0)
+        return _Kept(book, dtypes, position)
+
+    def _whole(self, reader: Reader, rows: RunRows, book: CurveBook, since: int) -> None:
+        """Read all from that hour on. What is read last stays fine, as much as one answer may have read."""
+        end = max(since, rows.first_unix_ns // HOUR_NS) + _CHUNK_HOURS
+        last = rows.last_unix_ns // HOUR_NS
+        while since < _NO_END:
+            until = end if end <= last else _NO_END
+            self.rows += book.extend(_rows(reader, rows.workloads, since, until))
+            if book.fine_size > self._fine_rows:
+                book.coarsen(self._fine_rows)
+            since, end = until, until + _CHUNK_HOURS
+
+
+def most_rows(rows: RunRows) -> int:
+    """At most so many rows of the store the run's hours have, but for reasons of gaps and bridges."""
+    groups: dict[int, int] = {}
+    for key in rows.groups:
+        groups[key.workload_no] = groups.get(key.workload_no, 0) + 1
+    return sum(
+        groups.get(w.workload_no, 0) * (w.last_unix_ns // HOUR_NS - w.first_unix_ns // HOUR_NS + 1)
+        for w in rows.workloads
+    )
+
+
+def _rows(reader: Reader, workloads: Iterable[WorkloadRow], since: int, until: int) -> Iterator[Row]:
     for w in workloads:
-        for row in reader.rows(_ROWS, (w.workload_no, hour)):
-            yield Slot(*row[:2]), w.dtype, GroupKey._make(row[2:8]), [int(text) for text in row[8:]]
+        keys: dict[tuple[int, ...], PriceKey] = {}
+        for row in reader.rows(_ROWS, (w.workload_no, since, until)):
+            key = keys.get(row[_KEY])
+            if key is None:
+                key = keys[row[_KEY]] = PriceKey._make((*row[_KEY], w.dtype))
+            yield row[0], row[1], row[2], key, list(map(int, row[_SUMS:]))

@@ -12,6 +12,7 @@ from flopmeter.collector.law.rules import counted, in_force, verdict
 from flopmeter.collector.law.standing import standing
 from flopmeter.collector.registry.entries import JobKey, Tag
 from flopmeter.collector.report.documents import RunRows
+from flopmeter.collector.report.queries import Reader
 from flopmeter.collector.spelling import figure_json, time_text
 from flopmeter.collector.store.forecasts import LAST, forecast_rows
 from flopmeter.contract.flop import Figure, total
@@ -19,30 +20,48 @@ from flopmeter.contract.usage import WorkloadKind
 
 from .asking import Wish
 from .books import Books
-from .curve_book import CurveBook, chosen
-from .curve_gaps import gaps
+from .curve_book import CurveBook, thinned
+from .curve_gaps import gaps_json
+from .numbers import numbers_of
 from .problems import bad
 from .routes import UNITS
 from .say_runs import check_run, relatives
-from .told import body_of
+from .told import body_of, once
 from .view import View
 
 MOST_JOBS = 200
 MOST_SPANS = 500
 _SECOND_NS = 1_000_000_000
+_SPAN = "SELECT first_unix_ns, last_unix_ns FROM workloads WHERE workload_no = ?"
 
 
 def curve(books: Books, wish: Wish) -> bytes:
     view, name = books.view(), wish.names["run"]
     check_run(view, wish, name)
-    rows = view.rows[name]
     with books.reading() as reader:
-        kept = next(iter(forecast_rows(reader.rows(LAST, (name,)))), None)
-        with books.curves.lock:
-            book = books.curve(reader, rows)
-            since, until = _stretch(book, rows, wish.numbers)
-            drawn = _series(book, rows, (since, until), wish, view)
-            missing = gaps(book, since, until)
+        numbers = numbers_of(reader)
+        if numbers != view.numbers:
+            return body_of(_curve(books, view, reader, wish, numbers.position))
+        asked = tuple(sorted(wish.texts.items())), tuple(sorted(wish.numbers.items())), wish.tenant
+        return once(
+            view, ("curve", name, *asked), lambda: _curve(books, view, reader, wish, numbers.position)
+        )
+
+
+def _curve(books: Books, view: View, reader: Reader, wish: Wish, position: int) -> dict[str, Any]:
+    name = wish.names["run"]
+    rows = view.rows[name]
+    newer = position != view.numbers.position
+    kept = next(iter(forecast_rows(reader.rows(LAST, (name,)))), None)
+    with books.curves.lock:
+        book = books.curve(reader, rows, position)
+        span = _span(reader, rows) if newer else (rows.first_unix_ns, rows.last_unix_ns)
+        since, until = _stretch(book, span, wish.numbers)
+        fine = books.curves.by_hours(reader, rows, book, (since, until))
+        if not fine:
+            since, until = _whole_days(book, since, until)
+        drawn = _series(book, span, (since, until), wish, view, fine=fine)
+        missing = gaps_json(book.missing(since, until))
     unit = wish.texts.get("unit", UNITS[0])
     forecast = None
     if kept is not None:
@@ -50,48 +69,63 @@ def curve(books: Books, wish: Wish) -> bytes:
         forecast = _cone(found, kept_document(kept.unix_ns, kept.method, found), unit)
     document = {
         "as_of": time_text(view.as_of_unix_ns),
+        "drawn_as_of": time_text(max(books.clock(), view.as_of_unix_ns) if newer else view.as_of_unix_ns),
         "run": name,
         "unit": unit,
-        **_ends(rows, since, until),
+        "step": "hour" if fine else "day",
+        **_ends(span, since, until),
         **drawn,
         "gaps": missing,
-        "silent": _silent(view, name),
+        "silent": _silent(view, name, unit),
         "purposes": _purposes(view, name),
         **_jobs(rows),
         "lines": _lines(view, name),
         "forecast": forecast,
     }
-    return body_of(view.sight(wish.tenant).cleaned(document, relatives(view, name)))
+    found_all: dict[str, Any] = view.sight(wish.tenant).cleaned(document, relatives(view, name))
+    return found_all
 
 
-def _stretch(book: CurveBook, rows: RunRows, numbers: Mapping[str, int]) -> tuple[int, int]:
+def _span(reader: Reader, rows: RunRows) -> tuple[int, int]:
+    """From the run's first record to its last, as the reader's state has it."""
+    found = [reader.rows(_SPAN, (w.workload_no,)).fetchone() for w in rows.workloads]
+    return min(first for first, _ in found), max(last for _, last in found)
+
+
+def _stretch(book: CurveBook, span: tuple[int, int], numbers: Mapping[str, int]) -> tuple[int, int]:
     """The hours that are asked for, both with it. Raises Problem where the end is before the beginning."""
     if "from" in numbers and "to" in numbers and numbers["from"] >= numbers["to"]:
         raise bad("to: expected a time behind `from`, got one before it, or the same")
-    first = book.hours[0] if book.hours else rows.first_unix_ns // HOUR_NS
-    last = book.hours[-1] if book.hours else first
+    first, last = book.ends or (span[0] // HOUR_NS,) * 2
     since = max(first, numbers["from"] // HOUR_NS) if "from" in numbers else first
     until = min(last, (numbers["to"] - 1) // HOUR_NS) if "to" in numbers else last
     return since, until
 
 
-def _end_of(hour: int, rows: RunRows) -> int:
+def _whole_days(book: CurveBook, since: int, until: int) -> tuple[int, int]:
+    """The days that the hours are of, as far as they hold anything."""
+    days = book.days(since, until)
+    return min(since, days[0].first), max(until, days[-1].last)
+
+
+def _end_of(hour: int, last_unix_ns: int) -> int:
     """When the hour is over, or the run's last record was."""
     end = (hour + 1) * HOUR_NS
-    return min(end, rows.last_unix_ns) if rows.last_unix_ns > hour * HOUR_NS else end
+    return min(end, last_unix_ns) if last_unix_ns > hour * HOUR_NS else end
 
 
-def _ends(rows: RunRows, since: int, until: int) -> dict[str, str]:
+def _ends(span: tuple[int, int], since: int, until: int) -> dict[str, str]:
+    first, last = span
     return {
-        "first": time_text(rows.first_unix_ns),
-        "last": time_text(rows.last_unix_ns),
-        "from": time_text(max(since * HOUR_NS, rows.first_unix_ns)),
-        "to": time_text(_end_of(max(until, since), rows)),
+        "first": time_text(first),
+        "last": time_text(last),
+        "from": time_text(max(since * HOUR_NS, first)),
+        "to": time_text(_end_of(max(until, since), last)),
     }
 
 
 def _series(
-    book: CurveBook, rows: RunRows, stretch: tuple[int, int], wish: Wish, view: View
+    book: CurveBook, span: tuple[int, int], stretch: tuple[int, int], wish: Wish, view: View, *, fine: bool
 ) -> dict[str, Any]:
     models, table = view.side.models, view.question.table
 
@@ -99,29 +133,30 @@ def _series(
         found = price(key, list(sums), models[key.model_no], table)
         return found.flop, found.integer_ops
 
-    hours = chosen(book.hours, *stretch, wish.numbers["points"])
+    hours = book.hours(*stretch) if fine else [d.last for d in book.days(*stretch)]
+    hours = thinned(hours, wish.numbers["points"])
     figures = []
     for hour in hours:
-        flop, ops = book.at(hour, priced)
+        flop, ops = book.at(hour, priced, table)
         figures.append(flop + ops if wish.texts.get("unit") == INTEGER_OR_FLOAT else flop)
     return {
-        "times": [time_text(_end_of(hour, rows)) for hour in hours],
+        "times": [time_text(_end_of(hour, span[1])) for hour in hours],
         "cumulative": {
             bound: [str(getattr(f, bound)) for f in figures] for bound in ("lower", "point", "upper")
         },
     }
 
 
-def _silent(view: View, name: str) -> dict[str, Any] | None:
+def _silent(view: View, name: str, unit: str) -> dict[str, Any] | None:
     missing = view.side.silence.of(name)
     if not missing.nodes:
         return None
-    flop = total(g.flop for g in missing.tally.priced(view.side.models, view.question.table))
+    flop, ops = missing.tally.figures(view.side.models, view.question.table)
     return {
         "since": time_text(missing.since_unix_ns),
         "nodes": list(missing.nodes),
         "device_seconds": missing.duration_ns / _SECOND_NS,
-        "flop": figure_json(flop),
+        "flop": figure_json(flop + ops if unit == INTEGER_OR_FLOAT else flop),
     }
 
 

@@ -143,8 +143,10 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "Curve": thing(
         as_of=TIME,
+        drawn_as_of=TIME,
         run=TEXT,
         unit=one_of(*UNITS),
+        step=one_of("hour", "day"),
         first=TIME,
         last=TIME,
         from_=TIME,

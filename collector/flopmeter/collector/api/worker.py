@@ -54,20 +54,24 @@ def keep_fresh(
     stop: threading.Event,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Make the view again whenever it is due, until `stop`. A store that cannot be read is asked again."""
+    """Make the view again whenever it is due, and read long curves ahead between, until `stop`. A store that cannot be read
+    is asked again.
+    """
     failed = False
     while not stop.wait(LOOK_S):
-        if not pace.due(monotonic()):
-            continue
-        begun = monotonic()
+        due, begun = pace.due(monotonic()), monotonic()
         try:
-            books.refresh()
-            failed = False
+            if due:
+                books.refresh()
+                failed = False
+            else:
+                books.read_ahead()
         except Exception as e:  # noqa: BLE001 - the pages stay, and the next look may come to more
             if not failed:
                 log.warning("the pages stay as they are: %s: %s", type(e).__name__, e)
             failed = True
-        pace.made(monotonic(), monotonic() - begun)
+        if due:
+            pace.made(monotonic(), monotonic() - begun)
 
 
 def serve(books: Books, pace: Pace, take: BinaryIO, give: BinaryIO) -> None:
