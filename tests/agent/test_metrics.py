@@ -149,8 +149,11 @@ def test_health_is_the_loop_turning(view: AgentView, server: MetricsServer) -> N
     status, text = fetch(server, "/healthz")
     assert status == 503
     assert "no tick for 1000 s" in text
+    assert 1000 <= series(server)["flopmeter_agent_tick_age_seconds", ()] < 1100
+    assert series(server)["flopmeter_agent_tick_period_seconds", ()] == 1
     view.on_tick([])
     assert fetch(server, "/healthz")[0] == 200
+    assert series(server)["flopmeter_agent_tick_age_seconds", ()] < 100
 
 
 def test_a_collector_out_of_reach_is_not_unhealthy_but_a_broken_uplink_is(

@@ -25,8 +25,9 @@ from flopmeter.collector.report.queries import asked, reading
 from flopmeter.collector.running import run_collector
 
 TSA = "http://127.0.0.1:1/tsr"
-#: What this collector has no reason to say: nothing is forecast yet, and nothing is due.
+#: What this collector has no reason to say: no line is crossed, nothing is forecast yet, and nothing is due.
 NOT_YET = {
+    "flopmeter_run_crossed_timestamp_seconds",
     "flopmeter_run_forecast_info",
     "flopmeter_run_forecast_crossing_timestamp_seconds",
     "flopmeter_next_deadline_timestamp_seconds",

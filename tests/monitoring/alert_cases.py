@@ -55,11 +55,33 @@ def late(pending: str, ack: str) -> Series:
     }
 
 
-def clock(value: str, ok: str) -> Series:
+def clock(value: str, ok: str, age: str) -> Series:
+    """When the last reading was by the agent's clock, and how long ago that was."""
     return {
         f"flopmeter_gpu_last_reading_timestamp_seconds{{{GPU}}}": value,
         f"flopmeter_gpu_read_ok{{{GPU}}}": ok,
+        f"flopmeter_agent_tick_age_seconds{NODE}": age,
     }
+
+
+def ticking(age: str, period_s: int) -> Series:
+    return {
+        f"flopmeter_agent_tick_age_seconds{NODE}": age,
+        f"flopmeter_agent_tick_period_seconds{NODE}": f"{period_s}x400",
+    }
+
+
+def gpus(first: str, second: str, parent: str = "") -> Series:
+    """Two of a node, or two MIG instances of one."""
+    ids = ("MIG-a", "MIG-b") if parent else ("GPU-a", "GPU-b")
+    return {f"flopmeter_agent_info{NODE}": "1x100"} | {
+        f'flopmeter_gpu_info{{instance="n1:9842",hw_id="{hw_id}",hw_parent="{parent}"}}': values
+        for hw_id, values in zip(ids, (first, second), strict=True)
+    }
+
+
+def crossed(at: str) -> Series:
+    return {f"flopmeter_run_crossed_timestamp_seconds{{{LINE}}}": at}
 
 
 def one(  # noqa: PLR0917
@@ -107,8 +129,11 @@ CASES = {
     "FlopmeterNodesSilent": one(
         "flopmeter_fleet_nodes", "2x60", "0x60", '{instance="c:9841",status="silent"}', 15
     ),
-    "FlopmeterAgentStuck": one("flopmeter_agent_ticks_total", "0+60x10 600x40", "0+1x60", NODE),
+    # an hour is the longest tick: so long ago it was is no hang
+    "FlopmeterAgentStuck": Case(ticking("0.5x10 0+60x30", 1), ticking("0+60x60", 3600), 20),
     "FlopmeterGpuUnread": one("flopmeter_gpu_read_ok", "1x5 0x60", "0x8 1x60", f"{{{GPU}}}", 16),
+    # a node that restarts its agent, or is not scraped for a while, has lost none
+    "FlopmeterGpuGone": Case(gpus("1x90", "1x40 stale"), gpus("1x40 stale _x3 1x50", "1x40 stale _x3 1x50"), 70),
     "FlopmeterGpuGaps": Case(gap_share("0+1x120"), gap_share("0+0.5x120"), 60),
     "FlopmeterUnattributedCompute": Case(
         {fleet("expected"): "0+100x200", f"flopmeter_fleet_unattributed_device_seconds{BOOKS}": "0+3x200"},
@@ -118,7 +143,8 @@ CASES = {
     "FlopmeterUncoveredDevices": one(
         "flopmeter_agent_uncovered_devices", "4x90", "4x30 0x60", '{instance="n1:9842",vendor="AMD"}', 80
     ),
-    "FlopmeterClockOff": Case(clock("600+60x60", "1x60"), clock("90+60x60", "1x60"), 20),
+    # ahead; and a tick of an hour, whose last reading is as old as that
+    "FlopmeterClockOff": Case(clock("600+60x60", "1x60", "0x60"), clock("90x60", "1x60", "0+60x60"), 20),
     "FlopmeterAgentLate": Case(late("3x60", "0x60"), late("3x60", "0+60x60")),
     "FlopmeterSpoolFilling": Case(spool("0+50x40"), spool("400x40"), 80, 10),
     "FlopmeterDetailGivenUp": one("flopmeter_agent_detail_given_up_total", "0x20 1x60", "7x60", NODE, 30),
@@ -139,6 +165,8 @@ CASES = {
     "FlopmeterBooksUnread": one(
         "flopmeter_collector_books_answer_timestamp_seconds", "0+60x10 600x40", "0+60x60", minute=30
     ),
+    # with both files a rule that finds nothing; without the other file: test_without_the_recording_rules_somebody_is_told
+    "FlopmeterRulesMissing": one("flopmeter_collector_log_checkpoint_timestamp_seconds", "0x60", "0+60x60"),
     # the first of its code, which increase() alone does not see
     "FlopmeterRecordsRefused": one(
         "flopmeter_collector_refusals_total", "_x20 1x60", "3x60", '{instance="c:9841",code="bad-signature"}', 25
@@ -168,13 +196,8 @@ CASES = {
     ),
     "FlopmeterSinkGone": one("flopmeter_collector_sink_gone", "1x60", "0x60", '{instance="c:9841",sink="ops"}'),
     "FlopmeterRunNearLine": Case(ratio("upper", "8.1e24x60", "below"), ratio("upper", "7.9e24x60", "below")),
-    # for a day, and then no more
-    "FlopmeterRunCrossedLine": Case(
-        {f'flopmeter_run_verdict_info{{{LINE},verdict="crossed"}}': "_x24 1x48"},
-        {f'flopmeter_run_verdict_info{{{LINE},verdict="crossed"}}': "1x48"},
-        25 * 60,
-        60,
-    ),
+    # for a day, and then no more: an hour ago; at the first sample, which a new Prometheus has of it, long ago
+    "FlopmeterRunCrossedLine": Case(crossed("_x29 104400x19"), crossed("_x29 3600x19"), 30 * 60, 60),
     "FlopmeterRunUndetermined": one(
         "flopmeter_run_verdict_info", "1x90", "1x30 stale", f'{{{LINE},verdict="undetermined"}}', 80
     ),
@@ -193,7 +216,11 @@ CASES = {
 
 #: Other roads to the same alert, and other series under which it must keep still.
 MORE = {
-    "FlopmeterClockOff": (clock("0x60", "1x60"), clock("0x60", "0x60"), 20),  # behind; unread is no clock's fault
+    # behind; unread is no clock's fault
+    "FlopmeterClockOff": (clock("0x60", "1x60", "0x60"), clock("0x60", "0x60", "0x60"), 20),
+    "FlopmeterAgentStuck": (ticking("0+60x400", 3600), ticking("0x10 60x30 120x30", 60), 130),
+    # all of them; and of two MIG instances one, which somebody made otherwise
+    "FlopmeterGpuGone": (gpus("1x40 stale", "1x40 stale"), gpus("1x90", "1x40 stale", "GPU-a"), 70),
     "FlopmeterAgentLate": (late("3x60", "600x60"), late("0x60", "0x60"), 40),  # nothing waits: nothing is late
     "FlopmeterUplinkRefused": (
         {f"flopmeter_agent_uplink_refusals_total{NODE}": "0x20 1x60"},

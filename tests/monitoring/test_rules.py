@@ -91,14 +91,16 @@ def packed(tests: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [whole for _, whole in bins]
 
 
-def run(tests: list[dict[str, Any]], folder: Path) -> "subprocess.CompletedProcess[str]":
+def run(
+    tests: list[dict[str, Any]], folder: Path, rules: tuple[Path, ...] = (RECORDING, ALERTS)
+) -> "subprocess.CompletedProcess[str]":
     """All of them; those of one interval in one file, for rules are looked at once in it."""
-    order = [g["name"] for rules in (RECORDING, ALERTS) for g in groups(rules)]
+    order = [g["name"] for file in rules for g in groups(file)]
     files = []
     for interval in sorted({test["interval"] for test in tests}):
         files.append(folder / f"rules-{interval}.test.yml")
         whole = {
-            "rule_files": [str(RECORDING), str(ALERTS)],
+            "rule_files": list(map(str, rules)),
             "group_eval_order": order,
             "evaluation_interval": interval,
             "tests": [test for test in tests if test["interval"] == interval],
@@ -126,34 +128,46 @@ def test_every_alert_fires_when_it_should_and_only_then(tmp_path: Path) -> None:
 
 @promtool
 def test_a_crossing_is_told_for_a_day(tmp_path: Path) -> None:
-    case, day = CASES["FlopmeterRunCrossedLine"], 1440
-    checks = [
-        fires("FlopmeterRunCrossedLine", minute, severity)
-        for minute, severity in ((day - 60, None), (day, "critical"), (2 * day - 60, "critical"), (2 * day, None))
-    ]  # fmt: skip
-    done = run([unit_test(case.fires, checks, case.step)], tmp_path)
+    """By its own date: a Prometheus that is new, was down, or lost its data tells no old one, and misses no new one."""
+    name, hour = "FlopmeterRunCrossedLine", 60
+    (series,) = CASES[name].fires
+    told = [
+        fires(name, n * hour, severity)
+        for n, severity in ((1, None), (2, "critical"), (25, "critical"), (26, None))
+    ]
+    late = [
+        fires(name, n * hour, severity)
+        for n, severity in ((24, "critical"), (25, "critical"), (26, None), (40, None))
+    ]
+    done = run(
+        [
+            unit_test({series: "_ _ 7200x48"}, told, hour),
+            unit_test({series: "_x24 7200x20"}, late, hour),
+            # its data gone a week later, or the collector's address another
+            unit_test(
+                {series: "_x200 7200x48"}, [fires(name, n * hour, None) for n in (200, 201, 230)], hour
+            ),
+        ],
+        tmp_path,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@promtool
+def test_without_the_recording_rules_somebody_is_told(tmp_path: Path) -> None:
+    name = "FlopmeterRulesMissing"
+    (series,) = CASES[name].quiet
+    test = unit_test({series: "60x60"}, [fires(name, 10, None), fires(name, 40, "critical")])
+    done = run([test], tmp_path, (ALERTS,))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @promtool
 def test_a_scrape_that_failed_a_while_ago_tells_nothing_again(tmp_path: Path) -> None:
     """A failed scrape, and a restart, end every series for a while: what is there afterwards is not new."""
-    crossed = CASES["FlopmeterRunCrossedLine"].quiet
     refused = CASES["FlopmeterRecordsRefused"].quiet
-    done = run(
-        [
-            unit_test(
-                dict.fromkeys(crossed, "1x20 stale _x1 1x360"),
-                [fires("FlopmeterRunCrossedLine", 1440 + minute, None) for minute in (84, 88, 92)],
-                4,
-            ),
-            unit_test(
-                dict.fromkeys(refused, "3x30 stale _x1 3x30"),
-                [fires("FlopmeterRecordsRefused", 15 + minute, None) for minute in (30, 31, 32, 33)],
-            ),
-        ],
-        tmp_path,
-    )
+    checks = [fires("FlopmeterRecordsRefused", 15 + minute, None) for minute in (30, 31, 32, 33)]
+    done = run([unit_test(dict.fromkeys(refused, "3x30 stale _x1 3x30"), checks)], tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -251,7 +265,7 @@ def test_an_alert_says_what_to_do_and_where_to_read_more(rule: dict[str, Any]) -
 def test_a_bare_value_is_a_count() -> None:
     """Anything else has a unit, and a template that writes it."""
     bare = {r["alert"] for r in alerts() if "{{ $value }}" in " ".join(r["annotations"].values())}
-    counts = ("NodesSilent", "UncoveredDevices", "AgentLate", "SinkDead", "DeadlinePassed")
+    counts = ("NodesSilent", "GpuGone", "UncoveredDevices", "AgentLate", "SinkDead", "DeadlinePassed")
     assert bare == {f"Flopmeter{name}" for name in counts}
 
 

@@ -74,7 +74,8 @@ class AgentView:
         self.workload = workload
         self._looking = threading.Lock()  # scrapes come on threads of their own, and `workload` remembers
         self.claims = claims
-        self._stuck_s = max(STUCK_S, 10 * tick_ns / 1e9)
+        self._tick_s = tick_ns / 1e9
+        self._stuck_s = max(STUCK_S, 10 * self._tick_s)
         self._ticked_s = time.monotonic()
 
     def on_tick(self, readings: list[Reading]) -> None:
@@ -103,8 +104,12 @@ class AgentView:
         status = self.pipeline.status
         if status is not None and status.fatal is not None:
             return f"uplink: {status.fatal}"
-        silent_s = time.monotonic() - self._ticked_s
+        silent_s = self.since_tick_s()
         return f"no tick for {silent_s:.0f} s" if silent_s > self._stuck_s else ""
+
+    def since_tick_s(self) -> float:
+        """Since the last tick, or the start, by a clock that nobody sets."""
+        return time.monotonic() - self._ticked_s
 
     def _declared(self) -> "Iterator[tuple[str, str, int]]":
         claims = self.claims
@@ -144,6 +149,8 @@ class AgentView:
         ):
             yield Counter(f"flopmeter_agent_{name}", text, value=number)
         for name, text, value in (
+            ("tick_period_seconds", "A tick is due this often.", self._tick_s),
+            ("tick_age_seconds", "Since the last tick, or the start: by no wall clock.", self.since_tick_s()),
             ("tick_duration_seconds", "How long the last tick took.", self.ticks.last_s),
             ("spool_pending_records", "Sealed, not acknowledged by the collector.", spool.pending),
             ("spool_unacked_bytes", "Bytes of the spool that wait for the collector.", spool.unacked_bytes),

@@ -1,6 +1,7 @@
 """Events and deadlines: lists, filters, and what people answer by token."""
 
 import json
+from datetime import datetime
 
 import pytest
 from api_books import asked
@@ -8,7 +9,9 @@ from builders import Chain
 from duty_books import busy_minute, fsck, opened, regime, rule
 
 from flopmeter.collector.api.say_duties import MAX_BODY_BYTES
+from flopmeter.collector.api.say_metrics import metrics_of_runs
 from flopmeter.collector.duty.reading import Wanted, events_page
+from flopmeter.collector.law.regimes import parse
 from flopmeter.collector.report.queries import reading
 
 
@@ -35,6 +38,22 @@ def test_events_are_those_of_the_cli_newest_first(books):
     assert found["items"] == [
         {**json.loads(json.dumps(e.cloud)), "state": e.state.value, "answer": None} for e in page.events[::-1]
     ]
+
+
+def test_metrics_date_a_crossing_as_its_event_does(tmp_path):
+    path, laws = tmp_path / "books.sqlite", tmp_path / "laws"
+    laws.mkdir()
+    text = regime(rule()).text.replace('id = "eu-gpai"', 'id = "ours"')
+    (laws / "ours.toml").write_text(text)
+    with opened(path, parse("ours.toml", text.encode())) as desk:
+        busy_minute(desk, Chain("gpu-1"))
+    books = asked(path, regimes=laws)
+    event = first(books)
+    samples = json.loads(metrics_of_runs(books.books))["samples"]
+    found = next(s for s in samples["flopmeter_run_crossed_timestamp_seconds"] if s[0] == event["subject"])
+    assert found[1] == event["data"]["regime"] == "ours"
+    assert found[2] == pytest.approx(datetime.fromisoformat(event["time"]).timestamp(), abs=0.001)
+    assert [*found[:2], "crossed", 1] in samples["flopmeter_run_verdict_info"]
 
 
 def test_filters_leave_out_and_count(books):

@@ -6,7 +6,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from run_items import figure, fleet, item, items, lines, overview
+from run_items import THRESHOLD, figure, fleet, item, items, lines, overview
 
 from flopmeter.collector.api.question import Answer
 from flopmeter.collector.api.run_metrics import KEEP_S, MAX_RUNS, choose, run_metrics, verdict_of
@@ -91,6 +91,19 @@ def test_the_verdict_is_that_of_the_law(regime):
                 f = Figure(t + lower, t + lower, t + upper)
                 said = {"lower": str(f.lower), "upper": str(f.upper)}
                 assert verdict_of(said, line) == verdict(f, regime)
+
+
+def test_a_crossing_is_dated_while_the_line_is_crossed_and_where_it_was_recorded():
+    at = {("certain", "law-0"): 1_794_000_000_500_000_000, ("maybe", "law-0"): 1}
+    every = [
+        item("certain", countable={"law-0": figure(THRESHOLD * 4)}),
+        item("not recorded yet", countable={"law-0": figure(THRESHOLD * 4)}),
+        item(
+            "maybe", countable={"law-0": figure(THRESHOLD)}
+        ),  # by a person's entry it is not certain any more
+    ]
+    said = run_metrics(lines(1), every, overview(3), None, crossed=at, now_unix_s=NOW)["samples"]
+    assert said["flopmeter_run_crossed_timestamp_seconds"] == [["certain", "law-0", 1_794_000_000.5]]
 
 
 def test_a_third_of_somebody_elses_total_is_a_line_too():

@@ -8,13 +8,14 @@ from threading import Lock
 from typing import NamedTuple
 
 from flopmeter.collector.duty.answers import EVENT, State
+from flopmeter.collector.law.events import THRESHOLD_CROSSED
 from flopmeter.collector.law.severity import Severity, severity_of
 from flopmeter.collector.law.thresholds import current_key
 from flopmeter.collector.report.queries import Reader
 from flopmeter.collector.store.sqlite import OLD_DATA
 
 log = logging.getLogger(__name__)
-_EVENTS = f"SELECT event_no, id, key, type, subject, data, {OLD_DATA} FROM events WHERE event_no > ? ORDER BY event_no"  # noqa: S608
+_EVENTS = f"SELECT event_no, id, key, type, subject, time_unix_ns, data, {OLD_DATA} FROM events WHERE event_no > ? ORDER BY event_no"  # noqa: S608
 _ANSWERS = "SELECT answer_no, about, number, state FROM answers WHERE answer_no > ? ORDER BY answer_no"
 #: In falling order, as pages show them.
 BY_GRAVITY = tuple(reversed(Severity))
@@ -41,6 +42,7 @@ class EventIndex:
     by_id: dict[str, Listed] = field(default_factory=dict)
     states: dict[int, State] = field(default_factory=dict)  # of those that were answered
     last_answer: int = 0
+    crossed: dict[tuple[str, str], int] = field(default_factory=dict)  # run, regime: when last, Unix ns
     _raised: dict[str, set[str]] = field(default_factory=dict)
     _open: dict[str, dict[Severity, int]] = field(default_factory=dict)
     _numbered: dict[int, Listed] = field(default_factory=dict)
@@ -54,11 +56,13 @@ class EventIndex:
         """Read what was raised and answered since. How many rows that were."""
         with self._lock:
             count = 0
-            for event_no, name, key, kind, subject, text, old in reader.rows(_EVENTS, (self.last_event,)):
+            for event_no, name, key, kind, subject, at_unix_ns, text, old in reader.rows(
+                _EVENTS, (self.last_event,)
+            ):
                 count += 1
                 try:
-                    if not isinstance(subject, str):
-                        raise TypeError("its subject is no text")
+                    if not isinstance(subject, str) or not isinstance(at_unix_ns, int):
+                        raise TypeError("its subject is no text, or its time no number")
                     data = json.loads(text)
                     raised = current_key(key, old)
                     listed = Listed(
@@ -71,6 +75,8 @@ class EventIndex:
                     )
                     continue
                 self._note(listed)
+                if kind == THRESHOLD_CROSSED and listed.regime is not None:
+                    self.crossed[subject, listed.regime] = at_unix_ns
                 self._raised.setdefault(subject, set()).add(raised)
             for answer_no, about, number, state in reader.rows(_ANSWERS, (self.last_answer,)):
                 self.last_answer = answer_no

@@ -14,7 +14,7 @@ MAX_RUNS = 100
 #: A run that did nothing for so long, and about which nothing is open, leaves.
 KEEP_S = 14 * 86_400
 #: Series of a run at most, with R regimes that bind: these and PER_REGIME x R.
-PER_RUN, PER_REGIME = 17, 5
+PER_RUN, PER_REGIME = 17, 6
 _BOUNDS = ("lower", "point", "upper")
 
 #: name -> (help, labels)
@@ -32,6 +32,10 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "flopmeter_run_verdict_info": (
         "Crossed, below or undetermined; always 1.",
         ("run", "regime", "verdict"),
+    ),
+    "flopmeter_run_crossed_timestamp_seconds": (
+        "When the crossing of a line that is crossed was recorded.",
+        ("run", "regime"),
     ),
     "flopmeter_run_forecast_info": (
         "What the last forecast says of the nearest line that is not crossed; always 1.",
@@ -78,12 +82,13 @@ def run_metrics(
     fleet: Mapping[str, Any] | None,
     *,
     energy_joules: Callable[[str], float | None] = lambda _: None,
+    crossed: Mapping[tuple[str, str], int] | None = None,
     now_unix_s: float,
     most: int = MAX_RUNS,
 ) -> dict[str, Any]:
     """`lines` and `items` as `GET /runs` has them (of all runs), `overview` and `fleet` likewise (docs/api.md).
 
-    `energy_joules`: of a run, by name. `fleet` None: its totals cannot be made.
+    `energy_joules`: of a run, by name. `crossed`: of run and regime, when that was recorded (Unix ns). `fleet` None: its totals cannot be made.
     """
     samples: Samples = {}
 
@@ -100,7 +105,7 @@ def run_metrics(
             for bound in _BOUNDS:
                 left[bound] += int(item["executed"][bound])
     for item in shown:
-        for name, values in _of_run(item, lines):
+        for name, values in _of_run(item, lines, crossed or {}):
             add(name, *values)
         energy = energy_joules(item["run"])
         if energy is not None:
@@ -155,7 +160,7 @@ def _open(item: Mapping[str, Any]) -> Mapping[str, int]:
 
 
 def _of_run(
-    item: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]
+    item: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], crossed: Mapping[tuple[str, str], int]
 ) -> Iterator[tuple[str, tuple[Any, ...]]]:
     run = item["run"]
     yield "flopmeter_run_info", (run, item["status"], 1)
@@ -169,7 +174,10 @@ def _of_run(
         for bound in _BOUNDS:
             yield "flopmeter_run_countable_flop", (run, regime, bound, int(counted[bound]))
         yield "flopmeter_run_threshold_flop", (run, regime, _whole(line["threshold_flop"]))
-        yield "flopmeter_run_verdict_info", (run, regime, verdict_of(counted, line), 1)
+        verdict, at_unix_ns = verdict_of(counted, line), crossed.get((run, regime))
+        yield "flopmeter_run_verdict_info", (run, regime, verdict, 1)
+        if verdict == "crossed" and at_unix_ns is not None:
+            yield "flopmeter_run_crossed_timestamp_seconds", (run, regime, at_unix_ns / 1e9)
     yield from _forecast(run, item["forecast"])
     coverage = item["coverage"]
     expected, observed = (coverage[f"{k}_device_seconds"] for k in ("expected", "observed"))

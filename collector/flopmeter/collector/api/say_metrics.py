@@ -24,6 +24,7 @@ def metrics_of_runs(books: Books) -> bytes:
     with books.reading() as reader:
         books.events.update(reader)
         by_severity = dict(books.events.unresolved_of(None))
+        crossed = dict(books.events.crossed)
         waiting = [d.deadline for d in duties(reader) if d.state is not State.RESOLVED]
     now = books.clock()
     by_status = dict.fromkeys(STATUSES, 0)
@@ -43,6 +44,7 @@ def metrics_of_runs(books: Books) -> bytes:
             overview,
             None if view.fleet is None else view.fleet.summary,
             energy_joules=lambda run: energy_joules(view.rows[run]),
+            crossed=crossed,
             now_unix_s=view.as_of_unix_ns / _SECOND_NS,
         )
     )
