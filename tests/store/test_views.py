@@ -179,24 +179,25 @@ def test_an_answer_is_in_the_views(path: Path) -> None:
     assert (row["state"], row["outcome"], row["overdue"]) == ("resolved", "done", 0)
 
 
-def test_what_readers_do_without_is_views_alone() -> None:
-    """A migration that makes or changes a table moves AT_HOME_FROM behind itself."""
+def test_what_readers_do_without_is_views_and_the_clocks_of_agents() -> None:
+    """Any other migration that makes or changes a table moves AT_HOME_FROM behind itself."""
     for _, script in MIGRATIONS[AT_HOME_FROM:]:
         for statement in _statements(script):
             words = re.sub(r"--[^\n]*", "", statement).split()
-            assert words[:2] in (["CREATE", "VIEW"], ["DROP", "VIEW"])
+            assert words[:2] in (["CREATE", "VIEW"], ["DROP", "VIEW"]) or words[:3] == ["CREATE", "TABLE", "clocks"]
 
 
 def test_a_store_without_views_is_read_checked_and_migrated(path: Path, monkeypatch) -> None:
-    before = [name for name, _ in MIGRATIONS]
-    assert before[-1] == "0018-views"
+    assert [name for name, _ in MIGRATIONS][17:] == ["0018-views", "0019-clocks"]
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         for view in VIEWS:
             db.execute(f"DROP VIEW {view}")
-        db.execute("DELETE FROM _sqlite_migrations WHERE name = '0018-views'")
+        db.execute("DROP TABLE clocks")
+        db.execute("DELETE FROM _sqlite_migrations WHERE name IN ('0018-views', '0019-clocks')")
         db.execute("PRAGMA user_version = 17")
     with reading(path) as reader:
         assert reader.run_names()
+        assert [a.clock for a in reader.agents()] == [None] * len(reader.agents())
     assert check_store(path, LAWS).difference is None
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         migrate(db, str(path))

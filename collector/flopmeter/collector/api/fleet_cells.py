@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from flopmeter.collector.clock_offset import Offset
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.usage import Batch, Inventory, WorkloadKind
 
@@ -21,6 +22,7 @@ _OF_CLASS = {
 }
 _OF_HOLDER = {WorkloadKind.IDLE: "i", WorkloadKind.UNATTRIBUTED: "u"}
 SILENT, UNSUPPORTED, UNKNOWN = "s", "x", "?"
+_MS_NS = 1_000_000
 
 
 def entity_codes(inventory: Inventory, batch: Batch) -> list[str]:
@@ -72,6 +74,7 @@ class NodeRow(NamedTuple):
     marks: str
     window_end_s: int | None
     delay_s: int | None
+    offset_ms: tuple[int, int] | None  # of its clock: about the first, within the second of it
 
 
 def packed(rows: Sequence[NodeRow]) -> dict[str, Any]:
@@ -90,7 +93,15 @@ def packed(rows: Sequence[NodeRow]) -> dict[str, Any]:
             None if r.window_end_s is None or newest is None else newest - r.window_end_s for r in rows
         ],
         "delay": [r.delay_s for r in rows],
+        "offset": [None if r.offset_ms is None else r.offset_ms[0] for r in rows],
+        "within": [None if r.offset_ms is None else r.offset_ms[1] for r in rows],
     }
+
+
+def around_ms(clock: Offset) -> tuple[int, int]:
+    """A middle and a distance from it, whole milliseconds, between which all of the interval lies."""
+    middle = (clock.lower_ns + clock.upper_ns) // 2_000_000
+    return middle, -(-max(clock.upper_ns - middle * _MS_NS, middle * _MS_NS - clock.lower_ns) // _MS_NS)
 
 
 def codes_of(rows: Iterable[NodeRow]) -> dict[str, int]:

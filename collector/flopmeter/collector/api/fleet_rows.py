@@ -3,11 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from flopmeter.collector.clock_offset import OFF_NS
+from flopmeter.collector.report.agent_queries import agents_numbered, clocks
 from flopmeter.collector.report.fleet import AgentState
 from flopmeter.collector.report.queries import Reader
 from flopmeter.contract.usage import Batch, Inventory, NoticeKind
 
-from .fleet_cells import SILENT, UNKNOWN, NodeRow, entity_codes, gpu_codes
+from .fleet_cells import SILENT, UNKNOWN, NodeRow, around_ms, entity_codes, gpu_codes
 
 _HEADS = "SELECT agent_no, coalesce(position, 0) FROM agents LEFT JOIN heads USING (agent_no)"
 #: What of an agent can change without its head, by number of rows: its silences, its conflicts, its losses; and its node's
@@ -61,6 +63,10 @@ class FleetRows:
         for i in range(0, len(stale), _CHUNK):
             for no, state in self._read(reader, stale[i : i + _CHUNK]).items():
                 found[no] = _cached(heads[no], beside[no], state)
+        known = clocks(reader)
+        for no, c in found.items():
+            if c.state.clock != known.get(no):
+                found[no] = replace(c, state=replace(c.state, clock=known.get(no)))
         self.decoded += len(stale)
         self._cached = found
         if len(self._inventories) > 2 * len(found) + 1_000:  # of inventories that no record names any more
@@ -70,7 +76,7 @@ class FleetRows:
     @staticmethod
     def _read(reader: Reader, numbers: list[int]) -> dict[int, AgentState]:
         try:
-            return reader.agents_numbered(numbers[0], numbers)
+            return agents_numbered(reader, numbers)
         except (ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError):
             if len(numbers) > 1:  # one of them: the others are not to go with it
                 return {no: s for n in numbers for no, s in FleetRows._read(reader, [n]).items()}
@@ -130,6 +136,7 @@ def row_of(c: Cached, odd: set[str], now_unix_ns: int) -> NodeRow:
         gpus = SILENT * metered + gpus[metered:]
     elif s.fault and s.inventory is None:
         gpus = UNKNOWN
+    clock = s.clock if s.clock is not None and s.clock.fresh(now_unix_ns) else None
     marks = (
         ("f" if s.fault else "")
         + ("c" if s.conflicts else "")
@@ -137,6 +144,7 @@ def row_of(c: Cached, odd: set[str], now_unix_ns: int) -> NodeRow:
         + ("d" if s.node in odd else "")
         + ("p" if c.persistence_off else "")
         + ("r" if c.refused else "")
+        + ("k" if clock is not None and clock.surely_ns > OFF_NS else "")
     )
     heard = bool(s.last_seq)
     return NodeRow(
@@ -149,4 +157,5 @@ def row_of(c: Cached, odd: set[str], now_unix_ns: int) -> NodeRow:
         marks,
         s.window_end_unix_ns // 1_000_000_000 if heard else None,
         (s.received_unix_ns - s.window_end_unix_ns) // 1_000_000_000 if heard else None,
+        None if clock is None else around_ms(clock),
     )

@@ -3,6 +3,7 @@
 from typing import Any
 
 from flopmeter.collector.law.regimes import FLEET_CAPACITY
+from flopmeter.collector.report.agent_queries import agents_numbered
 from flopmeter.collector.report.fleet import AgentState, node_document
 from flopmeter.collector.report.queries import Reader
 from flopmeter.collector.spelling import time_text
@@ -46,7 +47,7 @@ def node(books: Books, wish: Wish) -> bytes:
         numbers = [
             no for (no,) in reader.rows("SELECT agent_no FROM agents WHERE node = ? ORDER BY 1", (name,))
         ]
-        states = reader.agents_numbered(numbers[0], numbers) if numbers else {}
+        states = agents_numbered(reader, numbers)
         now = books.clock()
         items = [
             node_document(s, now)

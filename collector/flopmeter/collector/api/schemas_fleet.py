@@ -30,6 +30,9 @@ _COVERAGE = thing(
     gap_device_seconds=SECONDS,
     gaps=each(SECONDS),
 )
+_OFFSET = thing(
+    lower_seconds=NUMBER, point_seconds=NUMBER, upper_seconds=NUMBER, surely_off=FLAG, measured=TIME
+)
 _CODE = one_of(*"A3BCDgiusx?")
 
 SCHEMAS: dict[str, Schema] = {
@@ -41,6 +44,12 @@ SCHEMAS: dict[str, Schema] = {
         entities=COUNT,
         uncovered_devices=COUNT,
         library_disagreements=array(ANY_OBJECT),
+        clocks=thing(
+            known=COUNT,
+            off=array(thing(over_seconds=COUNT, nodes=COUNT)),
+            largest_seconds=null(SECONDS),
+            furthest=array(thing(node=TEXT, offset=_OFFSET)),
+        ),
         device_seconds=SECONDS,
         idle_device_seconds=SECONDS,
         unattributed_device_seconds=SECONDS,
@@ -62,6 +71,8 @@ SCHEMAS: dict[str, Schema] = {
             newest=null(TIME),
             behind=array(null(COUNT)),
             delay=array(null({"type": "integer"})),
+            offset=array(null({"type": "integer"})),
+            within=array(null(COUNT)),
         ),
     ),
     "Nodes": paged(
@@ -80,6 +91,7 @@ SCHEMAS: dict[str, Schema] = {
             last_window_end=null(TIME),
             last_received=null(TIME),
             lag_seconds=null(SECONDS),
+            clock_offset=null(_OFFSET),
             last_window=ANY_OBJECT,
             library_differs=FLAG,
             fault=null(TEXT),

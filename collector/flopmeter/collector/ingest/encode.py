@@ -38,6 +38,7 @@ from flopmeter.wire.v1 import batch_pb2, ingest_pb2
 from .shared_rows import NOT_OF_OTHERS, OTHERS, fault_in_marks, fault_in_others
 
 if TYPE_CHECKING:
+    from .decide import PushedBack, Refused
     from .heads import Told
 
 #: A row, or a window, may bridge an outage of the agent, which can be far longer than a window
@@ -369,4 +370,24 @@ def checkpoint(told: "Told") -> ingest_pb2.Checkpoint:
     """What an agent is told of the log's head."""
     return ingest_pb2.Checkpoint(
         note=told.note, consistency=told.consistency, covered_seq=told.covered_seq, vkey=told.vkey
+    )
+
+
+def pushback(pushed: "PushedBack", resume_seq: int = 0) -> ingest_pb2.Pushback:
+    """Not now."""
+    return ingest_pb2.Pushback(
+        reason=int(pushed.reason),  # type: ignore[arg-type]
+        retry_after_ms=pushed.retry_after_ms,
+        resume_seq=resume_seq,
+        message=pushed.message,
+    )
+
+
+def refusal(refused: "Refused", seq: int = 0, resume_seq: int = 0) -> ingest_pb2.Refusal:
+    """Never: of one record, or of the whole stream (seq 0)."""
+    return ingest_pb2.Refusal(
+        code=int(refused.code),  # type: ignore[arg-type]
+        seq=seq,
+        resume_seq=resume_seq,
+        message=refused.message,
     )

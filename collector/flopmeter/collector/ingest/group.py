@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from flopmeter.collector.books import GroupKey, Slot, Sums
+from flopmeter.collector.clock_offset import Offset
 from flopmeter.collector.law.cross_check import Flag
 from flopmeter.collector.law.log_contradiction import LogFlag
 from flopmeter.contract.usage import Progress
@@ -35,6 +36,7 @@ class Agent:
     durable_seq: int = 0
     #: seq -> hash of records taken and not yet committed.
     uncommitted: dict[int, bytes] = field(default_factory=dict)
+    clock: Offset | None = None  # how far it is off, as it was last given to be kept
 
 
 class TakenRecord(NamedTuple):
@@ -138,6 +140,7 @@ class Group:
     #: Claims of training code: index into records, then by workload number.
     progress: list[tuple[int, dict[int, list[Progress]]]] = field(default_factory=list)
     log_faults: list[str] = field(default_factory=list)  # what our own log was found to contradict
+    clocks: dict[int, Offset] = field(default_factory=dict)  # by agent_no; worth no commit of their own
     review: bool = False  # commit even if there is nothing else: it is time to judge all runs
     boots: list[tuple[int, bytes, int]] = field(
         default_factory=list

@@ -11,6 +11,7 @@ from nacl.exceptions import CryptoError
 from flopmeter.collector.access.rows import ENDING
 from flopmeter.collector.access.standing import Standing
 from flopmeter.collector.books import GroupKey, Sums, add_rows, slot_of
+from flopmeter.collector.clock_offset import Offset, worth_keeping
 from flopmeter.collector.errors import StoreError
 from flopmeter.collector.law.cross_check import flags
 from flopmeter.collector.law.log_contradiction import log_flags
@@ -107,6 +108,7 @@ class Intake:
                 agent.agent_no, agent.node, agent.version = stored.agent_no, stored.node, stored.version
                 agent.admitted_how, agent.admitted_unix_ns = stored.admitted_how, stored.admitted_unix_ns
                 agent.uncommitted.clear()
+                agent.clock = None
             agent.entered, agent.barred = True, self._standing.barred.get(stored.agent_id, "")
             agent.head = _head_of(stored)
             agent.durable_seq = agent.head.last_seq
@@ -132,6 +134,8 @@ class Intake:
     def take_group(self) -> Group:
         """The filled group, to be committed; a new one is opened."""
         group, self.group = self.group, Group()
+        if not group:  # which is not committed
+            self.group.clocks = group.clocks
         if self._access_waits:  # a new group holds no record that what waits could be too late for
             self._apply_access()
         return group
@@ -282,6 +286,11 @@ class Intake:
         except ContractError as e:
             return Refused(RefusalCode.MALFORMED, str(e))
         return None
+
+    def clock(self, agent: Agent, offset: Offset | None) -> None:
+        """How far its clock was found to be off, to be kept with whatever is committed next; None: not known."""
+        if offset is not None and worth_keeping(agent.clock, offset):
+            agent.clock = self.group.clocks[agent.agent_no] = offset
 
     # --- what is said ---
 

@@ -28,7 +28,7 @@ from flopmeter.wire.v1 import ingest_pb2
 
 from .committer import Committer
 from .decide import DUPLICATE, TAKEN, PushbackReason, PushedBack, RefusalCode, Refused
-from .encode import checkpoint
+from .encode import checkpoint, pushback, refusal
 from .group import Agent
 from .guard import Guard
 from .heads import Heads, Log
@@ -206,6 +206,7 @@ class IngestServer:
             body = ingest_pb2.HelloBody.FromString(hello.body)
         except DecodeError as e:
             return await self._turn_away(stream, Refused(RefusalCode.MALFORMED, f"expected a Hello: {e}"))
+        offset = stream.greeted(body.t_unix_ns, self._unix_ns())
         if request.WhichOneof("kind") != "hello":
             return await self._turn_away(stream, Refused(RefusalCode.MALFORMED, "expected a Hello first"))
         if not hello_verified(stream.nonce, hello.body, hello.signature, body.public_key):
@@ -247,6 +248,7 @@ class IngestServer:
             return await self._turn_away(stream, refused, body.public_key, body.node)
         stream.agent = agent
         self._by_agent[agent.agent_no] = stream
+        self._intake.clock(agent, offset)
         head = agent.head
         welcome = ingest_pb2.Welcome(
             resume_seq=head.next_seq,
@@ -270,8 +272,7 @@ class IngestServer:
     async def _turn_away(self, stream: Stream, refused: Refused, key: bytes = b"", node: str = "") -> bool:
         """Refuse the whole stream (seq 0). `key` and `node` are what it says of itself."""
         self._count_refusal(refused, key, f"a stream from {stream.context.peer()} of node {node}")
-        refusal = ingest_pb2.Refusal(code=int(refused.code), message=refused.message)  # type: ignore[arg-type]
-        await stream.context.write(_Response(refusal=refusal).SerializeToString())
+        await stream.context.write(_Response(refusal=refusal(refused)).SerializeToString())
         return False
 
     def _count_refusal(self, refused: Refused, key: bytes, what: str) -> None:
@@ -284,12 +285,8 @@ class IngestServer:
             PushbackReason.SHUTTING_DOWN if self._committer.stopping else PushbackReason.STORE_UNAVAILABLE
         )
         self.counters.pushed_back(reason)
-        pushback = ingest_pb2.Pushback(
-            reason=int(reason),  # type: ignore[arg-type]
-            retry_after_ms=RETRY_STORE_MS,
-            message="the store cannot commit now",
-        )
-        await stream.context.write(_Response(pushback=pushback).SerializeToString())
+        pushed = PushedBack(reason, "the store cannot commit now", RETRY_STORE_MS)
+        await stream.context.write(_Response(pushback=pushback(pushed)).SerializeToString())
         return False
 
     def _message(self, stream: Stream, data: bytes) -> None:
@@ -314,7 +311,10 @@ class IngestServer:
         elif kind == "inventory":
             self._inventory(stream, request.inventory)
         elif kind == "heartbeat":
-            pass
+            assert stream.agent is not None
+            b = request.heartbeat
+            offset = stream.beaten(b.t_unix_ns, b.acked_seq, b.since_ack_ns, self._unix_ns())
+            self._intake.clock(stream.agent, offset)
         elif kind == "hello":
             self._refuse_stream(stream, "expected one Hello per stream")
         # None: a message kind of a newer agent. Not understood, and nothing is owed for it.
@@ -368,17 +368,11 @@ class IngestServer:
             if self._intake.group.conflicts:
                 self._committer.taken()
             stream.awaiting = agent.head.next_seq
-            refusal = ingest_pb2.Refusal(
-                code=int(outcome.code),  # type: ignore[arg-type]
-                seq=seq,
-                resume_seq=agent.head.next_seq,
-                message=outcome.message,
-            )
-            stream.send(_Response(refusal=refusal).SerializeToString())
+            said = refusal(outcome, seq, agent.head.next_seq)
+            stream.send(_Response(refusal=said).SerializeToString())
 
     def _refuse_stream(self, stream: Stream, message: str) -> None:
-        refusal = ingest_pb2.Refusal(code=ingest_pb2.Refusal.CODE_MALFORMED, message=message)
-        stream.send(_Response(refusal=refusal).SerializeToString())
+        stream.send(_Response(refusal=refusal(Refused(RefusalCode.MALFORMED, message))).SerializeToString())
         stream.closing = True
 
     async def _finish(self, stream: Stream) -> None:
@@ -392,18 +386,13 @@ class IngestServer:
 
     def _ack(self, stream: Stream, agent: Agent) -> None:
         """Nothing past what is durable can be acknowledged from here: the number is no parameter."""
+        stream.acking(agent.durable_seq)
         stream.send(_Response(ack=ingest_pb2.Ack(seq=agent.durable_seq)).SerializeToString())
 
     def _push_back(self, stream: Stream, pushed: PushedBack, resume_seq: int) -> None:
         self.counters.pushed_back(pushed.reason)
         stream.awaiting = resume_seq
-        pushback = ingest_pb2.Pushback(
-            reason=int(pushed.reason),  # type: ignore[arg-type]
-            retry_after_ms=pushed.retry_after_ms,
-            resume_seq=resume_seq,
-            message=pushed.message,
-        )
-        stream.send(_Response(pushback=pushback).SerializeToString())
+        stream.send(_Response(pushback=pushback(pushed, resume_seq)).SerializeToString())
 
     # --- what the committer tells ---
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,12 +10,21 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from flopmeter.collector.clock_offset import Offset, clock_offset
+
 from .group import Agent
 
 #: Replies that a stream has not read; a peer that sends and never reads is cut off.
 MAX_UNREAD_REPLIES = 64
+#: Of which it is known when they were sent, for the agent's clock: the newest, and some that may be on the way.
+ACKS_REMEMBERED = 4
 
 log = logging.getLogger(__name__)
+
+
+def steady_ns() -> int:
+    """A clock that nobody sets and nobody slews."""
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
 
 
 class Tasks:
@@ -56,6 +66,9 @@ class Stream:
     )
     told_seq: int = 0  # up to which record the agent was told that a head covers it
     told_size: int = 0  # of the last head that it was told of
+    #: By the steady clock, not after it was: when the Challenge was sent, and the first Ack of each of the last numbers.
+    challenged_ns: int = field(default_factory=steady_ns)
+    acks: list[tuple[int, int]] = field(default_factory=list)
     _unread: list[bytes] | None = None  # replies waiting behind one being written; None = none is
 
     @property
@@ -71,6 +84,35 @@ class Stream:
             self._unread.append(reply)
         else:
             self.close(grpc.StatusCode.RESOURCE_EXHAUSTED, "replies are not being read")
+
+    def acking(self, seq: int) -> None:
+        """An Ack of `seq` is about to be sent."""
+        if not self.acks or self.acks[-1][0] < seq:
+            self.acks.append((seq, steady_ns()))
+            del self.acks[:-ACKS_REMEMBERED]
+
+    def greeted(self, t_unix_ns: int, now_unix_ns: int) -> Offset | None:
+        """The agent's clock by its Hello, which came just now."""
+        return clock_offset(
+            t_unix_ns,
+            said_ns=self.challenged_ns,
+            since_ns=0,
+            received_ns=steady_ns(),
+            received_unix_ns=now_unix_ns,
+        )
+
+    def beaten(self, t_unix_ns: int, acked_seq: int, since_ns: int, now_unix_ns: int) -> Offset | None:
+        """The agent's clock by a heartbeat, which came just now. None: nothing that it names was sent on this stream."""
+        for seq, said_ns in self.acks:
+            if seq == acked_seq:
+                return clock_offset(
+                    t_unix_ns,
+                    said_ns=said_ns,
+                    since_ns=since_ns,
+                    received_ns=steady_ns(),
+                    received_unix_ns=now_unix_ns,
+                )
+        return None
 
     async def _write(self, reply: bytes) -> None:
         try:

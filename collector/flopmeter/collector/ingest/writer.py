@@ -418,6 +418,7 @@ def _names(group: Group, tx: Transaction) -> None:
     tx.moved = [(m.run, m.rule, m.workload_no) for m in group.moved]
     tx.formerly = [(m.workload_no, m.was) for m in group.moved if m.was != m.run]
     tx.boots = list(group.boots)
+    tx.clocks = [(agent_no, *offset) for agent_no, offset in group.clocks.items()]
     tx.claims = [claim.row for claim in group.claims]
     tx.claim_ends = [(*claim.row[6:], claim.claim_no) for claim in group.ended_claims]
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from flopmeter.collector.clock_offset import OFF_NS, STEPS_NS, Offset
 from flopmeter.collector.spelling import time_text
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.usage import (
@@ -28,6 +29,8 @@ _RECORDING = "trace"
 #: A recording of an exporter keeps the exporter's name: it is known by coming so long after it happened.
 _RECORDED_OF_EXPORTER = "dcgm"
 _RECORDED_AGO_NS = 86_400_000_000_000
+#: Nodes whose clocks are named in the fleet's totals; each node's own is beside the node.
+MAX_FURTHEST = 20
 _SECOND_NS = 1_000_000_000
 
 
@@ -51,6 +54,7 @@ class AgentState:
     inventory: Inventory | None
     batch: Batch | None
     fault: str = ""
+    clock: Offset | None = None  # how far its wall clock was off when that was measured; None: not known
 
     @property
     def stopped(self) -> bool:
@@ -104,6 +108,7 @@ def fleet_summary(
         "entities": sum(len(i.devices) for i in inventories),
         "uncovered_devices": sum(len(i.uncovered) for i in inventories),
         "library_disagreements": library_disagreements(agents),
+        "clocks": clocks_document(agents, now_unix_ns),
         "device_seconds": all_s,
         "idle_device_seconds": unowned["idle"]["device_seconds"],
         "unattributed_device_seconds": unattributed_s,
@@ -157,6 +162,7 @@ def node_document(agent: AgentState, now_unix_ns: int) -> dict[str, Any]:
         "silences": agent.silences,
         "silence_open": agent.silence_open,
         "lag_seconds": lag_ns / _SECOND_NS if lag_ns is not None else None,
+        "clock_offset": None if agent.clock is None else offset_document(agent.clock),
         "last_window": {
             "classes": _classes(agent),
             "device_seconds": whole_ns / _SECOND_NS,
@@ -170,6 +176,36 @@ def node_document(agent: AgentState, now_unix_ns: int) -> dict[str, Any]:
         "lost_records": agent.lost_records,
         "refused_records": _refused(agent),
         "fault": agent.fault or None,
+    }
+
+
+def offset_document(clock: Offset) -> dict[str, Any]:
+    """The agent's wall clock minus the collector's. `point` is the middle: nothing says that it is likelier."""
+    return {
+        "lower_seconds": clock.lower_ns / _SECOND_NS,
+        "point_seconds": (clock.lower_ns + clock.upper_ns) // 2 / _SECOND_NS,
+        "upper_seconds": clock.upper_ns / _SECOND_NS,
+        "surely_off": clock.surely_ns > OFF_NS,
+        "measured": time_text(clock.measured_unix_ns),
+    }
+
+
+def clocks_document(agents: Iterable[AgentState], now_unix_ns: int) -> dict[str, Any]:
+    """How many clocks are surely off by how much, and whose are the furthest: of agents that were measured of late."""
+    known = [(a.clock, a.node) for a in agents if a.clock is not None and a.clock.fresh(now_unix_ns)]
+    known.sort(key=lambda found: (-found[0].surely_ns, found[1]))
+    return {
+        "known": len(known),
+        "off": [
+            {"over_seconds": step // _SECOND_NS, "nodes": sum(c.surely_ns > step for c, _ in known)}
+            for step in STEPS_NS
+        ],
+        "largest_seconds": known[0][0].surely_ns / _SECOND_NS if known else None,
+        "furthest": [
+            {"node": node, "offset": offset_document(clock)}
+            for clock, node in known[:MAX_FURTHEST]
+            if clock.surely_ns > OFF_NS
+        ],
     }
 
 

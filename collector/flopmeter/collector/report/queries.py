@@ -4,7 +4,7 @@ Each answer is read in one transaction, so it is one state of the books and neve
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,7 @@ from flopmeter.collector.figures import Model
 from flopmeter.collector.ingest.decide import scope_of
 from flopmeter.collector.ingest.identity import RuleList
 from flopmeter.collector.ingest.identity_rules import before_lists, identities_text, of_text
-from flopmeter.collector.law.agent_events import silent_key
-from flopmeter.collector.law.events import AGENT_SILENT, to_cloudevent
+from flopmeter.collector.law.events import to_cloudevent
 from flopmeter.collector.law.regimes import MODIFICATION, RUN, Regime, shipped
 from flopmeter.collector.law.rules import in_force
 from flopmeter.collector.law.thresholds import current_key
@@ -32,11 +31,10 @@ from flopmeter.collector.store.formerly import read_formerly
 from flopmeter.collector.store.reading import one_state
 from flopmeter.collector.store.sqlite import OLD_DATA
 from flopmeter.collector.store_path import store_file
-from flopmeter.contract.errors import ContractError
-from flopmeter.contract.record import parse_record
-from flopmeter.contract.usage import Batch, Inventory, Workload
+from flopmeter.contract.usage import Inventory, Workload
 from flopmeter.contract.w_table import WTable, current
 
+from .agent_queries import agents_until, all_agents
 from .coverage import NotReporting, coverage_document, not_reporting
 from .coverage_queries import booked, known_since, not_heard, taken_over
 from .documents import RunRows, WorkloadRow, run_document
@@ -388,72 +386,10 @@ class Reader:
 
     def owed(self, question: Asked) -> dict[JobKey, list[Owed]]:
         """Per job: what agents that are not heard any more last saw it hold."""
-        rows = self._agent_rows("r.window_end_unix_ns < ?", question.now_unix_ns - SILENT_AFTER_NS)
-        late = not_heard((self._state(row) for row in rows), question.now_unix_ns)
+        late = not_heard(agents_until(self, question.now_unix_ns - SILENT_AFTER_NS), question.now_unix_ns)
         gone = {n.name: n.gone_unix_ns for n in question.expected if n.gone_unix_ns is not None}
         return owed_by(late, taken_over(self.rows, late), gone)
 
     def agents(self) -> list[AgentState]:
-        """Every admitted agent with its latest record decoded."""
-        return [self._state(row) for row in self._agent_rows("1 = ?", 1)]
-
-    def agents_numbered(self, first_no: int, numbers: Iterable[int]) -> dict[int, AgentState]:
-        """By number, those of `numbers`; `first_no` is the lowest."""
-        few = ", ".join(map(str, numbers))  # numbers of this program
-        rows = self._agent_rows(f"a.agent_no >= ? AND a.agent_no IN ({few})", first_no)
-        return {row["agent_no"]: self._state(row) for row in rows}
-
-    def _agent_rows(self, where: str, value: int) -> Sequence[sqlite3.Row]:
-        sql = f"""
-            SELECT a.*, heads.usual_window_ns, r.seq, r.window_end_unix_ns, r.received_unix_ns, r.record,
-                (SELECT count(*) FROM conflicts c WHERE c.agent_no = a.agent_no) AS conflict_count,
-                (SELECT coalesce(sum(to_seq - from_seq + 1), 0) FROM losses l WHERE l.agent_no = a.agent_no)
-                    AS lost_records
-            FROM agents a LEFT JOIN heads USING (agent_no) LEFT JOIN records r USING (position)
-            WHERE {where} ORDER BY node, a.agent_no"""  # noqa: S608
-        return self._db.execute(sql, (value,)).fetchall()
-
-    def _state(self, row: sqlite3.Row) -> AgentState:
-        batch, inventory, fault = self._last_batch(row["record"])
-        agent = row["agent_id"].hex()
-        silences = self._db.execute(
-            "SELECT key FROM events WHERE subject = ? AND type = ?", (f"agent/{agent}", AGENT_SILENT)
-        ).fetchall()
-        open_key = silent_key(agent, row["seq"] or 0, row["window_end_unix_ns"] or 0)
-        return AgentState(
-            agent_id=agent,
-            node=row["node"],
-            version=row["version"],
-            admitted_how=row["admitted_how"],
-            admitted_unix_ns=row["admitted_unix_ns"],
-            last_seq=row["seq"] or 0,
-            window_end_unix_ns=row["window_end_unix_ns"] or 0,
-            received_unix_ns=row["received_unix_ns"] or 0,
-            usual_window_ns=row["usual_window_ns"] or 0,
-            conflicts=row["conflict_count"],
-            lost_records=row["lost_records"],
-            silences=len(silences),
-            silence_open=any(key == open_key for (key,) in silences),
-            inventory=inventory,
-            batch=batch,
-            fault=fault,
-        )
-
-    def _last_batch(self, raw: bytes | None) -> tuple[Batch | None, Inventory | None, str]:
-        from flopmeter.collector.encode import decode_batch, decode_inventory
-
-        if raw is None:
-            return None, None, ""
-        try:
-            batch = decode_batch(parse_record(raw).payload)
-            inventory = self.inventories.get(batch.inventory_digest)
-            if inventory is None:
-                known = self._db.execute(
-                    "SELECT bytes FROM inventories WHERE digest = ?", (batch.inventory_digest,)
-                ).fetchone()
-                if known is None:
-                    return None, None, "its last record's inventory is not in the store"
-                inventory = self.inventories[batch.inventory_digest] = decode_inventory(known[0])
-            return batch, inventory, ""
-        except ContractError as e:
-            return None, None, str(e)
+        """Every admitted agent with its latest record decoded, by node."""
+        return all_agents(self)

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 APPLICATION_ID = 0x666C6F70
 MIGRATION_SET = "flopmeter"
 #: The oldest schema that readers, and people's words, are at home in: what came behind it are views, which nothing of
-#: flopmeter reads. So a collector need not be started again before its books can be looked at.
+#: flopmeter reads, and the clocks of agents, which are not known then. So a collector need not be started again before its
+#: books can be looked at.
 AT_HOME_FROM = 17
 #: The table in which sqlite-utils notes what ran, in its own words.
 NOTES = """\

@@ -436,4 +436,15 @@ MIGRATIONS: tuple[tuple[str, str], ...] = (
     ),
     ("0017-witnesses", WITNESSES),
     ("0018-views", VIEWS),
+    (
+        "0019-clocks",
+        """
+        -- How far each agent's wall clock was off when that was last worth keeping (clock_offset.py): the agent's minus
+        -- the collector's lies between the two. A diagnosis, on which nothing in the books rests; agents that do not tell
+        -- their clock have no row.
+        CREATE TABLE clocks (
+            agent_no INTEGER PRIMARY KEY, lower_ns INTEGER NOT NULL, upper_ns INTEGER NOT NULL,
+            measured_unix_ns INTEGER NOT NULL);  -- by the collector's clock
+        """,
+    ),
 )

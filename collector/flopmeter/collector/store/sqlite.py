@@ -73,6 +73,7 @@ WRITES: tuple[tuple[str, str], ...] = (
     ("records", _insert("records", _RECORD)),
     ("heads", _insert("heads", "agent_no, position, usual_window_ns", "INSERT OR REPLACE")),
     ("boots", _insert("boots", "agent_no, boot_id, window_end_boot_ns")),
+    ("clocks", _insert("clocks", "agent_no, lower_ns, upper_ns, measured_unix_ns", "INSERT OR REPLACE")),
     ("claims", _insert("claims", _CLAIM)),
     (
         "claim_ends",
