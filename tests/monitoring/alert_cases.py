@@ -239,6 +239,11 @@ MORE = {
         100,
     ),
     "FlopmeterLogNotSigned": (never_signed("60x90"), never_signed("1860x90"), 45),
+    "FlopmeterBooksUnread": (
+        {f"flopmeter_runs_left_out{BOOKS}": "0x60"},  # answers, but cannot make the fleet's totals
+        {f"flopmeter_runs_left_out{BOOKS}": "0x60", f"flopmeter_fleet_gpus{BOOKS}": "0x60"},
+        30,
+    ),
     "FlopmeterSpoolFilling": (spool("501x40"), spool("0x10 100+5x30"), 200),
     "FlopmeterRunNearLine": (ratio("upper", "2e25x60", "undetermined"), ratio("upper", "2e25x60", "crossed"), 40),
     "FlopmeterForecastMet": (forecast("will-be-met", "9e4x120"), forecast("will-be-met", "10x120"), 80),
