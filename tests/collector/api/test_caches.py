@@ -1,12 +1,14 @@
 """What is read again when the books move: counted, since how long that takes depends on the machine."""
 
 import json
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
 from api_books import MINE, SECOND, api_store, asked, one_more
-from attest_books import said
+from attest_books import said, take
 from builders import Chain, busy
+from desk import Desk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,9 +17,13 @@ from flopmeter.collector.api.curve_gaps import gaps_json
 from flopmeter.collector.api.curves import Curves
 from flopmeter.collector.api.fleet_cells import front_coded, unpacked_names
 from flopmeter.collector.api.touched import Touched
-from flopmeter.collector.books import HOUR_NS, SUM_FIELDS
+from flopmeter.collector.books import HOUR_NS, SUM_FIELDS, GroupKey, HourKey, Slot
 from flopmeter.collector.figures import PriceKey
+from flopmeter.collector.law.progress import CLAIM_COLUMNS, claim_of
+from flopmeter.collector.law.progress_measured import beside
 from flopmeter.collector.registry.entries import Assign, JobKey
+from flopmeter.collector.report.progress import progress_document
+from flopmeter.collector.report.queries import reading
 from flopmeter.collector.spelling import time_text
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.flop import Figure
@@ -204,6 +210,56 @@ def test_what_is_drawn_says_when_it_is_newer_than_the_rest(store):
     assert after["as_of"] == after["drawn_as_of"]
     assert after["cumulative"] == ahead["cumulative"]
     assert after["last"] == ahead["last"]
+
+
+def slow_progress(reader, run, question):
+    """All hours of the run beside all of its claims, as the judge has it."""
+    side = reader.run_side(question, run)
+    claims, hours = {}, []
+    for w in side.rows[0].workloads:
+        sql = f"SELECT {CLAIM_COLUMNS} FROM progress WHERE workload_no = ?"
+        claims.update(map(claim_of, reader.rows(sql, (w.workload_no,))))
+        for hour, back, *rest in reader.rows("SELECT * FROM hourly WHERE workload_no = ?", (w.workload_no,)):
+            key = HourKey(Slot(hour, back), GroupKey._make(rest[:6]))
+            hours.append((key, w.dtype, [int(n) for n in rest[6:]]))
+    found = beside(claims, hours, side.models, question.table)
+    return progress_document(found, side.models, question.table, ["bf16"])
+
+
+@pytest.mark.parametrize("opening", [0, 10**15])
+def test_what_is_claimed_is_held_against_the_kept_hours(tmp_path, opening):
+    path = tmp_path / "books.sqlite"
+    chain = Chain("n1", gpus=1)
+    chain.unix_ns += -chain.unix_ns % HOUR_NS
+    silent = {0, 1, 4, 30, 31, 55}  # hours without a claim: at the beginning, within days, at the end
+    with Desk(path) as desk:
+        agent = desk.agent(chain)
+        for i in range(56):
+            workload = MINE if i < 40 else replace(MINE, job="79")  # a job behind the first claims anew
+            batch = chain.batch([busy(0)], (workload,))
+            if i not in silent:
+                tokens = opening + (i + 1) * 10**6
+                batch.progress.add(
+                    workload_index=0,
+                    t_boot_ns=chain.boot_ns,
+                    t_unix_ns=chain.unix_ns,
+                    tokens=tokens,
+                    parameters=10**9,
+                )
+            take(desk, agent, chain.next(payload=batch.SerializeToString()))
+            chain.unix_ns += HOUR_NS - 60_000_000_000
+            chain.boot_ns += HOUR_NS - 60_000_000_000
+            desk.now = chain.unix_ns
+        desk.commit()
+    books = asked(path)
+    books.books.curves = Curves(fine_rows=1)
+    found = books.get("runs", "mine")["progress"]
+    with reading(path) as reader:
+        question = books.books.view().question
+        (told,) = reader.runs(question, "mine")
+        assert found == told["progress"] == slow_progress(reader, "mine", question)
+    # Claims that the counters bear out reach back over the hours before them: of the first job, of the second never.
+    assert (found["hours"], found["opening_left_out"]) == (50 if opening else 52, True)
 
 
 # ---- arithmetic --------------------------------------------------------------------------------------------

@@ -6,7 +6,9 @@ import pytest
 from builders import UNIX_NS, Chain, busy
 from desk import Desk
 
-from flopmeter.collector.law.progress import ClaimHour, ClaimKey
+from flopmeter.collector.figures import Tally
+from flopmeter.collector.law.progress import ClaimHour, ClaimKey, compared
+from flopmeter.collector.law.progress_measured import beside_of
 from flopmeter.collector.report import queries
 from flopmeter.collector.report.layout import Paint
 from flopmeter.collector.report.progress import progress_document
@@ -171,6 +173,6 @@ def test_restarts_and_missing_formulas_are_said():
 
 def test_rows_of_several_claimers_are_one_answer():
     row = ClaimHour(0, 5, 1, 0, 60, 0, 0, 1, 2)
-    found = progress_document({ClaimKey(1, 1, 9): row, ClaimKey(1, 2, 9): row}, [], {}, current(), [])
-    assert found is not None
+    claims = compared({ClaimKey(1, 1, 9): row, ClaimKey(1, 2, 9): row}, {})
+    found = progress_document(beside_of(claims, Tally(), {}, current()), {}, current(), [])
     assert (found["declared_flop"], found["agreement"], found["mfu"]) == ("60", "cannot tell", None)

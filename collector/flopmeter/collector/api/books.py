@@ -8,13 +8,15 @@ little. What a person just said (events, deadlines) is always read from the stor
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from flopmeter.collector.books import GroupKey
 from flopmeter.collector.errors import RegimeError, StoreChangedError
+from flopmeter.collector.figures import Tally
 from flopmeter.collector.law.events import AGENT_SILENT
 from flopmeter.collector.law.laws import Laws, read_laws
 from flopmeter.collector.law.signing import PublicKey, read_public_key
@@ -216,6 +218,16 @@ class Books:
         """The run's cumulative sums as of the reader's state, whose last record is `position`."""
         assert self._touched is not None, "a view was made before"
         return self.curves.of(reader, rows, self._touched, position)
+
+    def tally(self, reader: Reader, rows: RunRows, hours: Sequence[int]) -> Tally:
+        """What the run did in those hours."""
+        tally = Tally()
+        with self.curves.lock:
+            book = self.curve(reader, rows, numbers_of(reader).position)
+            self.curves.refine(reader, rows, book, book.in_part(hours))
+            for key, sums in book.sums_of(hours).items():
+                tally.add(GroupKey(0, *key[:-1], 0), key.dtype, sums)
+        return tally
 
     def _newly_silent(self) -> list[str]:
         events = self.events.events

@@ -98,7 +98,14 @@ def _document(books: Books, view: View, reader: Reader, name: str) -> dict[str, 
         raised=books.events.raised(name),
         silence=side.silence,
     )
-    progress = run_progress(reader.rows, rows.workloads, view.claimed, side.models, question.table)
+    progress = run_progress(
+        reader.rows,
+        rows.workloads,
+        view.claimed,
+        side.models,
+        question.table,
+        tally_of=lambda hours: books.tally(reader, rows, hours),
+    )
     return document | {"progress": progress, "forecast": last_kept(reader, name)}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from flopmeter.collector.books import HourKey, Sums
 from flopmeter.collector.figures import Model, Tally
 from flopmeter.collector.spelling import figure_json, time_text
-from flopmeter.contract.flop import Figure
+from flopmeter.contract.flop import ZERO, Figure
 from flopmeter.contract.w_table import WTable
 
 from .events import METHOD_DISAGREES, NewEvent
@@ -43,28 +43,39 @@ def beside(
     """`hours`: the run's books by hour, with each workload's declared dtype; the sums of a key are added."""
     kept = list(hours)
     until = {
-        (key.workload_no, key.hour): _until(key, kept, models, table)
+        (key.workload_no, key.hour): until_of(
+            key.hour, ((k, d, s) for k, d, s in kept if k.group.workload_no == key.workload_no), models, table
+        )
         for key, row in rows.items()
         if row.opening_flop
     }
     claims = compared(rows, until)
     wanted = set(claims.hours)
-    tally, model_ns = Tally(), dict[int, int]()
+    # Claims stand in the hour of their window's end, whatever it bridges; so here.
+    tally = Tally()
     for (slot, key), dtype, sums in kept:
-        if (
-            slot.hour in wanted
-        ):  # claims stand in the hour of their window's end, whatever it bridges; so here
+        if slot.hour in wanted:
             tally.add(key, dtype, sums)
-            model_ns[key.model_no] = model_ns.get(key.model_no, 0) + sums[0]
-    return Beside(claims, tally.figures(models, table)[0], model_ns)
+    return beside_of(claims, tally, models, table)
 
 
-def _until(
-    key: ClaimKey, hours: Iterable[tuple[HourKey, str, Sums]], models: Mapping[int, Model], table: WTable
+def beside_of(claims: Compared, tally: Tally, models: Mapping[int, Model], table: WTable) -> Beside:
+    """`tally`: the run's books over the hours of `claims`."""
+    model_ns: dict[int, int] = {}
+    flop = ZERO
+    for group in tally.priced(models, table):
+        model_ns[group.key.model_no] = model_ns.get(group.key.model_no, 0) + group.sums[0]
+        flop += group.flop
+    return Beside(claims, flop, model_ns)
+
+
+def until_of(
+    hour: int, hours: Iterable[tuple[HourKey, str, Sums]], models: Mapping[int, Model], table: WTable
 ) -> Until:
-    tally, first = Tally(), key.hour
+    """What the counters say of a workload, whose books by hour these are, up to that hour's end."""
+    tally, first = Tally(), hour
     for (slot, group), dtype, sums in hours:
-        if group.workload_no == key.workload_no and slot.hour <= key.hour:
+        if slot.hour <= hour:
             tally.add(group, dtype, sums)
             first = min(first, slot.hour)
     return Until(first, tally.figures(models, table)[0].upper)

@@ -10,14 +10,13 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
-from flopmeter.collector.books import HourKey, Sums
 from flopmeter.collector.errors import EstimateError
 from flopmeter.collector.estimate.compare import Agreement
 from flopmeter.collector.estimate.margin import MARGIN_PERCENT
 from flopmeter.collector.estimate.peaks import DEFAULT_DTYPE, DTYPES, dense, find
 from flopmeter.collector.figures import Model
-from flopmeter.collector.law.progress import ClaimHour, ClaimKey, side_of
-from flopmeter.collector.law.progress_measured import Beside, beside, claims_json
+from flopmeter.collector.law.progress import side_of
+from flopmeter.collector.law.progress_measured import Beside, claims_json
 from flopmeter.collector.spelling import figure_json
 from flopmeter.contract.flop import Figure
 from flopmeter.contract.w_table import WTable
@@ -27,20 +26,14 @@ _DIGITS = 10**6
 
 
 def progress_document(
-    rows: Mapping[ClaimKey, ClaimHour],
-    hours: Iterable[tuple[HourKey, str, Sums]],
+    found: Beside,
     models: Mapping[int, Model],
     table: WTable,
     dtypes: Iterable[str],
     *,
     margin_percent: int = MARGIN_PERCENT,
-) -> dict[str, Any] | None:
-    """`runs show --json`, under "progress"; None: nothing was claimed of the run. `margin_percent`: by which events are
-    raised of it.
-    """
-    if not rows:
-        return None
-    found = beside(rows, hours, models, table)
+) -> dict[str, Any]:
+    """`runs show --json`, under "progress". `margin_percent`: by which events are raised of it."""
     said = sorted(set(dtypes))
     dtype = said[0] if len(said) == 1 and said[0] in DTYPES else DEFAULT_DTYPE
     peak = _peak_flop(found, models, table, dtype)

@@ -1,12 +1,13 @@
 """What progress.py asks of the store: claims of a run's workloads, and their books by hour."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flopmeter.collector.books import SUM_FIELDS, GroupKey, HourKey, Slot, Sums
 from flopmeter.collector.estimate.margin import MARGIN_PERCENT
-from flopmeter.collector.figures import Model
-from flopmeter.collector.law.progress import CLAIM_COLUMNS, ClaimHour, ClaimKey, claim_of
+from flopmeter.collector.figures import Model, Tally
+from flopmeter.collector.law.progress import CLAIM_COLUMNS, ClaimHour, ClaimKey, Until, claim_of, compared
+from flopmeter.collector.law.progress_measured import beside_of, until_of
 from flopmeter.collector.store.reading import Rows
 from flopmeter.contract.w_table import WTable
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 _COLUMNS = ", ".join((*GroupKey._fields, *SUM_FIELDS))
 _KEYS = len(GroupKey._fields)
+_HOURS = f"SELECT hour, back, {_COLUMNS} FROM hourly WHERE workload_no = ? AND hour BETWEEN ? AND ?"  # noqa: S608
+#: What a run's books hold of some hours.
+TallyOf = Callable[[Sequence[int]], Tally]
 
 
 def claimers(rows: Rows) -> set[int]:
@@ -44,19 +48,45 @@ def run_progress(
     claimed: set[int],
     models: Mapping[int, Model],
     table: WTable,
+    *,
+    tally_of: TallyOf | None = None,
 ) -> dict[str, Any] | None:
-    """A run's claims beside its counters; None where nothing was claimed."""
+    """A run's claims beside its counters; None where nothing was claimed. `tally_of`: what the run's books hold of some hours,
+    from whoever has them at hand; else they are read.
+    """
     if claimed.isdisjoint(w.workload_no for w in workloads):
         return None
     claims: dict[ClaimKey, ClaimHour] = {}
-    hours: list[tuple[HourKey, str, Sums]] = []
+    until: dict[tuple[int, int], Until] = {}
     for w in workloads:
         sql = f"SELECT {CLAIM_COLUMNS} FROM progress WHERE workload_no = ?"  # noqa: S608
-        claims.update(map(claim_of, rows(sql, (w.workload_no,))))
-        sql = f"SELECT hour, back, {_COLUMNS} FROM hourly WHERE workload_no = ?"  # noqa: S608
-        for hour, back, *rest in rows(sql, (w.workload_no,)):
-            key = HourKey(Slot(hour, back), GroupKey._make(rest[:_KEYS]))
-            hours.append((key, w.dtype, [int(text) for text in rest[_KEYS:]]))
+        mine = dict(map(claim_of, rows(sql, (w.workload_no,))))
+        claims.update(mine)
+        for hour in {key.hour for key, row in mine.items() if row.opening_flop}:
+            until[w.workload_no, hour] = until_of(hour, _hours(rows, w, 0, hour), models, table)
+    if not claims:
+        return None
+    found = compared(claims, until)
+    tally = _tally(rows, workloads, found.hours) if tally_of is None else tally_of(found.hours)
     dtypes = {w.dtype for w in workloads if w.dtype}
     margin = noted_margin(rows)
-    return progress_document(claims, hours, models, table, dtypes, margin_percent=margin)
+    return progress_document(
+        beside_of(found, tally, models, table), models, table, dtypes, margin_percent=margin
+    )
+
+
+def _tally(rows: Rows, workloads: Sequence["WorkloadRow"], hours: Sequence[int]) -> Tally:
+    """What the books hold of those hours."""
+    tally, wanted = Tally(), set(hours)
+    for w in workloads if wanted else ():
+        for key, dtype, sums in _hours(rows, w, min(wanted), max(wanted)):
+            if key.slot.hour in wanted:
+                tally.add(key.group, dtype, sums)
+    return tally
+
+
+def _hours(rows: Rows, w: "WorkloadRow", first: int, last: int) -> Iterator[tuple[HourKey, str, Sums]]:
+    """A workload's books by hour, both ends with it."""
+    for hour, back, *rest in rows(_HOURS, (w.workload_no, first, last)):
+        key = HourKey(Slot(hour, back), GroupKey._make(rest[:_KEYS]))
+        yield key, w.dtype, [int(text) for text in rest[_KEYS:]]
