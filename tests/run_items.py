@@ -75,4 +75,10 @@ def fleet() -> dict[str, Any]:
         },
         "idle_device_seconds": 1.0,
         "unattributed_device_seconds": 2.0,
+        "clocks": {
+            "known": 23,
+            "off": [{"over_seconds": s, "nodes": n} for s, n in ((1, 2), (10, 1), (120, 0))],
+            "largest_seconds": 41.2,
+            "furthest": [],
+        },
     }

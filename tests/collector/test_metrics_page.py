@@ -25,8 +25,10 @@ from flopmeter.collector.report.queries import asked, reading
 from flopmeter.collector.running import run_collector
 
 TSA = "http://127.0.0.1:1/tsr"
-#: What this collector has no reason to say: no line is crossed, nothing is forecast yet, and nothing is due.
+#: What this collector has no reason to say: no line is crossed, nothing is forecast yet, nothing is due, and its agents,
+#: which are of an older version, do not tell their clocks.
 NOT_YET = {
+    "flopmeter_fleet_clock_off_seconds",
     "flopmeter_run_crossed_timestamp_seconds",
     "flopmeter_run_forecast_info",
     "flopmeter_run_forecast_crossing_timestamp_seconds",

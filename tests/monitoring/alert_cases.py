@@ -145,6 +145,9 @@ CASES = {
     ),
     # ahead; and a tick of an hour, whose last reading is as old as that
     "FlopmeterClockOff": Case(clock("600+60x60", "1x60", "0x60"), clock("90x60", "1x60", "0+60x60"), 20),
+    "FlopmeterNodeClocksOff": one(
+        "flopmeter_fleet_clocks_off", "2x60", "0x60", '{instance="c:9841",over_seconds="10"}'
+    ),
     "FlopmeterAgentLate": Case(late("3x60", "0x60"), late("3x60", "0+60x60")),
     "FlopmeterSpoolFilling": Case(spool("0+50x40"), spool("400x40"), 80, 10),
     "FlopmeterDetailGivenUp": one("flopmeter_agent_detail_given_up_total", "0x20 1x60", "7x60", NODE, 30),

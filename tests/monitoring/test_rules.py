@@ -265,7 +265,15 @@ def test_an_alert_says_what_to_do_and_where_to_read_more(rule: dict[str, Any]) -
 def test_a_bare_value_is_a_count() -> None:
     """Anything else has a unit, and a template that writes it."""
     bare = {r["alert"] for r in alerts() if "{{ $value }}" in " ".join(r["annotations"].values())}
-    counts = ("NodesSilent", "GpuGone", "UncoveredDevices", "AgentLate", "SinkDead", "DeadlinePassed")
+    counts = (
+        "NodesSilent",
+        "NodeClocksOff",
+        "GpuGone",
+        "UncoveredDevices",
+        "AgentLate",
+        "SinkDead",
+        "DeadlinePassed",
+    )
     assert bare == {f"Flopmeter{name}" for name in counts}
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from flopmeter.collector.report.clock_text import offset_text
 from flopmeter.collector.report.fleet_view import MAX_NEEDING_SHOWN, fleet_view
 from flopmeter.collector.report.layout import Paint
 
@@ -12,7 +13,7 @@ def node(name, status="live", gap=0.0, unattributed=0.0, **changed):
     return {
         "node": name, "status": status, "gpus": 8, "entities": 8, "models": ["NVIDIA H100 80GB HBM3"],
         "lag_seconds": 60.0, "conflicts": 0, "lost_records": 0, "refused_records": 0, "uncovered": [],
-        "library_differs": False, "fault": "", "persistence_off": 0, "confidential": 0,
+        "library_differs": False, "fault": "", "persistence_off": 0, "confidential": 0, "clock_offset": None,
         "last_window": {
             "device_seconds": 480.0, "classes": ["A1"], "gap_seconds": gap, "unattributed_seconds": unattributed
         },
@@ -28,6 +29,7 @@ def fleet(nodes, missing=()):
         "device_seconds": 1e9, "idle_device_seconds": 1e6, "unattributed_share": 0.01, "library_disagreements": [],
         "coverage": {"expected_device_seconds": 0, "gap_device_seconds": 0, "gaps": {}},
         "unattributed": {"device_seconds": 0}, "not_reporting": list(missing),
+        "clocks": {"known": 0, "off": [], "largest_seconds": None, "furthest": []},
     }  # fmt: skip
 
 
@@ -82,3 +84,55 @@ def test_each_kind_of_trouble_is_named(changed):
     page = fleet_view(fleet([node(f"n{i:05}") for i in range(40)] + [node("odd", **changed)]), PLAIN)
     assert "1 of 41 nodes need somebody" in page
     assert any(line.startswith("odd") for line in page.splitlines())
+
+
+def offset(middle: float, half: float = 0.003, off: bool = True) -> dict:
+    return {
+        "lower_seconds": middle - half, "point_seconds": middle, "upper_seconds": middle + half, "surely_off": off,
+        "measured": "2026-11-22T18:55:46.000Z",
+    }  # fmt: skip
+
+
+def clocks(known, *off):
+    furthest = [{"node": f"n{i}", "offset": offset(s)} for i, s in enumerate(off)]
+    return {
+        "known": known, "off": [{"over_seconds": 10, "nodes": len(off)}], "largest_seconds": max(off, default=0),
+        "furthest": furthest,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("middle", "half", "said"),
+    [
+        (0, 0.000_2, "+0 ms ± 1 ms"),
+        (-0.012, 0.004_1, "-12 ms ± 5 ms"),
+        (1.2, 0.003, "+1.200 s ± 3 ms"),
+        (-41.2034, 1.5, "-41.203 s ± 1.500 s"),
+        (3_600, 0.2, "+60.0 min ± 200 ms"),
+        (-1e9, 0.000_9, "-11574.1 d ± 1 ms"),
+    ],
+)
+def test_an_offset_is_said_with_its_width(middle, half, said):
+    assert offset_text(offset(middle, half)) == said
+
+
+def test_a_clock_that_is_surely_off_needs_somebody_and_says_why_it_matters():
+    nodes = [node(f"n{i:05}", clock_offset=offset(0.001, off=False)) for i in range(200)]
+    nodes[7] = node("n00007", clock_offset=offset(41.2))
+    page = fleet_view(fleet(nodes) | {"clocks": clocks(200, 41.2)}, PLAIN)
+    assert "1 of 200 nodes need somebody" in page
+    assert "clock off" in page
+    flat = " ".join(page.split())
+    assert "off by more than 10 s from the collector's: n0 +41.200 s ± 3 ms." in flat
+    assert "deadlines" in flat
+    assert "chronyc" in flat
+    assert max(map(len, page.splitlines())) <= 80
+    wide = fleet_view(fleet(nodes[:9]) | {"clocks": clocks(9, 41.2)}, Paint(colour=False, width=160))
+    assert "+41.200 s ± 3 ms" in next(line for line in wide.splitlines() if line.startswith("n00007"))
+
+
+def test_where_all_clocks_are_off_it_is_the_collectors():
+    nodes = [node(f"n{i:05}", clock_offset=offset(-30.0)) for i in range(6)]
+    flat = " ".join(fleet_view(fleet(nodes) | {"clocks": clocks(6, *[30.0] * 6)}, PLAIN).split())
+    assert "and 2 more" in flat
+    assert "the collector's own clock first" in flat

@@ -69,6 +69,15 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
         "Of the observed time: somebody held it, and nobody knows who.",
         (),
     ),
+    "flopmeter_fleet_clocks_known": ("Nodes whose clock was measured within the last hour.", ()),
+    "flopmeter_fleet_clocks_off": (
+        "Of those: nodes whose clock is surely off by more than that.",
+        ("over_seconds",),
+    ),
+    "flopmeter_fleet_clock_off_seconds": (
+        "By how much the clock that is furthest off is off at the least.",
+        (),
+    ),
 }
 
 #: Of each family, label values and the value. FLOP are integers: JSON has no largest one.
@@ -136,6 +145,12 @@ def _add_fleet(add: Any, fleet: Mapping[str, Any]) -> None:
         add("flopmeter_fleet_nodes", status, fleet["nodes_by_status"].get(status, 0))
     add("flopmeter_fleet_gpus", fleet["gpus"])
     add("flopmeter_fleet_uncovered_devices", fleet["uncovered_devices"])
+    clocks = fleet["clocks"]
+    add("flopmeter_fleet_clocks_known", clocks["known"])
+    for step in clocks["off"]:
+        add("flopmeter_fleet_clocks_off", str(step["over_seconds"]), step["nodes"])
+    if clocks["largest_seconds"] is not None:
+        add("flopmeter_fleet_clock_off_seconds", clocks["largest_seconds"])
     coverage = fleet["coverage"]
     for kind in ("expected", "observed", "gap"):
         add("flopmeter_fleet_device_seconds", kind, coverage[f"{kind}_device_seconds"])

@@ -162,7 +162,7 @@ def node_document(agent: AgentState, now_unix_ns: int) -> dict[str, Any]:
         "silences": agent.silences,
         "silence_open": agent.silence_open,
         "lag_seconds": lag_ns / _SECOND_NS if lag_ns is not None else None,
-        "clock_offset": None if agent.clock is None else offset_document(agent.clock),
+        "clock_offset": None if agent.clock is None else offset_document(agent.clock, now_unix_ns),
         "last_window": {
             "classes": _classes(agent),
             "device_seconds": whole_ns / _SECOND_NS,
@@ -179,13 +179,13 @@ def node_document(agent: AgentState, now_unix_ns: int) -> dict[str, Any]:
     }
 
 
-def offset_document(clock: Offset) -> dict[str, Any]:
+def offset_document(clock: Offset, now_unix_ns: int) -> dict[str, Any]:
     """The agent's wall clock minus the collector's. `point` is the middle: nothing says that it is likelier."""
     return {
         "lower_seconds": clock.lower_ns / _SECOND_NS,
         "point_seconds": (clock.lower_ns + clock.upper_ns) // 2 / _SECOND_NS,
         "upper_seconds": clock.upper_ns / _SECOND_NS,
-        "surely_off": clock.surely_ns > OFF_NS,
+        "surely_off": clock.surely_ns > OFF_NS and clock.fresh(now_unix_ns),
         "measured": time_text(clock.measured_unix_ns),
     }
 
@@ -202,7 +202,7 @@ def clocks_document(agents: Iterable[AgentState], now_unix_ns: int) -> dict[str,
         ],
         "largest_seconds": known[0][0].surely_ns / _SECOND_NS if known else None,
         "furthest": [
-            {"node": node, "offset": offset_document(clock)}
+            {"node": node, "offset": offset_document(clock, now_unix_ns)}
             for clock, node in known[:MAX_FURTHEST]
             if clock.surely_ns > OFF_NS
         ],

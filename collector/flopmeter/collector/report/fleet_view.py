@@ -7,6 +7,7 @@ from typing import Any
 from flopmeter.cli.output import flop_text, seconds_text
 
 from . import empty
+from .clock_text import clocks_said, offset_text
 from .layout import STATUS, Paint, Row, hours, table, wrapped
 
 MAX_NODES_NAMED = 4
@@ -44,6 +45,7 @@ def fleet_view(fleet: Mapping[str, Any], paint: Paint, *, every: bool = False) -
         *_libraries(fleet),
         *_uncovered(fleet),
         *_modes(fleet),
+        *clocks_said(fleet),
         *_faults(fleet),
     ):
         page += ["", *wrapped(note, paint.width, "  ", "")]
@@ -114,6 +116,8 @@ def _trouble(n: Mapping[str, Any]) -> str:
         found.append(f"{len(n['uncovered'])} not metered")
     if n["library_differs"]:
         found.append("library differs")
+    if n["clock_offset"] is not None and n["clock_offset"]["surely_off"]:
+        found.append("clock off")
     if n["fault"]:
         found.append("unreadable")
     return "; ".join(found)
@@ -121,7 +125,7 @@ def _trouble(n: Mapping[str, Any]) -> str:
 
 def _nodes_table(nodes: Iterable[Mapping[str, Any]], paint: Paint) -> list[str]:
     """One line a node; what is wrong stands out."""
-    head = ("node", "", "GPUs", "model", "class", "lag", "gap", "unattributed", "trouble")
+    head = ("node", "", "GPUs", "model", "class", "lag", "clock", "gap", "unattributed", "trouble")
     rows: list[Row] = []
     for n in nodes:
         mark, fg = STATUS[n["status"]]
@@ -134,12 +138,15 @@ def _nodes_table(nodes: Iterable[Mapping[str, Any]], paint: Paint) -> list[str]:
                 (", ".join(n["models"]), {}),
                 (" ".join(n["last_window"]["classes"]), {}),
                 (seconds_text(n["lag_seconds"]) if n["lag_seconds"] is not None else "-", {}),
+                (offset_text(n["clock_offset"]) if n["clock_offset"] is not None else "-", {}),
                 (f"{gap:.0%}" if gap else "", {"fg": "yellow"}),
                 (f"{unowned:.0%}" if unowned else "", {"fg": "yellow"}),
                 (_trouble(n), {"fg": "red"}),
             )
         )
-    return table(head, rows, paint, spare=(5, 3), cut=(8, 0)).splitlines()  # lag, model; trouble, node
+    return table(
+        head, rows, paint, spare=(6, 5, 3), cut=(9, 0)
+    ).splitlines()  # clock, lag, model; trouble, node
 
 
 def _coverage(c: Mapping[str, Any], paint: Paint) -> list[str]:
