@@ -55,10 +55,13 @@ demo: $(VENV)/.run ## a whole metered cluster on this machine, no GPU needed; AR
 test: $(VENV)/.dev ## every test that needs no GPU
 	@$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
-# Tests wait for processes more than they work: three at once on two cores. Rooms that use no dependency are left out of the lowest.
+# Tests wait for processes more than they work: three at once on two cores. Left out of the lowest: rooms that use no
+# dependency but click (and the store and the records, by what the rooms that stay do with them), and what needs a peer.
+NO_DEPENDENCY := tests/agent/metering $(addprefix tests/collector/,forecast filing estimate deliver duty registry report retention backup) \
+  $(filter-out %/test_signing.py,$(wildcard tests/collector/law/test_*.py))
 test-lowest: $(LOWEST)/.run ## the unit tests on the lowest versions that pyproject.toml admits
 	@$(LOWEST)/bin/python -m pytest -q -n 3 --dist loadfile tests/contract tests/evidence tests/agent tests/collector tests/store \
-	  $(foreach room,law forecast filing estimate,--ignore=tests/collector/$(room)) --ignore=tests/collector/api/test_schemathesis.py $(ARGS)
+	  $(NO_DEPENDENCY:%=--ignore=%) --ignore=tests/collector/api/test_schemathesis.py $(ARGS)
 
 peers: $(PEERS)/.run ## programs of others that some tests run against; without them those tests are skipped
 

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 #: Folders whose files share what is dear: a browser over the demo's books, the one Slurm of this machine.
 TOGETHER = ("tests/browser/", "tests/slurm/")
+#: Hundreds of files of some seconds each.
+SHORT = "tests/collector/"
 
 
 def scope_of(nodeid: str) -> str:
@@ -18,8 +20,8 @@ def scope_of(nodeid: str) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest is begun first."""
-    items.sort(key=lambda item: scope_of(item.nodeid) not in TOGETHER)
+    """What takes longest is begun first, and the many short files come last, so that no worker waits for another."""
+    items.sort(key=lambda item: (scope_of(item.nodeid) not in TOGETHER, item.nodeid.startswith(SHORT)))
 
 
 @pytest.hookimpl(optionalhook=True)
