@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from metrics_said import documented as said
 from monitoring.live import Live, running
 from monitoring.test_rules import NO_PROMETHEUS, documented, metrics_named
 
@@ -30,21 +31,8 @@ WITHOUT = {
     ("Witnesses", "B"): "no witness is named here",
     ("Leaves of the log", "C"): "no witness is named here",
 }
-#: Ids of Grafana's units (packages/grafana-data, valueFormats): those that are used here.
-UNITS = {
-    *(
-        "short",
-        "flops",
-        "si:FLOP",
-        "watt",
-        "joule",
-        "s",
-        "dtdurations",
-        "percentunit",
-        "bytes",
-        "dateTimeAsIso",
-    ),
-}
+#: Legends that are labels, and those of their values that a panel speaks of.
+NAMED = {"{{bound}}": ("lower", "point", "upper"), "{{evidence_class}}": ("gap",)}
 PROCESS = {"process_cpu_seconds_total", "process_resident_memory_bytes"}
 
 
@@ -132,6 +120,23 @@ class TestLive:
         }
 
 
+def columns(panel: dict[str, Any]) -> set[str]:
+    """Fields of what the queries answer, as Grafana names them: labels and values of a table, legends else."""
+    if panel["type"] != "table":
+        legends = {t["legendFormat"] for t in panel["targets"]}
+        return legends | {value for legend in legends for value in NAMED.get(legend, ())}
+    many = len(panel["targets"]) > 1
+    found = {"Time"} | {f"Value #{t['refId']}" if many else "Value" for t in panel["targets"]}
+    for target in panel["targets"]:
+        by = re.findall(r"\bby \(([\w, ]+)\)", target["expr"])
+        found |= {name.strip() for names in by for name in names.split(",")}
+        if not by:
+            found |= {"instance", "hw_id"} | {
+                label for m in metrics_named(target["expr"]) for label in said()[m].labels
+            }
+    return found
+
+
 def variables(file: Path) -> set[str]:
     return {v["name"] for v in board(file)["templating"]["list"]}
 
@@ -182,17 +187,27 @@ class TestAsWritten:
         for panel in panels(file):
             assert panel["description"], panel["title"]
             assert panel["datasource"]["uid"] == "${datasource}"
-            units = [panel["fieldConfig"]["defaults"]["unit"]] + [
-                p["value"]
-                for o in panel["fieldConfig"]["overrides"]
-                for p in o["properties"]
-                if p["id"] == "unit"
-            ]
-            assert set(units) <= UNITS, panel["title"]
+            assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
+
+    def test_a_column_that_is_named_is_there(self, file: Path) -> None:
+        """Grafana says nothing of a column that no query has: it stays as it was, without its name or unit."""
+        for panel in panels(file):
+            names = columns(panel)
+            for step in panel.get("transformations", []):
+                if step["id"] == "organize":
+                    options = step["options"]
+                    assert options.keys() == {"excludeByName", "indexByName", "renameByName"}
+                    assert {*options["renameByName"], *options["indexByName"]} <= names, panel["title"]
+                    names |= set(options["renameByName"].values())
+            for override in panel["fieldConfig"]["overrides"]:
+                assert override["matcher"]["id"] == "byName"
+                assert override["matcher"]["options"] in names, panel["title"]
 
     def test_variables_and_links_exist(self, file: Path) -> None:
         text = "".join(t["expr"] for p in panels(file) for t in p["targets"])
-        assert set(re.findall(r"\$([a-z]\w*)", text)) <= variables(file)
+        others = "".join(v["definition"] for v in board(file)["templating"]["list"] if v["type"] == "query")
+        used = set(re.findall(r"\$([a-z]\w*)", text + others))
+        assert used == variables(file) - {"datasource"}  # that one is used, as no other data source is named
         for uid in re.findall(r'"url": "/d/([\w-]+)', file.read_text()):
             other = FOLDER / f"{uid}.json"
             assert other.exists(), uid
