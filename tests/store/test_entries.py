@@ -13,10 +13,11 @@ from desk import Desk
 from faulty_sqlite import COMMIT, Crash, Faults
 from registry_entries import entry
 
+from flopmeter.collector.chained_words import NO_HASH
 from flopmeter.collector.check.fsck import check_store
 from flopmeter.collector.errors import EntryRefused, StoreError
 from flopmeter.collector.ingest.decide import TAKEN
-from flopmeter.collector.registry.codec import NO_HASH, EntryRow, to_entry, to_row
+from flopmeter.collector.registry.codec import EntryRow, to_entry, to_row
 from flopmeter.collector.registry.entries import Assign, Declare, JobKey, Link, Purpose, Relation, Tag
 from flopmeter.collector.store.base import LastEntry
 from flopmeter.collector.store.entries import SqliteEntries

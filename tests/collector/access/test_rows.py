@@ -11,7 +11,8 @@ from old_stores import first_schema
 
 from flopmeter.collector.access.desk import Desk
 from flopmeter.collector.access.errors import AccessRefused
-from flopmeter.collector.access.rows import NO_HASH, NewAccess, check_chain, sealed
+from flopmeter.collector.access.rows import NewAccess, check_chain, sealed
+from flopmeter.collector.chained_words import NO_HASH
 from flopmeter.collector.check.fsck import check_store
 from flopmeter.collector.ingest.admission import Admission
 from flopmeter.collector.ingest.decide import TAKEN, Refused
@@ -45,7 +46,7 @@ def test_rows_are_chained_and_each_change_shows():
             changed[number] = changed[number]._replace(**{column: other})
             fault = check_chain(changed)
             assert fault is not None
-            assert fault.access_no == number + 1, column
+            assert fault.number == number + 1, column
     assert check_chain(good[1:]) is not None
     assert check_chain([good[0], good[2]]) is not None
 

@@ -14,15 +14,15 @@ from flopmeter.collector.attest.batches import workload_bytes
 from flopmeter.collector.attest.errors import AttestError, AttestRefused
 from flopmeter.collector.attest.said import (
     ISSUED,
-    NO_HASH,
     RECORD,
     AttestationRow,
     check_chain,
     check_superseded,
     next_row,
     uuid7,
-)  # fmt: skip
+)
 from flopmeter.collector.attest.sum_tree import COMPONENTS, SumLeaf, sum_tree
+from flopmeter.collector.chained_words import NO_HASH
 from flopmeter.evidence.disclosure import field_digest, open_disclosures, record_digest
 from flopmeter.evidence.errors import EvidenceError
 from flopmeter.evidence.merkle import leaf_hash, verify_inclusion
@@ -164,7 +164,7 @@ def test_a_changed_row_is_found(column, value):
     rows[1] = rows[1]._replace(**{column: value})
     fault = check_chain(rows)
     assert fault is not None
-    assert fault.attestation_no == 2
+    assert fault.number == 2
 
 
 def test_a_rows_hash_is_over_all_before_it_and_its_salt():

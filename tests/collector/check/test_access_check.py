@@ -13,7 +13,8 @@ from relog import relog
 
 from flopmeter.collector.access.desk import Desk
 from flopmeter.collector.access.enrol import KeyChange
-from flopmeter.collector.access.rows import NO_HASH, AccessRow, detail_text, row_hash
+from flopmeter.collector.access.rows import AccessRow, detail_text, row_hash
+from flopmeter.collector.chained_words import NO_HASH
 from flopmeter.collector.check.fsck import check_store, result_text
 from flopmeter.collector.ingest.decide import TAKEN
 from flopmeter.collector.store.access import INSERT_ACCESS, SELECT, access_rows

@@ -10,7 +10,8 @@ from attest_books import LAWS, attest, full_store
 from log_rig import tamper
 from relog import relog
 
-from flopmeter.collector.attest.said import NO_HASH, AttestationRow, row_hash
+from flopmeter.collector.attest.said import AttestationRow, row_hash
+from flopmeter.collector.chained_words import NO_HASH
 from flopmeter.collector.check.fsck import check_store, result_text
 from flopmeter.collector.store.attestations import INSERT, SELECT, attestation_rows
 

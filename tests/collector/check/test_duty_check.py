@@ -10,7 +10,8 @@ from desk import DAY_NS
 from duty_books import START, busy_minute, commit_at, fsck, opened, quarters, regime, rule
 from relog import relog
 
-from flopmeter.collector.duty.answers import DEADLINE, EVENT, NO_HASH, AnswerRow, State, answer_hash
+from flopmeter.collector.chained_words import NO_HASH
+from flopmeter.collector.duty.answers import DEADLINE, EVENT, AnswerRow, State, answer_hash
 from flopmeter.collector.duty.deadlines import Deadline
 from flopmeter.collector.duty.notices import notice
 from flopmeter.collector.duty.saying import Person, answer, open_incident

@@ -10,16 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from registry_entries import JOBS, entry, statements
 
+from flopmeter.collector.chained_words import NO_HASH
 from flopmeter.collector.errors import RegistryError
-from flopmeter.collector.registry.codec import (
-    NO_HASH,
-    canonical,
-    decode,
-    encode,
-    entry_hash,
-    to_entry,
-    to_row,
-)
+from flopmeter.collector.registry.codec import canonical, decode, encode, entry_hash, to_entry, to_row
 from flopmeter.collector.registry.entries import Assign, Declare, Purpose, Retract, Statement, Tag
 
 

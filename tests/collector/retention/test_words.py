@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flopmeter.collector.chained_words import NO_HASH
 from flopmeter.collector.errors import RetentionError, RetentionRefused
 from flopmeter.collector.retention.words import (
     DEFAULT_YEARS,
-    NO_HASH,
     SaidRow,
     check_chain,
     check_release,
@@ -126,20 +126,20 @@ def test_any_change_of_any_row_is_found(column) -> None:
         )
         fault = check_chain([*rows()[:i], changed, *rows()[i + 1 :]])
         assert fault is not None
-        assert fault.said_no == i + 1
+        assert fault.number == i + 1
 
 
 def test_a_row_taken_out_or_put_in_is_found() -> None:
     good = rows()
-    assert check_chain([*good[:2], *good[3:]]).said_no == 3
-    assert check_chain([*good[:1], good[0], *good[1:]]).said_no == 2
+    assert check_chain([*good[:2], *good[3:]]).number == 3
+    assert check_chain([*good[:1], good[0], *good[1:]]).number == 2
 
 
 def test_a_well_sealed_release_of_no_hold_is_found() -> None:
     """Whoever can seal a row must still obey the rules."""
     good = rows()[:1]
     forged = next_row(good[0], 0, "release", "", "7", who="eve", why="w", unix_ns=NOW)
-    assert check_chain([*good, forged]).said_no == 2
+    assert check_chain([*good, forged]).number == 2
 
 
 @given(st.integers(0, 4_102_444_800 * 10**9))

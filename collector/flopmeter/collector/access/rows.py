@@ -10,10 +10,10 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from flopmeter.collector.chained_words import NO_HASH, Fault, link_fault
+
 #: First in the hash of every row, so that it is the hash of nothing else.
 DOMAIN = b"flopmeter-access/1\0"
-#: What the first row names as the hash before it.
-NO_HASH = bytes(32)
 
 TOKEN_MADE = "token-made"  # subject: its id; detail: what it allows, and the SHA-256 of its secret  # noqa: S105
 TOKEN_USED = "token-used"  # subject: its id; an enrolment follows  # noqa: S105
@@ -113,28 +113,13 @@ def sealed(
     return rows
 
 
-class Fault(NamedTuple):
-    """The first place where the chain does not hold."""
-
-    access_no: int
-    column: str
-    expected: object
-    got: object
-
-
 def check_chain(rows: Iterable[AccessRow]) -> Fault | None:
     """Walk the rows in order: numbers without holes, each hash over the one before, each detail canonical."""
     prev_hash = NO_HASH
     for number, row in enumerate(rows, 1):
-        for column, kind in AccessRow.__annotations__.items():  # SQLite takes any type in any column
-            if type(getattr(row, column)) is not kind:
-                return Fault(number, column, f"of type {kind.__name__}", repr(getattr(row, column))[:80])
-        if row.access_no != number:
-            return Fault(number, "access_no", number, row.access_no)
-        if row.prev_hash != prev_hash:
-            return Fault(number, "prev_hash", prev_hash.hex(), row.prev_hash.hex())
-        if row.hash != (digest := row_hash(row)):
-            return Fault(number, "hash", digest.hex(), row.hash.hex())
+        fault = link_fault(row, number, prev_hash, row_hash)
+        if fault is not None:
+            return fault
         if row.kind not in KINDS:
             return Fault(number, "kind", f"one of {', '.join(KINDS)}", row.kind)
         if not _canonical(row.detail):

@@ -1,6 +1,7 @@
 """The shape of every answer, and of what is sent: `components.schemas` of the OpenAPI document. Pure."""
 
-from flopmeter.collector.duty.answers import MAX_TEXT_CHARS, OUTCOMES
+from flopmeter.collector.chained_words import MAX_TEXT_CHARS
+from flopmeter.collector.duty.answers import OUTCOMES
 
 from .routes import SEVERITIES, STATES, STATUSES
 from .schemas_fleet import SCHEMAS as OF_FLEET

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from flopmeter.collector.chained_words import check_text
 from flopmeter.collector.keys import log_key
 from flopmeter.collector.log.evidence_log import EvidenceLog
 from flopmeter.collector.report.queries import reading
@@ -30,7 +31,7 @@ from .material import Material
 from .profiles import PROFILES
 from .recording import recorded
 from .request import Means, Request
-from .said import AttestationRow, check_superseded, check_text
+from .said import AttestationRow, check_superseded
 from .verifying import check_file
 
 
@@ -67,12 +68,12 @@ def _check(request: Request) -> None:
     """What can be refused before anything is logged."""
     if request.profile not in PROFILES:
         raise AttestError(f"profile: expected one of {', '.join(PROFILES)}, got {request.profile[:40]!r}")
-    check_text("who", request.who, "say who issues it: --who")
+    check_text(AttestError, "who", request.who, "say who issues it: --who")
     if request.supersedes:
-        check_text("why", request.why, "say why the earlier one no longer holds: --why")
-    check_text("why", request.why, "", needed=False)
-    check_text("recipient", request.recipient, "", needed=False)
-    check_text("issuer", request.issuer, "", needed=False)
+        check_text(AttestError, "why", request.why, "say why the earlier one no longer holds: --why")
+    check_text(AttestError, "why", request.why, "", needed=False)
+    check_text(AttestError, "recipient", request.recipient, "", needed=False)
+    check_text(AttestError, "issuer", request.issuer, "", needed=False)
     if os.path.lexists(request.output):
         raise AttestRefused(
             f"{request.output}: expected no such file yet, found one",

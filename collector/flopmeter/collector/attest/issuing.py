@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flopmeter.collector.chained_words import NO_HASH
 from flopmeter.collector.log.checkpoint import Checkpoint, Signer
 from flopmeter.collector.log.entry import BATCH
 from flopmeter.collector.log.evidence_log import EvidenceLog
@@ -27,7 +28,7 @@ from .pack import write_pack
 from .predicate import Anchored, Header, predicate, proofs
 from .profiles import AUDITOR, view
 from .request import Means, Request
-from .said import ISSUED, NO_HASH, AttestationRow, check_superseded, next_row, uuid7
+from .said import ISSUED, AttestationRow, check_superseded, next_row, uuid7
 from .signing import key_id
 from .values import canonical
 

@@ -1,5 +1,6 @@
 """Logging a record: what is gathered of a run, sealed field by field, and its digest in the evidence log."""
 
+from flopmeter.collector.chained_words import NO_HASH
 from flopmeter.collector.law.regimes import RUN, Regime
 from flopmeter.collector.log.entry import BATCH
 from flopmeter.collector.log.evidence_log import EvidenceLog
@@ -15,7 +16,7 @@ from .fields import counted_of, fields, in_force_then
 from .gather import Gathered, gather
 from .material import facts_of, material_json
 from .request import Means, Request
-from .said import NO_HASH, RECORD, AttestationRow, next_row
+from .said import RECORD, AttestationRow, next_row
 from .software import software
 from .standing import Crossing, Told, crossing
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from flopmeter.collector.chained_words import NO_HASH, Fault, check_text, link_fault
 from flopmeter.contract.errors import ContractError
 from flopmeter.contract.ids import check_label
 
@@ -17,9 +18,6 @@ from .errors import AttestError, AttestRefused
 
 #: First in the hash of every row, so that it is the hash of nothing else.
 DOMAIN = b"flopmeter-attestation/1\0"
-#: What the first row names as the hash before it.
-NO_HASH = bytes(32)
-MAX_TEXT_CHARS = 2_000
 RECORD = "record"
 ISSUED = "issued"
 KINDS = (RECORD, ISSUED)
@@ -108,9 +106,11 @@ def check_form(row: AttestationRow) -> None:
             raise AttestError("run: expected the name of a run, got none")
     except ContractError as e:
         raise AttestError(str(e), "name the run as `flopmeter runs list` does") from e
-    check_text("who", row.who, "say who issues it: --who")
-    check_text("why", row.why, "say why, in a sentence that an auditor can follow: --why", needed=issued)
-    check_text("recipient", row.recipient, "name whom it is for: --recipient", needed=False)
+    check_text(AttestError, "who", row.who, "say who issues it: --who")
+    check_text(
+        AttestError, "why", row.why, "say why, in a sentence that an auditor can follow: --why", needed=issued
+    )
+    check_text(AttestError, "recipient", row.recipient, "name whom it is for: --recipient", needed=False)
     try:
         detail = json.loads(row.detail)
     except ValueError:
@@ -143,30 +143,13 @@ def check_superseded(rows: Iterable[AttestationRow], run: str, attestation_id: s
     return found
 
 
-class Fault(NamedTuple):
-    """The first place where the chain does not hold."""
-
-    attestation_no: int
-    column: str
-    expected: object
-    got: object
-
-
 def check_chain(rows: Iterable[AttestationRow]) -> Fault | None:
     """Walk the rows in order: numbers without holes, each hash over the one before, each one that could be made then."""
-    before: AttestationRow | None = None
     good: list[AttestationRow] = []
     for number, row in enumerate(rows, 1):
-        for column, kind in AttestationRow.__annotations__.items():  # SQLite takes any type in any column
-            if type(getattr(row, column)) is not kind:
-                return Fault(number, column, f"of type {kind.__name__}", repr(getattr(row, column))[:80])
-        prev_hash = NO_HASH if before is None else before.hash
-        if row.attestation_no != number:
-            return Fault(number, "attestation_no", number, row.attestation_no)
-        if row.prev_hash != prev_hash:
-            return Fault(number, "prev_hash", prev_hash.hex(), row.prev_hash.hex())
-        if row.hash != row_hash(row):
-            return Fault(number, "hash", row_hash(row).hex(), row.hash.hex())
+        fault = link_fault(row, number, good[-1].hash if good else NO_HASH, row_hash)
+        if fault is not None:
+            return fault
         try:
             check_form(row)
             if row.supersedes:
@@ -178,7 +161,6 @@ def check_chain(rows: Iterable[AttestationRow]) -> Fault | None:
         if row.kind == ISSUED and not any(_same_record(row, r) for r in good):
             return Fault(number, "record_digest", "of a record of the run, logged before", row.record_digest)
         good.append(row)
-        before = row
     return None
 
 
@@ -197,16 +179,3 @@ def uuid7(unix_ms: int, random10: bytes) -> str:
     value = value & ~(0x3 << 62) | 0x2 << 62
     text = f"{value:032x}"
     return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
-
-
-def check_text(what: str, text: str, hint: str, *, needed: bool = True) -> None:
-    """Raise AttestError unless it is one printable line of bearable length."""
-    if needed and not text.strip():
-        raise AttestError(f"{what}: expected some words, got none", hint)
-    if len(text) > MAX_TEXT_CHARS:
-        raise AttestError(f"{what}: expected at most {MAX_TEXT_CHARS} characters, got {len(text)}", hint)
-    if not text.isprintable():
-        raise AttestError(
-            f"{what}: expected one printable line, got {text[:40]!r}",
-            "remove line breaks and control characters",
-        )

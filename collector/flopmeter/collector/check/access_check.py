@@ -68,9 +68,7 @@ class AccessCheck:
         rows = access_rows(reader.rows(SELECT))
         fault = check_chain(rows)
         if fault is not None:
-            raise Difference(
-                "access", f"access_no {fault.access_no}", fault.column, fault.expected, fault.got
-            )
+            raise Difference("access", f"access_no {fault.number}", fault.column, fault.expected, fault.got)
         self.rows = len(rows)
         self._take(rows)
         self._certificates(reader)

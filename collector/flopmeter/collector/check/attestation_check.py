@@ -19,7 +19,7 @@ def check_attestations(reader: Reader, index_of: Callable[[str, int], int | None
     fault = check_chain(rows)
     if fault is not None:
         raise Difference(
-            "attestations", f"attestation_no {fault.attestation_no}", fault.column, fault.expected, fault.got
+            "attestations", f"attestation_no {fault.number}", fault.column, fault.expected, fault.got
         )
     _material(reader, rows)
     heads = {size: bytes(root) for size, root in reader.rows("SELECT size, root FROM checkpoints")}

@@ -77,9 +77,7 @@ class DutyCheck:
         highest = {EVENT: len(self.events), DEADLINE: len(self.deadlines)}
         fault = check_chain(self.answers, highest)
         if fault is not None:
-            raise Difference(
-                "answers", f"answer_no {fault.answer_no}", fault.column, fault.expected, fault.got
-            )
+            raise Difference("answers", f"answer_no {fault.number}", fault.column, fault.expected, fault.got)
         self._by_key = {d.key: (number, d) for number, d in self.deadlines}
         for number, d in self.deadlines:
             self._kinds.setdefault(first_key(d.key), []).append(number)

@@ -309,7 +309,7 @@ def _said(reader: Reader) -> list[Entry]:
     rows = entry_rows(reader.rows(SELECT, (0,)))
     fault = check_chain(rows)
     if fault is not None:
-        raise Difference("entries", f"entry_no {fault.entry_no}", fault.column, fault.expected, fault.got)
+        raise Difference("entries", f"entry_no {fault.number}", fault.column, fault.expected, fault.got)
     return [to_entry(row) for row in rows]
 
 
@@ -338,7 +338,7 @@ def _entries(reader: Reader, books: Rederivation) -> int:
     rows = entry_rows(reader.rows(SELECT, (0,)))
     fault = check_chain(rows, known)
     if fault is not None:
-        raise Difference("entries", f"entry_no {fault.entry_no}", fault.column, fault.expected, fault.got)
+        raise Difference("entries", f"entry_no {fault.number}", fault.column, fault.expected, fault.got)
     return len(rows)
 
 

@@ -11,4 +11,4 @@ def check_retention(reader: Reader) -> None:
     """Raise Difference at the first row that does not follow from those before."""
     fault = check_chain(said_rows(reader.rows(SELECT)))
     if fault is not None:
-        raise Difference("retention", f"said_no {fault.said_no}", fault.column, fault.expected, fault.got)
+        raise Difference("retention", f"said_no {fault.number}", fault.column, fault.expected, fault.got)

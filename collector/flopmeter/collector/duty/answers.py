@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from flopmeter.collector.chained_words import NO_HASH, Fault, check_text, link_fault
 from flopmeter.collector.errors import DutyError, DutyRefused
 
 #: First in the hash of every answer, so that it is the hash of nothing else.
 ANSWER_DOMAIN = b"flopmeter-answer/1\0"
-#: What the first answer names as the hash before it.
-NO_HASH = bytes(32)
-MAX_TEXT_CHARS = 2_000
+#: What a text that is too long is answered with.
+SHORTER = "shorten it, and name the file that holds the rest"
 EVENT, DEADLINE, INCIDENT = "event", "deadline", "incident"
 ABOUT = (EVENT, DEADLINE, INCIDENT)
 DONE, NOT_APPLICABLE = "done", "not-applicable"
@@ -90,8 +90,10 @@ def answer_row(
     detail: Mapping[str, Any] | None = None,
 ) -> AnswerRow:
     """The next answer. Raises DutyError where a text may not stand in the books."""
-    check_text("who", who, "say who answers: --who")
-    check_text("why", why, "say why, in a sentence that an auditor can follow: --why")
+    check_text(DutyError, "who", who, "say who answers: --who", shorter=SHORTER)
+    check_text(
+        DutyError, "why", why, "say why, in a sentence that an auditor can follow: --why", shorter=SHORTER
+    )
     values = (last.answer_no + 1, about, number, unix_ns, last.position, state.value, who, why)
     unsealed = AnswerRow(*values, canonical(detail or {}), last.hash, NO_HASH)
     return unsealed._replace(hash=answer_hash(unsealed))
@@ -106,22 +108,6 @@ def answer_hash(row: AnswerRow) -> bytes:
 def canonical(value: Any) -> str:
     """The one JSON text of `value`."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-def check_text(what: str, text: str, hint: str) -> None:
-    """Raise DutyError unless `text` is one printable line of a reasonable length."""
-    if not text.strip():
-        raise DutyError(f"{what}: expected some words, got none", hint)
-    if len(text) > MAX_TEXT_CHARS:
-        raise DutyError(
-            f"{what}: expected at most {MAX_TEXT_CHARS} characters, got {len(text)}",
-            "shorten it, and name the file that holds the rest",
-        )
-    if not text.isprintable():
-        raise DutyError(
-            f"{what}: expected one printable line, got {text[:40]!r}",
-            "remove line breaks and control characters",
-        )
 
 
 def outcome_of(detail: str) -> str:
@@ -151,15 +137,6 @@ def check_step(what: str, was: State, to: State) -> None:
         raise DutyRefused(said, _HOW[was])
 
 
-class Fault(NamedTuple):
-    """The first place where the chain of answers does not hold."""
-
-    answer_no: int
-    column: str
-    expected: object
-    got: object
-
-
 def check_chain(rows: Iterable[AnswerRow], highest: Mapping[str, int]) -> Fault | None:
     """Walk the rows in order: numbers without holes, each hash over the one before, each step allowed.
 
@@ -168,13 +145,9 @@ def check_chain(rows: Iterable[AnswerRow], highest: Mapping[str, int]) -> Fault 
     prev_hash, position = NO_HASH, 0
     states: dict[tuple[str, int], State] = {}
     for number, row in enumerate(rows, 1):
-        if row.answer_no != number:
-            return Fault(number, "answer_no", number, row.answer_no)
-        if row.prev_hash != prev_hash:
-            return Fault(number, "prev_hash", prev_hash.hex(), row.prev_hash.hex())
-        digest = answer_hash(row)
-        if row.hash != digest:
-            return Fault(number, "hash", digest.hex(), row.hash.hex())
+        fault = link_fault(row, number, prev_hash, answer_hash)
+        if fault is not None:
+            return fault
         if row.about not in ABOUT:
             return Fault(number, "about", " or ".join(ABOUT), row.about)
         about = DEADLINE if row.about == INCIDENT else row.about
@@ -186,7 +159,7 @@ def check_chain(rows: Iterable[AnswerRow], highest: Mapping[str, int]) -> Fault 
         if fault is not None:
             return fault
         states[about, row.number] = State(row.state)
-        prev_hash, position = digest, row.position
+        prev_hash, position = row.hash, row.position
     return None
 
 
@@ -194,8 +167,8 @@ def _step_fault(row: AnswerRow, was: State | None) -> Fault | None:
     try:
         state = State(row.state)
         detail = json.loads(row.detail)
-        check_text("who", row.who, "")
-        check_text("why", row.why, "")
+        check_text(DutyError, "who", row.who, "")
+        check_text(DutyError, "why", row.why, "")
     except (ValueError, RecursionError, DutyError) as e:
         return Fault(row.answer_no, "state, who, why, detail", "those of an answer", str(e))
     if not isinstance(detail, dict) or canonical(detail) != row.detail:

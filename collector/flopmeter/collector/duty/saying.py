@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from flopmeter.collector.chained_words import check_text
 from flopmeter.collector.errors import DutyError, DutyRefused
 from flopmeter.collector.law.deadline_rules import INCIDENT as BY_PERSON
 from flopmeter.collector.law.regimes import Regime
@@ -14,12 +15,12 @@ from .answers import (
     DEADLINE,
     EVENT,
     INCIDENT,
+    SHORTER,
     AnswerRow,
     Last,
     State,
     answer_row,
     check_step,
-    check_text,
     state_of,
 )
 from .deadlines import Deadline, Opening, incident
@@ -118,7 +119,7 @@ def open_incident(
     if trigger_unix_ns > person.unix_ns:
         raise DutyError("--at: expected a time that is past, got one to come", "say when it happened")
     if subject:
-        check_text("subject", subject, "name the run it is about")
+        check_text(DutyError, "subject", subject, "name the run it is about", shorter=SHORTER)
     made: list[Deadline] = []
 
     def make(ask: Execute, last: Last) -> AnswerRow:

@@ -1,23 +1,14 @@
 """Whether stored entries are what was said, in the order in which it was said. Pure: for fsck, and for reading."""
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
+from flopmeter.collector.chained_words import NO_HASH, Fault
 from flopmeter.collector.errors import RegistryError
 
 from .checks import Known, check_entry
-from .codec import NO_HASH, EntryRow, entry_hash, to_entry
+from .codec import EntryRow, entry_hash, to_entry
 from .entries import Entry
 from .state import Registry
-
-
-class Fault(NamedTuple):
-    """The first place where the chain of entries does not hold."""
-
-    entry_no: int
-    column: str
-    expected: object
-    got: object
 
 
 def check_chain(

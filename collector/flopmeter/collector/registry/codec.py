@@ -32,8 +32,6 @@ from .entries import (
 
 #: First in the hash of every entry, so that it is the hash of nothing else.
 ENTRY_DOMAIN = b"flopmeter-entry/1\0"
-#: What the first entry names as the hash before it.
-NO_HASH = bytes(32)
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,59})\Z")
 _FRACTION = re.compile(r"(0|[1-9][0-9]{0,59})/([1-9][0-9]{0,59})\Z")
 _SUGGESTION = (

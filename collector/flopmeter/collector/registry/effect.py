@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flopmeter.collector.chained_words import NO_HASH
 from flopmeter.collector.report.queries import Asked, reading
 from flopmeter.collector.store.entries import INSERT
 
-from .codec import NO_HASH, to_row
+from .codec import to_row
 from .entries import Entry
 
 Documents = Mapping[str, Mapping[str, Any]]

@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 
+from flopmeter.collector import chained_words
 from flopmeter.collector.errors import RegistryError
 from flopmeter.contract.errors import ContractError
 from flopmeter.contract.flop import Figure
@@ -38,6 +39,8 @@ EXCLUSIONS = frozenset(
         Purpose.RECOMPUTATION,
     }
 )
+#: What a text that is too long is answered with.
+_SHORTER = "shorten it, and put the rest into a file that --evidence names"
 MAX_EVIDENCE = 32  # references of one tag
 MAX_BASE_MODELS = 64
 #: 10^40: a million times a million H200 for a thousand years. More is a typing error.
@@ -202,18 +205,8 @@ def check_name(what: str, text: str, hint: str = "") -> None:
 
 
 def check_text(what: str, text: str, hint: str) -> None:
-    if not text.strip():
-        raise RegistryError(f"{what}: expected some words, got none", hint)
-    if len(text) > MAX_TEXT_CHARS:
-        raise RegistryError(
-            f"{what}: expected at most {MAX_TEXT_CHARS} characters, got {len(text)}",
-            "shorten it, and put the rest into a file that --evidence names",
-        )
-    if not text.isprintable():
-        raise RegistryError(
-            f"{what}: expected one printable line, got {text[:40]!r}",
-            "remove line breaks and control characters",
-        )
+    """Raise RegistryError unless `text` is one printable line."""
+    chained_words.check_text(RegistryError, what, text, hint, most=MAX_TEXT_CHARS, shorter=_SHORTER)
 
 
 def _number(value: int) -> str:

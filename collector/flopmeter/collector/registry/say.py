@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from flopmeter.collector.chained_words import NO_HASH
 from flopmeter.collector.errors import EntryRefused, StoreChangedError, StoreError
 from flopmeter.collector.report.queries import Reader, reading
 from flopmeter.collector.store.base import LastEntry
@@ -11,7 +12,7 @@ from flopmeter.collector.store.entries import SELECT, SqliteEntries, entry_rows
 from flopmeter.collector.store.formerly import read_formerly
 
 from .checks import Known, check_entry
-from .codec import NO_HASH, EntryRow, entry_hash, to_entry, to_row
+from .codec import EntryRow, entry_hash, to_entry, to_row
 from .entries import Entry, Statement
 from .known import JOB_COLUMNS, JobRow, known
 from .state import Registry

@@ -52,7 +52,7 @@ def read_kept(path: Path, regimes: Sequence[Regime]) -> Kept:
         fault = check_chain(rows)
         if fault is not None:
             raise StoreError(
-                f"word {fault.said_no} on keeping: expected what was said then, got something else: it was altered",
+                f"word {fault.number} on keeping: expected what was said then, got something else: it was altered",
                 "keep this store as evidence; `flopmeter collector fsck` names the difference; restore a backup",
             )
         return Kept(_facts(reader), said_of(rows), (*regimes, *_judged_by(reader, regimes)))

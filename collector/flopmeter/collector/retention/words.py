@@ -11,15 +11,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import NamedTuple
 
+from flopmeter.collector.chained_words import NO_HASH, Fault, check_text, link_fault
 from flopmeter.collector.errors import RetentionError, RetentionRefused
 from flopmeter.contract.errors import ContractError
 from flopmeter.contract.ids import check_label
 
 #: First in the hash of every row, so that it is the hash of nothing else.
 DOMAIN = b"flopmeter-retention/1\0"
-#: What the first row names as the hash before it.
-NO_HASH = bytes(32)
-MAX_TEXT_CHARS = 2_000
 HOLD = "hold"  # over a run; run "": over everything
 RELEASE = "release"  # of the hold whose number is the value
 PLACED = "placed"  # the value is the day on which the run's model was placed on the market
@@ -127,8 +125,8 @@ def check_form(row: SaidRow) -> None:
     """Raise RetentionError unless the row is one that could be said, whatever was said before."""
     if row.kind not in KINDS:
         raise RetentionError(f"kind: expected one of {', '.join(KINDS)}, got {row.kind[:40]!r}")
-    _check_text("who", row.who, "say who says it: --who")
-    _check_text("why", row.why, "say why, in a sentence that an auditor can follow: --why")
+    check_text(RetentionError, "who", row.who, "say who says it: --who")
+    check_text(RetentionError, "why", row.why, "say why, in a sentence that an auditor can follow: --why")
     if row.run:
         try:
             check_label("run", row.run)
@@ -165,32 +163,15 @@ def check_release(said: Said, number: int) -> None:
         )
 
 
-class Fault(NamedTuple):
-    """The first place where the chain does not hold."""
-
-    said_no: int
-    column: str
-    expected: object
-    got: object
-
-
 def check_chain(rows: Iterable[SaidRow]) -> Fault | None:
     """Walk the rows in order: numbers without holes, each hash over the one before, each one that could be said."""
-    before: SaidRow | None = None
     good: list[SaidRow] = []
     for number, row in enumerate(rows, 1):
-        for column, kind in SaidRow.__annotations__.items():  # SQLite takes any type in any column
-            if type(getattr(row, column)) is not kind:
-                return Fault(number, column, f"of type {kind.__name__}", repr(getattr(row, column))[:80])
-        prev_hash = NO_HASH if before is None else before.hash
-        if row.said_no != number:
-            return Fault(number, "said_no", number, row.said_no)
-        if row.prev_hash != prev_hash:
-            return Fault(number, "prev_hash", prev_hash.hex(), row.prev_hash.hex())
-        if row.hash != row_hash(row):
-            return Fault(number, "hash", row_hash(row).hex(), row.hash.hex())
-        if before is not None and row.position < before.position:
-            return Fault(number, "position", f"not before {before.position}", row.position)
+        fault = link_fault(row, number, good[-1].hash if good else NO_HASH, row_hash)
+        if fault is not None:
+            return fault
+        if good and row.position < good[-1].position:
+            return Fault(number, "position", f"not before {good[-1].position}", row.position)
         try:
             check_form(row)
             if row.kind == RELEASE:
@@ -198,7 +179,6 @@ def check_chain(rows: Iterable[SaidRow]) -> Fault | None:
         except RetentionError as e:
             return Fault(number, "kind, run, value, who, why", "what could be said then", str(e))
         good.append(row)
-        before = row
     return None
 
 
@@ -225,15 +205,3 @@ def earliest_day(unix_ns: int) -> date:
 
 def _day(unix_ns: int) -> date:
     return datetime.fromtimestamp(unix_ns // 10**9, UTC).date()
-
-
-def _check_text(what: str, text: str, hint: str) -> None:
-    if not text.strip():
-        raise RetentionError(f"{what}: expected some words, got none", hint)
-    if len(text) > MAX_TEXT_CHARS:
-        raise RetentionError(f"{what}: expected at most {MAX_TEXT_CHARS} characters, got {len(text)}", hint)
-    if not text.isprintable():
-        raise RetentionError(
-            f"{what}: expected one printable line, got {text[:40]!r}",
-            "remove line breaks and control characters",
-        )

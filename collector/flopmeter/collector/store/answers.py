@@ -4,7 +4,8 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from flopmeter.collector.duty.answers import NO_HASH, AnswerRow, Heard, Last, outcome_of
+from flopmeter.collector.chained_words import NO_HASH
+from flopmeter.collector.duty.answers import AnswerRow, Heard, Last, outcome_of
 from flopmeter.collector.duty.deadlines import Deadline, Trigger, trigger_of
 
 from .appending import Appender, Execute, blob

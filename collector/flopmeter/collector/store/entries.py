@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from flopmeter.collector.registry.codec import NO_HASH, EntryRow
+from flopmeter.collector.chained_words import NO_HASH
+from flopmeter.collector.registry.codec import EntryRow
 
 from .appending import Appender, blob
 from .base import LastEntry
