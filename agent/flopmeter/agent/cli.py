@@ -1,7 +1,6 @@
 """`flopmeter agent`: assembles the parts from the settings and runs them. Imports on use only."""
 
 import dataclasses
-import importlib
 import os
 import time
 from collections.abc import Callable
@@ -10,10 +9,10 @@ from typing import Any, TypeVar
 
 import click
 
+from flopmeter.cli.lazy import Commands, LazyGroup
 from flopmeter.cli.output import emit_json, json_option
 
-#: command -> (module, attribute, one line of help). Imported only when asked for.
-COMMANDS: dict[str, tuple[str, str, str]] = {
+COMMANDS: Commands = {
     "run": ("flopmeter.agent.cli", "run", "Meter this node until stopped."),
     "top": ("flopmeter.agent.tools.cli", "top", "Watch what is metered, live."),
     "doctor": (
@@ -27,25 +26,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 }
 
 
-class LazyGroup(click.Group):
-    """A group that lists every command and imports only the one that runs."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module, attribute, _ = COMMANDS[cmd_name]
-        command: click.Command = getattr(importlib.import_module(module), attribute)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
-
-
-@click.group(cls=LazyGroup)
+@click.group(cls=LazyGroup, lazy=COMMANDS)
 def agent() -> None:
     """Meter the GPUs of this node and ship what was metered to a collector.
 

@@ -1,15 +1,16 @@
 """`flopmeter collector`: serve, fsck, backup, retention, hold, delete. Imports what it runs only when it runs."""
 
-import importlib
 import os
 from pathlib import Path
 from typing import Any
 
 import click
 
+from flopmeter.cli.lazy import Commands, LazyGroup
+
 from .store_path import DEFAULT_STORE
 
-_LAZY = {
+_LAZY: Commands = {
     "fsck": ("flopmeter.collector.check.cli", "fsck", "Derive every total again from the stored bytes."),
     "backup": (
         "flopmeter.collector.backup.cli",
@@ -26,30 +27,7 @@ _LAZY = {
 }
 
 
-class _Group(click.Group):
-    """`serve` stands here; the rest is imported when asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*super().list_commands(ctx), *_LAZY]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _LAZY:
-            return super().get_command(ctx, cmd_name)
-        module, attribute, _ = _LAZY[cmd_name]
-        command: click.Command = getattr(importlib.import_module(module), attribute)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        lines = [
-            (name, c.get_short_help_str(80))
-            for name in super().list_commands(ctx)
-            if (c := self.commands[name])
-        ]
-        with formatter.section("Commands"):
-            formatter.write_dl(lines + [(name, text) for name, (_, _, text) in _LAZY.items()])
-
-
-@click.group(cls=_Group)
+@click.group(cls=LazyGroup, lazy=_LAZY)
 def collector() -> None:
     """Take in what agents ship, keep the books, raise events.
 

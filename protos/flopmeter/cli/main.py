@@ -4,16 +4,15 @@ Logic-free. Exit codes: 0 done, 1 the answer is no, 2 usage, 3 cannot reach or r
 """
 
 import errno
-import importlib
 import sys
 
 import click
 
+from flopmeter.cli.lazy import Commands, LazyGroup
 from flopmeter.cli.terminal import fall_back
 
-#: command -> (module that holds it, attribute, one line of help). Import happens only on use: any command
-#: starts in under 0.25 s (tests/cli/test_start.py holds it to the modules it may load).
-COMMANDS: dict[str, tuple[str, str, str]] = {
+#: Which modules each may load before it runs, tests/cli/test_start.py says.
+COMMANDS: Commands = {
     "demo": ("flopmeter.play.cli", "demo", "A simulated cluster, metered live on this machine."),
     "agent": ("flopmeter.agent.cli", "agent", "Meter the GPUs of this node."),
     "collector": ("flopmeter.collector.cli", "collector", "Take in what agents ship; check the books."),
@@ -43,34 +42,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 }
 
 
-class LazyGroup(click.Group):
-    """A group that lists every command and imports only the one that runs."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module, attribute, _ = COMMANDS[cmd_name]
-        try:
-            command: click.Command = getattr(importlib.import_module(module), attribute)
-        except ModuleNotFoundError as e:
-            if e.name and e.name.startswith("flopmeter"):
-                raise
-            raise click.ClickException(
-                f"{cmd_name} needs the package {e.name!r}, which is not installed here; "
-                "install flopmeter[agent] on a GPU node, flopmeter[collector] where the books are kept"
-            ) from e
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
-
-
 @click.group(
-    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "FLOPMETER"}
+    cls=LazyGroup,
+    lazy=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "FLOPMETER"},
 )
 @click.version_option(package_name="flopmeter")
 def flopmeter() -> None:

@@ -103,13 +103,14 @@ def test_a_draft_is_written_for_its_owner_alone_and_never_over_a_file(run, tmp_p
 
 def test_a_full_disk_leaves_no_half_draft(monkeypatch, tmp_path):
     from flopmeter.collector.errors import FilingError
+    from flopmeter.collector.filing.write import write_whole
 
     def full(_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(FilingError, match="No space left"):
-        cli.write_new(tmp_path / "draft.md", "text")
+        write_whole(tmp_path / "draft.md", "text")
     assert not (tmp_path / "draft.md").exists()
 
 

@@ -105,14 +105,7 @@ def post(
     deadline = Deadline(timeout_s)
     with contextlib.ExitStack() as stack:
         try:
-            context = trust(ca_file) if address.scheme == "https" else None
-            connection = socket.create_connection((address.host, address.port), timeout=deadline.left_s())
-            stack.callback(connection.close)
-            if context is not None:
-                connection.settimeout(deadline.left_s())
-                connection = context.wrap_socket(connection, server_hostname=address.host)
-                stack.callback(connection.close)
-            return _exchange(address, Bounded(connection, deadline), body, headers)
+            return _exchange(address, connected(address, deadline, ca_file, stack), body, headers)
         except SinkError as e:
             return failed(str(e))
         except TimeoutError:
@@ -121,6 +114,20 @@ def post(
             return failed(f"{where}: its certificate is not trusted: {e.verify_message}")
         except (OSError, http.client.HTTPException, ValueError) as e:
             return failed(f"{where}: {_text(e)}")
+
+
+def connected(
+    address: Address, deadline: Deadline, ca_file: Path | None, stack: contextlib.ExitStack
+) -> Bounded:
+    """A connection that `stack` closes, its certificate checked. Raises OSError, and SinkError for `ca_file`."""
+    context = trust(ca_file) if address.scheme == "https" else None
+    connection = socket.create_connection((address.host, address.port), timeout=deadline.left_s())
+    stack.callback(connection.close)
+    if context is not None:
+        connection.settimeout(deadline.left_s())
+        connection = context.wrap_socket(connection, server_hostname=address.host)
+        stack.callback(connection.close)
+    return Bounded(connection, deadline)
 
 
 def _exchange(address: Address, wire: Bounded, body: bytes, headers: Mapping[str, str]) -> Reply:

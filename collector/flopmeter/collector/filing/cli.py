@@ -97,6 +97,7 @@ def drafts_make(  # noqa: PLR0917 - click passes them by name
     from .eu_documentation import Recipient
     from .gather import material
     from .kinds import KINDS, make
+    from .write import write_whole
 
     if recipient != RECIPIENT_IDS[0] and kind != "eu-documentation":
         raise click.BadParameter(
@@ -110,7 +111,7 @@ def drafts_make(  # noqa: PLR0917 - click passes them by name
     if out is None:
         click.echo(text, nl=False)
     else:
-        write_new(out, text)
+        write_whole(out, text)
         click.echo(
             f"{out}: {kind} of run {run}; {len(document['to_fill'])} fields are for a person to fill in",
             err=True,
@@ -130,31 +131,3 @@ def rendered(document: "Document", shape: str) -> str:
     from .markdown import to_markdown
 
     return to_markdown(document)
-
-
-def write_new(path: Path, text: str) -> None:
-    """A new file of mode 0600; a draft that somebody worked on is never written over. Raises FilingError."""
-    import os
-
-    from flopmeter.collector.errors import FilingError
-
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError as e:
-        raise FilingError(
-            f"--out {path}: expected a name that is free, found a file", "name another, or move it away"
-        ) from e
-    except OSError as e:
-        raise FilingError(
-            f"--out {path}: cannot write: {e.strerror}", "name a file in a directory that exists"
-        ) from e
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as f:
-            f.write(text)
-            f.flush()
-            os.fsync(f.fileno())
-    except OSError as e:
-        path.unlink(missing_ok=True)  # half a draft looks like one
-        raise FilingError(
-            f"--out {path}: cannot write: {e.strerror}", "free some space, or name another place"
-        ) from e

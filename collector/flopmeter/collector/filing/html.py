@@ -40,16 +40,7 @@ def shown(text: str) -> str:
 def to_html(document: Mapping[str, Any]) -> str:
     """The whole document."""
     parts = [
-        "<!DOCTYPE html>",
-        '<html lang="en">',
-        "<head>",
-        '<meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        # Nothing is loaded and nothing runs, whatever a value might have smuggled in.
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">",
-        f"<title>DRAFT: {shown(document['title'])}</title>",
-        f"<style>{_STYLE}</style>",
-        "</head>",
+        *page_head(f"DRAFT: {document['title']}", _STYLE),
         "<body>",
         "<main>",
         f"<h1>{shown(document['title'])}</h1>",
@@ -68,6 +59,22 @@ def to_html(document: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(parts)
+
+
+def page_head(title: str, style: str) -> list[str]:
+    """The beginning of a page that needs no other file."""
+    return [
+        "<!DOCTYPE html>",
+        '<html lang="en">',
+        "<head>",
+        '<meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        # Nothing is loaded and nothing runs, whatever a value might have smuggled in.
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">",
+        f"<title>{shown(title)}</title>",
+        f"<style>{style}</style>",
+        "</head>",
+    ]
 
 
 def _head(document: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -8,13 +8,15 @@ from pathlib import Path
 from flopmeter.collector.errors import FilingError
 
 
-def write_whole(path: Path, text: str, *, overwrite: bool = False) -> None:
-    """`text` at `path`, mode 0600, in one step; over a file only where that is asked for. Raises FilingError."""
+def write_whole(
+    path: Path, text: str, *, overwrite: bool = False, taken: str = "name another, or move it away"
+) -> None:
+    """`text` at `path`, mode 0600, in one step; over a file only where that is asked for. Raises FilingError.
+
+    A name that is taken is refused with `taken`: what somebody worked on is never written over by mistake.
+    """
     if not overwrite and os.path.lexists(path):
-        raise FilingError(
-            f"{path}: expected a name that is free, found a file",
-            "name another, or replace it with --overwrite",
-        )
+        raise FilingError(f"{path}: expected a name that is free, found a file", taken)
     if overwrite and os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
         # A rename would put a file in the place of a device, a pipe or a link.
         raise FilingError(f"{path}: expected a file to replace, found something else", "name a file")

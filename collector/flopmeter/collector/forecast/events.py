@@ -17,8 +17,9 @@ from flopmeter.collector.law.events import (
     counting_json,
     law_json,
 )
-from flopmeter.collector.law.lines import Met, binds, line_key, lines_of, planned, total_of
+from flopmeter.collector.law.lines import Met, binds, lines_of, planned, total_of
 from flopmeter.collector.law.regimes import Regime
+from flopmeter.collector.law.rules import line_key
 from flopmeter.collector.law.standing import Standing
 from flopmeter.collector.registry.entries import Declare
 from flopmeter.collector.registry.state import Registry

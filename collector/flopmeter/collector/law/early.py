@@ -17,9 +17,9 @@ from flopmeter.contract.w_table import current
 from .accuracy import LIMIT_PERCENT, accuracy_json
 from .countable import countable_json
 from .events import NOT_RISK, THRESHOLD_APPROACHING, NewEvent
-from .lines import Met, countable_of, line_key, lines_of, target, total_of
+from .lines import Met, countable_of, lines_of, target, total_of
 from .regimes import Regime
-from .rules import in_force
+from .rules import in_force, line_key
 from .standing import Standing
 
 APPROACHING_PREFIX = "approaching:"

@@ -6,13 +6,12 @@ from math import ceil, floor
 from typing import NamedTuple
 
 from flopmeter.collector.registry.entries import Declare
-from flopmeter.collector.spelling import threshold_text
 from flopmeter.contract.flop import ZERO, Figure, total
 
 from .countable import Countable
 from .modification import Line, line_of
 from .profiles import EXECUTED
-from .regimes import FLOAT_ONLY, KNOWN, MODIFICATION, RUN, Regime
+from .regimes import FLOAT_ONLY, MODIFICATION, RUN, Regime
 from .rules import in_force
 from .standing import Standing
 
@@ -54,14 +53,6 @@ class Met(NamedTuple):
 def target(line: Fraction | int, comparison: str) -> int:
     """The least whole number that meets `line` under `>` or `>=`."""
     return ceil(line) if comparison == ">=" else floor(line) + 1
-
-
-def line_key(regime: Regime) -> str:
-    """How keys of events name a line: of another number of the law it is another event."""
-    if regime.scope == MODIFICATION:
-        of = "" if regime.original == KNOWN else f"x{threshold_text(regime.threshold_flop)}"
-        return f"{regime.comparison}{regime.share}{of}"
-    return f"{regime.comparison}{threshold_text(regime.threshold_flop)}"
 
 
 def lines_of(stands: Standing, regimes: Iterable[Regime]) -> list[Met]:

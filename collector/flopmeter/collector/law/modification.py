@@ -19,7 +19,7 @@ from .accuracy import LIMIT_PERCENT, accuracy_json
 from .countable import countable_json
 from .events import NOT_RISK, THRESHOLD_CROSSED, THRESHOLD_UNDETERMINED, NewEvent, counting_json, law_json
 from .regimes import ANY, KNOWN, MODIFICATION, Regime
-from .rules import Verdict, counted, in_force
+from .rules import Verdict, counted, in_force, line_key
 from .standing import Modification
 from .thresholds import due_texts, if_known, if_met
 
@@ -74,10 +74,7 @@ def modification_key(regime: Regime, run: str, original: str, answer: Verdict, e
     """As of a threshold: a crossing is one event, undetermined one per side of the point; per original, and per line."""
     if answer is Verdict.CROSSED:
         estimate = Verdict.CROSSED
-    of = "" if regime.original == KNOWN else f"x{threshold_text(regime.threshold_flop)}"
-    return (
-        f"modification:{regime.id}:{run}:{answer}:{estimate}:{regime.comparison}{regime.share}{of}:{original}"
-    )
+    return f"modification:{regime.id}:{run}:{answer}:{estimate}:{line_key(regime)}:{original}"
 
 
 def modification_events(

@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from fractions import Fraction
 
+from flopmeter.collector.spelling import threshold_text
 from flopmeter.contract.flop import ZERO, Figure, total
 
-from .regimes import INTEGER_OR_FLOAT, MANDATORY, Regime
+from .regimes import INTEGER_OR_FLOAT, KNOWN, MANDATORY, MODIFICATION, Regime
 
 
 class Verdict(StrEnum):
@@ -26,6 +27,14 @@ def meets(flop: int, regime: Regime) -> bool:
     if regime.comparison == ">=":
         return flop >= regime.threshold_flop
     return flop > regime.threshold_flop
+
+
+def line_key(regime: Regime) -> str:
+    """How keys of events name a line: of another number of the law it is another event."""
+    if regime.scope == MODIFICATION:
+        of = "" if regime.original == KNOWN else f"x{threshold_text(regime.threshold_flop)}"
+        return f"{regime.comparison}{regime.share}{of}"
+    return f"{regime.comparison}{threshold_text(regime.threshold_flop)}"
 
 
 def verdict(figure: Figure, regime: Regime) -> Verdict:

@@ -14,7 +14,7 @@ from .countable import countable_json
 from .deadline_rules import KNOWN
 from .events import NOT_RISK, THRESHOLD_CROSSED, THRESHOLD_UNDETERMINED, NewEvent, counting_json, law_json
 from .regimes import RUN, Regime, due_after_ns
-from .rules import Verdict, counted, in_force, meets, verdict
+from .rules import Verdict, counted, in_force, line_key, meets, verdict
 from .standing import Standing
 
 THRESHOLD_PREFIX = "threshold:"
@@ -72,8 +72,7 @@ def threshold_key(regime: Regime, run: str, answer: Verdict, estimate: Verdict) 
     """
     if answer is Verdict.CROSSED:
         estimate = Verdict.CROSSED
-    line = f"{regime.comparison}{threshold_text(regime.threshold_flop)}"
-    return f"{THRESHOLD_PREFIX}{regime.id}:{run}:{answer}:{estimate}:{line}"
+    return f"{THRESHOLD_PREFIX}{regime.id}:{run}:{answer}:{estimate}:{line_key(regime)}"
 
 
 def current_key(key: str, data: str | None) -> str:

@@ -2,13 +2,12 @@
 
 import contextlib
 import http.client
-import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-from flopmeter.collector.deliver.deadline import Bounded, Deadline
-from flopmeter.collector.deliver.http_call import Address, address_of, trust
+from flopmeter.collector.deliver.deadline import Deadline
+from flopmeter.collector.deliver.http_call import Address, address_of, connected
 from flopmeter.collector.errors import LogError, SettingsError, SinkError
 
 #: The most that is read of an answer: cosignatures of ML-DSA-44 are 3.3 kB each, timestamp tokens some 6 kB.
@@ -40,15 +39,8 @@ def post(
     deadline = Deadline(timeout_s)
     with contextlib.ExitStack() as stack:
         try:
-            context = trust(ca_file) if to.scheme == "https" else None
-            connection = socket.create_connection((to.host, to.port), timeout=deadline.left_s())
-            stack.callback(connection.close)
-            if context is not None:
-                connection.settimeout(deadline.left_s())
-                connection = context.wrap_socket(connection, server_hostname=to.host)
-                stack.callback(connection.close)
             call = http.client.HTTPConnection(to.host, to.port)
-            call.sock = Bounded(connection, deadline)
+            call.sock = connected(to, deadline, ca_file, stack)
             headers = {"User-Agent": "flopmeter", "Connection": "close", "Content-Type": content_type}
             call.request("POST", to.path, body, headers)
             answer = call.getresponse()

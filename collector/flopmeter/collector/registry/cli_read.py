@@ -97,7 +97,7 @@ def report(  # noqa: PLR0917 - click passes them by name
     if output is not None:
         from flopmeter.collector.filing.write import write_whole
 
-        write_whole(output, text, overwrite=overwrite)
+        write_whole(output, text, overwrite=overwrite, taken="name another, or replace it with --overwrite")
         click.echo(f"{output}: report on run {run}", err=True)
     elif chosen in ("html", "md"):
         import sys

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flopmeter.cli.output import flop_text
-from flopmeter.collector.filing.html import section_html, shown
+from flopmeter.collector.filing.html import page_head, section_html, shown
 from flopmeter.collector.report.course import stands_of
 from flopmeter.collector.report.plots import STYLE as PLOT_STYLE
 from flopmeter.collector.report.plots import Course, curve_svg, stands_svg
@@ -60,18 +60,8 @@ ul {{ margin: .5rem 0; padding-left: 1.25rem; }}
 def to_html(whole: Whole) -> str:
     """The whole page."""
     d = whole.report
-    title = f"Report on run {d['run']}"
     parts = [
-        "<!DOCTYPE html>",
-        '<html lang="en">',
-        "<head>",
-        '<meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        # Nothing is loaded and nothing runs, whatever a name might have smuggled in.
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">",
-        f"<title>{shown(title)}</title>",
-        f"<style>{_STYLE}</style>",
-        "</head>",
+        *page_head(f"Report on run {d['run']}", _STYLE),
         "<body>",
         "<header>",
         f"<h1>Run {shown(d['run'])}</h1>",
