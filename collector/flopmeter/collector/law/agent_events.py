@@ -2,7 +2,7 @@
 
 from flopmeter.collector.spelling import time_text
 
-from .events import AGENT_SILENT, COVERAGE_LOST, EVIDENCE_FORK, NewEvent
+from .events import AGENT_SILENT, COVERAGE_LOST, EVIDENCE_FORK, NewEvent, of_agent
 
 #: How the keys of those begin that are about two agents on one entity.
 TWICE_PREFIX = "fork:entity:"
@@ -23,22 +23,17 @@ def fork_event(
     `stored_hash` None: the record in the books is older than what the collector compared with.
     """
     agent = agent_id.hex()
-    return NewEvent(
-        key=f"fork:{agent}:{seq}:{refused_hash.hex()}",
-        type=EVIDENCE_FORK,
-        subject=f"agent/{agent}",
-        time_unix_ns=at_unix_ns,
-        since_position=position,
+    return of_agent(
+        EVIDENCE_FORK,
+        f"fork:{agent}:{seq}:{refused_hash.hex()}",
+        (agent_id, node),
+        f"Agent {agent} of node {node} signed another record number {seq} than the one in the "
+        "books: its key is in use twice, or its spool was set back. The second was refused and kept.",
+        at_unix_ns=at_unix_ns,
         position=position,
-        data={
-            "message": f"Agent {agent} of node {node} signed another record number {seq} than the one in the "
-            "books: its key is in use twice, or its spool was set back. The second was refused and kept.",
-            "agent": agent,
-            "node": node,
-            "seq": str(seq),
-            "stored_hash": stored_hash.hex() if stored_hash is not None else None,
-            "refused_hash": refused_hash.hex(),
-        },
+        seq=str(seq),
+        stored_hash=stored_hash.hex() if stored_hash is not None else None,
+        refused_hash=refused_hash.hex(),
     )
 
 
@@ -59,25 +54,20 @@ def twice_event(
 ) -> NewEvent:
     """Two agents (id, node) told of the same time of one entity. Once per entity and pair of agents."""
     (first, first_node), (second, second_node) = booked, left_out
-    return NewEvent(
-        key=twice_key(entity, first, second),
-        type=EVIDENCE_FORK,
-        subject=f"agent/{second.hex()}",
-        time_unix_ns=at_unix_ns,
-        since_position=position,
+    return of_agent(
+        EVIDENCE_FORK,
+        twice_key(entity, first, second),
+        (second, second_node),
+        f"Agents {first.hex()} of node {first_node} and {second.hex()} of node {second_node} both "
+        f"meter {entity}, from {time_text(since_unix_ns)} on. Of each time only what came first is in the "
+        "totals; the other's records are kept, and their other entities count. Stop one of the two; or one "
+        "of the nodes' clocks is wrong.",
+        at_unix_ns=at_unix_ns,
         position=position,
-        data={
-            "message": f"Agents {first.hex()} of node {first_node} and {second.hex()} of node {second_node} both "
-            f"meter {entity}, from {time_text(since_unix_ns)} on. Of each time only what came first is in the "
-            "totals; the other's records are kept, and their other entities count. Stop one of the two; or one "
-            "of the nodes' clocks is wrong.",
-            "entity": entity,
-            "agent": second.hex(),
-            "node": second_node,
-            "booked_agent": first.hex(),
-            "booked_node": first_node,
-            "since": time_text(since_unix_ns),
-        },
+        entity=entity,
+        booked_agent=first.hex(),
+        booked_node=first_node,
+        since=time_text(since_unix_ns),
     )
 
 
@@ -86,22 +76,17 @@ def loss_event(
 ) -> NewEvent:
     """Records from_seq … to_seq of an agent will never come: their time is missing, and named."""
     agent = agent_id.hex()
-    return NewEvent(
-        key=f"loss:{agent}:{from_seq}:{to_seq}",
-        type=COVERAGE_LOST,
-        subject=f"agent/{agent}",
-        time_unix_ns=at_unix_ns,
-        since_position=position,
+    return of_agent(
+        COVERAGE_LOST,
+        f"loss:{agent}:{from_seq}:{to_seq}",
+        (agent_id, node),
+        f"Records {from_seq} to {to_seq} of agent {agent} on node {node} are lost: {reason}. "
+        "What the node did in their time is in no total.",
+        at_unix_ns=at_unix_ns,
         position=position,
-        data={
-            "message": f"Records {from_seq} to {to_seq} of agent {agent} on node {node} are lost: {reason}. "
-            "What the node did in their time is in no total.",
-            "agent": agent,
-            "node": node,
-            "from_seq": str(from_seq),
-            "to_seq": str(to_seq),
-            "reason": reason,
-        },
+        from_seq=str(from_seq),
+        to_seq=str(to_seq),
+        reason=reason,
     )
 
 
@@ -122,20 +107,15 @@ def silent_event(
 ) -> NewEvent:
     """Nothing was heard of an agent for too long. Once per silence: the next record ends it."""
     agent = agent_id.hex()
-    return NewEvent(
-        key=silent_key(agent, last_seq, window_end_unix_ns),
-        type=AGENT_SILENT,
-        subject=f"agent/{agent}",
-        time_unix_ns=at_unix_ns,
-        since_position=position,
+    return of_agent(
+        AGENT_SILENT,
+        silent_key(agent, last_seq, window_end_unix_ns),
+        (agent_id, node),
+        f"Agent {agent} of node {node} has been silent since {time_text(received_unix_ns)}: "
+        f"what its GPUs did since {time_text(window_end_unix_ns)} is in no total until it reports.",
+        at_unix_ns=at_unix_ns,
         position=position,
-        data={
-            "message": f"Agent {agent} of node {node} has been silent since {time_text(received_unix_ns)}: "
-            f"what its GPUs did since {time_text(window_end_unix_ns)} is in no total until it reports.",
-            "agent": agent,
-            "node": node,
-            "last_seq": str(last_seq),
-            "window_end": time_text(window_end_unix_ns),
-            "received": time_text(received_unix_ns),
-        },
+        last_seq=str(last_seq),
+        window_end=time_text(window_end_unix_ns),
+        received=time_text(received_unix_ns),
     )

@@ -98,6 +98,22 @@ def counting_json(regime: Regime) -> dict[str, str]:
     return {"unit": regime.unit, "counting": regime.counting, "counting_note": regime.counting_note}
 
 
+def of_agent(
+    kind: str,
+    key: str,
+    agent: tuple[bytes, str],
+    message: str,
+    *,
+    at_unix_ns: int,
+    position: int,
+    **more: str | None,
+) -> NewEvent:
+    """What the record at `position` tells of an agent (id, node)."""
+    agent_id, node = agent[0].hex(), agent[1]
+    data = {"message": message, "agent": agent_id, "node": node, **more}
+    return NewEvent(key, kind, f"agent/{agent_id}", at_unix_ns, position, position, data)
+
+
 def to_cloudevent(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of the events table as CloudEvents 1.0 JSON. Positions are strings: they outgrow its integers.
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from flopmeter.collector.spelling import time_text
 from flopmeter.contract.usage import Notice, NoticeKind
 
-from .events import EVIDENCE_FORK, NewEvent
+from .events import EVIDENCE_FORK, NewEvent, of_agent
 
 #: How the keys of these events begin; other forks are an agent's own.
 LOG_PREFIX = "fork:log:"
@@ -56,21 +56,16 @@ def heard(flag: LogFlag, keys: Collection[str]) -> bool:
 def contradiction_event(flag: LogFlag, *, at_unix_ns: int, position: int) -> NewEvent:
     """`flag`, told of by the record at `position`."""
     agent = flag.agent_id.hex()
-    return NewEvent(
-        key=flag.key,
-        type=EVIDENCE_FORK,
-        subject=f"agent/{agent}",
-        time_unix_ns=at_unix_ns,
-        since_position=position,
+    return of_agent(
+        EVIDENCE_FORK,
+        flag.key,
+        (flag.agent_id, flag.node),
+        f"Agent {agent} of node {flag.node} says that this collector's evidence log contradicts the "
+        f"last signed head that it saw ({flag.detail}). The collector was restored from an older copy, another "
+        "stands in its place, or its log was rewritten; or the agent lies. Its state directory keeps both signed "
+        f"heads. At most {MOST_A_DAY} agents are named a day.",
+        at_unix_ns=at_unix_ns,
         position=position,
-        data={
-            "message": f"Agent {agent} of node {flag.node} says that this collector's evidence log contradicts the "
-            f"last signed head that it saw ({flag.detail}). The collector was restored from an older copy, another "
-            "stands in its place, or its log was rewritten; or the agent lies. Its state directory keeps both signed "
-            f"heads. At most {MOST_A_DAY} agents are named a day.",
-            "agent": agent,
-            "node": flag.node,
-            "detail": flag.detail,
-            "noticed": time_text(flag.noticed_unix_ns),
-        },
+        detail=flag.detail,
+        noticed=time_text(flag.noticed_unix_ns),
     )
