@@ -16,6 +16,8 @@ const ROWS = {
   newest: "2026-11-22T18:55:46Z",
   behind: [0, 3, 518_400, null],
   delay: [0, -400, 1, null],
+  offset: [0, -41_203, 12, null],
+  within: [1, 3, 2, null],
 };
 const nodes = unpack(ROWS);
 const names = (found) => found.map((n) => n.name);
@@ -23,7 +25,7 @@ const names = (found) => found.map((n) => n.name);
 test("names are whole again, and every column is at its node", () => {
   assert.deepEqual(names(nodes), ["node-01", "node-02", "node-10", "x"]);
   assert.deepEqual(nodes[1], {
-    name: "node-02", status: "L", gpus: "AAgAAAAu", cluster: "a", version: "0.10.0", model: "H100", marks: "cl", behind: 3, delay: -400,
+    name: "node-02", status: "L", gpus: "AAgAAAAu", cluster: "a", version: "0.10.0", model: "H100", marks: "cl", behind: 3, delay: -400, offset: -41_203, within: 3,
   });
 });
 
@@ -62,10 +64,16 @@ test("the worst come first; what never reported is the longest behind", () => {
   assert.deepEqual(names(sorted(nodes, "worst")), ["node-10", "node-02", "node-01", "x"]);
   assert.deepEqual(names(sorted(nodes, "behind")), ["x", "node-10", "node-02", "node-01"]);
   assert.deepEqual(names(sorted(nodes, "delay"))[0], "node-02");
+  assert.deepEqual(names(sorted(nodes, "clock")), ["node-02", "node-10", "node-01", "x"]);
   assert.deepEqual(names(sorted(nodes, "version")), ["node-01", "x", "node-10", "node-02"]);
   assert.deepEqual(names(sorted(nodes, "no such")), names(nodes));
 });
 
 test("a node's GPUs in words", () => {
   assert.equal(gpusText("AAgAAAAu"), "6 A1, A2 · 1 gap · 1 unattributed");
+});
+
+test("an older collector's rows say nothing of clocks", () => {
+  const { offset, within, ...old } = ROWS;
+  assert.deepEqual(unpack(old).map((n) => [n.offset, n.within]), Array(4).fill([null, null]));
 });

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { bytes, clock, deviceTime, duration, exact, flop, line, log10, many, percent, percentOf, relative, time } from "./pages/format.js";
+import { bytes, clock, deviceTime, duration, exact, flop, line, log10, many, offset, percent, percentOf, relative, time } from "./pages/format.js";
 
 test("FLOP are rounded down as in the terminal, so that no line shows as reached before it is", () => {
   assert.equal(flop("9999999999999999999999999"), "9.99e24"); // below 10²⁵, by one
@@ -72,4 +72,13 @@ test("a laptop whose clock is wrong goes by the collector's", () => {
   assert.ok(clock.now() - Date.now() > 3_500_000);
   clock.heard(new Date().toUTCString());
   assert.equal(Math.abs(clock.now() - Date.now()) < 5, true);
+});
+
+test("a clock's offset has its sign and how sure it is", () => {
+  assert.equal(offset(0, 1), "+0 ms ± 1 ms");
+  assert.equal(offset(-12, 5), "−12 ms ± 5 ms");
+  assert.equal(offset(1200, 3), "+1.200 s ± 3 ms");
+  assert.equal(offset(-41_203, 1500), "−41.203 s ± 1.500 s");
+  assert.equal(offset(3_600_000, 200), "+1 h ± 200 ms");
+  assert.equal(offset(null, null), "–");
 });

@@ -140,7 +140,8 @@ class Group:
     #: Claims of training code: index into records, then by workload number.
     progress: list[tuple[int, dict[int, list[Progress]]]] = field(default_factory=list)
     log_faults: list[str] = field(default_factory=list)  # what our own log was found to contradict
-    clocks: dict[int, Offset] = field(default_factory=dict)  # by agent_no; worth no commit of their own
+    clocks: dict[int, Offset] = field(default_factory=dict)  # by agent_no; they wait for a commit …
+    clocks_waited: bool = False  # … and now get one of their own
     review: bool = False  # commit even if there is nothing else: it is time to judge all runs
     boots: list[tuple[int, bytes, int]] = field(
         default_factory=list
@@ -161,4 +162,5 @@ class Group:
             or self.silences
             or self.log_faults
             or self.review
+            or self.clocks_waited
         )

@@ -196,7 +196,8 @@ class Intake:
 
     def review(self, now_unix_ns: int, *, listening: bool = True) -> bool:
         """Put into `group` who has fallen silent, once a day that all runs are to be judged, and that somebody said
-        something of runs or of deadlines (its commit is when that is applied, if none was before).
+        something of runs or of deadlines (its commit is when that is applied, if none was before); and have clocks kept
+        that no commit took along.
 
         Call it now and then; True if there is something to commit. `listening` False: since the last call the
         collector could not hear its agents all the time, so that nobody is silent by that.
@@ -212,11 +213,12 @@ class Intake:
         if answered != self._answered:
             self._answered = answered
             self.group.review = True
+        self.group.clocks_waited = bool(self.group.clocks)
         today = now_unix_ns // _DAY_NS
         if today != self._reviewed_day:
             self._reviewed_day = today
             self.group.review = True
-        return bool(self.group.silences or self.group.review)
+        return bool(self.group.silences or self.group.review or self.group.clocks_waited)
 
     # --- who speaks ---
 
@@ -288,7 +290,7 @@ class Intake:
         return None
 
     def clock(self, agent: Agent, offset: Offset | None) -> None:
-        """How far its clock was found to be off, to be kept with whatever is committed next; None: not known."""
+        """Keep how far its clock is off (None: not known) with what is committed next, or by the next `review`."""
         if offset is not None and worth_keeping(agent.clock, offset):
             agent.clock = self.group.clocks[agent.agent_no] = offset
 

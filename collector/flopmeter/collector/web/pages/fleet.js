@@ -5,8 +5,8 @@ import { CODES, tally } from "./codes.js";
 import { h, render } from "./dom.js";
 import { fleetMap } from "./fleetmap.js";
 import { chosen, counted, gpusText, MARKS, sorted, SORTS, STATUS, unpack } from "./fleetrows.js";
-import { band, count, deviceTime, duration, many, percent, time } from "./format.js";
-import { nodePanel, noSuchNode } from "./node.js";
+import { band, count, deviceTime, duration, many, offset, percent, time } from "./format.js";
+import { CLOCK_MATTERS, nodePanel, noSuchNode } from "./node.js";
 import { announce, choice, command, empty, fact, facts, instant, mark } from "./parts.js";
 import { follow } from "./pace.js";
 import { navigate, nodeHref, query as queryNow, setQuery } from "./route.js";
@@ -80,7 +80,14 @@ function summary(fleet, nodes) {
     c?.gaps && fact("Gaps", deviceTime(c.gap_device_seconds ?? total_of(c.gaps)), Object.entries(c.gaps).sort((a, b) => b[1] - a[1]).slice(0, 3).map(([why, s]) => `${why} ${deviceTime(s)}`).join(", ") || "none"),
     fact("Unattributed", percent(fleet.unattributed_share), `${deviceTime(fleet.unattributed_device_seconds)}, in no run: ${band(fleet.unattributed?.flop)} FLOP`),
     fact("Idle", deviceTime(fleet.idle_device_seconds), `of ${deviceTime(fleet.device_seconds)} metered`),
+    fleet.clocks && clocks(fleet.clocks),
     fleet.uncovered_devices > 0 && fact("Without a meter", many(fleet.uncovered_devices, "device"), "counted, and in no total")));
+}
+
+function clocks({ known, off, largest_seconds: largest }) {
+  if (!known) return fact("Clocks off", "not known", "agents of an older version do not tell");
+  const over = off.find((step) => step.over_seconds === 10)?.nodes ?? 0;
+  return fact("Clocks off", `${count(over)} of ${count(known)}`, largest >= 1 ? `by more than 10 s; the furthest is off by ${duration(largest)} at least` : "by more than 10 s; none surely by a second");
 }
 
 const total_of = (gaps) => Object.values(gaps).reduce((a, b) => a + b, 0);
@@ -159,12 +166,13 @@ function list(found, query, filtered, nodes, listed, more) {
       all.model.size > 1 && choice("model", "Model", query.model, options(all.model), set("model")),
       all.version.size > 1 && choice("version", "Agent", query.version, options(all.version), set("version")),
       all.marks.size > 0 && [...all.marks.keys()].some(Boolean) && choice("mark", "Oddity", query.mark, options(all.marks, (m) => MARKS[m]?.[0] ?? m), set("mark")),
-      choice("sort", "Sort", query.sort ?? "name", SORTS.map((s) => [s, { worst: "worst first", behind: "longest behind", delay: "largest delay" }[s] ?? s]), (v) => setQuery({ sort: v === "name" ? null : v })),
+      choice("sort", "Sort", query.sort ?? "name", SORTS.map((s) => [s, { worst: "worst first", behind: "longest behind", delay: "largest delay", clock: "clock furthest off" }[s] ?? s]), (v) => setQuery({ sort: v === "name" ? null : v })),
       filtered && h("button", { type: "button", onclick: () => setQuery(Object.fromEntries(FILTERS.map((f) => [f, null]))) }, "Clear filters")),
     found.length ? h("div", { class: "scroll tall", tabindex: "0", role: "group", "aria-labelledby": "list-title" }, h("table", { class: "stackable" },
       h("thead", null, h("tr", null, ["Node", "Status", "GPUs", "Model", "Cluster", "Agent"].map((t) => h("th", { scope: "col" }, t)),
         h("th", { scope: "col", class: "num", title: "how far its last window lies behind the newest of all" }, "Behind"),
         h("th", { scope: "col", class: "num", title: "from its window's end by its own clock to the arrival by the collector's: way and clock offset together" }, "Delay"),
+        h("th", { scope: "col", class: "num", title: "how far its clock is ahead of the collector's, measured within the last hour; sure to the distance behind ±" }, "Clock"),
         h("th", { scope: "col" }, "To look at"))),
       h("tbody", null, shown.map(row)))) : h("p", { class: "panel" }, "No node matches these filters."),
     found.length > shown.length && h("p", { class: "buttons" }, h("button", { type: "button", onclick: more }, "Show 1,000 more")));
@@ -192,6 +200,7 @@ function row(n) {
     h("td", { "data-label": "Agent" }, n.version || "–"),
     h("td", { "data-label": "Behind", class: "num" }, n.behind === null ? "–" : duration(n.behind)),
     h("td", { "data-label": "Delay", class: "num" }, n.delay === null ? "–" : `${n.delay < 0 ? "−" : ""}${duration(n.delay)}`),
+    h("td", { "data-label": "Clock", class: "num" }, offset(n.offset, n.within)),
     h("td", { "data-label": "To look at" }, [...n.marks].map((m) => h("div", null, mark(MARKS[m]?.[1] ?? "warn", "◆", MARKS[m]?.[0] ?? m)))));
 }
 
@@ -210,6 +219,7 @@ function oddities(fleet, nodes) {
       fleet.library_disagreements?.length > 0 && h("div", { class: "stacked" },
         h("p", null, "The same driver, and another NVML library:"),
         h("ul", null, fleet.library_disagreements.map((d) => h("li", null, typeof d === "string" ? d : Object.entries(d).map(([k, v]) => `${k.replaceAll("_", " ")} ${typeof v === "object" ? JSON.stringify(v) : v}`).join(", "))))),
+      all.marks.get("k") > 0 && h("p", null, CLOCK_MATTERS),
       h("p", { class: "dim" }, "Hardware that nobody metered is in no total and on no map. What must exist is said in a file: ", h("code", null, "flopmeter collector serve --expect nodes.toml")),
       command("flopmeter fleet list --json")));
 }

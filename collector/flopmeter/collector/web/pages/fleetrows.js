@@ -10,6 +10,7 @@ export const MARKS = {
   d: ["library differs from others'", "warn"],
   p: ["persistence mode off", "warn"],
   r: ["records refused", "warn"],
+  k: ["clock off by more than 10 s", "warn"],
   o: ["usage lost by its own word", "warn"],
 };
 
@@ -25,7 +26,7 @@ export function unpack(rows) {
     last = last.slice(0, rows.names[2 * i]) + rows.names[2 * i + 1];
     found.push({
       name: last, status: rows.status[i], gpus: gpus(i), cluster: cluster(i), version: version(i), model: model(i), marks: marks(i),
-      behind: rows.behind[i], delay: rows.delay[i],
+      behind: rows.behind[i], delay: rows.delay[i], offset: rows.offset?.[i] ?? null, within: rows.within?.[i] ?? null,
     });
   }
   return found;
@@ -65,11 +66,13 @@ export function chosen(nodes, query) {
 
 const GRAVITY = "sxg?uDCi3BA"; // the worst first
 export const gravest = (node) => Math.min(...[...node.gpus].map((code) => GRAVITY.indexOf(code)).filter((i) => i >= 0), GRAVITY.length);
+const furthest = (node) => (node.offset === null ? -1 : Math.abs(node.offset)); // what is not known comes last
 const by = {
   name: () => 0,
   worst: (a, b) => gravest(a) - gravest(b),
   behind: (a, b) => (b.behind ?? Infinity) - (a.behind ?? Infinity),
   delay: (a, b) => Math.abs(b.delay ?? 0) - Math.abs(a.delay ?? 0),
+  clock: (a, b) => furthest(b) - furthest(a),
   version: (a, b) => a.version.localeCompare(b.version, "en", { numeric: true }),
 };
 export const SORTS = Object.keys(by);

@@ -106,6 +106,17 @@ export function duration(seconds) {
   return minutes ? `${minutes} min` : `${whole} s`;
 }
 
+// Milliseconds by which a clock is ahead, and within how many that is sure: "+41.203 s ± 3 ms".
+export function offset(ms, within) {
+  if (ms === null || ms === undefined) return NONE;
+  return `${ms < 0 ? "−" : "+"}${precisely(Math.abs(ms))} ± ${precisely(within)}`;
+}
+
+function precisely(ms) {
+  if (ms < 1000) return `${ms} ms`;
+  return ms < 120_000 ? `${(ms / 1000).toFixed(3)} s` : duration(ms / 1000);
+}
+
 // "6 d ago", "in 3 h": of an instant, seen from `now` (milliseconds).
 export function relative(iso, now = clock.now()) {
   if (!iso) return NONE;

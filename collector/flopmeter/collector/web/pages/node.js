@@ -2,12 +2,14 @@
 
 import { h } from "./dom.js";
 import { BY_CODE } from "./codes.js";
-import { deviceTime, duration, many, percent, short } from "./format.js";
+import { deviceTime, duration, many, offset, percent, short } from "./format.js";
 import { MARKS, STATUS } from "./fleetrows.js";
 import { command, instant, mark } from "./parts.js";
 import { runHref } from "./route.js";
 
 const STATES = Object.fromEntries(Object.values(STATUS).map(([name, kind, sign]) => [name, [kind, sign]]));
+
+export const CLOCK_MATTERS = "Totals do not rest on clocks. The hours that usage stands under do, and since when a line was met, from which deadlines run: mend time synchronisation on the node (chronyc tracking), or, where it is all of them, on the collector's machine.";
 
 export function nodePanel(items, nodes) {
   const [last] = items;
@@ -39,6 +41,7 @@ function agent(a, row) {
       pair("Received", instant(a.last_received)),
       pair("Behind", a.lag_seconds === null ? "–" : duration(a.lag_seconds)),
       row?.delay !== null && row?.delay !== undefined && pair("Delay and clock", `${row.delay < 0 ? "−" : ""}${duration(row.delay)} from its clock to the collector's`),
+      pair("Clock offset", clockOf(a)),
       pair("Cluster", a.cluster || "–"),
       pair("Models", Object.entries(a.models ?? {}).map(([m, n]) => `${n} × ${m}`).join(", ") || "–"),
       pair("Driver", a.driver || "–"),
@@ -61,6 +64,14 @@ function agent(a, row) {
         h("td", null, device(d)),
         h("td", null, d.holders?.length ? d.holders.map((w) => h("div", null, w.run ? h("a", { href: runHref(w.run), class: "name" }, w.run) : w.kind, w.job ? ` ${w.kind} ${w.job}` : "",
           d.device_seconds > 0 && w.device_seconds < d.device_seconds ? ` ${percent(w.device_seconds / d.device_seconds)}` : "")) : "–")))))));
+}
+
+function clockOf({ clock_offset: found }) {
+  if (!found) return "not known: an agent of an older version, or none that was heard since";
+  const middle = Math.round(found.point_seconds * 1000);
+  const within = Math.ceil(Math.max(found.upper_seconds * 1000 - middle, middle - found.lower_seconds * 1000) - 1e-6);
+  const said = `${offset(middle, within)} from the collector's, measured `;
+  return [found.surely_off ? mark("warn", "◆", said) : said, instant(found.measured), found.surely_off && h("p", null, CLOCK_MATTERS)];
 }
 
 function device(d) {
