@@ -1,6 +1,7 @@
 """The evidence: the log's head as the API has it, the last fsck, and a file that is verified in place."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from browser_rig import Desk, Site, settled, shot
@@ -71,7 +72,8 @@ def test_a_head_that_leaves_records_out_for_long_is_an_alarm(visit: Desk) -> Non
     def late(route) -> None:
         answer = route.fetch().json()
         answer["log"]["size"] = answer["log"]["checkpoint"]["size"] + 500
-        answer["log"]["checkpoint"]["age_seconds"] = 4000
+        signed = datetime.now(UTC) - timedelta(seconds=4000)
+        answer["log"]["checkpoint"]["time"] = signed.strftime("%Y-%m-%dT%H:%M:%SZ")
         answer["witnesses"] = [
             {"name": "w.example", "vkey": "w.example+1", "known_size": 3, "cosigned_size": 3, "cosigned": None, "asked": None,
              "error": "connect: refused"}

@@ -8,7 +8,7 @@ little. What a person just said (events, deadlines) is always read from the stor
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -64,6 +64,7 @@ class Books:
     ) -> None:
         """`fresh`: whoever asks waits for what is newest; else `refresh` is called by somebody beside."""
         self.store, self.regimes_dir, self.clock = store_file(store), regimes, clock
+        self._begun_unix_ns = clock()
         self._regime_key = regime_key
         self._fresh = fresh
         self._expect = () if expect is None else read_expected(expect)
@@ -109,6 +110,12 @@ class Books:
             self.refresh()
         assert self._view is not None
         return self._view
+
+    def newest(self, instants: Iterable[int | None]) -> int:
+        """`as_of` of an answer that is read from the store when it is asked for: the newest instant that it rests on, so
+        that it does not move by itself. Of one that rests on nothing yet: when this process began.
+        """
+        return max((i for i in instants if i is not None), default=self._begun_unix_ns)
 
     def refresh(self) -> bool:
         """Make the view again if anything moved, or a minute has passed. Whether it was made."""

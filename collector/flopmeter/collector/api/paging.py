@@ -49,7 +49,11 @@ class Orders:
         self._made = 0
 
     def keep(self, whose: str, names: Sequence[str]) -> str:
-        """Its key. `whose`: what was asked, and by which tenant; the key is good for that alone."""
+        """Its key, the same for the same order. `whose`: what was asked, and by which tenant; the key is good for that alone."""
+        for key, kept in self._kept.items():
+            if kept == (whose, names):
+                self._kept.move_to_end(key)
+                return key
         self._made += 1
         key = f"{self._mine}-{self._made}"
         self._kept[key] = whose, names

@@ -2,14 +2,14 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flopmeter.collector.duty.answers import DEADLINE, EVENT, OUTCOMES, State
+from flopmeter.collector.duty.answers import DEADLINE, EVENT, OUTCOMES, AnswerRow, State
 from flopmeter.collector.duty.documents import answer_document, deadline_document
 from flopmeter.collector.duty.notices import COVERAGE
 from flopmeter.collector.duty.over import Condition, Over, condition_of
-from flopmeter.collector.duty.reading import Duty, answers_about, duties, event_by_no
+from flopmeter.collector.duty.reading import Duty, Found, answers_about, duties, event_by_no
 from flopmeter.collector.duty.saying import Person
 from flopmeter.collector.duty.saying import answer as say
 from flopmeter.collector.errors import DutyError, DutyRefused, RegimeError
@@ -50,9 +50,10 @@ def events(books: Books, wish: Wish) -> bytes:
             if (before is None or listed.event_no < before) and len(found) <= limit:
                 found.append(listed)
         more = found[limit - 1].event_no if len(found) > limit else None
-        items = [_event(reader, view, sight, e) for e in found[:limit]]
-        now = books.clock()
-    return body_of(paged(now, items, more=more, total=total))
+        read = [_found(reader, e) for e in found[:limit]]
+    as_of = books.newest(i for e in read for i in _instants(e.unix_ns, e.last))
+    items = [_event(view, sight, e) for e in read]
+    return body_of(paged(as_of, items, more=more, total=total))
 
 
 def event(books: Books, wish: Wish) -> bytes:
@@ -62,18 +63,21 @@ def event(books: Books, wish: Wish) -> bytes:
         books.events.update(reader)
         listed = _listed(books, sight, wish.names["id"])
         now = books.clock()
-        document = _event(reader, view, sight, listed)
-        over = _condition(books, reader, now).over(event_by_no(reader, listed.event_no))
+        found = _found(reader, listed)
+        over = _condition(books, reader, now).over(found)
         answers = answers_about(reader, EVENT, listed.event_no)
-        started = [d for d in duties(reader) if d.deadline.event_no == listed.event_no]
+        started = [d for d in duties(reader) if d.deadline.event_no == listed.event_no and _seen(d, sight)]
     told_over = None if over is None else _over(view, sight, listed.subject, over)
+    instants = [
+        *_instants(found.unix_ns, *answers),
+        None if over is None else over.since_unix_ns,
+        *(i for d in started for i in _moved(d, now)),
+    ]
     told = {
-        "as_of": time_text(now),
-        "event": document | {"over": told_over},
+        "as_of": time_text(books.newest(instants)),
+        "event": _event(view, sight, found) | {"over": told_over},
         "answers": [answer_document(a) for a in answers],
-        "deadlines": [
-            deadline_document(d.deadline, d.state, d.outcome, now) for d in started if _seen(d, sight)
-        ],
+        "deadlines": [_deadline(d, now) for d in started],
     }
     return body_of(sight.cleaned(told, relatives(view, listed.subject)))
 
@@ -83,9 +87,10 @@ def deadlines(books: Books, wish: Wish) -> bytes:
     sight, now = view.sight(wish.tenant), books.clock()
     with books.reading() as reader:
         seen = [d for d in duties(reader) if _seen(d, sight)]
-        found = [sight.cleaned(deadline_document(d.deadline, d.state, d.outcome, now), ()) for d in seen]
+    found = [sight.cleaned(_deadline(d, now), ()) for d in seen]
+    as_of = books.newest(i for d in seen for i in _moved(d, now))
     if "after" in wish.texts:
-        return _next_deadlines(books, wish, found, now)
+        return _next_deadlines(books, wish, found, as_of)
     texts, overdue = wish.texts, wish.numbers.get("overdue", 0)
     found = [
         d
@@ -99,16 +104,18 @@ def deadlines(books: Books, wish: Wish) -> bytes:
     limit, more = wish.numbers["limit"], None
     if len(found) > limit:
         more = [books.orders.keep(_whose(wish), [d["id"] for d in found]), limit]
-    return body_of(paged(now, found[:limit], more=more, total=len(found)))
+    return body_of(paged(as_of, found[:limit], more=more, total=len(found)))
 
 
-def _next_deadlines(books: Books, wish: Wish, found: list[dict[str, Any]], now_unix_ns: int) -> bytes:
+def _next_deadlines(books: Books, wish: Wish, found: list[dict[str, Any]], as_of_unix_ns: int) -> bytes:
     """In the order of the first page: a deadline that somebody resolves meanwhile goes to the end of another."""
     by_id = {d["id"]: d for d in found}
     key, order, begin = books.orders.find(_whose(wish), wish.texts["after"])
     end = begin + wish.numbers["limit"]
     items = [by_id[name] for name in order[begin:end] if name in by_id]
-    return body_of(paged(now_unix_ns, items, more=[key, end] if end < len(order) else None, total=len(order)))
+    return body_of(
+        paged(as_of_unix_ns, items, more=[key, end] if end < len(order) else None, total=len(order))
+    )
 
 
 def _whose(wish: Wish) -> str:
@@ -125,10 +132,12 @@ def deadline(books: Books, wish: Wish) -> bytes:
         now = books.clock()
         answers = answers_about(reader, DEADLINE, duty.number)
         no = duty.deadline.event_no
+        trigger = None if no is None else event_by_no(reader, no)
+        instants = [*_instants(None if trigger is None else trigger.unix_ns, *answers), *_moved(duty, now)]
         document = {
-            "as_of": time_text(now),
-            "deadline": deadline_document(duty.deadline, duty.state, duty.outcome, now),
-            "trigger_event": None if no is None else event_by_no(reader, no).cloud,
+            "as_of": time_text(books.newest(instants)),
+            "deadline": _deadline(duty, now),
+            "trigger_event": None if trigger is None else trigger.cloud,
             "answers": [answer_document(a) for a in answers],
             "note": COVERAGE if duty.deadline.act == "coverage" else None,
         }
@@ -228,18 +237,21 @@ def _condition(books: Books, reader: Reader, now_unix_ns: int) -> Condition:
         return condition_of(reader, None, now_unix_ns)
 
 
-def _event(reader: Reader, view: View, sight: Sight, listed: Listed) -> dict[str, Any]:
+def _found(reader: Reader, listed: Listed) -> Found:
     """Raises Problem for one whose row cannot be read."""
     try:
         if not listed.sound:
             raise ValueError
-        found = event_by_no(reader, listed.event_no)
+        return event_by_no(reader, listed.event_no)
     except (ValueError, TypeError, KeyError, OverflowError, OSError) as e:
         raise Problem(
             500,
             f"event {quoted(listed.id)}: its row in the books cannot be read",
             "see what is wrong: flopmeter collector fsck",
         ) from e
+
+
+def _event(view: View, sight: Sight, found: Found) -> dict[str, Any]:
     document: dict[str, Any] = {
         **found.cloud,
         "state": found.state.value,
@@ -248,6 +260,27 @@ def _event(reader: Reader, view: View, sight: Sight, listed: Listed) -> dict[str
     if not sight.whole:
         document = sight.cleaned(document, relatives(view, found.cloud["subject"]))
     return document
+
+
+def _deadline(duty: Duty, now_unix_ns: int) -> dict[str, Any]:
+    """As `deadlines list --json`, without what moves by itself: how long it is until `due` whoever shows it says."""
+    document = deadline_document(duty.deadline, duty.state, duty.outcome, now_unix_ns)
+    del document["seconds_left"]
+    return document
+
+
+def _instants(unix_ns: int | None, *answers: AnswerRow | None) -> Iterator[int | None]:
+    """When it was raised, and when people said something of it."""
+    yield unix_ns
+    for answer in answers:
+        yield None if answer is None else answer.unix_ns
+
+
+def _moved(duty: Duty, now_unix_ns: int) -> Iterator[int | None]:
+    """When a deadline was opened, answered, and past."""
+    due = duty.deadline.due_unix_ns
+    yield from _instants(duty.deadline.opened_unix_ns, duty.last)
+    yield due if due <= now_unix_ns else None
 
 
 def _listed(books: Books, sight: Sight, name: str) -> Listed:

@@ -1,6 +1,8 @@
 """GET /evidence, /log/checkpoint; POST /verify."""
 
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,22 +22,39 @@ from .told import body_of
 
 MOST_ATTESTATIONS = 100
 _SECOND_NS = 1_000_000_000
+_TIMES = frozenset({"time", "asked", "cosigned"})
 
 
 def evidence(books: Books, _: Wish) -> bytes:
-    now = books.clock()
     with books.reading() as reader:
-        issued = row_documents(attestation_rows(reader.rows(ATTESTATIONS)))
+        rows = attestation_rows(reader.rows(ATTESTATIONS))
+        issued = row_documents(rows)
+        log = log_document(reader.connection, books.clock())
         document = {
-            "as_of": time_text(now),
-            "log": log_document(reader.connection, now),
+            "log": log,
             "witnesses": witness_documents(reader.connection),
             "timestamps": _timestamps(reader),
             "fsck": read_outcome(books.store),
             "attestations": issued[:MOST_ATTESTATIONS],
             "attestations_total": len(issued),
         }
-    return body_of(document)
+    if log["checkpoint"] is not None:
+        del log["checkpoint"]["age_seconds"]  # it moves by itself: whoever shows it has `time`
+    return body_of({"as_of": time_text(books.newest(_instants(document))), **document})
+
+
+def _instants(document: Mapping[str, Any]) -> Iterator[int]:
+    """All times that stand in it."""
+    for key, value in document.items():
+        if isinstance(value, dict):
+            yield from _instants(value)
+        elif isinstance(value, list):
+            for item in value:
+                if isinstance(item, dict):
+                    yield from _instants(item)
+        elif key in _TIMES and isinstance(value, str):
+            with suppress(ValueError):  # fsck's file is anybody's who may write there
+                yield int(datetime.fromisoformat(value).timestamp() * 1_000) * 1_000_000
 
 
 def checkpoint(books: Books, _: Wish) -> bytes:

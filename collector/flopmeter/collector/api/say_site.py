@@ -35,7 +35,7 @@ def overview(books: Books, wish: Wish) -> bytes:
         found = [
             d for d in duties(reader) if sight.whole or (d.deadline.subject and sight.run(d.deadline.subject))
         ]
-        log = _log(reader, books.clock()) if sight.whole else None
+        log = _log(reader) if sight.whole else None
     now = books.clock()
     waiting = [d for d in found if d.state is not State.RESOLVED]
     document = {
@@ -115,7 +115,7 @@ def _fleet(view: View) -> dict[str, Any]:
     }
 
 
-def _log(reader: Reader, now_unix_ns: int) -> dict[str, Any]:
+def _log(reader: Reader) -> dict[str, Any]:
     (size,) = reader.rows("SELECT coalesce(max(first_index + count), 0) FROM log").fetchone()
     head = reader.rows("SELECT size, unix_ns FROM checkpoints ORDER BY checkpoint_no DESC LIMIT 1").fetchone()
     covered, signed = (0, None) if head is None else head
@@ -123,7 +123,6 @@ def _log(reader: Reader, now_unix_ns: int) -> dict[str, Any]:
         "size": size,
         "covered": covered,
         "checkpoint": None if signed is None else time_text(signed),
-        "age_seconds": None if signed is None else max(0, (now_unix_ns - signed) // 1_000_000_000),
     }
 
 

@@ -64,7 +64,7 @@ SCHEMAS: dict[str, Schema] = {
         next_deadline=null(
             thing(id=HEX, regime=TEXT, run=null(TEXT), act=TEXT, recipient=TEXT, due=TIME, overdue=FLAG)
         ),
-        log=null(thing(size=COUNT, covered=COUNT, checkpoint=null(TIME), age_seconds=null(COUNT))),
+        log=null(thing(size=COUNT, covered=COUNT, checkpoint=null(TIME))),
     ),
     "State": thing(
         as_of=TIME,
@@ -116,7 +116,6 @@ SCHEMAS: dict[str, Schema] = {
         due_local=TEXT,
         opened=TIME,
         overdue=FLAG,
-        seconds_left=DECIMAL,
     ),
     "Deadlines": paged(ref("ListedDeadline")),
     "Deadline": thing(
@@ -141,7 +140,6 @@ SCHEMAS: dict[str, Schema] = {
                     size=COUNT,
                     root=HEX,
                     time=TIME,
-                    age_seconds=COUNT,
                     cosigned_by=array(TEXT),
                     note=TEXT,
                 )

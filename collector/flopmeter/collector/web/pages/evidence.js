@@ -51,8 +51,9 @@ function uncovered(log) {
 function headFact(log) {
   const head = log?.checkpoint;
   if (!head) return fact("Head", mark("warn", "◆", "none yet"), "the first is signed with the first records");
-  const late = uncovered(log) > 0 && head.age_seconds > HEAD_OLD_S;
-  return fact("Head", late ? mark("bad", "▲", `${duration(head.age_seconds)} old`) : `${duration(head.age_seconds)} old`,
+  const age = Math.max(0, (clock.now() - Date.parse(head.time)) / 1000);
+  const late = uncovered(log) > 0 && age > HEAD_OLD_S;
+  return fact("Head", late ? mark("bad", "▲", `${duration(age)} old`) : `${duration(age)} old`,
     uncovered(log) > 0 ? `${many(uncovered(log), "leaf", "leaves")} not under it${late ? ": is the collector running?" : " yet"}` : "covers everything");
 }
 

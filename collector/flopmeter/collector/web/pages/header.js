@@ -214,8 +214,9 @@ function deadlineLine({ deadlines, next_deadline: next }) {
   return item("due", "/events", mark("dim", "○", "nothing due"));
 }
 
-function logLine({ covered, size, checkpoint, age_seconds: age }) {
+function logLine({ covered, size, checkpoint }) {
   if (!checkpoint) return item("log", "/evidence", mark(size > 0 ? "warn" : "dim", size > 0 ? "◆" : "○", "log not signed yet"));
+  const age = Math.max(0, (clock.now() - Date.parse(checkpoint)) / 1000);
   const stale = size > covered && age > HEAD_OLD_S;
   return item("log", "/evidence", mark(stale ? "bad" : "dim", stale ? "▲" : "○", [`log head ${duration(age)} old`]));
 }
