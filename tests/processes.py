@@ -1,6 +1,8 @@
 """Real processes for tests: the installed `flopmeter` command, run or started, always with a deadline."""
 
 import os
+import random
+import socket
 import subprocess
 import sys
 import time
@@ -38,6 +40,25 @@ def wait_for(what: str, condition: Callable[[], object], timeout: float = 90.0) 
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
         time.sleep(0.01)
+
+
+def free_port() -> int:
+    """A port for whoever cannot take one of the kernel's choice. It stays free: it lies below those that the kernel gives
+    to others meanwhile, and each worker of pytest has a thousand of its own."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 10
+    for port in random.sample(range(10_000 + 1_000 * worker, 11_000 + 1_000 * worker), 1_000):
+        if port not in _given:
+            with socket.socket() as s:
+                try:
+                    s.bind(("127.0.0.1", port))
+                except OSError:
+                    continue
+            _given.add(port)
+            return port
+    raise AssertionError("expected a free port below 20000, got none")
+
+
+_given: set[int] = set()
 
 
 @contextmanager

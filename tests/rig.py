@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
@@ -15,7 +14,7 @@ from typing import Any, Self
 
 import trace_lines
 from books_dump import dump, rows
-from processes import flopmeter, start, wait_for
+from processes import flopmeter, free_port, start, wait_for
 
 from flopmeter.agent.metering.meter import Meter, MeterSettings
 from flopmeter.agent.pipeline import Pipeline, PipelineSettings
@@ -80,10 +79,7 @@ class CollectorProcess:
         self.linger_ms = linger_ms
         self.kills = 0
         self.process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as s:
-            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            s.bind(("127.0.0.1", 0))
-            self.port = s.getsockname()[1]
+        self.port = free_port()
 
     @property
     def address(self) -> str:

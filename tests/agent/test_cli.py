@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from processes import free_port
 
 from fakes import FakeCollector
 from flopmeter.agent.cli import COMMANDS, agent
@@ -157,12 +158,10 @@ def test_a_second_agent_on_the_same_state_exits_3(tmp_path: Path) -> None:
 @pytest.mark.e2e
 def test_systemd_hears_of_it_and_metrics_are_served(tmp_path: Path) -> None:
     path = str(tmp_path / "notify")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server, socket.socket() as probe:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
         server.bind(path)
         server.settimeout(WAIT_S)
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
+        port = free_port()
         child = started(
             *("--source", "sim", "--state", str(tmp_path), "--metrics-address", f"127.0.0.1:{port}"),
             NOTIFY_SOCKET=path,

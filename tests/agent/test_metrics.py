@@ -172,7 +172,7 @@ def test_who_drips_in_requests_holds_a_bounded_number_of_threads_and_no_scrape(s
     slow = []
     try:
         for _ in range(4 * MAX_CONNECTIONS):
-            slow.append(socket.create_connection(("127.0.0.1", server.port), timeout=5))
+            slow.append(socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_S))
             slow[-1].sendall(b"GET /met")
         assert fetch(server, "/metrics")[0] == 200
         assert all(s.recv(1) == b"" for s in slow[: 3 * MAX_CONNECTIONS])  # they were hung up on

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 from metrics_said import documented
 from otlp_said import points, resources
-from processes import COMMAND, wait_for
+from processes import COMMAND, free_port, wait_for
 from receivers import Receiver, Reply
 
 from flopmeter.collector.running import run_collector
@@ -40,11 +40,6 @@ class Rotel(NamedTuple):
     def resource(self, service: str) -> dict[str, str]:
         every = (r for request in list(self.seen.requests) for r in resources(request.body))
         return next(r for r in every if r["service.name"] == service)
-
-
-def free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as s:
-        return int(s.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

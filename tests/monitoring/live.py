@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from processes import flopmeter, start, wait_for
-from slurm.cluster import free_port
+from processes import flopmeter, free_port, start, wait_for
 
 ROOT = Path(__file__).parents[2]
 DEPLOYED = ROOT / "deploy/prometheus"

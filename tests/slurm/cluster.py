@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from processes import wait_for
+from processes import free_port, wait_for
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
 CLIENTS = ("sbatch", "squeue", "scontrol", "scancel", "srun", "sinfo")
@@ -46,12 +46,6 @@ def missing() -> str:
     if not os.access(FREEZER, os.W_OK):
         return f"proctrack/cgroup needs the v1 freezer, and {FREEZER} is not there to write to"
     return ""
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 class Cluster:

@@ -18,8 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from fakenvml.driver import build
-from processes import start, wait_for
-from slurm.cluster import free_port
+from processes import free_port, start, wait_for
 
 SMS = 132
 KHZ = 1_980_000

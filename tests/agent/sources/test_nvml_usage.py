@@ -356,7 +356,7 @@ def test_a_hang_is_one_gpus_gap_only(machine, tmp_path):
     m = machine(*(f"gpu g{i} cycles=0 clock=1500 hmma=0.5" for i in range(4)))
     script = m.boot_ns()
     node = Node(m)
-    reader = Reader(node.source, m, deadline_s=0.05)
+    reader = Reader(node.source, m, deadline_s=0.5)
     node.round = lambda: node.observe(reader.read(list(node.devices)))
     node.tick(SECOND)
     began = m.boot_ns()

@@ -145,7 +145,7 @@ def test_the_thread_delivers_when_woken_and_after_a_restart(store, tmp_path):
     log = file_worker(store, path)
     log.start()
     log.wake()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not path.exists() or len(lines(path)) < 3:
         assert time.monotonic() < deadline
         time.sleep(0.01)
