@@ -140,3 +140,12 @@ def one_more(path: Path, chain: Chain, workloads: Any, rows: Any, *, now: int) -
         agent = desk.agent(chain)
         take(desk, agent, chain.next(rows, workloads))
         desk.commit()
+
+
+def unpacked_names(coded: list[int | str]) -> list[str]:
+    """What fleet_cells.front_coded was given, as the page reads it."""
+    found, last = [], ""
+    for same, rest in zip(coded[::2], coded[1::2], strict=True):
+        last = last[: int(same)] + str(rest)
+        found.append(last)
+    return found

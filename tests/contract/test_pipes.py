@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from flopmeter.collector.books import SUM_FIELDS
 from flopmeter.contract import evidence_class, limits, usage
 from flopmeter.contract.evidence_class import CYCLE_ERROR_PPM, SPREAD_STEPS_PPM, UPPER_ONLY, EvidenceClass
-from flopmeter.contract.pipes import PIPES, RESIDUAL_NOISE_PPM, TENSOR_PIPES, VECTOR_PIPES, residual
+from flopmeter.contract.pipes import PIPES, RESIDUAL_NOISE_PPM, residual
 from flopmeter.contract.usage import ALL_MEASURED, GapReason, Measured, NoticeKind, Usage, WorkloadKind
 from flopmeter.wire.v1 import batch_pb2
 
@@ -77,7 +77,6 @@ def test_pipes_are_the_usage_fields_and_the_books_columns() -> None:
     fields = [f"{pipe}_cycles" for pipe in PIPES]
     assert fields == [f for f in Usage.__dataclass_fields__ if f.endswith("_cycles") and f[:3] != "sm_"]
     assert fields == [f for f in SUM_FIELDS if f.endswith("_cycles") and f[:3] != "sm_"]
-    assert len(set(TENSOR_PIPES) | set(VECTOR_PIPES)) == len(PIPES) - 1  # INT is neither
 
 
 def test_wire_fields_are_the_usage_fields() -> None:

@@ -20,7 +20,6 @@ from .sources.base import gone
 
 log = logging.getLogger(__name__)
 
-DEFAULT_READ_DEADLINE_S = 2.0
 DEFAULT_STOP_TIMEOUT_S = 20.0
 #: The device list is asked for this often, and soon after a device was lost.
 FACTS_PERIOD_NS = 60_000_000_000

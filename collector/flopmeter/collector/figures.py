@@ -95,16 +95,6 @@ def tally(groups: Mapping[GroupKey, Iterable[int]], dtypes: Mapping[int, str]) -
     return result
 
 
-def run_flop(
-    groups: Mapping[GroupKey, Sums],
-    models: Mapping[int, Model],
-    dtypes: Mapping[int, str],
-    table: WTable,
-) -> Figure:
-    """Floating-point operations that one run executed, from all its groups."""
-    return tally(groups, dtypes).figures(models, table)[0]
-
-
 def cycles(key: PriceKey, sums: Iterable[int]) -> Cycles:
     """The contract's Cycles of one merged group."""
     _, elapsed, active, hmma, imma, dmma, other, fp64, fp32, fp16, int_, _ = sums

@@ -22,8 +22,6 @@ class Pipe(StrEnum):
 
 
 PIPES: tuple[Pipe, ...] = tuple(Pipe)
-TENSOR_PIPES = (Pipe.HMMA, Pipe.IMMA, Pipe.DMMA, Pipe.TENSOR_OTHER)
-VECTOR_PIPES = (Pipe.FP64, Pipe.FP32, Pipe.FP16)
 
 #: A residual below this share of the elapsed cycles is noise, not work: 0.5 % (reference/metering.md 4.2).
 RESIDUAL_NOISE_PPM = 5_000

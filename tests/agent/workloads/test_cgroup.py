@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flopmeter.agent.workloads.cgroup import Place, from_cgroup, place
+from flopmeter.agent.workloads.cgroup import Place, place
 
 POD = "1f0c3a52-5b3e-4a57-9b4e-0c9c1d2e3f40"
 ID = "3b1a" * 16
@@ -40,7 +40,7 @@ ID = "3b1a" * 16
     ],
 )
 def test_what_a_scheduler_put_there(text: str, wanted: tuple[str, str, str] | None) -> None:
-    got = from_cgroup(text)
+    got = place(text).workload
     assert (got and (got.kind.label, got.job, got.step)) == wanted
 
 

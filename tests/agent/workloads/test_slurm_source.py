@@ -15,7 +15,7 @@ from flopmeter.agent.loop import SystemClock
 from flopmeter.agent.reading import NodeFacts, Process, Reading
 from flopmeter.agent.settings import AgentSettings
 from flopmeter.agent.workloads.attribution import Attributor
-from flopmeter.agent.workloads.cgroup import from_cgroup
+from flopmeter.agent.workloads.cgroup import place
 from flopmeter.agent.workloads.slurm_ask import Asker
 from flopmeter.agent.workloads.slurm_facts import FACTS_HEADER
 from flopmeter.agent.workloads.slurm_mapping import FACTS_DIRECTORY
@@ -432,7 +432,7 @@ def test_a_process_and_the_prolog_speak_of_one_job(folder: Path, clock: FakeCloc
 
     class Finder:
         def find(self, pid: int, start_ticks: int) -> Workload | None:
-            return from_cgroup(path)
+            return place(path).workload
 
     attributor = Attributor(Finder(), [ours])
     busy = attributor.attribute(Reading(A, clock.boot_ns(), clock.unix_ns(), processes=(Process(1, 1),)))

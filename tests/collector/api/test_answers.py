@@ -5,12 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
-from api_books import api_store, asked
+from api_books import api_store, asked, unpacked_names
 from processes import wait_for
 
 from flopmeter.collector.api import openapi
 from flopmeter.collector.api.answering import FUNCTIONS
-from flopmeter.collector.api.fleet_cells import unpacked_names
 from flopmeter.collector.api.routes import AT_LEAST, ROUTES
 from flopmeter.collector.api.schemas import SCHEMAS
 from flopmeter.collector.figures import Tally

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
-from api_books import MINE, SECOND, api_store, asked, one_more
+from api_books import MINE, SECOND, api_store, asked, one_more, unpacked_names
 from attest_books import said, take
 from builders import Chain, busy
 from desk import Desk
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from flopmeter.collector.api.curve_book import CurveBook, thinned
 from flopmeter.collector.api.curve_gaps import gaps_json
 from flopmeter.collector.api.curves import Curves
-from flopmeter.collector.api.fleet_cells import front_coded, unpacked_names
+from flopmeter.collector.api.fleet_cells import front_coded
 from flopmeter.collector.api.touched import Touched
 from flopmeter.collector.books import HOUR_NS, SUM_FIELDS, GroupKey, HourKey, Slot
 from flopmeter.collector.figures import PriceKey

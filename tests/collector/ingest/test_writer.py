@@ -10,7 +10,7 @@ from desk import Desk
 from flopmeter.collector.books import SUM_FIELDS, GroupKey, add_rows
 from flopmeter.collector.encode import decode_batch, decode_inventory
 from flopmeter.collector.errors import StoreError
-from flopmeter.collector.figures import Model, Tally, run_flop
+from flopmeter.collector.figures import Model, Tally, tally
 from flopmeter.collector.ingest.decide import TAKEN, usage_rows
 from flopmeter.collector.ingest.group import Group
 from flopmeter.collector.ingest.writer import Writer
@@ -168,7 +168,8 @@ def crossing_desk(tmp_path, flop, comparison=">", **more):
 def figure_after(minutes):
     key = GroupKey(1, 1, 1, 1023, 0, 0)
     sums = [getattr(busy(0), f) * 2 * minutes for f in SUM_FIELDS]
-    return run_flop({key: sums}, {1: Model("NVIDIA H100 80GB HBM3", "9.0")}, {1: "bf16"}, current())
+    models = {1: Model("NVIDIA H100 80GB HBM3", "9.0")}
+    return tally({key: sums}, {1: "bf16"}).figures(models, current())[0]
 
 
 @pytest.mark.parametrize("restart", [False, True])

@@ -4,6 +4,7 @@ from datetime import date
 from fractions import Fraction
 
 import pytest
+from law_files import MODIFIER, REGIME
 
 from flopmeter.collector.errors import RegimeError
 from flopmeter.collector.law.deadline_rules import DeadlineRule
@@ -23,29 +24,7 @@ from flopmeter.collector.law.rules import (
 )
 from flopmeter.contract.flop import Figure
 
-GOOD = """
-schema = "flopmeter-regime/1"
-version = "1"
-id = "site-rule"
-title = "A site's own rule"
-citation = "House rules, 1"
-status = "in-force"
-status_as_of = 2026-11-21
-effective = 2026-01-01
-threshold_flop = { base = 10, exponent = 24 }
-comparison = ">"
-unit = "floating-point"
-scope = "run"
-counting = "executed"
-counting_note = "all of it"
-act = "documentation"
-when_met = "tell the board"
-recipient = "the board"
-deadline = "a week"
-conditions = []
-open_questions = []
-source = "the house"
-"""
+GOOD = f"{REGIME.rstrip()}\n"
 
 
 RULE = """
@@ -75,12 +54,6 @@ def the_fault(text, key, got):
     assert str(e.value) == f"{at}key {key}: expected {fault.expected}, got {fault.got}"
     assert e.value.hint
     assert e.value.exit_code == 1
-
-
-MODIFIER = GOOD.replace(
-    'scope = "run"',
-    'scope = "modification"\noriginal = "unknown"\nshare = { numerator = 1, denominator = 4 }',
-)
 
 
 @pytest.mark.parametrize(

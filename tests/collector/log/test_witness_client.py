@@ -18,11 +18,11 @@ from witness_rig import Log, keys, served
 from flopmeter.collector.check.log_heads import Said, check_heads
 from flopmeter.collector.check.rederive import Difference
 from flopmeter.collector.check.refusal_check import check_refusals
-from flopmeter.collector.errors import LogError, SettingsError
+from flopmeter.collector.errors import SettingsError
 from flopmeter.collector.law.log_fault import fault_key
 from flopmeter.collector.log.call import Reply
 from flopmeter.collector.log.witness_office import WitnessOffice
-from flopmeter.collector.log.witnesses import Standing, Witnesses, cosign_now, read_policy
+from flopmeter.collector.log.witnesses import Standing, Witnesses, read_policy
 from flopmeter.evidence.note import COSIGNED, parse_checkpoint, parse_key, signers
 from flopmeter.witness.keys import Key as WitnessKey
 from flopmeter.witness.request import parse
@@ -210,7 +210,7 @@ def test_one_that_is_down_is_left_alone_longer_each_time(lab: Lab) -> None:
     rests = [b - a for a, b in itertools.pairwise(times)]
     assert rests == [15.0, 30.0, 60.0, 120.0, 240.0, 480.0, 600.0, 600.0, 600.0]
     with closing(lab.store.open()) as db:  # a command that needs it now does not wait
-        cosign_now(db, client.policy, call=lab.call)
+        lab.client().ask(db, patient=False)
     assert len(lab.asked) == len(times) + 1
 
 
@@ -361,7 +361,7 @@ def test_another_process_that_signs_meanwhile_is_no_fork(lab: Lab) -> None:
         lab.store.grow(2)
         lab.store.seal()
         with closing(lab.store.open()) as db:
-            assert cosign_now(db, client.policy, call=lab.call).reached
+            assert lab.client().ask(db, patient=False).reached
         return lab.call(client.states[0].address, body)
 
     lab.instead["a"] = overtaken
@@ -380,7 +380,7 @@ def test_a_cosignature_that_two_processes_got_is_stored_once(lab: Lab) -> None:
     def twice(body: bytes) -> Reply:
         del lab.instead["a"]
         with closing(lab.store.open()) as db:
-            cosign_now(db, client.policy, call=lab.call)
+            lab.client().ask(db, patient=False)
         return Reply(200, "text/plain", cosign(OWN, body, unix_s=7))
 
     lab.instead["a"] = twice
@@ -442,8 +442,6 @@ def test_before_the_first_head(lab: Lab, tmp_path: Path) -> None:
     lab.witness("a")
     empty = LoggedStore(tmp_path / "empty", lab.folder / "keys").grow(1)
     with closing(empty.open()) as db:
-        with pytest.raises(LogError, match="no checkpoint"):
-            cosign_now(db, read_policy(lab.policy()), call=lab.call)
         assert lab.client().ask(db) == Standing((), 1, reached=False)
 
 

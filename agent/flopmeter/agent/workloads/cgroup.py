@@ -62,11 +62,6 @@ def place(text: str) -> Place:
     return Place(None, container, unit, claimed)
 
 
-def from_cgroup(text: str) -> Workload | None:
-    """The Slurm job step or the pod that the lines of /proc/PID/cgroup name, or None."""
-    return place(text).workload
-
-
 def _last_unit(path: str) -> re.Match[str] | None:
     """The innermost unit below a user's manager, user@1000.service, which itself says nothing."""
     found = [m for m in _UNIT.finditer(path.replace("/", "//")) if not m[1].startswith("user@")]

@@ -128,17 +128,6 @@ def front_coded(names: Iterable[str]) -> list[int | str]:
     return found
 
 
-def unpacked_names(coded: Sequence[int | str]) -> list[str]:
-    """What `front_coded` was given."""
-    found, last = [], ""
-    for same, rest in zip(coded[::2], coded[1::2], strict=True):
-        assert isinstance(same, int)
-        assert isinstance(rest, str)
-        last = last[:same] + rest
-        found.append(last)
-    return found
-
-
 def _numbered(values: Iterable[str]) -> dict[str, Any]:
     numbers: dict[str, int] = {}
     of = [numbers.setdefault(value, len(numbers)) for value in values]

@@ -48,20 +48,6 @@ class AttestationRow(NamedTuple):
     hash: bytes
 
 
-#: What the log's leaf hashes, and a recipient may read: no name of a run, a recipient or a person.
-LEAF_COLUMNS = (
-    "attestation_no",
-    "unix_ns",
-    "position",
-    "kind",
-    "attestation_id",
-    "commitment",
-    "profile",
-    "record_digest",
-    "statement_sha256",
-    "supersedes",
-    "hash",
-)
 _SAID = 16  # columns before the two hashes
 
 

@@ -120,11 +120,6 @@ def outcome_of(detail: str) -> str:
     return found if found in OUTCOMES else ""
 
 
-def states_of(rows: Iterable[AnswerRow], about: str) -> dict[int, AnswerRow]:
-    """By number: the last answer about each, of `rows` in order."""
-    return {row.number: row for row in rows if row.about == about}
-
-
 def state_of(row: AnswerRow | None) -> State:
     """The state after its last answer, if there is one."""
     return State.OPEN if row is None else State(row.state)

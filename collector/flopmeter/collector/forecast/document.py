@@ -23,7 +23,6 @@ WILL = "will-be-met"  # known: the lower edge meets it by `until`
 MAY = "may-be-met"  # the upper edge does
 NOT = "not-in-sight"
 TOO_YOUNG = "too-young"
-BUDGET = "budget"  # the line that a run's own plan is
 
 Document = dict[str, Any]
 

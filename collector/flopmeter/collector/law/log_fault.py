@@ -8,7 +8,6 @@ import hashlib
 from .events import EVIDENCE_FORK, NewEvent
 
 _PREFIX = "fork:own-log:"
-MAX_SAID = 2_000
 #: How what a witness found begins.
 REFUSED = "Witness "
 _OWN = (

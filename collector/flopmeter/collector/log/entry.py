@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-MAX_LEAF_BYTES = 1_024
 SALT_BYTES = 16
 BATCH = "batch"
 

@@ -154,14 +154,6 @@ def due(connection: sqlite3.Connection, now_ns: int) -> bool:
     return last is None or not last <= now_ns < last + EVERY_NS
 
 
-def stamp_now(
-    connection: sqlite3.Connection, authorities: Authorities, checkpoint: Checkpoint, now_ns: int
-) -> list[tuple[str, bytes]]:
-    """Ask all for `checkpoint`, once, and wait; the tokens that it then has. For a command that needs them now."""
-    authorities.stamp(connection, checkpoint, now_ns)
-    return tokens_of(connection, checkpoint.number)
-
-
 def _require() -> None:
     try:
         import rfc3161_client  # noqa: F401

@@ -327,19 +327,6 @@ class Witnesses:
         _say(state, before, refused=refusal is not None)
 
 
-def cosign_now(
-    connection: sqlite3.Connection, policy: Policy, *, timeout_s: float = TIMEOUT_S, call: Post | None = None
-) -> Standing:
-    """Ask all witnesses of `policy` for the latest checkpoint, once, and wait. For a command that needs it now.
-
-    Raises LogError before the first checkpoint, SettingsError if the policy names another log.
-    """
-    identity = EvidenceLog(connection).identity
-    if identity is None:
-        raise LogError("the evidence log has no checkpoint yet", "start the collector once")
-    return Witnesses(policy, identity.vkey, timeout_s=timeout_s, call=call).ask(connection, patient=False)
-
-
 def _bare(note: bytes) -> bytes:
     """The note with the log's own signature alone, as a witness wants it: those of others it need not read."""
     text, _, lines = note.partition(b"\n\n")

@@ -56,4 +56,3 @@ JUDGED = nothing(
     ("flopmeter collector serve --help", "start one on it"),
     _LAWS,
 )
-EVERY = {name: text for name, text in list(globals().items()) if name.isupper() and isinstance(text, str)}
