@@ -15,6 +15,7 @@ from metering import SECOND, UNIX0, Node, device, facts, meter
 
 from flopmeter.agent.metering.meter import Sealed
 from flopmeter.agent.shipping.encode import encode_batch, encode_inventory
+from flopmeter.cli.layout import Paint
 from flopmeter.collector.books import BRIDGE_S, HOUR_NS
 from flopmeter.collector.check.fsck import check_store, result_text
 from flopmeter.collector.ingest.decide import TAKEN
@@ -24,7 +25,6 @@ from flopmeter.collector.registry.report_view import report_view
 from flopmeter.collector.registry.reporting import run_report
 from flopmeter.collector.registry.say import say
 from flopmeter.collector.registry.when import hour_text
-from flopmeter.collector.report.layout import Paint
 from flopmeter.collector.report.queries import asked, reading
 from flopmeter.collector.report.runs_view import run_view
 from flopmeter.contract.usage import WorkloadKind

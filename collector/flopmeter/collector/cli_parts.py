@@ -1,8 +1,9 @@
-"""What the collector's commands share: their options, the books that they open, and what a page is made with.
+"""What the collector's commands share: their options, the books that they open, how names are completed, and what a page is made with.
 
 Options are made when a command is defined; all else is imported where it is used, so that `--help` stays quick.
 """
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -15,9 +16,10 @@ import click
 from .store_path import DEFAULT_STORE
 
 if TYPE_CHECKING:
+    from flopmeter.cli.layout import Paint
+
     from .law.regimes import Regime
     from .report.expected import ExpectedNode
-    from .report.layout import Paint
     from .report.queries import Reader
 
 #: Longer work says how far it is, on stderr.
@@ -144,9 +146,8 @@ def regimes_as_of(
 
 def paint() -> "Paint":
     """What pages for people are made with here and now."""
+    from flopmeter.cli.layout import Paint
     from flopmeter.cli.terminal import size, terminal_of
-
-    from .report.layout import Paint
 
     return Paint(colour=terminal_of(sys.stdout).color, width=size()[0])
 
@@ -162,3 +163,18 @@ def login() -> str:
     except (KeyError, OSError):  # a uid without a name, as containers have
         name = f"uid-{os.getuid()}"
     return f"{name}@{socket.gethostname()}"
+
+
+def run_names(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """A `shell_complete` of click. Runs of the store that the command line, or the environment, names. Names with blanks are left out: a shell would
+    take them for several words.
+    """
+    from .store.run_names import names_beginning
+
+    named = context.params.get("store") or os.environ.get("FLOPMETER_STORE")
+    store = Path(named or os.environ.get("FLOPMETER_COLLECTOR_STORE") or DEFAULT_STORE)
+    return [
+        name
+        for name in names_beginning(store, incomplete)
+        if name.isprintable() and not set(name) & set(" \t\n,")
+    ]

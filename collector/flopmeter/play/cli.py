@@ -94,9 +94,9 @@ def demo(  # noqa: PLR0917 - click passes them by name
 
 
 def _print_replay(done: "Replayed", file: Path, state: Path | None) -> None:
+    from flopmeter.cli.layout import Paint
     from flopmeter.cli.terminal import size, terminal_of
     from flopmeter.collector.duty.view import events_view
-    from flopmeter.collector.report.layout import Paint
     from flopmeter.collector.report.runs_view import run_view
 
     paint = Paint(colour=terminal_of(sys.stdout).color, width=size()[0])

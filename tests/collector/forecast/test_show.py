@@ -7,12 +7,12 @@ import pytest
 from click.testing import CliRunner
 from forecast_lab import BEGIN_NS, DAY_NS, HOUR_NS, HourLab, regime
 
+from flopmeter.cli.layout import Paint
 from flopmeter.cli.main import flopmeter
 from flopmeter.collector.forecast.live import forecast_now, last_kept, outlook_of, shown
 from flopmeter.collector.forecast.settings import Outlook
 from flopmeter.collector.forecast.view import brief_view, dates, forecast_view
 from flopmeter.collector.registry.entries import Declare
-from flopmeter.collector.report.layout import Paint
 from flopmeter.collector.report.queries import reading
 
 HOUR_FLOP = 80241131520000000

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flopmeter.cli.layout import Paint
 from flopmeter.collector.law.accuracy import Accuracy, Within, accuracy_json, answer
-from flopmeter.collector.report.layout import Paint
 from flopmeter.collector.report.parts_view import accuracy_view
 from flopmeter.contract.flop import ZERO, Figure
 

@@ -9,6 +9,7 @@ from builders import UNIX_NS, WINDOW_NS, Chain, busy
 from click.testing import CliRunner
 from desk import Desk
 
+from flopmeter.cli.layout import Paint
 from flopmeter.collector.books import HOUR_NS
 from flopmeter.collector.check.fsck import check_store, result_text
 from flopmeter.collector.errors import EntryRefused
@@ -30,7 +31,6 @@ from flopmeter.collector.registry.report_view import report_view
 from flopmeter.collector.registry.reporting import run_report
 from flopmeter.collector.registry.say import say
 from flopmeter.collector.report.cli import runs
-from flopmeter.collector.report.layout import Paint
 from flopmeter.collector.report.queries import asked, reading
 from flopmeter.collector.report.runs_view import run_view
 from flopmeter.contract.flop import Figure

@@ -9,6 +9,7 @@ import pytest
 from builders import UNIX_NS, WINDOW_NS, Chain, busy
 from desk import Desk
 
+from flopmeter.cli.layout import Paint
 from flopmeter.collector.books import HOUR_NS
 from flopmeter.collector.check.fsck import check_store, result_text
 from flopmeter.collector.errors import StoreError
@@ -26,7 +27,6 @@ from flopmeter.collector.registry.entries import (
     Tag,
 )
 from flopmeter.collector.registry.say import say
-from flopmeter.collector.report.layout import Paint
 from flopmeter.collector.report.queries import asked, reading
 from flopmeter.collector.report.runs_view import run_view
 from flopmeter.contract.flop import Figure

@@ -7,6 +7,7 @@ import pytest
 from builders import WINDOW_NS, Chain, busy, gap
 from desk import Desk
 
+from flopmeter.cli.layout import Paint
 from flopmeter.cli.main import main
 from flopmeter.collector.books import GroupKey, Slot
 from flopmeter.collector.law.regimes import shipped
@@ -25,7 +26,6 @@ from flopmeter.collector.registry.kind import Looks, guess_json
 from flopmeter.collector.registry.report_view import report_view
 from flopmeter.collector.registry.reporting import run_report
 from flopmeter.collector.registry.say import say
-from flopmeter.collector.report.layout import Paint
 from flopmeter.collector.report.queries import asked, reading
 from flopmeter.contract.flop import Figure
 from flopmeter.contract.usage import ALL_MEASURED, Workload, WorkloadKind

@@ -13,9 +13,9 @@ import pytest
 from builders import WINDOW_NS, Chain, busy, gap
 from desk import Desk
 
+from flopmeter.cli.layout import Paint
 from flopmeter.cli.main import main
 from flopmeter.collector.law.regimes import shipped
-from flopmeter.collector.report.layout import Paint
 from flopmeter.collector.report.runs_view import run_view
 from flopmeter.contract.usage import IDLE, Workload, WorkloadKind
 

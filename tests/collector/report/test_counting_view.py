@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from flopmeter.cli.layout import Paint
 from flopmeter.collector.report.counting_view import MAX_LINES, compared, counting_view
-from flopmeter.collector.report.layout import Paint
 
 PAINT = Paint(colour=False, width=80)
 

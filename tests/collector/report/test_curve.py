@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flopmeter.cli.layout import Paint
 from flopmeter.collector.books import HOUR_NS
 from flopmeter.collector.report.curve import curve_view, points_by_hour, sparkline
-from flopmeter.collector.report.layout import Paint
 from flopmeter.collector.spelling import time_text
 
 PAINT = Paint(colour=False, width=80)

@@ -2,9 +2,9 @@
 
 import pytest
 
+from flopmeter.cli.layout import Paint
 from flopmeter.collector.report.clock_text import offset_text
 from flopmeter.collector.report.fleet_view import MAX_NEEDING_SHOWN, fleet_view
-from flopmeter.collector.report.layout import Paint
 
 PLAIN = Paint(colour=False, width=80)
 

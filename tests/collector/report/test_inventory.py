@@ -8,11 +8,11 @@ import pytest
 from builders import UNIX_NS, Chain, busy
 from desk import Desk
 
+from flopmeter.cli.layout import Paint
 from flopmeter.cli.main import main
 from flopmeter.collector.report import queries
 from flopmeter.collector.report.fleet_view import fleet_view
 from flopmeter.collector.report.inventory_view import inventory_view
-from flopmeter.collector.report.layout import Paint
 from flopmeter.collector.report.runs_view import runs_view
 from flopmeter.contract.usage import UNATTRIBUTED
 from flopmeter.wire.v1 import batch_pb2

@@ -7,9 +7,9 @@ import pytest
 from builders import Chain
 from desk import Desk
 
+from flopmeter.cli.layout import Paint
 from flopmeter.cli.main import main
 from flopmeter.collector.report.inventory_view import inventory_view
-from flopmeter.collector.report.layout import Paint
 from flopmeter.collector.report.machines import Told, machines
 from flopmeter.collector.report.sites import NO_SITES, parse_sites
 from flopmeter.contract.usage import Device, Inventory

@@ -6,11 +6,11 @@ import pytest
 from builders import UNIX_NS, Chain, busy
 from desk import Desk
 
+from flopmeter.cli.layout import Paint
 from flopmeter.collector.figures import Tally
 from flopmeter.collector.law.progress import ClaimHour, ClaimKey, compared
 from flopmeter.collector.law.progress_measured import beside_of
 from flopmeter.collector.report import queries
-from flopmeter.collector.report.layout import Paint
 from flopmeter.collector.report.progress import progress_document
 from flopmeter.collector.report.progress_view import progress_view
 from flopmeter.collector.report.runs_view import run_view

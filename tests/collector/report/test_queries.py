@@ -9,13 +9,13 @@ import pytest
 from builders import CLOCK_MHZ, SM_COUNT, UNIX_NS, WINDOW_NS, Chain, busy, gap
 from desk import Desk
 
+from flopmeter.cli.layout import Paint
 from flopmeter.collector.books import SUM_FIELDS
 from flopmeter.collector.check.fsck import check_store
 from flopmeter.collector.errors import StoreError
 from flopmeter.collector.law.regimes import shipped
 from flopmeter.collector.report import queries
 from flopmeter.collector.report.fleet_view import fleet_view
-from flopmeter.collector.report.layout import Paint
 from flopmeter.contract.usage import (
     ALL_MEASURED,
     IDLE,

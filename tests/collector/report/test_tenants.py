@@ -10,12 +10,12 @@ from filing_ledger import MINUTE_FLOP, regime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flopmeter.cli.layout import Paint
 from flopmeter.cli.main import main
 from flopmeter.collector.law.laws import read_laws
 from flopmeter.collector.registry.entries import Declare, External, JobKey, Link, Purpose, Relation, Tag
 from flopmeter.collector.registry.say import say
 from flopmeter.collector.report import queries
-from flopmeter.collector.report.layout import Paint
 from flopmeter.collector.report.tenants import NOBODY, By, Tenant, tenant_of
 from flopmeter.collector.report.tenants_view import tenants_of, tenants_view
 from flopmeter.contract.flop import Figure

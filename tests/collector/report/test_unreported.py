@@ -8,6 +8,7 @@ import pytest
 from builders import CLOCK_MHZ, SM_COUNT, UNIX_NS, WINDOW_NS, Chain, busy, gap
 from desk import Desk
 
+from flopmeter.cli.layout import Paint
 from flopmeter.collector.check.fsck import check_store, result_text
 from flopmeter.collector.figures import Model
 from flopmeter.collector.ingest.decide import TAKEN
@@ -17,7 +18,6 @@ from flopmeter.collector.registry.entries import Declare, Link, Purpose, Relatio
 from flopmeter.collector.registry.say import say
 from flopmeter.collector.report import queries
 from flopmeter.collector.report.expected import ExpectedNode
-from flopmeter.collector.report.layout import Paint
 from flopmeter.collector.report.runs_view import run_view, runs_view
 from flopmeter.collector.report.unreported import (
     LONGEST_BRIDGE_NS,

@@ -11,9 +11,9 @@ from desk import Desk
 from terminals import Terminal
 
 from flopmeter.cli.cells import columns
+from flopmeter.cli.layout import Paint
 from flopmeter.collector.api.run_lines import nearest_forecast
 from flopmeter.collector.law.regimes import shipped
-from flopmeter.collector.report.layout import Paint
 from flopmeter.collector.report.watch_view import change_line, watch_view
 from flopmeter.contract.usage import Workload, WorkloadKind
 

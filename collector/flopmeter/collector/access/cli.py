@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flopmeter.cli.output import emit_json, json_option
+from flopmeter.collector import empty
 from flopmeter.collector.cli_parts import login, paint, store_option
 from flopmeter.collector.keys_cli import keys_option
-from flopmeter.collector.report import empty
 from flopmeter.collector.store_path import store_file
 
 if TYPE_CHECKING:
-    from flopmeter.collector.report.layout import Row
+    from flopmeter.cli.layout import Row
 
     from .desk import Desk
     from .tokens import Token, TokenState
@@ -106,7 +106,7 @@ def create(**said: Any) -> None:
 @json_option
 def list_(store: Path, as_json: bool) -> None:
     """Every token that was made, without its secret, and how it stands."""
-    from flopmeter.collector.report.layout import table
+    from flopmeter.cli.layout import table
 
     now_s = time.time_ns() // 1_000_000_000
     states = list(_desk(store, None).tokens().values())
@@ -161,7 +161,7 @@ def agents() -> None:
 @json_option
 def list_agents(store: Path, as_json: bool) -> None:
     """Every agent that was ever let in: by whom, since when, and how it stands."""
-    from flopmeter.collector.report.layout import table
+    from flopmeter.cli.layout import table
 
     from .listing import listed
 

@@ -7,9 +7,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flopmeter.cli.output import emit_json, json_option
-from flopmeter.collector.cli_parts import every_regime, expect_option, paint, regimes_option, store_option
+from flopmeter.collector.cli_parts import (
+    every_regime,
+    expect_option,
+    paint,
+    regimes_option,
+    run_names,
+    store_option,
+)
 from flopmeter.collector.keys_cli import keys_option
-from flopmeter.collector.report.completing import run_names
 from flopmeter.collector.store_path import store_file
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from flopmeter.cli.layout import Paint, Row, table
 from flopmeter.cli.output import flop_text, seconds_text
-from flopmeter.collector.report import empty
-from flopmeter.collector.report.layout import Paint, Row, table
+from flopmeter.collector import empty
 from flopmeter.collector.spelling import threshold_text
 
 from .issuing import Issued

@@ -61,7 +61,7 @@ def backup(*, output: Path, store: Path, with_keys: bool, keys: Path | None, as_
     if as_json:
         emit_json(document(done))
     else:
-        from flopmeter.collector.report.layout import folded
+        from flopmeter.cli.layout import folded
 
         click.echo(folded(text(done), paint().width))
 

@@ -21,8 +21,8 @@ def fsck(store: Path, regimes_dir: Path | None, as_json: bool) -> None:
     Exit 0: every total, hour, head, loss and event follows from the signed records. Exit 1: it does not,
     and the difference is named. Exit 3: the store cannot be read.
     """
+    from flopmeter.cli.layout import folded
     from flopmeter.collector.ingest.listening import collector_version
-    from flopmeter.collector.report.layout import folded
     from flopmeter.collector.spelling import time_text
 
     from .fsck import check_store, keep_outcome, result_document, result_text

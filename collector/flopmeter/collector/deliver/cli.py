@@ -86,7 +86,7 @@ def _standing(stands: "Served | None") -> dict[str, Any]:
 
 
 def _sinks_view(documents: list[dict[str, Any]]) -> str:
-    from flopmeter.collector.report.layout import folded, table
+    from flopmeter.cli.layout import folded, table
 
     page = paint()
     rows: list[list[tuple[str, dict[str, Any]]]] = [
@@ -163,7 +163,7 @@ def test_command(sink: str, sinks_file: Path, as_json: bool) -> None:
             }
         )
     else:
-        from flopmeter.collector.report.layout import folded
+        from flopmeter.cli.layout import folded
 
         text = f"{sink}: {answer.kind}: {answer.said} (event {message.id}, {seconds_text(seconds)})"
         click.echo(folded(text, paint().width), err=not answer.delivered)
@@ -206,7 +206,7 @@ def dead_command(sink: str | None, store: Path, as_json: bool) -> None:
     elif not found:
         click.echo("Nothing was put aside.")
     else:
-        from flopmeter.collector.report.layout import folded
+        from flopmeter.cli.layout import folded
 
         lines = []
         for d in found:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flopmeter.cli.layout import Paint
+from flopmeter.collector import empty
 from flopmeter.collector.registry.words import paragraph
-from flopmeter.collector.report import empty
-from flopmeter.collector.report.layout import Paint
 
 from .answers import State
 

@@ -7,8 +7,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flopmeter.cli.layout import Paint, folded, shortened, wrapped
 from flopmeter.cli.output import flop_text, seconds_text
-from flopmeter.collector.report.layout import Paint, folded, shortened, wrapped
 from flopmeter.collector.spelling import threshold_text
 
 _COLOURS = {"crossed": "red", "undetermined": "yellow", "below": "green"}

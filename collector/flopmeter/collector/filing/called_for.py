@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from flopmeter.cli.layout import Paint, Row, table, wrapped
 from flopmeter.collector.law.regimes import Regime
-from flopmeter.collector.report.layout import Paint, Row, table, wrapped
 
 from .kinds import KINDS, Kind
 

@@ -7,8 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from flopmeter.cli.output import emit_json, json_option
-from flopmeter.collector.cli_parts import every_regime, expect_option, paint, regimes_option, store_option
-from flopmeter.collector.report.completing import run_names
+from flopmeter.collector.cli_parts import (
+    every_regime,
+    expect_option,
+    paint,
+    regimes_option,
+    run_names,
+    store_option,
+)
 
 if TYPE_CHECKING:
     from .blocks import Document

@@ -11,9 +11,9 @@ from flopmeter.collector.cli_parts import (
     every_regime,
     paint,
     regimes_option,
+    run_names,
     store_option,
 )
-from flopmeter.collector.report.completing import run_names
 
 
 @click.group()

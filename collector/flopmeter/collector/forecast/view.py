@@ -8,8 +8,8 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
+from flopmeter.cli.layout import Paint, Row, table, wrapped
 from flopmeter.cli.output import flop_text
-from flopmeter.collector.report.layout import Paint, Row, table, wrapped
 
 ROWS, MOST_COLUMNS = 12, 64
 _ANSWER = {

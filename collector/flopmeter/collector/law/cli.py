@@ -45,9 +45,8 @@ def regimes() -> None:
 @json_option
 def regimes_list(regimes_dir: Path | None, as_json: bool) -> None:
     """Every regime known here: first what binds now or will, by threshold; then what is proposed or historical."""
-    from flopmeter.collector.report.regimes_view import regimes_view
-
     from .laws import read_laws
+    from .regimes_view import regimes_view
 
     laws = read_laws(regimes_dir)
     documents = documents_of(laws)
@@ -70,9 +69,9 @@ def regimes_show(regime_id: str, regimes_dir: Path | None, as_json: bool) -> Non
     import difflib
 
     from flopmeter.collector.errors import CollectorError
-    from flopmeter.collector.report.regimes_view import regime_view
 
     from .laws import read_laws
+    from .regimes_view import regime_view
 
     known = {d["id"]: d for d in documents_of(read_laws(regimes_dir))}
     if regime_id not in known:
@@ -136,8 +135,9 @@ def regimes_check(path: Path, regime_key: Path | None, as_json: bool) -> None:
 
 
 def _tell(path: Path, laws: "Laws | None", faults: "Iterable[Fault]", odd: "Iterable[Fault]") -> None:
-    from flopmeter.collector.report.layout import folded
-    from flopmeter.collector.report.regimes_view import line_text
+    from flopmeter.cli.layout import folded
+
+    from .regimes_view import line_text
 
     width = paint().width
     faults, odd = list(faults), list(odd)
@@ -212,12 +212,12 @@ def regimes_status(store: Path, regimes_dir: Path | None, regime_key: Path | Non
     A collector takes changed files within seconds; of bad ones it keeps the last good set. Exit 1: what is judged
     by is not what is here.
     """
+    from flopmeter.cli.layout import folded
     from flopmeter.collector.errors import RegimeError
-    from flopmeter.collector.report.layout import folded
     from flopmeter.collector.report.queries import reading
-    from flopmeter.collector.report.regimes_view import status_view
 
     from .laws import read_laws
+    from .regimes_view import status_view
     from .status import law_status
 
     laws, error = None, None
@@ -226,7 +226,7 @@ def regimes_status(store: Path, regimes_dir: Path | None, regime_key: Path | Non
     except RegimeError as e:
         error = e
     with reading(store) as reader:
-        document = law_status(reader, laws)
+        document = law_status(reader.rows, laws)
     document["faults"] = [f._asdict() for f in error.faults] if error is not None else []
     document["ok"] = document["ok"] and error is None
     if as_json:
@@ -251,9 +251,8 @@ def _key(path: Path | None) -> "PublicKey | None":
 
 def documents_of(laws: "Laws") -> list[dict[str, Any]]:
     """Every regime as a document: what may bind by scope and line, then the rest, then what was replaced."""
-    from flopmeter.collector.report.regimes_view import regime_document
-
     from .regimes import SCOPES
+    from .regimes_view import regime_document
 
     now = time.time_ns()
     by = {r.replaces: r.id for r in laws.regimes if r.replaces}

@@ -4,25 +4,24 @@ import tomllib
 from typing import TYPE_CHECKING, Any
 
 from flopmeter.collector.spelling import time_text
+from flopmeter.collector.store.reading import Rows
 
 from .standing import text_of
 
 if TYPE_CHECKING:
-    from flopmeter.collector.report.queries import Reader
-
     from .laws import Laws
 
 SAME, OTHER, NOT_HERE, NOT_JUDGED, FAULTY = "same", "other-text", "not-here", "not-judged", "faulty"
 
 
-def law_status(reader: "Reader", laws: "Laws | None") -> dict[str, Any]:
+def law_status(rows: Rows, laws: "Laws | None") -> dict[str, Any]:
     """`laws`: what is here; None: faulty. Raises StoreError."""
     here = {r.id: r for r in laws.binding} if laws is not None else {}
-    rows = reader.rows(
+    judged = rows(
         "SELECT regime, digest, from_unix_ns, from_position FROM judged WHERE until_position IS NULL ORDER BY regime"
     ).fetchall()
     found = []
-    for regime_id, text, from_unix_ns, from_position in rows:
+    for regime_id, text, from_unix_ns, from_position in judged:
         regime = here.pop(regime_id, None)
         if regime is None:
             state = FAULTY if laws is None else NOT_HERE  # of faulty files nothing is compared
@@ -31,7 +30,7 @@ def law_status(reader: "Reader", laws: "Laws | None") -> dict[str, Any]:
         found.append(
             {
                 "regime": regime_id,
-                "version": _version(reader, text),
+                "version": _version(rows, text),
                 "digest": text,
                 "since": time_text(from_unix_ns),
                 "from_position": str(from_position),
@@ -52,9 +51,9 @@ def law_status(reader: "Reader", laws: "Laws | None") -> dict[str, Any]:
     return {"regimes": found, "ok": all(r["files"] == SAME for r in found)}
 
 
-def _version(reader: "Reader", text: str) -> str | None:
+def _version(rows: Rows, text: str) -> str | None:
     """What the kept file says; None: an older flopmeter kept none."""
-    row = reader.rows("SELECT text FROM texts WHERE digest = ?", (text.split("+", maxsplit=1)[0],)).fetchone()
+    row = rows("SELECT text FROM texts WHERE digest = ?", (text.split("+", maxsplit=1)[0],)).fetchone()
     try:
         return None if row is None else str(tomllib.loads(row[0])["version"])
     except (ValueError, KeyError):

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
+from flopmeter.cli.layout import wrapped
 from flopmeter.cli.output import emit_json, json_option, seconds_text
 from flopmeter.collector.cli_parts import store_option
-from flopmeter.collector.report.layout import wrapped
 from flopmeter.collector.store_path import store_file
 
 _WIDTH = 80

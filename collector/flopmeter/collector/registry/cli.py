@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from flopmeter.cli.output import emit_json, flop_text, json_option
-from flopmeter.collector.cli_parts import every_regime, login, paint, regimes_option, store_option
-from flopmeter.collector.report.completing import run_names
+from flopmeter.collector.cli_parts import every_regime, login, paint, regimes_option, run_names, store_option
 from flopmeter.collector.store_path import store_file
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from flopmeter.collector.cli_parts import (
     paint,
     regimes_as_of,
     regimes_option,
+    run_names,
     store_option,
 )
-from flopmeter.collector.report.completing import run_names
 
 if TYPE_CHECKING:
     from .report_blocks import Whole
@@ -129,7 +129,7 @@ def _page(whole: "Whole", hourly: list[dict[str, Any]], shape: str) -> str:
 def _text(document: dict[str, Any], shape: str, *, to_file: bool) -> str:
     if shape == "json":
         return json_text(document) + "\n"
-    from flopmeter.collector.report.layout import DEFAULT_COLUMNS, Paint
+    from flopmeter.cli.layout import DEFAULT_COLUMNS, Paint
 
     from .report_view import report_view
 

@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from flopmeter.cli.layout import DEFAULT_COLUMNS, Paint
 from flopmeter.collector.filing.markdown import block, escaped, section_markdown
 from flopmeter.collector.filing.visible import visible
 from flopmeter.collector.report.curve import curve_view
-from flopmeter.collector.report.layout import DEFAULT_COLUMNS, Paint
 from flopmeter.collector.report.runs_view import thresholds_view
 
 from .report_blocks import Whole, minute, sections

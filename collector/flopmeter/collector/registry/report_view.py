@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
+from flopmeter.cli.layout import Paint, hours
 from flopmeter.cli.output import flop_text
 from flopmeter.collector.report.counting_view import ACROSS
-from flopmeter.collector.report.layout import Paint, hours
 from flopmeter.collector.report.runs_view import thresholds_view
 
 from .words import names_text, paragraph

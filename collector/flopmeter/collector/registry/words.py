@@ -4,9 +4,9 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from flopmeter.cli.layout import Paint
 from flopmeter.cli.output import flop_text
-from flopmeter.collector.report import empty
-from flopmeter.collector.report.layout import Paint
+from flopmeter.collector import empty
 from flopmeter.collector.spelling import time_text
 
 from .codec import statement_json

@@ -2,19 +2,17 @@
 
 import sqlite3
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from flopmeter.collector.clock_offset import Offset
 from flopmeter.collector.law.agent_events import silent_key
 from flopmeter.collector.law.events import AGENT_SILENT
+from flopmeter.collector.store.reading import Rows
 from flopmeter.contract.errors import ContractError
 from flopmeter.contract.record import parse_record
 from flopmeter.contract.usage import Batch, Inventory
 
 from .fleet import AgentState
-
-if TYPE_CHECKING:
-    from .queries import Reader
 
 _AGENTS = """
     SELECT a.*, heads.usual_window_ns, r.seq, r.window_end_unix_ns, r.received_unix_ns, r.record,
@@ -27,11 +25,23 @@ _CLOCKS = """
         AND typeof(lower_ns) = 'integer' AND typeof(upper_ns) = 'integer' AND typeof(measured_unix_ns) = 'integer'"""
 
 
-def all_agents(reader: "Reader") -> list[AgentState]:
+class Books(Protocol):
+    """One state of the store. `inventories`: those that are decoded already, by digest."""
+
+    inventories: dict[bytes, Inventory]
+
+    @property
+    def connection(self) -> sqlite3.Connection: ...
+
+    @property
+    def rows(self) -> Rows: ...
+
+
+def all_agents(reader: Books) -> list[AgentState]:
     return list(_states(reader, "1 = ?", 1, clocks(reader)).values())
 
 
-def agents_numbered(reader: "Reader", numbers: Iterable[int]) -> dict[int, AgentState]:
+def agents_numbered(reader: Books, numbers: Iterable[int]) -> dict[int, AgentState]:
     """By number."""
     wanted = sorted(numbers)
     if not wanted:
@@ -41,26 +51,26 @@ def agents_numbered(reader: "Reader", numbers: Iterable[int]) -> dict[int, Agent
     return _states(reader, where, wanted[0], clocks(reader, wanted[0], wanted[-1]))
 
 
-def agents_until(reader: "Reader", window_end_unix_ns: int) -> list[AgentState]:
+def agents_until(reader: Books, window_end_unix_ns: int) -> list[AgentState]:
     """Those whose last window ended before that. Nothing of their clocks."""
     return list(_states(reader, "r.window_end_unix_ns < ?", window_end_unix_ns, {}).values())
 
 
-def clocks(reader: "Reader", first_no: int = 0, last_no: int = 1 << 62) -> dict[int, Offset]:
+def clocks(reader: Books, first_no: int = 0, last_no: int = 1 << 62) -> dict[int, Offset]:
     """How far each agent's clock was off, by agent_no. A store that no collector of this version has opened knows none."""
     if reader.rows(_KEPT).fetchone() is None:
         return {}
     return {no: Offset(*found) for no, *found in reader.rows(_CLOCKS, (first_no, last_no))}
 
 
-def _states(reader: "Reader", where: str, value: int, known: dict[int, Offset]) -> dict[int, AgentState]:
+def _states(reader: Books, where: str, value: int, known: dict[int, Offset]) -> dict[int, AgentState]:
     rows = reader.connection.execute(
         f"{_AGENTS} WHERE {where} ORDER BY node, a.agent_no", (value,)
     ).fetchall()
     return {row["agent_no"]: _state(reader, row, known.get(row["agent_no"])) for row in rows}
 
 
-def _state(reader: "Reader", row: sqlite3.Row, clock: Offset | None) -> AgentState:
+def _state(reader: Books, row: sqlite3.Row, clock: Offset | None) -> AgentState:
     batch, inventory, fault = _last_batch(reader, row["record"])
     agent = row["agent_id"].hex()
     silences = reader.rows(
@@ -88,7 +98,7 @@ def _state(reader: "Reader", row: sqlite3.Row, clock: Offset | None) -> AgentSta
     )
 
 
-def _last_batch(reader: "Reader", raw: bytes | None) -> tuple[Batch | None, Inventory | None, str]:
+def _last_batch(reader: Books, raw: bytes | None) -> tuple[Batch | None, Inventory | None, str]:
     from flopmeter.collector.encode import decode_batch, decode_inventory
 
     if raw is None:

@@ -16,11 +16,10 @@ from flopmeter.collector.cli_parts import (
     paint,
     regimes_as_of,
     regimes_option,
+    run_names,
     store_option,
 )
 from flopmeter.collector.store_path import store_file
-
-from .completing import run_names
 
 if TYPE_CHECKING:
     from .expected import ExpectedNode

@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from flopmeter.cli.layout import Paint, wrapped
 from flopmeter.cli.output import flop_text
-
-from .layout import Paint, wrapped
 
 #: What is said of work that bridges hours of which people said several things.
 ACROSS = "stand in windows across the edge of a tag"

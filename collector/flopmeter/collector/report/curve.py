@@ -4,9 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from flopmeter.cli.layout import Paint, wrapped
 from flopmeter.cli.output import flop_text, seconds_text
-
-from .layout import Paint, wrapped
 
 SPARKS = "▁▂▃▄▅▆▇█"
 _EDGE = 2  # hours: a window of an hour lies over the edge of one, which is no bridge to speak of

@@ -4,11 +4,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from flopmeter.cli.layout import STATUS, Paint, Row, hours, table, wrapped
 from flopmeter.cli.output import flop_text, seconds_text
+from flopmeter.collector import empty
 
-from . import empty
 from .clock_text import clocks_said, offset_text
-from .layout import STATUS, Paint, Row, hours, table, wrapped
 
 MAX_NODES_NAMED = 4
 MAX_MISSING_SHOWN = 40

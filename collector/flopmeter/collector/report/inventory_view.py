@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flopmeter.cli.layout import Paint, Row, table, wrapped
 from flopmeter.cli.output import flop_text
+from flopmeter.collector import empty
 from flopmeter.collector.spelling import threshold_text
 
-from . import empty
 from .fleet_view import missing_view
-from .layout import Paint, Row, table, wrapped
 from .peak import PRECISIONS
 
 _VERDICTS = {

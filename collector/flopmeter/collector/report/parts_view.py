@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from flopmeter.cli.layout import Paint, Row, hours, table
 from flopmeter.cli.output import flop_text
 from flopmeter.collector.law.accuracy import LIMIT_PERCENT
-
-from .layout import Paint, Row, hours, table
 
 _NAME = 13  # where a line's text begins, as in runs_view
 

@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from flopmeter.cli.layout import Paint, hours, wrapped
 from flopmeter.cli.output import flop_text
-
-from .layout import Paint, hours, wrapped
 
 _NAME = 13  # where a line's text begins, as in runs_view
 _COLOURS = {"agrees": "green", "disagrees": "red", "cannot tell": "yellow"}

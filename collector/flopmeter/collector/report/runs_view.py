@@ -8,18 +8,18 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flopmeter.cli.layout import STATUS, Paint, Row, hours, table, wrapped
 from flopmeter.cli.output import flop_text
+from flopmeter.collector import empty
 from flopmeter.collector.forecast.view import brief_view
+from flopmeter.collector.law.regimes_view import power
 from flopmeter.collector.registry.words import names_text
 
-from . import empty
 from .counting_view import compared, counting_view
 from .curve import curve_view
 from .fleet_view import unattributed_text
-from .layout import STATUS, Paint, Row, hours, table, wrapped
 from .parts_view import accuracy_view, nominal_view, parts_view
 from .progress_view import progress_view
-from .regimes_view import power
 
 VERDICT = {"crossed": "red", "undetermined": "yellow", "below": "green"}
 _NARROW = 72  # columns below which a line's day is left out

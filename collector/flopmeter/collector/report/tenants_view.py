@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from flopmeter.cli.layout import Paint, Row, hours, table, wrapped
 from flopmeter.cli.output import flop_text
+from flopmeter.collector import empty
 from flopmeter.collector.books import SUM_FIELDS, GroupKey, Slot
 from flopmeter.collector.ingest.identity_rules import identities_of
 from flopmeter.collector.law.regimes import Regime
 
-from . import empty
-from .layout import Paint, Row, hours, table, wrapped
 from .tenants import Books, Work, tenants_document
 
 if TYPE_CHECKING:

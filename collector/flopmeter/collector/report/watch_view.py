@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flopmeter.cli.cells import fit
+from flopmeter.cli.layout import STATUS, Paint, shortened
 from flopmeter.cli.output import flop_text
+from flopmeter.collector import empty
 from flopmeter.collector.forecast.view import dates
 
-from . import empty
-from .layout import STATUS, Paint, shortened
 from .runs_view import VERDICT, share_text
 
 Line = Mapping[str, Any]

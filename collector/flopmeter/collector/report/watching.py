@@ -13,13 +13,13 @@ from typing import Any, NoReturn
 import click
 
 from flopmeter.cli.keyboard import END, ENTER, LEAVE, Keyboard, attended
+from flopmeter.cli.layout import Paint
 from flopmeter.cli.output import flop_text
 from flopmeter.cli.terminal import size
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.spelling import time_text
 
 from . import queries
-from .layout import Paint
 from .runs_view import run_view
 from .watch_view import change_line, watch_view
 

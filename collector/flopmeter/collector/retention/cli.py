@@ -8,8 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from flopmeter.cli.output import emit_json, json_option
-from flopmeter.collector.cli_parts import every_regime, login, paint, regimes_option, store_option
-from flopmeter.collector.report.completing import run_names
+from flopmeter.collector.cli_parts import every_regime, login, paint, regimes_option, run_names, store_option
 from flopmeter.collector.store_path import store_file
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -214,7 +213,7 @@ def delete(
     if as_json:
         emit_json(document)
     else:
-        from flopmeter.collector.report.layout import folded
+        from flopmeter.cli.layout import folded
 
         click.echo(folded(said, paint().width))
 

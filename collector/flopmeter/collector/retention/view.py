@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
+from flopmeter.cli.layout import Paint
 from flopmeter.collector.registry.words import paragraph
-from flopmeter.collector.report.layout import Paint
 from flopmeter.collector.spelling import time_text
 
 from .until import STORE, Reason, first_day, kept_for

@@ -9,7 +9,7 @@ import pytest
 
 from flopmeter.cli.main import flopmeter as program
 from flopmeter.cli.main import main
-from flopmeter.collector.report import empty
+from flopmeter.collector import empty
 from flopmeter.collector.store.sqlite import SqliteStore
 
 LISTS = {

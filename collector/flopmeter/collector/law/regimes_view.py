@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from flopmeter.cli.layout import Paint, Row, table, wrapped
 from flopmeter.cli.output import flop_text
-from flopmeter.collector.law.profiles import Profile, Ruling
-from flopmeter.collector.law.regimes import HISTORICAL, KNOWN, MODIFICATION, Regime
-from flopmeter.collector.law.rules import in_force
+from flopmeter.collector import empty
 
-from . import empty
-from .layout import Paint, Row, table, wrapped
+from .profiles import Profile, Ruling
+from .regimes import HISTORICAL, KNOWN, MODIFICATION, Regime
+from .rules import in_force
 
 _COLOUR = {"counts": "green", "silent": "yellow", "excluded": None}
 _SAID = {"counts": "counts", "silent": "silent", "excluded": "left out"}

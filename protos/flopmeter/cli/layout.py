@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from flopmeter.cli.cells import columns, fit
+from .cells import columns, fit
 
 Row = Sequence[tuple[str, Mapping[str, Any]]]  # cells: text and its style
 #: What a page is made for where there is no terminal to ask: a pipe, a log, a mail.
