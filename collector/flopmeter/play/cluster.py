@@ -16,6 +16,7 @@ from flopmeter.agent.errors import AgentError
 from flopmeter.agent.metering.meter import Meter, MeterSettings
 from flopmeter.agent.pipeline import Pipeline, PipelineSettings
 from flopmeter.agent.reading import Happening, NodeFacts, Reading
+from flopmeter.agent.shipping.status import Timing
 from flopmeter.collector.running import RunningCollector, run_collector
 from flopmeter.collector.settings import CollectorSettings
 from flopmeter.collector.store_path import STORE_NAME
@@ -28,6 +29,8 @@ HISTORY = MeterSettings(window_ns=HOUR_NS, tick_ns=HOUR_NS)
 LIVE = MeterSettings(window_ns=5_000_000_000, tick_ns=1_000_000_000)
 #: How much history goes by between two looks at the acknowledgements, and so how exactly events are dated.
 CHUNK_HOURS = 6
+#: Hours go by in a second: every ack is answered by the node's clock, so that its offset is of late.
+_TIMING = Timing(clock_s=0.0)
 _LINGER_MS = 5  # the agents come in lock-step: there is nothing to wait for
 _ACK_DEADLINE_S = 60.0
 _REVIEW_NS = 15_000_000_000  # live, between two looks of the collector for silent agents
@@ -36,9 +39,9 @@ _REVIEW_NS = 15_000_000_000  # live, between two looks of the collector for sile
 class Agent:
     """One node's agent: as `flopmeter agent run` would be, but told the time."""
 
-    def __init__(self, sim: SimNode, state: Path, collector: str) -> None:
+    def __init__(self, sim: SimNode, state: Path, collector: str, unix_ns: Callable[[], int]) -> None:
         self.sim = sim
-        self._settings = PipelineSettings(state=state, collector=collector)
+        self._settings = PipelineSettings(state=state, collector=collector, timing=_TIMING, unix_ns=unix_ns)
         self._pipeline: Pipeline | None = None
 
     @property
@@ -143,7 +146,7 @@ class Cluster:
             sim = SimNode(self.scenario, node, self.start_unix_ns)
             state = self._directory / "agents" / node.name
             state.mkdir(parents=True, exist_ok=True)
-            self._agents.append(Agent(sim, state, self._collector.address))
+            self._agents.append(Agent(sim, state, self._collector.address, lambda: self.now_unix_ns))
         return self
 
     def __exit__(
