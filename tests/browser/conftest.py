@@ -1,7 +1,9 @@
 """One browser and one collector over the demo's data for every test of the page (tests/browser_rig.py)."""
 
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -34,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def demo_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's books, with two clocks that a person has started."""
+    """The demo's books, with two clocks that a person has started, and a node whose own is off."""
     store = tmp_path_factory.mktemp("demo") / "store"
     flopmeter("demo", "--once", "--nodes", NODES, "--dir", store)
     now = datetime.now(UTC)
@@ -46,6 +48,11 @@ def demo_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "deadlines", "open", "us-ca-sb53", "incident", "--at", f"{now - timedelta(days):%Y-%m-%dT%H:%MZ}",
             "--run", run, "--why", f"weights of {run} were copied: ticket 12", "--who", "olga", "--store", store,
         )  # fmt: skip
+    with closing(sqlite3.connect(store / "books.sqlite")) as db, db:
+        lower, upper, at = (int(x * 1e9) for x in (-41.204, -41.2, now.timestamp()))
+        sql = "INSERT OR REPLACE INTO clocks SELECT agent_no, ?, ?, ? FROM agents WHERE node = 'node-02'"
+        db.execute(sql, (lower, upper, at))
+        db.execute("DELETE FROM clocks WHERE agent_no = (SELECT agent_no FROM agents WHERE node = 'node-04')")
     return store
 
 

@@ -1,6 +1,7 @@
 """The fleet: what is metered and what is missing, on a map, in a list, node by node; and 12,500 nodes of it."""
 
 import json
+import re
 from typing import Any
 
 from browser_rig import Desk, Site, settled, shot
@@ -80,6 +81,40 @@ def test_a_node_that_is_not_there_is_said_to_be_unmetered(visit: Desk) -> None:
     expect(page.get_by_text("No agent of a node of this name has ever reported.")).to_be_visible()
 
 
+def test_a_clock_that_is_off_is_found_marked_and_explained(visit: Desk, site: Site) -> None:
+    told = {n["node"]: n["clock_offset"] for n in site.json("fleet", "list")["nodes"]}
+    assert told["node-02"]["surely_off"], told
+    assert told["node-04"] is None
+    page = visit("/fleet?sort=clock", size=(1500, 900))
+    settled(page)
+    rows = page.locator("section[aria-labelledby=list-title] tbody tr")
+    first, cell = rows.first, "td[data-label=Clock]"
+    expect(first.locator("th")).to_have_text("node-02")
+    expect(first.locator(cell)).to_have_text("−41.202 s ± 2 ms")
+    expect(first).to_contain_text("clock off by more than 10 s")
+    for node, offset in told.items():
+        row = rows.filter(has=page.get_by_role("rowheader", name=node, exact=True))
+        if offset is None:
+            expect(row.locator(cell)).to_have_text("–")
+        elif node != "node-02":
+            expect(row.locator(cell)).to_have_text(re.compile(r"^± \d+ ms$"))
+    known = sum(offset is not None for offset in told.values())
+    expect(page.locator(".facts")).to_contain_text(f"1 of {known}")
+    expect(page.get_by_text("from which deadlines run")).to_be_visible()
+    shot(page, "fleet-clocks", whole=True)
+    page.get_by_role("link", name="clock off by more than 10 s: 1 node").click()
+    page.wait_for_url("**/fleet?mark=k*")
+    expect(rows).to_have_count(1)
+    rows.get_by_role("link", name="node-02").click()
+    panel = page.get_by_role("region", name="node-02")
+    expect(panel).to_contain_text("−41.202 s ± 2 ms from the collector's, measured")
+    expect(panel).to_contain_text("chronyc tracking")
+    shot(page, "node-clock")
+    unknown = visit("/fleet/node-04").get_by_role("region", name="node-04")
+    expect(unknown).to_contain_text("Clock offset")
+    expect(unknown).to_contain_text("not known")
+
+
 def big(route: Route) -> dict[str, Any]:
     """The real answer, with 12,500 rows in the place of its own."""
     answer = route.fetch().json()
@@ -117,6 +152,7 @@ def big(route: Route) -> dict[str, Any]:
         "count": NODES, "names": names, "status": status, "gpus": gpus, "cluster": column("hall-1"),
         "version": column("0.1.0"), "model": column("NVIDIA H100 80GB HBM3"), "marks": column(""),
         "newest": answer["rows"]["newest"], "behind": [0] * NODES, "delay": [0] * NODES,
+        "clock": "abc" * (NODES // 3) + "-" * (NODES % 3), "offset": [],
     }  # fmt: skip
     answer |= {
         "nodes_total": NODES,

@@ -16,8 +16,8 @@ const ROWS = {
   newest: "2026-11-22T18:55:46Z",
   behind: [0, 3, 518_400, null],
   delay: [0, -400, 1, null],
-  offset: [0, -41_203, 12, null],
-  within: [1, 3, 2, null],
+  clock: "a!e-",
+  offset: [[1, -41_203, 3]],
 };
 const nodes = unpack(ROWS);
 const names = (found) => found.map((n) => n.name);
@@ -73,7 +73,11 @@ test("a node's GPUs in words", () => {
   assert.equal(gpusText("AAgAAAAu"), "6 A1, A2 · 1 gap · 1 unattributed");
 });
 
+test("a clock that is about right is told by how near it surely is", () => {
+  assert.deepEqual(nodes.map((n) => [n.offset, n.within]), [[0, 1], [-41_203, 3], [0, 20], [null, null]]);
+});
+
 test("an older collector's rows say nothing of clocks", () => {
-  const { offset, within, ...old } = ROWS;
+  const { clock, offset, ...old } = ROWS;
   assert.deepEqual(unpack(old).map((n) => [n.offset, n.within]), Array(4).fill([null, null]));
 });

@@ -9,7 +9,7 @@ from flopmeter.collector.report.fleet import AgentState
 from flopmeter.collector.report.queries import Reader
 from flopmeter.contract.usage import Batch, Inventory, NoticeKind
 
-from .fleet_cells import SILENT, UNKNOWN, NodeRow, around_ms, entity_codes, gpu_codes
+from .fleet_cells import SILENT, UNKNOWN, NodeRow, entity_codes, gpu_codes
 
 _HEADS = "SELECT agent_no, coalesce(position, 0) FROM agents LEFT JOIN heads USING (agent_no)"
 #: What of an agent can change without its head, by number of rows: its silences, its conflicts, its losses; and its node's
@@ -157,5 +157,5 @@ def row_of(c: Cached, odd: set[str], now_unix_ns: int) -> NodeRow:
         marks,
         s.window_end_unix_ns // 1_000_000_000 if heard else None,
         (s.received_unix_ns - s.window_end_unix_ns) // 1_000_000_000 if heard else None,
-        None if clock is None else around_ms(clock),
+        clock,
     )

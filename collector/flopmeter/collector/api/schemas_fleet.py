@@ -23,7 +23,7 @@ _MISSING = thing(
     node=TEXT, cause=TEXT, gpus=null(COUNT), since=null(TIME), what=TEXT, missing_device_seconds=SECONDS
 )
 _UNOWNED = thing(device_seconds=SECONDS, flop=ref("Figure"), integer_ops=ref("Figure"))
-_COLUMN = thing(values=array(TEXT), of=array(COUNT))
+_COLUMN = thing(values=array(TEXT), of=null(array(COUNT)))
 _COVERAGE = thing(
     expected_device_seconds=SECONDS,
     observed_device_seconds=SECONDS,
@@ -71,8 +71,8 @@ SCHEMAS: dict[str, Schema] = {
             newest=null(TIME),
             behind=array(null(COUNT)),
             delay=array(null({"type": "integer"})),
-            offset=array(null({"type": "integer"})),
-            within=array(null(COUNT)),
+            clock={"type": "string", "pattern": "^[-!a-j]*$"},
+            offset=array(array({"type": "integer"})),
         ),
     ),
     "Nodes": paged(

@@ -14,6 +14,10 @@ export const MARKS = {
   o: ["usage lost by its own word", "warn"],
 };
 
+// How near the collector's a clock surely is, in milliseconds, by its letter; further ones are told in numbers.
+const WITHIN = { a: 1, b: 2, c: 5, d: 10, e: 20, f: 50, g: 100, h: 200, i: 500, j: 1000 };
+const clockOf = (code) => (code in WITHIN ? { offset: 0, within: WITHIN[code] } : { offset: null, within: null });
+
 // Front-coded names, columns of (values, of) → one object a node, with its place in the collector's order.
 export function unpack(rows) {
   const found = [];
@@ -26,9 +30,10 @@ export function unpack(rows) {
     last = last.slice(0, rows.names[2 * i]) + rows.names[2 * i + 1];
     found.push({
       name: last, status: rows.status[i], gpus: gpus(i), cluster: cluster(i), version: version(i), model: model(i), marks: marks(i),
-      behind: rows.behind[i], delay: rows.delay[i], offset: rows.offset?.[i] ?? null, within: rows.within?.[i] ?? null,
+      behind: rows.behind[i], delay: rows.delay[i], ...clockOf(rows.clock?.[i]),
     });
   }
+  for (const [i, offset, within] of rows.offset ?? []) Object.assign(found[i], { offset, within });
   return found;
 }
 
@@ -66,7 +71,7 @@ export function chosen(nodes, query) {
 
 const GRAVITY = "sxg?uDCi3BA"; // the worst first
 export const gravest = (node) => Math.min(...[...node.gpus].map((code) => GRAVITY.indexOf(code)).filter((i) => i >= 0), GRAVITY.length);
-const furthest = (node) => (node.offset === null ? -1 : Math.abs(node.offset)); // what is not known comes last
+const furthest = (node) => (node.offset === null ? -1 : Math.abs(node.offset) + node.within); // what is not known comes last
 const by = {
   name: () => 0,
   worst: (a, b) => gravest(a) - gravest(b),

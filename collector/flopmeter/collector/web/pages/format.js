@@ -106,10 +106,10 @@ export function duration(seconds) {
   return minutes ? `${minutes} min` : `${whole} s`;
 }
 
-// Milliseconds by which a clock is ahead, and within how many that is sure: "+41.203 s ± 3 ms".
+// Milliseconds by which a clock is ahead, and within how many that is sure: "+41.203 s ± 3 ms"; "± 5 ms" of one that is about right.
 export function offset(ms, within) {
   if (ms === null || ms === undefined) return NONE;
-  return `${ms < 0 ? "−" : "+"}${precisely(Math.abs(ms))} ± ${precisely(within)}`;
+  return `${ms ? `${ms < 0 ? "−" : "+"}${precisely(Math.abs(ms))} ` : ""}± ${precisely(within)}`;
 }
 
 function precisely(ms) {
