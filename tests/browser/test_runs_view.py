@@ -96,7 +96,7 @@ def test_a_gap_is_hatched_and_no_line_goes_through_it(visit: Desk) -> None:
     plotted(page)
     boxes = """(of) => [...document.querySelector(".plot-panel").querySelectorAll(of)].map((e) => {
       const b = e.getBoundingClientRect(); return [b.left, b.right]; })"""
-    holes = page.evaluate(boxes, ".gap-hatch")
+    holes = page.evaluate(boxes, ".gap-hatch:not(.part)")
     lines = page.evaluate(boxes, ".curve-point")
     broken = [gap for gap in asked(page, f"{ROOT}/curve?points=600")["gaps"] if gap["kind"] == "nothing"]
     assert len(holes) >= len(broken) >= 1
@@ -105,6 +105,67 @@ def test_a_gap_is_hatched_and_no_line_goes_through_it(visit: Desk) -> None:
         assert right > left
         for begin, end in lines:
             assert end <= left + 0.5 or begin >= right - 0.5, "a line is drawn over a gap"
+
+
+def test_of_a_gap_of_part_of_the_devices_the_hatching_is_as_high_as_their_share(visit: Desk) -> None:
+    def halved(route: Route) -> None:
+        answer = route.fetch().json()
+        hours = answer["times"]
+        answer["gaps"] = [
+            {"from": hours[a], "to": hours[a + 20], "kind": "gap", "device_seconds": 9.0, "reasons": {"lost": 9.0}, "share": share}
+            for a, share in ((40, 0.5), (80, 0.00001))
+        ]  # fmt: skip
+        route.fulfill(content_type="application/json", body=json.dumps(answer))
+
+    page = visit(ROOT, size=(1440, 1000), before=lambda p: p.route("**/curve?*", halved))
+    plotted(page)
+    panel = page.locator(".plot-panel").first
+    parts = [panel.locator(".gap-hatch.part").nth(i).bounding_box() for i in range(2)]
+    heights = [part["height"] for part in parts if part is not None]
+    inner = page.evaluate("Math.max(140, Math.round(Math.min(640, Math.max(280, innerHeight * 0.34))))")
+    assert abs(heights[0] - inner / 2) < 2
+    assert 2 < heights[1] < 5
+    assert panel.locator(".gap-hatch").count() == panel.locator(".gap-hatch.part").count() == 2
+    page.get_by_text("Table of its gaps").click()
+    expect(page.locator(".figures-table").nth(1).locator("tbody tr").first).to_contain_text("50")
+    shot(page, "run-part-gap")
+
+
+def test_the_curve_is_drawn_in_the_unit_of_the_law_that_is_looked_at(visit: Desk, axe: str) -> None:
+    page = visit(ROOT, size=(1440, 1000))
+    plotted(page)
+    usual = asked(page, f"{ROOT}/curve?points=600")
+    both = asked(page, f"{ROOT}/curve?points=600&unit=integer-or-floating-point")
+    assert usual["cumulative"]["upper"][-1] != both["cumulative"]["upper"][-1]
+    of = {unit: [x for x in usual["lines"] if x["unit"] == unit] for unit in (usual["unit"], both["unit"])}
+    assert all(of.values())
+
+    def drawn() -> str:
+        return " ".join(page.locator(".law-name").all_text_contents())
+
+    page.get_by_role("button", name="Log", exact=True).click()
+    expect(page.locator(".law-name").first).to_contain_text(of["floating-point"][0]["regime"])
+    assert not any(x["regime"] in drawn() for x in of["integer-or-floating-point"])
+    expect(page.get_by_text("of another unit: choose “with integer operations”")).to_be_visible()
+    page.get_by_role("button", name="with integer operations").click()
+    expect(page.locator(".law-name").first).to_contain_text(of["integer-or-floating-point"][0]["regime"])
+    assert not any(x["regime"] in drawn() for x in of["floating-point"])
+    assert "unit=integer-or-floating-point" in page.url
+    settled(page)
+    assert at(page) == point(both, -1)
+    expect(page.locator(".readings")).to_contain_text("Point, operations")
+    frame = page.locator(".plot-frame")
+    frame.focus()
+    page.keyboard.press("Home")
+    assert " operations, between " in frame.get_attribute("aria-valuetext")
+    assert violations(page, axe) == []
+    shot(page, "run-unit-both")
+    # The address says it to a colleague; one that was mistyped is the usual unit.
+    other = visit(f"{ROOT}?unit=furlongs")
+    plotted(other)
+    assert at(other) == point(usual, -1)
+    other.get_by_role("button", name="FLOP", exact=True).click()
+    expect(other).not_to_have_url(re.compile("unit="))
 
 
 def test_keys_read_exact_figures_and_zoom(visit: Desk) -> None:
@@ -185,10 +246,10 @@ def test_a_part_that_lies_within_a_gap_is_drawn_as_one(visit: Desk) -> None:
     begin = datetime.fromisoformat(gap["from"])
     middle = begin + (datetime.fromisoformat(gap["to"]) - begin) / 4
     inside = f"from={begin + timedelta(minutes=20):%Y-%m-%dT%H:%M:00Z}&to={middle:%Y-%m-%dT%H:%M:00Z}"
-    other = visit(f"{ROOT}?{inside}", ready=".plot-panel .gap-hatch")
+    other = visit(f"{ROOT}?{inside}", ready=".plot-panel .gap-hatch:not(.part)")
     expect(other.locator(".readout")).to_contain_text("No record lies in this time")
     wide = other.locator(".plot").bounding_box()
-    hatch = other.locator(".plot-panel").first.locator(".gap-hatch").bounding_box()
+    hatch = other.locator(".plot-panel").first.locator(".gap-hatch:not(.part)").bounding_box()
     assert wide is not None
     assert hatch is not None
     assert hatch["width"] > wide["width"] * 0.8

@@ -287,7 +287,7 @@ _told = st.lists(
 
 
 def slow_gaps(told, since, until):
-    """As every hour by itself has it: (from, to, kind, device time), joined where one gap goes on in the next."""
+    """As every hour by itself has it: (from, to, kind, device time, share of all), joined where one gap goes on in the next."""
     by_hour = {}
     for hour, back, k, n in told:
         whole, least, gap = by_hour.get(hour, (0, 0, None))
@@ -296,22 +296,28 @@ def slow_gaps(told, since, until):
     hours = sorted(by_hour)
     found = []
     for i, hour in enumerate(hours):
-        _, back, gap = by_hour[hour]
+        whole, back, gap = by_hour[hour]
         if not since <= hour <= until:
             continue
         if i and hour - back > hours[i - 1] + 1:
-            found.append([hours[i - 1] + 1, hour - back - 1, "nothing", 0])
+            found.append([hours[i - 1] + 1, hour - back - 1, "nothing", 0, 0])
         if back >= 2:
-            found.append([hour - back, hour, "bridge", 0])
+            found.append([hour - back, hour, "bridge", 0, 0])
         if gap is not None:
             last = found[-1] if found else None
             if last and last[2] == "gap" and hour - back <= last[1] + 1:
-                last[1], last[3] = hour, last[3] + gap
+                last[1], last[3], last[4] = hour, last[3] + gap, last[4] + whole
             else:
-                found.append([hour - back, hour, "gap", gap])
+                found.append([hour - back, hour, "gap", gap, whole])
     return [
-        (time_text(f * HOUR_NS), time_text((t + 1) * HOUR_NS), k, ns / 1e9)
-        for f, t, k, ns in sorted(found, key=lambda g: g[:3])
+        (
+            time_text(f * HOUR_NS),
+            time_text((t + 1) * HOUR_NS),
+            k,
+            ns / 1e9,
+            ns * 10**6 // of / 10**6 if of else None,
+        )
+        for f, t, k, ns, of in sorted(found, key=lambda g: g[:3])
     ]
 
 
@@ -342,7 +348,7 @@ def test_a_book_comes_to_what_its_rows_do_however_it_was_told(told, later, cut, 
     since, until = sorted((data.draw(st.integers(0, _HOURS)), data.draw(st.integers(0, _HOURS))))
     assert book.hours(since, until) == [h for h in hours if since <= h <= until]
     found = gaps_json(book.missing(since, until))
-    said = [(g["from"], g["to"], g["kind"], g["device_seconds"]) for g in found]
+    said = [(g["from"], g["to"], g["kind"], g["device_seconds"], g["share"]) for g in found]
     assert said == slow_gaps(rows, since, until)
     some = data.draw(st.sets(st.integers(0, _HOURS), max_size=60))
     by_key = book.sums_of(some)

@@ -81,6 +81,20 @@ test("in a bridge nobody knows the rate, and where all is gap there is none", ()
   assert.deepEqual(made.rates.map((r) => r.point), [null, null]);
 });
 
+test("a bridge cuts the curve where nothing else stands in its hours, and not where other nodes went on", () => {
+  const bridge = [[2, 6, "bridge"]];
+  const alone = curves.course(curve([1, 2, 6, 7], [100, 200, 300, 400], bridge));
+  assert.deepEqual([alone.gaps[0].broken, curves.stretchesOf(alone.points, alone.gaps).length], [true, 2]);
+  const among = curves.course(curve([1, 2, 4, 6, 7], [100, 200, 250, 300, 400], bridge));
+  assert.deepEqual([among.gaps[0].broken, curves.stretchesOf(among.points, among.gaps).length], [false, 1]);
+  assert.deepEqual(among.rates.map((r) => r.point === null), [false, true, true, false]);
+});
+
+test("lines are drawn in their own unit", () => {
+  const lines = [{ regime: "a", unit: "floating-point" }, { regime: "b", unit: "integer-or-floating-point" }];
+  assert.deepEqual(curves.linesOf({ unit: lines[1].unit, lines }), [lines[1]]);
+});
+
 test("spans over one another go into rows; what has no room is left out, not drawn over", () => {
   const spans = [{ from: 0, to: 10 }, { from: 5, to: 7 }, { from: 10, to: 12 }, { from: 6, to: 8 }];
   assert.deepEqual(curves.lanes(spans), [0, 1, 0, 2]);

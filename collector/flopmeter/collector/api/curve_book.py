@@ -284,6 +284,7 @@ def _by_hour(rows: Iterable[Row]) -> Iterator[tuple[Hour, dict[PriceKey, Sums]]]
     """The hours in order, each with its sums."""
     sums_of: dict[int, dict[PriceKey, Sums]] = {}
     gaps: dict[int, dict[int, int]] = {}
+    wholes: dict[int, int] = {}
     backs: dict[int, int] = {}
     counts: dict[int, int] = {}
     for hour, back, reason, key, sums in rows:
@@ -296,12 +297,14 @@ def _by_hour(rows: Iterable[Row]) -> Iterator[tuple[Hour, dict[PriceKey, Sums]]]
         into[key] = sums if old is None else list(map(add, old, sums))
         if back > backs.get(hour, 0):
             backs[hour] = back
-        if key.evidence_class == _GAP and not is_others(key.measured):
-            of = gaps.setdefault(hour, {})
-            of[reason] = of.get(reason, 0) + sums[0]
+        if not is_others(key.measured):
+            wholes[hour] = wholes.get(hour, 0) + sums[0]
+            if key.evidence_class == _GAP:
+                of = gaps.setdefault(hour, {})
+                of[reason] = of.get(reason, 0) + sums[0]
     for hour in sorted(sums_of):
         said = tuple((GapReason(r), ns) for r, ns in gaps.get(hour, {}).items())
-        yield Hour(hour, said, backs.get(hour, 0), counts[hour]), sums_of[hour]
+        yield Hour(hour, wholes.get(hour, 0), said, backs.get(hour, 0), counts[hour]), sums_of[hour]
 
 
 def thinned(hours: list[int], most: int) -> list[int]:

@@ -12,6 +12,7 @@ from flopmeter.contract.usage import GapReason
 
 MOST_GAPS = 200
 _SECOND_NS = 1_000_000_000
+_DIGITS = 10**6
 _BRIDGE_HOURS = 2  # a window of an hour lies over the edge of one, which is no bridge to speak of
 GAP, NOTHING, BRIDGE = "gap", "nothing", "bridge"
 
@@ -20,7 +21,8 @@ class Hour(NamedTuple):
     """What of an hour is not in the sums by key."""
 
     hour: int
-    gaps_ns: tuple[tuple[GapReason, int], ...]  # of device time
+    whole_ns: int  # of device time
+    gaps_ns: tuple[tuple[GapReason, int], ...]  # of that
     back: int  # how many hours the longest of its slots began before
     rows: int  # of the store that it is made of
 
@@ -32,6 +34,7 @@ class Missing(NamedTuple):
     last: int
     kind: str
     reasons: Mapping[str, int]  # ns of device time, of a gap
+    whole_ns: int = 0  # of device time in these hours, of a gap
 
 
 def gaps_json(found: Iterable[Missing]) -> list[dict[str, Any]]:
@@ -44,6 +47,7 @@ def gaps_json(found: Iterable[Missing]) -> list[dict[str, Any]]:
             "kind": g.kind,
             "device_seconds": sum(g.reasons.values()) / _SECOND_NS,
             "reasons": {name: ns / _SECOND_NS for name, ns in g.reasons.items()},
+            "share": sum(g.reasons.values()) * _DIGITS // g.whole_ns / _DIGITS if g.whole_ns else None,
         }
         for g in sorted(kept, key=lambda g: (g.first, g.last, g.kind))
     ]
@@ -63,7 +67,8 @@ def _told(hours: Iterable[Hour], before: int | None) -> Iterator[Missing]:
         if of.back >= _BRIDGE_HOURS:
             yield Missing(first, of.hour, BRIDGE, {})
         if of.gaps_ns:
-            yield Missing(first, of.hour, GAP, {reason.label: ns for reason, ns in of.gaps_ns})
+            reasons = {reason.label: ns for reason, ns in of.gaps_ns}
+            yield Missing(first, of.hour, GAP, reasons, of.whole_ns)
 
 
 def _joined(found: Iterable[Missing]) -> Iterator[Missing]:
@@ -76,9 +81,8 @@ def _joined(found: Iterable[Missing]) -> Iterator[Missing]:
             and g.first <= last.last + 1
             and last.reasons.keys() == g.reasons.keys()
         ):
-            last = Missing(
-                last.first, g.last, GAP, {name: last.reasons[name] + g.reasons[name] for name in g.reasons}
-            )
+            reasons = {name: last.reasons[name] + g.reasons[name] for name in g.reasons}
+            last = Missing(last.first, g.last, GAP, reasons, last.whole_ns + g.whole_ns)
             continue
         if last is not None:
             yield last

@@ -164,6 +164,7 @@ SCHEMAS: dict[str, Schema] = {
                 kind=one_of("gap", "nothing", "bridge"),
                 device_seconds=SECONDS,
                 reasons=each(SECONDS),
+                share=null(SHARE),
             )
         ),
         silent=null(thing(since=TIME, nodes=array(TEXT), device_seconds=SECONDS, flop=_FIGURE)),

@@ -11,8 +11,13 @@ export function course(curve) {
   const texts = times.map((_, i) => Object.fromEntries(NAMES.map((name) => [name, curve.cumulative[name][i]])));
   const points = times.map((time, i) => [time, ...NAMES.map((name) => Number(curve.cumulative[name][i]))]);
   const gaps = curve.gaps.map((gap) => ({ ...gap, from: ms(gap.from), to: ms(gap.to) }));
-  for (const gap of gaps) gap.broken = gap.kind !== "gap" || stands(times, texts, gap);
+  for (const gap of gaps) gap.broken = gap.kind === "nothing" || (gap.kind === "bridge" ? alone(times, gap) : stands(times, texts, gap));
   return { times, points, texts, gaps, rates: rates(times, texts, gaps) };
+}
+
+/** Whether no other record stands in a bridge's hours: those of other nodes are drawn as ever. */
+function alone(times, bridge) {
+  return !times.some((time) => time > bridge.from && time < bridge.to);
 }
 
 /** Whether nothing was measured over all of a gap: the point figure is the same behind it as before. */
@@ -134,6 +139,11 @@ export function inContext(near, whole) {
   const around = (list, inner) => [...(before >= 0 ? [list[before]] : []), ...inner, ...(after >= 0 ? [list[after]] : [])];
   const cumulative = Object.fromEntries(NAMES.map((name) => [name, around(whole.cumulative[name], near.cumulative[name])]));
   return { ...near, times: around(whole.times, near.times), cumulative, gaps: whole.gaps };
+}
+
+/** Lines of the law in the curve's own unit: one of another would cross it at a place that means nothing. */
+export function linesOf(curve) {
+  return curve.lines.filter((one) => one.unit === curve.unit);
 }
 
 /** What is looked at: all of the run, and of a forecast as much as there is past. */

@@ -16,6 +16,7 @@ import { madeCard, saidCard } from "./runwords.js";
 import { status } from "./runs.js";
 
 const POINTS = 600;
+const UNITS = new Set(["floating-point", "integer-or-floating-point"]); // another in an address is the usual one
 const ENTRIES = 100;
 const curves = new WeakMap(); // root → its curve's card, which outlives redraws
 const AUDITORS = new Set(["admin", "operator", "auditor"]);
@@ -54,8 +55,9 @@ export async function show(root, { path, query, signal, user }) {
 async function ask(base, query, may, entries, signal) {
   // Of what an address asks for that lies outside the run, the API shows nothing: the plot holds it to its limits.
   const whole = !query.from || !query.to;
-  const all = get(`${base}/curve`, { parameters: { points: POINTS }, signal });
-  const near = whole ? all : get(`${base}/curve`, { parameters: { points: POINTS, from: query.from, to: query.to }, signal });
+  const parameters = { points: POINTS, unit: UNITS.has(query.unit) ? query.unit : undefined };
+  const all = get(`${base}/curve`, { parameters, signal });
+  const near = whole ? all : get(`${base}/curve`, { parameters: { ...parameters, from: query.from, to: query.to }, signal });
   const [run, curve, report, lineage, said] = await Promise.all([
     get(base, { signal }),
     Promise.all([all, near.catch((error) => {

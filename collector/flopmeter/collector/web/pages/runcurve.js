@@ -1,14 +1,15 @@
 // The curve's card: what may be chosen (scale, zoom), the plot, the exact figures at the crosshair, and the same as a table.
 // It stands in the page once and redraws itself, so that a live update takes neither focus nor crosshair.
 
-import { course, limitsOf, rangeOf } from "./curve.js";
+import { course, limitsOf, linesOf, rangeOf } from "./curve.js";
 import { h, render } from "./dom.js";
-import { exact, flop, line as lineText, time } from "./format.js";
+import { exact, flop, line as lineText, many, percent, time } from "./format.js";
 import { announce } from "./parts.js";
 import { timePlot } from "./plot.js";
 import { queryHref, setQuery } from "./route.js";
-import { gapWord, panelsOf, readingAt, readingText } from "./runplot.js";
+import { gapWord, panelsOf, readingAt, readingText, unitWord } from "./runplot.js";
 
+const [FLOATING, BOTH] = ["floating-point", "integer-or-floating-point"];
 const iso = (ms) => new Date(ms).toISOString();
 // The upper panel, in pixels: enough to see a slope, and all of the plot on one screen.
 const height = () => (innerWidth < 720 ? 220 : Math.round(Math.min(640, Math.max(280, innerHeight * 0.34))));
@@ -23,7 +24,7 @@ export function curveCard(name) {
   const below = h("div", { class: "plot-below" });
   const plot = timePlot({
     label: `Curve of ${name.slice(0, 200)}: points in time`,
-    say: (i) => readingText(readingAt(curve, made, i)),
+    say: (i) => readingText(readingAt(curve, made, i), unitWord(curve)),
     onPoint: (i) => render(readout, reading(i)),
     onRange: (range, how) => {
       chosen = { ...chosen, range: range ?? limits, whole: range === null };
@@ -67,6 +68,7 @@ export function curveCard(name) {
       h("h2", { id: "curve-title" }, "Curve"),
       h("p", { class: "dim shown" }, `${time(iso(chosen.range[0]))} to ${time(iso(chosen.range[1]))}`),
       h("div", { class: "buttons" },
+        unitChoice(),
         h("div", { class: "pair", role: "group", "aria-label": "Scale" }, scaleButton("linear", "Linear"), scaleButton("log", "Log")),
         h("div", { class: "pair", role: "group", "aria-label": "Zoom" },
           h("button", { type: "button", "data-key": "out", "aria-label": "Zoom out", onclick: () => plot.zoom(2) }, "−"),
@@ -75,18 +77,29 @@ export function curveCard(name) {
     ];
   }
 
+  // Some laws count integer operations too: where one of them binds, the curve can be in their unit, and their lines are in it.
+  function unitChoice() {
+    if (!curve.lines.some((one) => one.unit !== FLOATING) && curve.unit === FLOATING) return null;
+    const button = (unit, said, key) => h("button", {
+      type: "button", "data-key": key, "aria-pressed": String(curve.unit === unit), onclick: () => setQuery({ unit: unit === FLOATING ? null : unit }, { push: true }),
+    }, said);
+    return h("div", { class: "pair", role: "group", "aria-label": "What is counted" },
+      button(FLOATING, "FLOP", "unit-flop"), button(BOTH, "with integer operations", "unit-both"));
+  }
+
   function reading(i) {
     const last = made.times.findLastIndex((time) => time >= chosen.range[0] && time <= chosen.range[1]);
     if (last < 0 && i < 0) return h("p", { class: "dim" }, "No record lies in this time. ", h("a", { href: queryHref({ from: null, to: null }) }, "Show all of the run"));
     const at = readingAt(curve, made, i < 0 ? last : i);
     const pair = (said, value, more) => h("div", { class: `reading ${more ?? ""}` }, h("dt", null, said), h("dd", null, value));
     const of = (text) => h("data", { value: text }, exact(text));
+    const unit = unitWord(curve);
     return h("dl", { class: "readings" },
       pair(i < 0 ? "Last point (UTC)" : "At (UTC)", h("time", { datetime: at.time }, time(at.time))),
-      pair("Point, FLOP", of(at.figures.point), "of-point"),
+      pair(`Point, ${unit}`, of(at.figures.point), "of-point"),
       pair("Lower", of(at.figures.lower)),
       pair("Upper", of(at.figures.upper)),
-      pair("Rate, FLOP/s", at.rate ? [h("data", { value: at.rate.point, title: exact(at.rate.point) }, flop(at.rate.point)), h("span", { class: "dim" }, ` (${flop(at.rate.lower)} to ${flop(at.rate.upper)})`)] : h("span", { class: "dim" }, at.gap || "first point")),
+      pair(`Rate, ${unit}/s`, at.rate ? [h("data", { value: at.rate.point, title: exact(at.rate.point) }, flop(at.rate.point)), h("span", { class: "dim" }, ` (${flop(at.rate.lower)} to ${flop(at.rate.upper)})`)] : h("span", { class: "dim" }, at.gap || "first point")),
       pair("For", [at.purposes.join(", ") || h("span", { class: "dim" }, "untagged"), at.gap && h("span", { class: "gap-word" }, ` ▨ ${at.gap}`)]));
   }
 
@@ -97,9 +110,9 @@ export function curveCard(name) {
       h("ul", { class: "plot-legend", "aria-label": "What is drawn" },
         key("key-point", "point"), key("key-band", "lower to upper"),
         curve.forecast?.projected && key("key-cone", `forecast of what counts, ${curve.forecast.confidence_percent} % interval`),
-        key("key-line", "line of the law"), key("key-gap", "gap: not observed, nothing is drawn through it"), key("key-restart", "restart")),
+        key("key-line", "line of the law"), key("key-gap", "gap: not observed, nothing is drawn through it; of part of the devices, as high as their share"), key("key-restart", "restart")),
       outside && h("p", { class: "dim" }, outside),
-      curve.silent && h("p", { class: "dim" }, `Drawn is what records tell. Silent agents (${curve.silent.nodes.slice(0, 5).join(", ")}${curve.silent.nodes.length > 5 ? " …" : ""}, since ${time(curve.silent.since)}) may owe up to ${flop(curve.silent.flop.upper)} FLOP more, which is in the run's upper bound.`));
+      curve.silent && h("p", { class: "dim" }, `Drawn is what records tell. Silent agents (${curve.silent.nodes.slice(0, 5).join(", ")}${curve.silent.nodes.length > 5 ? " …" : ""}, since ${time(curve.silent.since)}) may owe up to ${flop(curve.silent.flop.upper)} ${unitWord(curve)} more, which is in the run's upper bound.`));
   }
 
   const help = () => h("p", { class: "dim plot-help" },
@@ -109,17 +122,17 @@ export function curveCard(name) {
     return [
       h("details", { "data-key": "figures" }, h("summary", null, `Table of these figures (${made.times.length} points)`),
         h("div", { class: "scroll figures-table", tabindex: "0", role: "region", "aria-label": "Figures of the curve" }, h("table", null,
-          h("thead", null, h("tr", null, ["Until (UTC)", "Lower FLOP", "Point FLOP", "Upper FLOP", "Rate FLOP/s"].map((t, i) => h("th", { scope: "col", class: i > 0 && "num" }, t)))),
+          h("thead", null, h("tr", null, ["Until (UTC)", ...["Lower", "Point", "Upper", "Rate"].map((name, i) => `${name} ${unitWord(curve)}${i === 3 ? "/s" : ""}`)].map((t, i) => h("th", { scope: "col", class: i > 0 && "num" }, t)))),
           h("tbody", null, made.times.map((_, i) => h("tr", null,
             h("th", { scope: "row", class: "nowrap" }, time(curve.times[i])),
             ["lower", "point", "upper"].map((n) => h("td", { class: "num" }, exact(made.texts[i][n]))),
             h("td", { class: "num" }, made.rates[i - 1]?.texts ? exact(made.rates[i - 1].texts.point) : "–"))))))),
       made.gaps.length > 0 && h("details", { "data-key": "gaps" }, h("summary", null, `Table of its gaps (${made.gaps.length})`),
         h("div", { class: "scroll figures-table", tabindex: "0", role: "region", "aria-label": "Gaps of the curve" }, h("table", null,
-          h("thead", null, h("tr", null, ["From (UTC)", "To (UTC)", "What", "Device time", "Why"].map((t) => h("th", { scope: "col" }, t)))),
+          h("thead", null, h("tr", null, ["From (UTC)", "To (UTC)", "What", "Device time", "Of all", "Why"].map((t) => h("th", { scope: "col" }, t)))),
           h("tbody", null, curve.gaps.map((gap) => h("tr", null,
             h("td", { class: "nowrap" }, time(gap.from)), h("td", { class: "nowrap" }, time(gap.to)), h("td", null, gapWord(gap.kind)),
-            h("td", null, `${exact(String(Math.round(gap.device_seconds)))} s`), h("td", null, Object.keys(gap.reasons ?? {}).join(", ") || "–"))))))),
+            h("td", null, `${exact(String(Math.round(gap.device_seconds)))} s`), h("td", null, gap.share === null ? "–" : percent(gap.share)), h("td", null, Object.keys(gap.reasons ?? {}).join(", ") || "–"))))))),
     ];
   }
 
@@ -128,13 +141,16 @@ export function curveCard(name) {
 
 /** Lines that lie outside the drawn figures: said, so that nobody thinks there are none. */
 function outsideLines(curve, made, { range, scale }) {
-  if (scale === "log" || curve.lines.length === 0) return "";
+  const lines = linesOf(curve);
+  const others = curve.lines.length - lines.length;
+  const elsewhere = others > 0 ? ` ${many(others, "line")} ${others === 1 ? "is" : "are"} of another unit: choose ${curve.unit === FLOATING ? "“with integer operations”" : "“FLOP”"} to see ${others === 1 ? "it" : "them"}.` : "";
+  if (scale === "log" || lines.length === 0) return elsewhere.trim();
   const seen = made.points.filter(([t]) => t >= range[0] && t <= range[1]).map((p) => p[3]);
   const ahead = curve.forecast?.projected && range[1] > Date.parse(curve.forecast.time) ? Number(curve.forecast.projected.upper) : 0;
   const top = Math.max(...seen, ahead, 1) * 1.5;
-  const above = curve.lines.filter((one) => Number(one.threshold_flop) > top);
-  if (above.length === 0) return "";
+  const above = lines.filter((one) => Number(one.threshold_flop) > top);
+  if (above.length === 0) return elsewhere.trim();
   const said = new Map();
   for (const one of above) said.set(one.threshold_flop, [...(said.get(one.threshold_flop) ?? []), one.regime]);
-  return `Above what is drawn: ${[...said].map(([t, names]) => `${lineText(t)} (${names.join(", ")})`).join("; ")}. The logarithmic scale shows lines further away.`;
+  return `Above what is drawn: ${[...said].map(([t, names]) => `${lineText(t)} (${names.join(", ")})`).join("; ")}. The logarithmic scale shows lines further away.${elsewhere}`;
 }

@@ -1,7 +1,7 @@
 // A run's plot: cumulative figures with their band, the forecast's cone, the lines of the law; what it was for, jobs and
 // restarts, gaps; and the rate below, on the same time axis.
 
-import { heights, lanes, stretchesOf } from "./curve.js";
+import { heights, lanes, linesOf, stretchesOf } from "./curve.js";
 import { svg } from "./dom.js";
 import { flop, line as lineText } from "./format.js";
 import { hatch, textWidth } from "./marks.js";
@@ -11,6 +11,7 @@ import { apart, linear, linearTicks, log, logTicks, niceTop } from "./scales.js"
 
 const LANE = 16;
 const JOB = 20;
+const LEAST_GAP = 3; // pixels: a thousandth of the devices is seen too
 const ms = (iso) => Date.parse(iso);
 const clip = (value, [low, high]) => Math.min(Math.max(value, low), high);
 
@@ -23,7 +24,7 @@ export function panelsOf(curve, made, chosen, tall) {
   if (spans.length > 0) parts.push(purposes(spans));
   if (curve.jobs.length > 0) parts.push(jobs(curve, chosen.range));
   if (made.gaps.length > 0 || curve.silent) parts.push(gapLane(curve, made, gapFill));
-  parts.push(rate(made, chosen, gapFill));
+  parts.push(rate(made, chosen, gapFill, unitWord(curve)));
   return parts;
 }
 
@@ -37,7 +38,8 @@ export function coneOf(forecast) {
 // ---- cumulative ----------------------------------------------------------------------------------------
 
 function cumulative(curve, made, cone, { range, scale, whole }, gapFill, tall) {
-  const thresholds = curve.lines.map((one) => Number(one.threshold_flop));
+  const lines = linesOf(curve);
+  const thresholds = lines.map((one) => Number(one.threshold_flop));
   const [low, high] = heights(made.points, cone.length > 0 ? sampled(cone) : [], thresholds, range, scale, whole);
   let y = null;
   const draw = (group, box) => {
@@ -64,8 +66,8 @@ function cumulative(curve, made, cone, { range, scale, whole }, gapFill, tall) {
         inner.append(svg("text", { class: "halo dim", x: now + (room ? 4 : -4), y: box.bottom - 6, "text-anchor": room ? "start" : "end" }, "forecast"));
       }
     }
-    linesInto(group, curve.lines, y, [low, high], box);
-    named(group, box, "FLOP so far");
+    linesInto(group, lines, y, [low, high], box);
+    named(group, box, `${unitWord(curve)} so far`);
   };
   return {
     height: tall,
@@ -108,9 +110,11 @@ function gapsInto(group, gaps, box, { definition, fill }) {
   for (const gap of gaps) {
     const [from, to] = [gap.from, gap.to].map((time) => box.x(time));
     if (to < box.left || from > box.right) continue;
-    if (!gap.broken) continue; // other devices were measured: that stands in the lane of gaps
-    const shown = rectOf(from, to, box.top, box.bottom, 1.5);
-    group.append(svg("rect", { class: "gap-back", ...shown }), svg("rect", { class: "gap-hatch", fill, ...shown }));
+    // Where other devices were measured, the hatching is as high as the share of the device time that was not.
+    const top = gap.broken ? box.top : box.bottom - Math.max(LEAST_GAP, (gap.share ?? 0) * (box.bottom - box.top));
+    const shown = rectOf(from, to, top, box.bottom, 1.5);
+    if (gap.broken) group.append(svg("rect", { class: "gap-back", ...shown }));
+    group.append(svg("rect", { class: gap.broken ? "gap-hatch" : "gap-hatch part", fill, ...shown }));
   }
 }
 
@@ -193,7 +197,7 @@ function jobs(curve, range) {
 
 // ---- rate ----------------------------------------------------------------------------------------------------
 
-function rate(made, { range }, gapFill) {
+function rate(made, { range }, gapFill, unit) {
   const slots = made.rates.filter((slot) => slot.point !== null);
   const seen = slots.filter((slot) => slot.to > range[0] && slot.from < range[1]);
   const top = niceTop(Math.max(...seen.map((slot) => slot.upper), 1), 4);
@@ -206,7 +210,7 @@ function rate(made, { range }, gapFill) {
     const pieces = seen.flatMap((slot) => slot.parts.map(([from, to]) => [box.x(from), box.x(to), slot]));
     inner.append(svg("path", { class: "curve-band", d: stepBandPath(pieces.map(([a, b, s]) => [a, b, y(s.lower), y(s.upper)])) }));
     inner.append(svg("path", { class: "curve-point", d: stepPath(pieces.map(([a, b, s]) => [a, b, y(s.point)])) }));
-    named(group, box, "FLOP/s");
+    named(group, box, `${unit}/s`);
   };
   return {
     height: 110,
@@ -219,6 +223,9 @@ function rate(made, { range }, gapFill) {
 }
 
 // ---- in words ---------------------------------------------------------------------------------------------------
+
+/** What one of the curve's figures counts. */
+export const unitWord = (curve) => (curve.unit === "floating-point" ? "FLOP" : "operations");
 
 const GAPS = { gap: "gap", nothing: "no record", bridge: "one record over all of it" };
 export const gapWord = (kind) => GAPS[kind] ?? kind;
@@ -239,10 +246,10 @@ export function readingAt(curve, made, i) {
 }
 
 /** The same for a screen reader, in one breath. */
-export function readingText(reading) {
+export function readingText(reading, unit) {
   const { lower, point, upper } = reading.figures;
-  const parts = [`${reading.time.slice(0, 16).replace("T", " ")} UTC: ${flop(point)} FLOP, between ${flop(lower)} and ${flop(upper)}`];
-  if (reading.rate) parts.push(`${flop(reading.rate.point)} FLOP a second`);
+  const parts = [`${reading.time.slice(0, 16).replace("T", " ")} UTC: ${flop(point)} ${unit}, between ${flop(lower)} and ${flop(upper)}`];
+  if (reading.rate) parts.push(`${flop(reading.rate.point)} ${unit} a second`);
   if (reading.purposes.length) parts.push(reading.purposes.join(", "));
   if (reading.gap) parts.push(reading.gap);
   return parts.join("; ");
