@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from random import Random
@@ -143,10 +143,11 @@ class FedAgent:
         source = f"trace:{self.fifo}"
         return start("agent", "run", "--source", source, "--state", self.state, *self._args, log=self.log)
 
-    def live(self, upto: int, linger_s: float) -> None:
-        """One life: fed `upto` lines from the first, then killed `linger_s` later."""
+    def live(self, upto: int, linger_s: float, until: Callable[[], bool] = lambda: True) -> None:
+        """One life: fed `upto` lines from the first, then killed `linger_s` after `until` has come."""
         process = self.start()
         self._feed(process, upto)
+        wait_for("the agent came so far", until, 60)
         self._kill(process, linger_s)
 
     def die_at_start(self, after_s: float) -> None:

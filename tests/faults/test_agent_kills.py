@@ -147,8 +147,10 @@ def test_a_trace_recorded_from_dcgm_goes_on_as_if_never_stopped(tmp_path: Path) 
     collector = FakeCollector()
     try:
         fed = FedAgent(lines, killed, collector.target, tmp_path / "fifo")
-        for upto in (80, 250, 251):  # 64 windows are sealed at once
-            fed.live(upto, 1.0)
+        # 64 windows are sealed at once.
+        fed.live(80, 0.1, lambda: collector.head > 0)
+        fed.live(250, 0.1, lambda: collector.head > 64)
+        fed.live(251, 1.0)
         assert 0 < collector.head < len(expected)
         fed.finish()
         assert collector.records == expected
