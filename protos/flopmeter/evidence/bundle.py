@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 
 STEP = "signature"
+_MOST = 64  # brackets and commas: a bundle has 14, and none in its texts
 
 
 def signed_payload(raw: bytes, key: "EllipticCurvePublicKey", key_id: str) -> bytes:
@@ -19,7 +20,7 @@ def signed_payload(raw: bytes, key: "EllipticCurvePublicKey", key_id: str) -> by
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    match parse_canonical(raw, STEP):
+    match parse_canonical(raw, STEP, _MOST):
         case {
             "dsseEnvelope": {
                 "payload": str(text),

@@ -20,8 +20,11 @@ TENANTS_S = 900.0
 TENANTS_WAIT_S = 3.0
 #: How long one that was made is shown.
 TENANTS_KEPT_S = 300.0
+#: Of memory, for one that is made of what a stranger sent. One of 32 MiB needs 200 MiB.
+VERIFY_BYTES = 512 << 20
+_MAIN = "from flopmeter.cli.main import main; main()"
 #: -P: what lies in the working directory is not imported.
-PROGRAM = (sys.executable, "-P", "-c", "from flopmeter.cli.main import main; main()")
+PROGRAM = (sys.executable, "-P", "-c", _MAIN)
 #: Of what a command prints.
 MAX_OUT_BYTES = 32 << 20
 
@@ -51,7 +54,7 @@ class Commands:
             file.write_bytes(raw)
             pem.write_text(key, "ascii")
             arguments = ["verify", str(file), "--key", str(pem), "--processes", "1", "--json"]
-            done = _run(arguments, VERIFY_S)
+            done = _run(arguments, VERIFY_S, VERIFY_BYTES)
         if done is None:
             raise Problem(
                 422,
@@ -60,7 +63,12 @@ class Commands:
             )
         code, out = done
         if code not in (0, 1) or not out:
-            raise Problem(422, "the file: expected an attestation, got something that cannot be read as one")
+            raise Problem(
+                422,
+                f"the file: expected an attestation that is checked in {VERIFY_BYTES >> 20} MiB of memory, got something that "
+                "is not",
+                "check it with `flopmeter verify` on a machine of your own",
+            )
         document = json.loads(out)
         document.pop("file", None)  # where it lay here
         document["key"] = key
@@ -120,9 +128,13 @@ class Commands:
             ) from e
 
 
-def _run(arguments: Sequence[str], limit_s: float) -> tuple[int, bytes] | None:
-    """(exit code, what it printed); None: it took too long, and was ended."""
-    command = [*PROGRAM, *arguments]
+def _run(arguments: Sequence[str], limit_s: float, limit_bytes: int = 0) -> tuple[int, bytes] | None:
+    """(exit code, what it printed); None: it took too long, and was ended. `limit_bytes`: of its memory; 0: none."""
+    program = PROGRAM
+    if limit_bytes:
+        limits = (limit_bytes, limit_bytes)
+        program = (*PROGRAM[:-1], f"import resource as r; r.setrlimit(r.RLIMIT_DATA, {limits}); {_MAIN}")
+    command = [*program, *arguments]
     try:
         done = subprocess.run(  # noqa: S603 - a command of this program
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=limit_s, check=False
