@@ -41,6 +41,7 @@ class FakeCollector:
         self.inventories: set[bytes] = set()
         self.hellos: list[object] = []
         self.heartbeats = 0
+        self.beats: list[object] = []  # the heartbeats themselves
         self.half_closed = 0  # streams whose agent said that it has said all
         self.messages: list[int] = []  # records in each message
         self.received: list[bytes] = []  # every record, taken or not, in order
@@ -149,6 +150,7 @@ class FakeCollector:
             kind = request.WhichOneof("kind")
             if kind == "heartbeat":
                 self.heartbeats += 1
+                self.beats.append(request.heartbeat)
             elif kind == "inventory":
                 self.inventories.add(hashlib.sha256(request.inventory).digest())
             elif kind == "records":
