@@ -1,7 +1,7 @@
 """An agent's clock offset as an interval: the truth lies in it, whatever the ways take and whatever the agent says."""
 
 import hypothesis.strategies as st
-from hypothesis import given
+from hypothesis import example, given
 
 from flopmeter.collector.clock_offset import (
     DRIFT_PPM,
@@ -27,6 +27,8 @@ times = st.integers(0, 100 * S)
     ago_ns=st.integers(0, S),
     drift_ppm=st.integers(-DRIFT_PPM, DRIFT_PPM),
 )
+@example(away=0, ways=(0, 0), rest_ns=1_800 * S, ago_ns=0, drift_ppm=DRIFT_PPM)
+@example(away=0, ways=(0, 0), rest_ns=1_800 * S, ago_ns=0, drift_ppm=-DRIFT_PPM)
 def test_the_truth_lies_within_whatever_the_ways_take(
     away: int, ways: tuple[int, int], rest_ns: int, ago_ns: int, drift_ppm: int
 ) -> None:

@@ -179,6 +179,9 @@ def test_a_clock_waits_for_a_commit_and_is_measured_anew_after_a_failed_one(tmp_
         desk.recover()  # its commit failed
         intake.clock(agent, Offset(AWAY, AWAY, 5))
         assert commit() == [(1, AWAY, AWAY, 5)]
+        intake.review(desk.now)  # of the day
+        desk.commit()
+        assert not intake.review(desk.now)
         intake.clock(agent, Offset(-AWAY, -AWAY, 6))
         assert intake.review(desk.now), "where no record comes, it waits for no longer than the next look"
         desk.commit()
