@@ -92,6 +92,7 @@ def test_a_hanging_one_is_killed_and_health_never_waits_for_it(tmp_path):
                 rig.get("/healthz").status == rig.get("/readyz").status == rig.get("/metrics").status == 200
             )
             probes += 1
+            asking.join(0.02)
         asking.join()
         assert said == [503]
         assert probes > 1

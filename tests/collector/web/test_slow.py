@@ -61,21 +61,23 @@ def dripped(raw, letter):
 
 def test_a_client_that_does_not_read_its_answer_is_cut_off(hasty):
     """… and the places, and the command that makes the file, are free again."""
+    token = f"Authorization: Bearer {hasty.token()}"  # before a client's second begins
     for path in ("/api/v1/runs/large", "/api/v1/exports/usage?run=endless"):
         with socket.socket() as raw:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
             raw.settimeout(20)
             raw.connect(("127.0.0.1", hasty.server.port))
-            raw.sendall(request("GET", path, f"Authorization: Bearer {hasty.token()}"))
+            raw.sendall(request("GET", path, token))
             assert raw.recv(1) == b"H"
             wait_for("its place is free", lambda: hasty.server._edge.places.taken == 0)
     assert hasty.get("/healthz").status == 200
 
 
 def test_a_client_that_goes_in_the_middle_is_no_news(hasty, caplog):
+    token = f"Authorization: Bearer {hasty.token()}"
     for _ in range(5):
         with socket.create_connection(("127.0.0.1", hasty.server.port), timeout=20) as raw:
-            raw.sendall(request("GET", "/api/v1/runs/large", f"Authorization: Bearer {hasty.token()}"))
+            raw.sendall(request("GET", "/api/v1/runs/large", token))
             assert raw.recv(1) == b"H"
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, at once
     wait_for("their places are free", lambda: hasty.server._edge.places.taken == 0)
