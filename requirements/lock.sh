@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Hash-locked requirement files without index addresses; plain pip installs them.
 #   agent, collector   what their images hold        run     both: what `make demo` installs
+#   otlp, timestamps, parquet   what these extras add to one of them
 #   dev                what `make test` and `make lint` need, with `run` in it
 #   bench              dev and the peers that `make bench` measures
 #   lowest             the lowest versions that pyproject.toml admits, for `make test-lowest`
@@ -14,6 +15,9 @@ compile() { "$uv" pip compile --quiet --universal --python-version 3.11 --genera
 compile pyproject.toml --extra agent --extra collector --group dev --group bench -o requirements/bench.lock
 compile pyproject.toml --extra agent -c requirements/bench.lock -o requirements/agent.lock
 compile pyproject.toml --extra collector -c requirements/bench.lock -o requirements/collector.lock
+for extra in otlp timestamps parquet; do
+  compile pyproject.toml --extra $extra -c requirements/bench.lock -o requirements/$extra.lock
+done
 compile pyproject.toml --extra agent --extra collector --group dev -c requirements/bench.lock -o requirements/dev.lock
 compile pyproject.toml --extra agent --extra collector -c requirements/bench.lock -o requirements/run.lock
 printf 'hatchling\neditables\n' | compile - -c requirements/bench.lock -o requirements/build.lock

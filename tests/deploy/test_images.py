@@ -65,3 +65,7 @@ def test_the_build_script_parses_and_refuses_what_it_does_not_know() -> None:
     refused = subprocess.run([script, "--no-such"], capture_output=True, text=True)
     assert refused.returncode == 2
     assert "--base IMAGE" in refused.stderr
+    assert "--with parquet collector" in refused.stderr
+    refused = subprocess.run([script, "--with", "dev"], capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "expected otlp, parquet or timestamps, got dev" in refused.stderr

@@ -65,7 +65,19 @@ def pins(name: str) -> dict[str, str]:
     return dict(re.findall(r"^([a-z0-9._-]+)==(\S+)", text, re.MULTILINE))
 
 
-@pytest.mark.parametrize("smaller", ["agent.lock", "collector.lock", "run.lock", "dev.lock", "build.lock"])
+@pytest.mark.parametrize(
+    "smaller",
+    [
+        "agent.lock",
+        "collector.lock",
+        "otlp.lock",
+        "timestamps.lock",
+        "parquet.lock",
+        "run.lock",
+        "dev.lock",
+        "build.lock",
+    ],
+)
 def test_locks_agree_with_each_other(smaller: str) -> None:
     whole = pins("bench.lock")
     assert {n: v for n, v in pins(smaller).items() if whole.get(n) != v} == {}
