@@ -152,6 +152,45 @@ def test_a_run_that_cannot_be_read_does_not_hide_the_others(visit: Desk) -> None
     expect(page.locator(".runs-table tbody tr .band-figure").first).to_be_visible()
 
 
+@pytest.mark.parametrize(
+    ("why", "status", "words"),
+    [
+        ("no-line", "running", "no line applies"),
+        ("far", "running", "far from every line"),
+        ("not-running", "stopped", "the run is stopped"),
+        ("too-young", "running", "too young to tell"),
+        ("not-yet", "running", "no rate yet"),
+    ],
+)
+def test_without_a_forecast_it_says_why(visit: Desk, why: str, status: str, words: str) -> None:
+    changed = {"run": "bare", "forecast": None, "no_forecast": why, "status": status}
+    page = visit("/runs", before=altered(lambda found: found["items"][0].update(changed)))
+    expect(row(page, "bare").locator("td[data-label=Forecast]")).to_contain_text(words)
+    for item in asked(page, "/runs")["items"][1:]:
+        expect(row(page, item["run"]).locator("td[data-label=Forecast]")).not_to_have_text("–")
+
+
+def test_a_tenants_part_of_a_run_that_others_work_in_too(visit: Desk, axe: str) -> None:
+    part = {
+        "run": "everybodys-run", "jobs": 2, "flop": {"lower": "1000", "point": "2000", "upper": "3000"},
+        "integer_ops": {"lower": "0", "point": "0", "upper": "0"}, "device_seconds": 7200.0,
+        "first_seen": "2026-11-01T00:00:00.000Z", "last_seen": "2026-11-02T00:00:00.000Z",
+    }  # fmt: skip
+    shared = [part, part | {"run": None}]
+    page = visit("/runs", before=altered(lambda found: found.update(shared=shared)))
+    card = page.locator("section[data-key=shared]")
+    expect(card.get_by_role("heading")).to_contain_text("that others work in too")
+    assert card.locator("tbody tr").first.locator("data").first.get_attribute("value") == "2000"
+    expect(card.locator("tbody tr").nth(1)).to_contain_text("a run that somebody put it into")
+    assert not violations(page, axe)
+    card.scroll_into_view_if_needed()
+    shot(page, "runs-shared")
+    # With no run of their own it stands there all the same.
+    alone = visit("/runs", before=altered(lambda found: found.update(items=[], total=0, shared=shared)))
+    expect(alone.locator("section[data-key=shared] tbody tr")).to_have_count(2)
+    expect(alone.get_by_role("heading", name="No run yet")).to_have_count(0)
+
+
 def test_without_any_run_it_says_what_to_do_next(visit: Desk, axe: str) -> None:
     page = visit("/runs", before=altered(lambda found: found.update(items=[], total=0)))
     expect(page.get_by_role("heading", name="No run yet")).to_be_visible()

@@ -1,9 +1,14 @@
 """A run's line of the API: what `runs list` says, and what a page shows beside it. Pure."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
+from fractions import Fraction
 from typing import Any
 
 from flopmeter.collector.figures import is_others
+from flopmeter.collector.forecast.history import span_of
+from flopmeter.collector.forecast.project import MIN_BLOCKS
+from flopmeter.collector.forecast.watch import FLOOR
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.law.rules import counted, in_force
 from flopmeter.collector.report.documents import RunRows
@@ -85,6 +90,7 @@ def faulty(run: str, said: str) -> dict[str, Any]:
         "nearest",
         "rate",
         "forecast",
+        "no_forecast",
         "classes",
         "coverage",
         "open_events",
@@ -106,3 +112,20 @@ def nearest_forecast(kept: Mapping[str, Any] | None) -> dict[str, Any] | None:
         **{name: kept[name] for name in ("time", "until", "confidence_percent")},
         **{name: line[name] for name in ("regime", "answer", "crosses")},
     }
+
+
+def no_forecast(line: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], now_unix_ns: int) -> str:
+    """Why none was kept of a run (forecast.watch says of which it keeps one)."""
+    if not lines:
+        return "no-line"
+    if line["status"] != "running":
+        return "not-running"
+    far = (
+        Fraction(int(line["countable"][r["regime"]]["upper"]), int(r["threshold_flop"])) < FLOOR
+        for r in lines
+        if r["regime"] in line["countable"]
+    )
+    if all(far):
+        return "far"
+    since = int(datetime.fromisoformat(line["first_seen"]).timestamp() * 1_000) * 1_000_000
+    return "too-young" if span_of(now_unix_ns, since).blocks < MIN_BLOCKS else "not-yet"

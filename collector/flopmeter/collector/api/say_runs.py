@@ -16,6 +16,7 @@ from .asking import Wish
 from .books import Books
 from .lineage_graph import graph
 from .problems import Problem, missing, quoted
+from .shared_runs import shared_runs
 from .told import body_of, no_run, once, page, paged
 from .view import View, size_of
 
@@ -62,7 +63,20 @@ def _runs(books: Books, view: View, wish: Wish) -> dict[str, Any]:
     if end < len(order):
         more = [key or books.orders.keep(whose, order), end]
     items = [sight.cleaned(view.lines[n], relatives(view, n)) for n in names]
-    return paged(view.as_of_unix_ns, items, more=more, total=len(order), lines=view.binding)
+    shared = [] if sight.whole else shared_with(view, wish.tenant)
+    return paged(view.as_of_unix_ns, items, more=more, total=len(order), lines=view.binding, shared=shared)
+
+
+def shared_with(view: View, tenant: str) -> list[dict[str, Any]]:
+    """That tenant's parts of runs that others work in too."""
+    found = view.made.get("shared")
+    if found is None:
+        side = view.side
+        found = view.made["shared"] = shared_runs(
+            side.rows, view.owners, view.registry, side.models, view.question.table
+        )
+    parts: list[dict[str, Any]] = found.get(tenant, [])
+    return parts
 
 
 def run(books: Books, wish: Wish) -> bytes:
@@ -174,6 +188,11 @@ def _gone(view: View, wish: Wish, name: str) -> Problem:
                 f"{', '.join(map(quoted, there))} now",
                 "ask for that one",
             )
+    if not sight.whole and any(part["run"] == name for part in shared_with(view, wish.tenant)):
+        return missing(
+            f"run {quoted(name)}: expected a run all of whose work is this tenant's, found one that others work in too",
+            "GET /api/v1/runs has this tenant's own part, under `shared`",
+        )
     if sight.run(name) and registry.about(name):
         return missing(
             f"run {quoted(name)}: expected a run of which something is metered, found only what people said of it",

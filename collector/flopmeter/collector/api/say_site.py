@@ -14,6 +14,7 @@ from .books import Books
 from .fleet_cells import codes_of
 from .numbers import numbers_of
 from .routes import STATUSES
+from .say_runs import shared_with
 from .tenancy import Sight
 from .told import body_of, page
 from .view import View, node_rows
@@ -132,7 +133,7 @@ def _seen(books: Books, view: View, sight: Sight) -> list[Any]:
     mine = set(runs)
     events = [(e.id, books.events.state(e.event_no)) for e in books.events.events if e.subject in mine]
     lines = [_without_times(view.lines[r]) for r in runs if r in view.lines]
-    return [time_text(view.as_of_unix_ns), lines, events]
+    return [time_text(view.as_of_unix_ns), lines, events, shared_with(view, sight.tenant)]
 
 
 def _without_times(line: dict[str, Any]) -> dict[str, Any]:

@@ -76,9 +76,24 @@ SCHEMAS: dict[str, Schema] = {
         coverage=null(_COVERAGE),
         open_events=null(ref("BySeverity")),
         spark=null(thing(from_=TEXT, flop=array(NUMBER))),
+        no_forecast=null(one_of("no-line", "not-running", "far", "too-young", "not-yet")),
         fault=null(TEXT),
     ),
-    "Runs": paged(ref("RunLine"), lines=array(thing(**_LINE))),
+    "Runs": paged(
+        ref("RunLine"),
+        lines=array(thing(**_LINE)),
+        shared=array(
+            thing(
+                run=null(TEXT),
+                jobs=COUNT,
+                flop=_FIGURE,
+                integer_ops=_FIGURE,
+                device_seconds=SECONDS,
+                first_seen=TIME,
+                last_seen=TIME,
+            )
+        ),
+    ),
     "Run": open_thing(
         as_of=TIME,
         run=TEXT,

@@ -9,7 +9,7 @@ from typing import Any
 from flopmeter.collector.ingest.identity_rules import identities_of
 from flopmeter.collector.registry.entries import JobKey
 from flopmeter.collector.registry.state import Registry
-from flopmeter.collector.report.documents import RunRows
+from flopmeter.collector.report.documents import RunRows, WorkloadRow
 from flopmeter.collector.report.tenants import Tenant, tenant_of
 
 log = logging.getLogger(__name__)
@@ -27,20 +27,23 @@ _seen = lru_cache(maxsize=4_096)(identities_of)
 
 
 def owners(rows: Iterable[RunRows], registry: Registry) -> dict[str, str]:
-    """Run -> Tenant.id of whoever all of its work is; "" where it is of several: then it is no tenant's to see."""
+    """Run -> Tenant.id of whoever all of its work is; "" where it is of several: then it is no tenant's to see whole."""
     found = {}
     for r in rows:
-        declared = registry.declared(r.run)
-        owner = None if declared is None else declared.owner
         try:
-            whose: set[Tenant] = {
-                tenant_of(owner, JobKey(w.scope, w.kind, w.job), _seen(w.identities)) for w in r.workloads
-            }
+            whose = {tenant_of_work(r.run, w, registry) for w in r.workloads}
         except Exception as e:  # noqa: BLE001 - whatever is wrong with who ran it, it is no tenant's
             log.warning("run %r: whose it is cannot be read: %s: %s", r.run, type(e).__name__, e)
             whose = set()
         found[r.run] = whose.pop().id if len(whose) == 1 else ""
     return found
+
+
+def tenant_of_work(run: str, w: WorkloadRow, registry: Registry) -> Tenant:
+    """Whose a workload of that run is. Raises ValueError for identities that cannot be read."""
+    declared = registry.declared(run)
+    owner = None if declared is None else declared.owner
+    return tenant_of(owner, JobKey(w.scope, w.kind, w.job), _seen(w.identities))
 
 
 class Sight:

@@ -20,7 +20,7 @@ from .fleet_cells import NodeRow
 from .fleet_rows import Cached, row_of
 from .numbers import Numbers
 from .recent import Sparks, rates
-from .run_lines import binding_lines, faulty, nearest_forecast, run_line
+from .run_lines import binding_lines, faulty, nearest_forecast, no_forecast, run_line
 from .tenancy import Sight, owners
 
 log = logging.getLogger(__name__)
@@ -117,11 +117,15 @@ def run_lines(reader: Reader, side: RunSide, question: Asked, beside: Beside) ->
         reader, [r for r in sound if lines[r.run]["status"] == "running"], side.models, question.table
     )
     today = question.now_unix_ns // (24 * 3_600_000_000_000)
+    binding = binding_lines(question.regimes, question.now_unix_ns)
     for rows in sound:
         kept = beside.forecasts.get(rows.run)
         lines[rows.run] |= {
             "rate": rate.get(rows.run),
             "forecast": None if kept is None else nearest_forecast(kept_document(*kept)),
+            "no_forecast": no_forecast(lines[rows.run], binding, question.now_unix_ns)
+            if kept is None
+            else None,
             "open_events": beside.events.unresolved(rows.run),
             "spark": None if beside.sparks is None else beside.sparks.of(rows, today),
         }

@@ -19,6 +19,12 @@ const ANSWERS = {
   crossed: "crossed", "will-be-met": "will be met", "may-be-met": "may be met", "not-in-sight": "not in sight", "too-young": "too young to tell",
 };
 
+// Why there is no forecast.
+const WITHOUT = {
+  "no-line": ["no line applies", ""], far: ["far from every line", "below a 64th of each"],
+  "too-young": ["too young to tell", "fewer than four whole hours"], "not-yet": ["no rate yet", "asked once an hour"],
+};
+
 export const status = (name) => mark(...(STATUS[name] ?? ["dim", "·"]), name);
 
 export async function show(root, { query, signal }) {
@@ -35,13 +41,27 @@ export async function show(root, { query, signal }) {
 
 function view(found, query) {
   const filtered = Boolean(query.q || query.status);
-  if (found.total === 0 && !filtered) return [head(found, query), nothing()];
+  if (found.total === 0 && !filtered) return [head(found, query), found.shared.length > 0 ? sharedCard(found.shared) : nothing()];
   return [
     head(found, query),
     filters(query),
     found.items.length === 0 ? noneFits(query) : table(found, query),
     pages(found, query),
-  ];
+    found.shared.length > 0 && sharedCard(found.shared),
+  ].filter(Boolean);
+}
+
+/** A tenant's own part of runs that are not theirs alone. */
+function sharedCard(shared) {
+  return h("section", { class: "card", "data-key": "shared", "aria-labelledby": "shared-title" },
+    h("h2", { id: "shared-title" }, "Your part of runs that others work in too"),
+    h("p", { class: "dim" }, "Totals, lines, events and deadlines of such a run are of all who work in it, and stand with whoever runs the collector. If the run is one owner's, it can be declared so: then that owner sees it whole."),
+    h("div", { class: "scroll" }, h("table", { class: "card-table", role: "table" },
+      h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, ["Run", "Your FLOP", "Your device time", "Your jobs", "From", "To"].map((t) => h("th", { scope: "col", role: "columnheader" }, t)))),
+      h("tbody", { role: "rowgroup" }, shared.map((part, i) => h("tr", { role: "row", "data-key": part.run ?? `part-${i}` },
+        h("th", { scope: "row", role: "rowheader" }, part.run === null ? h("span", { class: "dim" }, "a run that somebody put it into") : h("bdi", null, part.run)),
+        [["Your FLOP", bandFigure(part.flop)], ["Your device time", deviceTime(part.device_seconds)], ["Your jobs", count(part.jobs)], ["From", instant(part.first_seen)], ["To", instant(part.last_seen)]]
+          .map(([label, content]) => h("td", { role: "cell", "data-label": label }, h("div", null, content)))))))));
 }
 
 function head(found) {
@@ -123,7 +143,7 @@ function row(run, scale, groups, lines) {
     cell("Against the lines", strip(scale, groups, run.executed, counted)),
     cell("Nearest line", nearest(run.nearest, lines, groups)),
     cell("Rate", rate(run.rate)),
-    cell("Forecast", forecast(run.forecast, groups)),
+    cell("Forecast", forecast(run, groups)),
     cell("Evidence", h("div", null, classes(run.classes)), coverage(run.coverage)),
     cell("Open events", open(run)));
 }
@@ -144,8 +164,11 @@ function rate(found) {
   return [bandFigure(found.flop_per_second, "FLOP/s", { range: false }), h("div", { class: "under" }, `FLOP/s at ${found.hour.slice(11, 16)}`)];
 }
 
-function forecast(found, groups) {
-  if (!found) return h("span", { class: "dim" }, NONE);
+function forecast({ forecast: found, no_forecast: why, status: stands }, groups) {
+  if (!found) {
+    const [said, more] = why === "not-running" ? [`the run is ${stands}`, "nothing is forecast"] : WITHOUT[why] ?? [why, ""];
+    return [h("span", { class: "dim" }, said), more && h("div", { class: "under" }, more)];
+  }
   if (found.regime === null) {
     return [h("span", { class: "dim" }, "none in sight"), h("div", { class: "under" }, `until ${day(found.until)}`)];
   }
