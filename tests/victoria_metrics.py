@@ -1,13 +1,6 @@
-"""VictoriaMetrics, a database of its own that takes OTLP: of Debian 13, once below out/, nothing installed.
+"""VictoriaMetrics, a database of its own that takes OTLP. Debian 12's is older than its OTLP: that of 13 is taken."""
 
-Debian 12's is older than its OTLP. The package of 13 runs on 12 as well (libc6 2.34), comes by the machine's own
-mirror under apt's signatures, and is unpacked, not installed.
-"""
-
-import fcntl
 import json
-import re
-import shutil
 import subprocess
 import urllib.parse
 import urllib.request
@@ -15,57 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
+from debian_13 import program
 from processes import free_port, wait_for
 
-PLACE = Path(__file__).resolve().parents[1] / "out/victoria-metrics-debian-13"
-KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
-NO_DEBIAN = "victoria-metrics of Debian 13 could not be fetched by apt"
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-def binary() -> Path:
-    """The program; skips the test, with the reason, where it cannot be had."""
-    program = PLACE / "victoria-metrics"
-    if not shutil.which("apt-get") or not Path(KEYS).exists():
-        pytest.skip(NO_DEBIAN)
-    PLACE.mkdir(parents=True, exist_ok=True)
-    with (PLACE / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # tests of several processes at once
-        if not program.exists():
-            try:
-                _fetch()
-            except (OSError, subprocess.SubprocessError, StopIteration) as e:
-                pytest.skip(f"{NO_DEBIAN}: {type(e).__name__}")
-    return program
-
-
-def _fetch() -> None:
-    """By apt's ordinary client, with lists and a cache of its own: the machine's own sources stay what they are."""
-    asked = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
-    mirrors = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=True).stdout.split()
-    mirror = next(m for m in mirrors if re.search(r"/debian/?$", m))
-    for folder in ("lists/partial", "cache/archives/partial"):
-        (PLACE / folder).mkdir(parents=True, exist_ok=True)
-    (PLACE / "debian.sources").write_text(
-        f"Types: deb\nURIs: {mirror}\nSuites: trixie\nComponents: main\nSigned-By: {KEYS}\n"
-    )
-    own = {
-        "Dir::Etc::sourcelist": PLACE / "debian.sources", "Dir::Etc::sourceparts": "/dev/null",
-        "Dir::State::lists": PLACE / "lists", "Dir::Cache": PLACE / "cache", "APT::Sandbox::User": "root",
-        "Acquire::Languages": "none",
-    }  # fmt: skip
-    options = [f"-o{name}={value}" for name, value in own.items()]
-    for words in (["update"], ["download", "victoria-metrics/trixie"]):
-        subprocess.run(
-            ["apt-get", "-q", *options, *words], cwd=PLACE, capture_output=True, timeout=120, check=True
-        )
-    (package,) = PLACE.glob("victoria-metrics_*.deb")
-    subprocess.run(["dpkg-deb", "-x", package, PLACE / "all"], capture_output=True, timeout=60, check=True)
-    (PLACE / "all/usr/bin/victoria-metrics").rename(PLACE / "victoria-metrics")
-    package.unlink()
-    for folder in ("all", "lists", "cache"):
-        shutil.rmtree(PLACE / folder)
 
 
 class VictoriaMetrics:
@@ -93,7 +39,7 @@ class VictoriaMetrics:
 def running(folder: Path) -> Iterator[VictoriaMetrics]:
     port = free_port()
     words = [
-        binary(), f"-storageDataPath={folder}/data", f"-httpListenAddr=127.0.0.1:{port}", "-memory.allowedBytes=64MB",
+        program("victoria-metrics"), f"-storageDataPath={folder}/data", f"-httpListenAddr=127.0.0.1:{port}", "-memory.allowedBytes=64MB",
         "-opentelemetry.usePrometheusNaming", "-retentionPeriod=100y",
     ]  # fmt: skip
     with (folder / "victoria.log").open("wb") as log:
