@@ -4,15 +4,10 @@ from dataclasses import fields
 
 import pytest
 
+from flopmeter.cli.addresses import is_loopback
 from flopmeter.collector.errors import SettingsError
 from flopmeter.collector.ingest.admission import Admission, read_admit_file
-from flopmeter.collector.settings import (
-    CollectorSettings,
-    check_environment,
-    is_loopback,
-    read_config,
-    split_address,
-)
+from flopmeter.collector.settings import CollectorSettings, check_environment, read_config, split_address
 
 
 @pytest.mark.parametrize(

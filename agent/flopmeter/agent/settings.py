@@ -5,7 +5,6 @@ A key that is not known is refused, with the nearest that is: a misspelt setting
 
 import dataclasses
 import difflib
-import ipaddress
 import logging
 import re
 import tomllib
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flopmeter.cli.addresses import is_loopback
 from flopmeter.cli.environment import is_service_link
 from flopmeter.cli.otlp import check_url
 from flopmeter.contract.enrolment import parse_join_token
@@ -226,15 +226,6 @@ def parse_address(value: str) -> tuple[str, int]:
     if not colon or not host or not (port.isascii() and port.isdigit()) or not 0 <= int(port) <= 65535:
         raise ValueError(f"expected HOST:PORT, got {value!r}")
     return host, int(port)
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _collector(value: object) -> str:

@@ -1,6 +1,5 @@
 """The collector's settings: flag > FLOPMETER_COLLECTOR_* > TOML file > default. Unknown keys are refused."""
 
-import ipaddress
 import logging
 import re
 import tomllib
@@ -9,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from flopmeter.cli.addresses import is_loopback
 from flopmeter.cli.environment import is_service_link
 from flopmeter.cli.otlp import check_url
 
@@ -223,16 +223,6 @@ def split_address(what: str, address: str) -> tuple[str, int]:
     if not colon or not host or not port.isdecimal() or int(port) > 65_535:
         raise SettingsError(f"{what}: expected HOST:PORT, got {address!r}", "port 0 picks a free one")
     return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` can only be this machine: a loopback address, or the name localhost."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def read_config(path: Path) -> dict[str, Any]:

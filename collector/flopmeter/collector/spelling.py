@@ -12,6 +12,11 @@ def time_text(unix_ns: int) -> str:
     return f"{text}.{ns // 1_000_000:03d}Z"
 
 
+def minute(text: str) -> str:
+    """2026-12-04 10:00, of what `time_text` wrote."""
+    return text[:16].replace("T", " ")
+
+
 def figure_json(figure: Figure) -> dict[str, str]:
     """lower, point, upper as decimal strings."""
     return {"lower": str(figure.lower), "point": str(figure.point), "upper": str(figure.upper)}

@@ -1,12 +1,12 @@
 """Putting a witness together and running it until it is told to stop."""
 
-import ipaddress
 import logging
 import signal
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from flopmeter.cli.addresses import is_loopback
 from flopmeter.cli.environment import is_service_link
 from flopmeter.cli.systemd import Notifier
 from flopmeter.evidence.errors import EvidenceError
@@ -69,7 +69,7 @@ def serve_forever(
     host, port = _address(listen)
     if (tls_cert is None) != (tls_key is None):
         raise UsageError("--tls-cert and --tls-key: expected both or neither")
-    if tls_cert is None and not _is_loopback(host):
+    if tls_cert is None and not is_loopback(host):
         raise UsageError(
             f"--listen: expected a loopback address without TLS, got {listen}",
             "add --tls-cert and --tls-key, or listen on 127.0.0.1 behind a proxy that speaks TLS",
@@ -127,10 +127,3 @@ def _address(text: str) -> tuple[str, int]:
     if not colon or not host or not (port.isascii() and port.isdecimal()) or int(port) > 65_535:
         raise UsageError(f"--listen: expected HOST:PORT, got {text[:80]!r}", "port 0 picks a free one")
     return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

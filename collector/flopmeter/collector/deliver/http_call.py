@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from flopmeter.cli.addresses import is_loopback
 from flopmeter.collector.errors import SinkError
-from flopmeter.collector.settings import is_loopback
 
 from .answer import SECOND_NS, Answer, delivered, failed, gone, refused
 from .deadline import Bounded, Deadline

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from flopmeter.cli.addresses import is_loopback
 from flopmeter.collector.errors import SettingsError, SinkError
 from flopmeter.collector.law.events import TYPES as EVENT_TYPES
 from flopmeter.collector.law.severity import Severity
 from flopmeter.collector.law.toml_lines import places
-from flopmeter.collector.settings import is_loopback
 
 from . import settings as s
 from .answer import GIVE_UP_HOURS

@@ -6,6 +6,7 @@ from typing import Any
 from flopmeter.cli.layout import Paint
 from flopmeter.collector import empty
 from flopmeter.collector.registry.words import paragraph
+from flopmeter.collector.spelling import minute
 
 from .answers import State
 
@@ -18,7 +19,7 @@ def event_lines(e: Mapping[str, Any], paint: Paint) -> list[str]:
     """One event on a page: when, how grave, what, of whom; then what it says and what became of it."""
     state = e.get("state", State.OPEN)  # an event as it was raised has none yet
     settled = state == State.RESOLVED
-    head = f"{_minute(e['time'])}  {e['id'][:SHOWN_ID]}  "
+    head = f"{minute(e['time'])}  {e['id'][:SHOWN_ID]}  "
     grave = paint(e["severity"], COLOURS[e["severity"]], bold=not settled, dim=settled)
     lines = [f"{head}{grave}  {paint(e['type'], bold=not settled, dim=settled)}"]
     lines += [paint(line, bold=not settled, dim=settled) for line in paragraph(e["subject"], paint.width, 4)]
@@ -28,7 +29,7 @@ def event_lines(e: Mapping[str, Any], paint: Paint) -> list[str]:
         recipient = e["data"].get("recipient") or ""
         lines += [
             paint(line, "red" if not settled else None)
-            for line in paragraph(f"due {_minute(due)} UTC, to {recipient}", paint.width, 4)
+            for line in paragraph(f"due {minute(due)} UTC, to {recipient}", paint.width, 4)
         ]
     if e.get("answer"):
         lines += paragraph(f"{state} by {e['answer']['who']}: {e['answer']['why']}", paint.width, 4)
@@ -39,7 +40,7 @@ def event_lines(e: Mapping[str, Any], paint: Paint) -> list[str]:
 
 def over_text(over: Mapping[str, Any]) -> str:
     """When and why its condition ceased."""
-    since = f" since {_minute(over['since'])} UTC" if over.get("since") else ""
+    since = f" since {minute(over['since'])} UTC" if over.get("since") else ""
     return f"no longer so{since}: {over['because']}"
 
 
@@ -92,7 +93,7 @@ def _history(answers: Sequence[Mapping[str, Any]], paint: Paint) -> list[str]:
     lines = ["Answers:"]
     for a in answers:
         what = a["state"] + (f" ({a['outcome']})" if a["outcome"] else "")
-        lines += paragraph(f"{_minute(a['time'])} UTC  {what}, {a['who']}: {a['why']}", paint.width, 4, 6)
+        lines += paragraph(f"{minute(a['time'])} UTC  {what}, {a['who']}: {a['why']}", paint.width, 4, 6)
     return lines
 
 
@@ -113,7 +114,7 @@ def deadline_lines(d: Mapping[str, Any], paint: Paint) -> list[str]:
     whose = f"run {d['run']}: " if d["run"] else ""
     lines += [paint(line, dim=settled) for line in paragraph(f"{whose}{d['what']}", paint.width, 4)]
     lines += paragraph(f"to {d['recipient']}; {d['regime']}, {d['rule']}", paint.width, 4)
-    since = f"by {d['due_local']}; the clock runs since {_minute(d['trigger'])} UTC"
+    since = f"by {d['due_local']}; the clock runs since {minute(d['trigger'])} UTC"
     return [*lines, *paragraph(since, paint.width, 4)]
 
 
@@ -128,7 +129,7 @@ def deadline_view(document: Mapping[str, Any], paint: Paint) -> str:
     """`deadlines show`."""
     d = document["deadline"]
     lines = deadline_lines(d, paint)
-    lines += ["", *paragraph(f"id {d['id']}, opened {_minute(d['opened'])} UTC", paint.width, 4)]
+    lines += ["", *paragraph(f"id {d['id']}, opened {minute(d['opened'])} UTC", paint.width, 4)]
     trigger = document["trigger_event"]
     lines += paragraph(
         f"started by event {trigger['id'][:SHOWN_ID]}: {trigger['type']}"
@@ -149,7 +150,3 @@ def left_text(seconds: int) -> str:
     if days:
         return f"{days} d {hours} h"
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
-
-
-def _minute(time: str) -> str:
-    return time[:16].replace("T", " ")

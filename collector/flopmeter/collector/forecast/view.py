@@ -10,6 +10,7 @@ from typing import Any
 
 from flopmeter.cli.layout import Paint, Row, table, wrapped
 from flopmeter.cli.output import flop_text
+from flopmeter.collector.spelling import minute
 
 ROWS, MOST_COLUMNS = 12, 64
 _ANSWER = {
@@ -229,11 +230,6 @@ def _between(points: Sequence[tuple[int, int]], at: int) -> int:
 
 def _seconds(text: str) -> int:
     return int(datetime.fromisoformat(text).timestamp())
-
-
-def minute(text: str) -> str:
-    """2026-12-04 10:00."""
-    return text[:16].replace("T", " ")
 
 
 # ---- in runs show ---------------------------------------------------------------------------------

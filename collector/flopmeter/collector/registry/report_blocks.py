@@ -11,8 +11,9 @@ from flopmeter.collector.forecast.view import dates
 from flopmeter.collector.law.events import NOT_RISK
 from flopmeter.collector.law.regimes_view import power
 from flopmeter.collector.report.plots import Course
+from flopmeter.collector.spelling import minute
 
-from .words import names_text
+from .words import entries_words, figure_words, hour_words, names_text
 
 MAX_JOBS = 25
 MAX_SPANS = 6
@@ -81,7 +82,7 @@ def _measured(d: Section) -> Section:
         return section("measured", "Measured", text=["Nothing yet: no job of this run has been metered."])
     c, a = d["coverage"], d["accuracy"]
     rows = [
-        given("executed", "Executed", _figure(d["executed"]["flop"])),
+        given("executed", "Executed", figure_words(d["executed"]["flop"])),
         given("seen", "Seen", f"{minute(d['first_seen'])} to {minute(d['last_seen'])} UTC"),
         given(
             "accuracy",
@@ -209,7 +210,7 @@ def _declared(d: Section) -> Iterable[Section]:
         rows.append(given("end", "Expected end", f"{minute(said['expected_end'])} UTC"))
     if said["base_models"]:
         rows.append(given("base", "Base models", ", ".join(said["base_models"])))
-    rows.append(given("by", "Said by", f"{', '.join(said['by'])} ({_entries(said['entries'])})"))
+    rows.append(given("by", "Said by", f"{', '.join(said['by'])} ({entries_words(said['entries'])})"))
     yield section("declared", "Declared", fields=rows)
 
 
@@ -240,7 +241,7 @@ def _due(whole: Whole) -> Iterable[Section]:
 def _purposes(d: Section) -> Section:
     rows = []
     for p in d["purposes"]:
-        spans = [f"{_hour(a)} to {_hour(b)}" for a, b in p["spans"][:MAX_SPANS]]
+        spans = [f"{hour_words(a)} to {hour_words(b)}" for a, b in p["spans"][:MAX_SPANS]]
         if len(p["spans"]) > MAX_SPANS:
             spans.append(f"and {len(p['spans']) - MAX_SPANS} more")
         guess = p["looks_like"]
@@ -249,7 +250,7 @@ def _purposes(d: Section) -> Section:
             if guess["confidence"] is None
             else f"{guess['guess']} ({guess['confidence']} confidence{'; not as declared' if guess['disagrees'] else ''})"
         )
-        by = _entries(p["entries"]) if p["entries"] else "nobody"
+        by = entries_words(p["entries"]) if p["entries"] else "nobody"
         again = f", {p['recomputation']} of it recomputation" if p["recomputation"] else ""
         rows.append(
             (
@@ -270,7 +271,7 @@ def _purposes(d: Section) -> Section:
 def _jobs(d: Section) -> Section:
     rows = []
     for job in d["jobs"][:MAX_JOBS]:
-        by = [f"assigned ({_entries(job['assigned_by'])})"] if job["assigned_by"] else []
+        by = [f"assigned ({entries_words(job['assigned_by'])})"] if job["assigned_by"] else []
         by += [f"rule {rule}" for rule in job["rules"]]
         rows.append(
             (
@@ -294,7 +295,7 @@ def _lineage(d: Section) -> Iterable[Section]:
     rows = []
     for p in d["lineage"]["parents"]:
         e = p["external"]
-        known = f"{_figure(e['flop'])}, by {e['source']}" if e is not None else "in these books"
+        known = f"{figure_words(e['flop'])}, by {e['source']}" if e is not None else "in these books"
         if not p["known"]:
             known = "nothing is known of it, and nothing added"
         rows.append((p["relation"], p["parent"], known))
@@ -325,7 +326,7 @@ def _counted(d: Section) -> Iterable[Section]:
     for m in d["modifications"]:
         binds = "" if m["in_force"] else ", not in force"
         points.append(
-            f"{m['regime']}{binds}, as a modification of {m['original']}: {m['verdict']}, {_figure(m['counted'])}"
+            f"{m['regime']}{binds}, as a modification of {m['original']}: {m['verdict']}, {figure_words(m['counted'])}"
         )
     if d["executed"] is not None and not points:
         points = ["Every regime counts all that was executed."]
@@ -427,22 +428,3 @@ def _digits(figure: Mapping[str, str]) -> tuple[str, str, str]:
     """In groups of three, which a line may break between."""
     lower, point, upper = (f"{int(figure[k]):,}".replace(",", " ") for k in _BOUNDS)
     return lower, point, upper
-
-
-def _figure(figure: Mapping[str, str]) -> str:
-    lower, point, upper = (flop_text(int(figure[name])) for name in _BOUNDS)
-    return f"{point} FLOP" if lower == upper else f"{point} FLOP, between {lower} and {upper}"
-
-
-def _entries(numbers: Iterable[int]) -> str:
-    found = [str(n) for n in numbers]
-    return f"entry {found[0]}" if len(found) == 1 else f"entries {', '.join(found)}"
-
-
-def minute(text: str) -> str:
-    """2026-12-04 10:00."""
-    return text[:16].replace("T", " ")
-
-
-def _hour(text: str) -> str:
-    return text.replace("T", " ").removesuffix("Z")

@@ -8,8 +8,9 @@ from flopmeter.collector.filing.html import page_head, section_html, shown
 from flopmeter.collector.report.course import stands_of
 from flopmeter.collector.report.plots import STYLE as PLOT_STYLE
 from flopmeter.collector.report.plots import Course, curve_svg, stands_svg
+from flopmeter.collector.spelling import minute
 
-from .report_blocks import Whole, energy, minute, sections, share
+from .report_blocks import Whole, energy, sections, share
 
 _LIGHT = (
     "--bg: #ffffff; --panel: #f6f8fa; --ink: #16202a; --dim: #57606a; --rule: #d0d7de; --accent: #0b66c2; "

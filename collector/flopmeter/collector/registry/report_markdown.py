@@ -7,8 +7,9 @@ from flopmeter.collector.filing.markdown import block, escaped, section_markdown
 from flopmeter.collector.filing.visible import visible
 from flopmeter.collector.report.curve import curve_view
 from flopmeter.collector.report.runs_view import thresholds_view
+from flopmeter.collector.spelling import minute
 
-from .report_blocks import Whole, minute, sections
+from .report_blocks import Whole, sections
 
 
 def to_markdown(whole: Whole, hourly: list[dict[str, Any]] | None = None) -> str:

@@ -1,6 +1,6 @@
 """`runs report RUN` for people: one page, in the order in which somebody asks. Pure: a document in, text out."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -8,8 +8,9 @@ from flopmeter.cli.layout import Paint, hours
 from flopmeter.cli.output import flop_text
 from flopmeter.collector.report.counting_view import ACROSS
 from flopmeter.collector.report.runs_view import thresholds_view
+from flopmeter.collector.spelling import minute
 
-from .words import names_text, paragraph
+from .words import entries_words, figure_words, hour_words, names_text, paragraph
 
 _SPANS_SHOWN = 3
 _JOBS_SHOWN = 12
@@ -50,7 +51,7 @@ class _Page:
     def head(self, d: Mapping[str, Any]) -> None:
         self._text(f"Report on run {d['run']}", 0)
         self._text(
-            f"made {_minute(d['time'])} UTC from the books and the run registry; {d['status']}", 0, dim=True
+            f"made {minute(d['time'])} UTC from the books and the run registry; {d['status']}", 0, dim=True
         )
         for said in names_text(d["run"], d["names"]):
             self._text(said, 0)
@@ -72,18 +73,18 @@ class _Page:
         if said["budget_flop"] is not None:
             self._text(f"budget    {flop_text(int(said['budget_flop']))} FLOP")
         if said["expected_end"] is not None:
-            self._text(f"ends      {_minute(said['expected_end'])} UTC, as expected")
+            self._text(f"ends      {minute(said['expected_end'])} UTC, as expected")
         if said["base_models"]:
             self._text(f"from      {', '.join(said['base_models'])}")
-        self._text(f"said by   {', '.join(said['by'])} ({_entries(said['entries'])})")
+        self._text(f"said by   {', '.join(said['by'])} ({entries_words(said['entries'])})")
 
     def measured(self, d: Mapping[str, Any]) -> None:
         self._title("Measured")
         if d["executed"] is None:
             self._text("nothing yet: no job of this run has been metered")
         else:
-            self._text(f"executed  {_figure(d['executed']['flop'])}")
-            self._text(f"seen      {_minute(d['first_seen'])} to {_minute(d['last_seen'])} UTC")
+            self._text(f"executed  {figure_words(d['executed']['flop'])}")
+            self._text(f"seen      {minute(d['first_seen'])} to {minute(d['last_seen'])} UTC")
             c = d["coverage"]
             self._text(
                 f"coverage  {hours(c['expected_device_seconds'])} of device time, {hours(c['gap_device_seconds'])} "
@@ -111,7 +112,7 @@ class _Page:
             return
         self._title(f"Jobs ({len(jobs)}), and what put them here")
         for job in jobs[:_JOBS_SHOWN]:
-            by = [f"assigned ({_entries(job['assigned_by'])})"] if job["assigned_by"] else []
+            by = [f"assigned ({entries_words(job['assigned_by'])})"] if job["assigned_by"] else []
             by += [f"rule {rule}" for rule in job["rules"]]
             self._text(
                 f"{job['job']}: {flop_text(int(job['flop']['point']))} FLOP, {hours(job['device_seconds'])}, "
@@ -126,17 +127,17 @@ class _Page:
         self._title("What it was for")
         for p in purposes:
             part = f", {p['recomputation']} of it recomputation" if p["recomputation"] else ""
-            by = f" ({_entries(p['entries'])})" if p["entries"] else ""
+            by = f" ({entries_words(p['entries'])})" if p["entries"] else ""
             self._text(
                 f"{p['purpose']}{part}{by}: {flop_text(int(p['flop']['point']))} FLOP, {hours(p['device_seconds'])}"
             )
             if p["across"]:
                 self._text(
-                    f"{ACROSS} ({_entries(p['across'])}), after an outage or a long interval: which part was of which hour "
+                    f"{ACROSS} ({entries_words(p['across'])}), after an outage or a long interval: which part was of which hour "
                     "is not known",
                     6,
                 )
-            shown = [f"{_hour(a)} to {_hour(b)}" for a, b in p["spans"][:_SPANS_SHOWN]]
+            shown = [f"{hour_words(a)} to {hour_words(b)}" for a, b in p["spans"][:_SPANS_SHOWN]]
             rest = len(p["spans"]) - len(shown)
             self._text(", ".join(shown) + (f" and {rest} more spans" if rest else ""), 6, dim=True)
             self._looks_like(p["looks_like"])
@@ -160,7 +161,7 @@ class _Page:
         self._title("What it stands on, and what stands on it")
         for p in lineage["parents"]:
             e = p["external"]
-            known = f": {_figure(e['flop'])}, by {e['source']}" if e is not None else ""
+            known = f": {figure_words(e['flop'])}, by {e['source']}" if e is not None else ""
             if not p["known"]:
                 known = ": nothing is known of it, and nothing added; if its jobs are of another run now, link that"
             self._text(f"{p['relation']} {p['parent']}{known}")
@@ -174,7 +175,7 @@ class _Page:
             named = first["profile"]
             rule = f"profile {named['id']} {named['version']}" if named else "all that was executed"
             self._text(f"{', '.join(group)} ({rule})")
-            self._text(_figure(first["flop"]) if first["flop"] is not None else "nothing metered yet", 4)
+            self._text(figure_words(first["flop"]) if first["flop"] is not None else "nothing metered yet", 4)
             for a in first["ancestors"]:
                 self._text(
                     f"with {a['name']} ({', '.join(a['path'])}): {flop_text(int(a['flop']['point']))}", 4
@@ -191,7 +192,7 @@ class _Page:
         for m in found:
             binds = "" if m["in_force"] else "; not in force"
             self._text(
-                f"{m['regime']}, of {m['original']}: {m['verdict']}{binds}. Counted {_figure(m['counted'])}, against a "
+                f"{m['regime']}, of {m['original']}: {m['verdict']}{binds}. Counted {figure_words(m['counted'])}, against a "
                 f"line of {flop_text(int(Fraction(m['line']['point'])))}"
             )
 
@@ -202,7 +203,7 @@ class _Page:
         for e in corrections:
             gone = f" (taken back by entry {e['retracted_by']})" if e["retracted_by"] else ""
             self._text(
-                f"entry {e['number']}, {_minute(e['time'])} UTC, {e['who']}: {e['says']}{gone}: {e['why']}"
+                f"entry {e['number']}, {minute(e['time'])} UTC, {e['who']}: {e['says']}{gone}: {e['why']}"
             )
 
     def open_questions(self, d: Mapping[str, Any]) -> None:
@@ -244,27 +245,9 @@ def _part(part: Mapping[str, Any]) -> str:
     return f"{part['activity']}{of} {flop_text(int(part['flop']['point']))} FLOP. {'; '.join([words, *says])}"
 
 
-def _figure(figure: Mapping[str, str]) -> str:
-    lower, point, upper = (flop_text(int(figure[name])) for name in ("lower", "point", "upper"))
-    return f"{point} FLOP" if lower == upper else f"{point} FLOP, between {lower} and {upper}"
-
-
 def _restarts(n: int) -> str:
     return f"; {n} restart{'' if n == 1 else 's'}" if n else ""
 
 
 def _percent(ppm: int) -> str:
     return f"{ppm // 1000 / 10:.1f} %"
-
-
-def _entries(numbers: Iterable[int]) -> str:
-    found = [str(n) for n in numbers]
-    return f"entry {found[0]}" if len(found) == 1 else f"entries {', '.join(found)}"
-
-
-def _minute(time: str) -> str:
-    return time[:16].replace("T", " ")
-
-
-def _hour(text: str) -> str:
-    return text.replace("T", " ").removesuffix("Z")

@@ -7,7 +7,7 @@ from typing import Any
 from flopmeter.cli.layout import Paint
 from flopmeter.cli.output import flop_text
 from flopmeter.collector import empty
-from flopmeter.collector.spelling import time_text
+from flopmeter.collector.spelling import minute, time_text
 
 from .codec import statement_json
 from .entries import Assign, Decision, Declare, Entry, External, Link, Retract, Statement, Tag
@@ -24,7 +24,11 @@ def sentence(s: Statement) -> str:
                 *([f"owner {s.owner}"] if s.owner is not None else []),
                 *([f"budget {flop_text(s.budget_flop)} FLOP"] if s.budget_flop is not None else []),
                 *([f"hardware {s.hardware}"] if s.hardware is not None else []),
-                *([f"ends {_minute(s.expected_end_unix_ns)}"] if s.expected_end_unix_ns is not None else []),
+                *(
+                    [f"ends {minute(time_text(s.expected_end_unix_ns))}"]
+                    if s.expected_end_unix_ns is not None
+                    else []
+                ),
                 *([f"dtype {s.dtype}"] if s.dtype is not None else []),
                 *([f"purpose {s.purpose}"] if s.purpose is not None else []),
                 *([f"from {', '.join(s.base_models)}"] if s.base_models else []),
@@ -115,7 +119,7 @@ def entry_lines(entry: Entry, registry: Registry, paint: Paint) -> list[str]:
         paint(line, bold=by is None, dim=by is not None)
         for line in paragraph(f"{entry.number:4}  {sentence(entry.statement)}{gone}", paint.width, 0, 6)
     ]
-    lines += paragraph(f"{_minute(entry.unix_ns)} UTC, {entry.who}: {entry.why}", paint.width, 6)
+    lines += paragraph(f"{minute(time_text(entry.unix_ns))} UTC, {entry.who}: {entry.why}", paint.width, 6)
     if isinstance(entry.statement, Tag):
         for reference in entry.statement.evidence:
             lines += paragraph(f"evidence: {reference}", paint.width, 6)
@@ -147,5 +151,16 @@ def suggestions_view(documents: Sequence[Mapping[str, Any]], paint: Paint) -> st
     return "\n".join(lines)
 
 
-def _minute(unix_ns: int) -> str:
-    return time_text(unix_ns)[:16].replace("T", " ")
+def figure_words(figure: Mapping[str, str]) -> str:
+    """A figure as `figure_json` wrote it."""
+    lower, point, upper = (flop_text(int(figure[name])) for name in ("lower", "point", "upper"))
+    return f"{point} FLOP" if lower == upper else f"{point} FLOP, between {lower} and {upper}"
+
+
+def entries_words(numbers: Iterable[int]) -> str:
+    found = [str(n) for n in numbers]
+    return f"entry {found[0]}" if len(found) == 1 else f"entries {', '.join(found)}"
+
+
+def hour_words(text: str) -> str:
+    return text.replace("T", " ").removesuffix("Z")

@@ -14,6 +14,7 @@ from flopmeter.collector import empty
 from flopmeter.collector.forecast.view import brief_view
 from flopmeter.collector.law.regimes_view import power
 from flopmeter.collector.registry.words import names_text
+from flopmeter.collector.spelling import minute
 
 from .counting_view import compared, counting_view
 from .curve import curve_view
@@ -31,7 +32,7 @@ def run_view(document: Mapping[str, Any], paint: Paint) -> str:
     flop = document["executed"]["flop"]
     mark, fg = STATUS[document["status"]]
     models = ", ".join(document["by_model"]) or "nothing metered yet"
-    span = f"{_minute(document['first_seen'])} to {_minute(document['last_seen'])} UTC"
+    span = f"{minute(document['first_seen'])} to {minute(document['last_seen'])} UTC"
     jobs = f"{_counted(document['job_count'], 'job')}, named by {document['rule']}"
     point = paint(flop_text(int(flop["point"])) + " FLOP", bold=True)
     bounds = f"between {flop_text(int(flop['lower']))} and {flop_text(int(flop['upper']))}"
@@ -222,7 +223,7 @@ def runs_view(
                 (flop_text(int(flop["upper"])), {}),
                 _nearest(d),
                 (f"{observed:.1f} %", {"fg": "yellow" if observed < 99 else None}),
-                (_minute(d["last_seen"]), {"dim": True}),
+                (minute(d["last_seen"]), {"dim": True}),
             )
         )
     page = table(head, rows, paint, spare=(7, 6, 1))  # last seen, observed, status
@@ -241,10 +242,6 @@ def _nearest(document: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 def _counted(n: int, word: str) -> str:
     return f"{n} {word}" if n == 1 else f"{n} {word}s"
-
-
-def _minute(time: str) -> str:
-    return time[:16].replace("T", " ")
 
 
 def _energy(kwh: float) -> str:

@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass
 
-from flopmeter.collector.settings import is_loopback
+from flopmeter.cli.addresses import is_loopback
 
 from . import api as served
 from .api import Api

@@ -5,7 +5,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flopmeter.collector.settings import is_loopback
+from flopmeter.cli.addresses import is_loopback
 
 from .says import Refused
 
