@@ -83,8 +83,12 @@ def _nodes(db: sqlite3.Connection) -> None:
             (i, end // 1_000_000_000, i, end, end + 2_000_000_000, os.urandom(32), raw),
         )
         db.execute("INSERT INTO heads VALUES (?, ?, ?)", (i, i, WINDOW_NS))
-        lower = (i * 7919 % 40_001 - 20_000) * 1_000 + (i % 700 == 0) * 41 * 10**9  # within 20 ms, but for a few
-        db.execute("INSERT INTO clocks VALUES (?, ?, ?, ?)", (i, lower, lower + 400_000 + i % 9 * 300_000, NOW))
+        lower = (i * 7919 % 40_001 - 20_000) * 1_000 + (
+            i % 700 == 0
+        ) * 41 * 10**9  # within 20 ms, but for a few
+        db.execute(
+            "INSERT INTO clocks VALUES (?, ?, ?, ?)", (i, lower, lower + 400_000 + i % 9 * 300_000, NOW)
+        )
 
 
 def _runs(db: sqlite3.Connection) -> None:

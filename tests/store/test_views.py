@@ -184,7 +184,11 @@ def test_what_readers_do_without_is_views_and_the_clocks_of_agents() -> None:
     for _, script in MIGRATIONS[AT_HOME_FROM:]:
         for statement in _statements(script):
             words = re.sub(r"--[^\n]*", "", statement).split()
-            assert words[:2] in (["CREATE", "VIEW"], ["DROP", "VIEW"]) or words[:3] == ["CREATE", "TABLE", "clocks"]
+            assert words[:2] in (["CREATE", "VIEW"], ["DROP", "VIEW"]) or words[:3] == [
+                "CREATE",
+                "TABLE",
+                "clocks",
+            ]
 
 
 def test_a_store_without_views_is_read_checked_and_migrated(path: Path, monkeypatch) -> None:

@@ -229,7 +229,7 @@ def test_a_rule_may_match_reject_and_be_of_one_kind(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("schema = \n", r"rules.toml: expected a TOML file, got Invalid value \(at line 1"),
+        ("schema = \n", r"rules.toml: expected TOML, got Invalid value \(at line 1"),
         (RULE, "key schema: expected 'flopmeter-identity-rules/1', got 'nothing'"),
         (
             HEAD + "shiped = false\n",
@@ -267,7 +267,7 @@ def test_a_rule_may_match_reject_and_be_of_one_kind(tmp_path):
         (HEAD + RULE + 'match = { "label:x" = "(" }\n', r"key match: expected a regular expression \("),
         (HEAD + RULE + "note = 3\n", "key note: expected text"),
         (HEAD + "x" * 300_000, "expected at most 262144 bytes"),
-        (HEAD + "\x00", "expected a TOML file"),
+        (HEAD + "\x00", "expected TOML"),
         (HEAD + RULE * 201, "expected at most 200 tables"),
     ],
 )

@@ -4,7 +4,6 @@ No message shows a value of a key that is not known: a secret written into the f
 """
 
 import re
-import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from flopmeter.collector.errors import SettingsError, SinkError
 from flopmeter.collector.law.events import TYPES as EVENT_TYPES
 from flopmeter.collector.law.severity import Severity
 from flopmeter.collector.law.toml_lines import places
+from flopmeter.collector.site_files import read_file, toml
 
 from . import settings as s
 from .answer import GIVE_UP_HOURS
@@ -39,20 +39,10 @@ _SEE = "see docs/delivery.md"
 def read_sinks(path: Path, regimes: Collection[str] | None = None) -> tuple[s.SinkSettings, ...]:
     """Every sink of the file. `regimes`: the ids there are, to hold filters against. Raises SettingsError."""
     where = f"--sinks {path}"
-    try:
-        with path.open("rb") as f:
-            raw = f.read(MAX_BYTES + 1)
-    except OSError as e:
-        raise SettingsError(
-            f"{where}: cannot read: {e.strerror}", "name a TOML file of sinks; " + _SEE
-        ) from e
-    if len(raw) > MAX_BYTES:
-        raise SettingsError(f"{where}: expected at most {MAX_BYTES} bytes", _SEE)
-    try:
-        text = raw.decode()
-        data = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as e:
-        raise SettingsError(f"{where}: expected TOML, got {e}", _SEE) from e
+    raw = read_file(
+        SettingsError, where, path, MAX_BYTES, write="name a TOML file of sinks; " + _SEE, hint=_SEE
+    )
+    data, text = toml(SettingsError, where, raw, hint=_SEE), raw.decode()
     top = _Table(where, text, (), data)
     tables = top.take("sinks", list, "[[sinks]] tables")
     top.none_left()

@@ -7,13 +7,13 @@ in its file, in their place. First is always the label, last always the job itse
 import functools
 import json
 import re
-import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from flopmeter.collector.errors import SettingsError
+from flopmeter.collector.site_files import read_file, toml
 from flopmeter.contract.errors import ContractError
 from flopmeter.contract.identity import Identity, check_identities
 from flopmeter.contract.usage import WorkloadKind
@@ -46,7 +46,7 @@ class _Fault(Exception):  # noqa: N818 - becomes a SettingsError that names the 
 def shipped() -> RuleList:
     """The list that comes with this version: the table of reference/deploy.md 1.4, in its order."""
     raw = resources.files("flopmeter.collector").joinpath("ingest", FILE).read_bytes()
-    return _list(_parse(FILE, raw), FILE)
+    return _list(toml(SettingsError, FILE, raw, hint=_HINT), FILE)
 
 
 @functools.cache
@@ -60,14 +60,8 @@ def with_site(path: Path | None) -> RuleList:
     if path is None:
         return shipped()
     name = f"--identity-rules {path}"
-    try:
-        with path.open("rb") as f:
-            raw = f.read(MAX_FILE_BYTES + 1)
-    except OSError as e:
-        raise SettingsError(f"{name}: cannot read: {e.strerror}", _HINT) from e
-    if len(raw) > MAX_FILE_BYTES:
-        raise SettingsError(f"{name}: expected at most {MAX_FILE_BYTES} bytes, got more", _HINT)
-    data = _parse(name, raw)
+    raw = read_file(SettingsError, name, path, MAX_FILE_BYTES, write=_HINT, hint=_HINT)
+    data = toml(SettingsError, name, raw, hint=_HINT)
     own = _list(data, name)
     if data.get("shipped") is False:
         return own
@@ -109,13 +103,6 @@ def identities_of(text: str) -> dict[str, str]:
 
 
 # --- from a file's tables to rules ---
-
-
-def _parse(name: str, raw: bytes) -> dict[str, Any]:
-    try:
-        return tomllib.loads(raw.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as e:  # the parser's say the line
-        raise SettingsError(f"{name}: expected a TOML file, got {e}", _HINT) from e
 
 
 def _list(data: Mapping[str, Any], name: str) -> RuleList:

@@ -16,7 +16,6 @@ It is a claim: it adds to what is expected, and it ends what a silent agent's no
 it never changes.
 """
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from flopmeter.collector.errors import CollectorError
+from flopmeter.collector.site_files import read_file, toml
 from flopmeter.contract.limits import MAX_ENTITIES
 
 MAX_FILE_BYTES = 8 << 20
@@ -46,20 +46,9 @@ class ExpectedNode:
 
 def read_expected(path: Path) -> tuple[ExpectedNode, ...]:
     """The nodes of the file, each once, in its order. Raises CollectorError naming entry and key."""
-    try:
-        with path.open("rb") as f:
-            raw = f.read(MAX_FILE_BYTES + 1)
-        if len(raw) > MAX_FILE_BYTES:
-            raise CollectorError(
-                f"--expect {path}: expected at most {MAX_FILE_BYTES:,} bytes, got more", _HINT
-            )
-        document = tomllib.loads(raw.decode())
-    except OSError as e:
-        raise CollectorError(
-            f"--expect {path}: cannot read: {e.strerror}", "name a TOML file of nodes"
-        ) from e
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise CollectorError(f"--expect {path}: expected TOML, got {e}", _HINT) from e
+    name = f"--expect {path}"
+    raw = read_file(CollectorError, name, path, MAX_FILE_BYTES, write="name a TOML file of nodes", hint=_HINT)
+    document = toml(CollectorError, name, raw, hint=_HINT)
     unknown = [key for key in document if key != "node"]
     entries = document.get("node")
     if unknown or not isinstance(entries, list) or not entries:

@@ -11,7 +11,6 @@ is said wherever it matters and never taken for slow or far away (reference/regu
 """
 
 import hashlib
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from flopmeter.collector.errors import CollectorError
+from flopmeter.collector.site_files import read_file, toml
 
 MAX_FILE_BYTES = 8 << 20
 MAX_NAME = 200  # characters
@@ -77,30 +77,23 @@ def read_sites(path: Path | None) -> Sites:
     """The file's entries; without a file none. Raises CollectorError naming entry and key."""
     if path is None:
         return NO_SITES
-    try:
-        with path.open("rb") as f:
-            raw = f.read(MAX_FILE_BYTES + 1)
-    except OSError as e:
-        raise CollectorError(f"--sites {path}: cannot read: {e.strerror}", "name a TOML file of sites") from e
-    return parse_sites(f"--sites {path}", raw)
+    name = f"--sites {path}"
+    raw = read_file(CollectorError, name, path, MAX_FILE_BYTES, write="name a TOML file of sites", hint=_HINT)
+    return parse_sites(name, raw)
 
 
 def parse_sites(name: str, raw: bytes) -> Sites:
     """`name` is what messages call it. Raises CollectorError."""
-    if len(raw) > MAX_FILE_BYTES:
+    if len(raw) > MAX_FILE_BYTES:  # fsck's is of the store, and read by nobody yet
         raise CollectorError(f"{name}: expected at most {MAX_FILE_BYTES:,} bytes, got more", _HINT)
-    try:
-        text = raw.decode()
-        document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as e:
-        raise CollectorError(f"{name}: expected TOML, got {e}", _HINT) from e
+    document = toml(CollectorError, name, raw, hint=_HINT)
     unknown = [key for key in document if key != "site"]
     entries = document.get("site")
     if unknown or not isinstance(entries, list) or not entries:
         got = f"key {unknown[0]!r}" if unknown else f"{entries!r:.60}"
         raise CollectorError(f"{name}: expected [[site]] entries and nothing else, got {got}", _HINT)
     found = tuple(_entry(f"{name}: site {number}", entry) for number, entry in enumerate(entries, 1))
-    return Sites(found, hashlib.sha256(raw).hexdigest(), text)
+    return Sites(found, hashlib.sha256(raw).hexdigest(), raw.decode())
 
 
 def _entry(where: str, entry: Any) -> SiteEntry:
