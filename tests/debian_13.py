@@ -37,7 +37,7 @@ def program(package: str) -> Path:
 def _fetch(package: str, place: Path, found: Path) -> None:
     asked = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
     said = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=True).stdout.split()
-    (mirror,) = {uri for uri in said if re.search(r"/debian/?$", uri)}
+    mirror = min(uri for uri in said if re.search(r"/debian/?$", uri))
     for folder in ("lists/partial", "cache/archives/partial"):
         (place / folder).mkdir(parents=True, exist_ok=True)
     (place / "debian.sources").write_text(
