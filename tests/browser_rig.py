@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = str(Path(sys.executable).with_name("flopmeter"))
@@ -27,6 +27,7 @@ FLAGS = (
 ROLES = {"viewer": "vera", "auditor": "aud", "operator": "olga", "admin": "adam"}
 AXE = "axe-core@4.10.3"
 WAIT_MS = 20_000
+expect.set_options(timeout=WAIT_MS)  # else five seconds, whatever the page is told
 START_S = 60.0
 #: Chromium says this of every answer past 399, by itself; a test names those that it provokes.
 _STATUS = re.compile(r"Failed to load resource: the server responded with a status of (\d+)")
