@@ -266,7 +266,7 @@ def test_a_rule_may_match_reject_and_be_of_one_kind(tmp_path):
         (HEAD + RULE + "match = 3\n", "key match: expected a table"),
         (HEAD + RULE + 'match = { "label:x" = "(" }\n', r"key match: expected a regular expression \("),
         (HEAD + RULE + "note = 3\n", "key note: expected text"),
-        (HEAD + "x" * 300_000, "expected at most 262144 bytes"),
+        (HEAD + "x" * 300_000, "expected at most 262,144 bytes"),
         (HEAD + "\x00", "expected TOML"),
         (HEAD + RULE * 201, "expected at most 200 tables"),
     ],
