@@ -6,7 +6,7 @@ tuples, and no object is made per row. The plain way, to the contract's types, i
 
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from flopmeter.collector.books import SUM_FIELDS, Sums
 from flopmeter.collector.encode import decode_notice, decode_progress, decode_workload, parse_batch
@@ -36,10 +36,6 @@ from flopmeter.contract.usage import (
 from flopmeter.wire.v1 import batch_pb2, ingest_pb2
 
 from .shared_rows import NOT_OF_OTHERS, OTHERS, fault_in_marks, fault_in_others
-
-if TYPE_CHECKING:
-    from .decide import PushedBack, Refused
-    from .heads import Told
 
 #: A row, or a window, may bridge an outage of the agent, which can be far longer than a window
 #: (limits.MAX_WINDOW_NS bounds the *setting*). 400 days: longer than any uptime worth metering.
@@ -366,28 +362,28 @@ def _check_progress(message: batch_pb2.Batch) -> None:
             raise ContractError(f"progress: expected times in 1 … 2^63-1 ns, got {claim.t_unix_ns}")
 
 
-def checkpoint(told: "Told") -> ingest_pb2.Checkpoint:
-    """What an agent is told of the log's head."""
-    return ingest_pb2.Checkpoint(
-        note=told.note, consistency=told.consistency, covered_seq=told.covered_seq, vkey=told.vkey
-    )
+def checkpoint(
+    note: bytes, consistency: Sequence[bytes], covered_seq: int, vkey: str
+) -> ingest_pb2.Checkpoint:
+    """What an agent is told of the log's head (heads.Told)."""
+    return ingest_pb2.Checkpoint(note=note, consistency=consistency, covered_seq=covered_seq, vkey=vkey)
 
 
-def pushback(pushed: "PushedBack", resume_seq: int = 0) -> ingest_pb2.Pushback:
-    """Not now."""
+def pushback(reason: int, message: str, retry_after_ms: int, resume_seq: int = 0) -> ingest_pb2.Pushback:
+    """Not now (decide.PushedBack)."""
     return ingest_pb2.Pushback(
-        reason=int(pushed.reason),  # type: ignore[arg-type]
-        retry_after_ms=pushed.retry_after_ms,
+        reason=reason,  # type: ignore[arg-type]
+        retry_after_ms=retry_after_ms,
         resume_seq=resume_seq,
-        message=pushed.message,
+        message=message,
     )
 
 
-def refusal(refused: "Refused", seq: int = 0, resume_seq: int = 0) -> ingest_pb2.Refusal:
-    """Never: of one record, or of the whole stream (seq 0)."""
+def refusal(code: int, message: str, seq: int = 0, resume_seq: int = 0) -> ingest_pb2.Refusal:
+    """Never (decide.Refused): of one record, or of the whole stream (seq 0)."""
     return ingest_pb2.Refusal(
-        code=int(refused.code),  # type: ignore[arg-type]
+        code=code,  # type: ignore[arg-type]
         seq=seq,
         resume_seq=resume_seq,
-        message=refused.message,
+        message=message,
     )

@@ -113,7 +113,7 @@ class IngestServer:
         self.heads = Heads(
             log,
             lambda: self._by_agent,
-            lambda told: _Response(checkpoint=checkpoint(told)).SerializeToString(),
+            lambda told: _Response(checkpoint=checkpoint(*told)).SerializeToString(),
         )
 
     # --- life ---
@@ -259,7 +259,7 @@ class IngestServer:
             collector_version=collector_version(),
             max_record_bytes=MAX_RECORD_BYTES,
             max_in_flight_records=MAX_IN_FLIGHT_RECORDS,
-            checkpoint=checkpoint(told) if told is not None else None,
+            checkpoint=checkpoint(*told) if told is not None else None,
         )
         await stream.context.write(_Response(welcome=welcome).SerializeToString())
         return True
@@ -272,7 +272,9 @@ class IngestServer:
     async def _turn_away(self, stream: Stream, refused: Refused, key: bytes = b"", node: str = "") -> bool:
         """Refuse the whole stream (seq 0). `key` and `node` are what it says of itself."""
         self._count_refusal(refused, key, f"a stream from {stream.context.peer()} of node {node}")
-        await stream.context.write(_Response(refusal=refusal(refused)).SerializeToString())
+        await stream.context.write(
+            _Response(refusal=refusal(refused.code, refused.message)).SerializeToString()
+        )
         return False
 
     def _count_refusal(self, refused: Refused, key: bytes, what: str) -> None:
@@ -285,8 +287,8 @@ class IngestServer:
             PushbackReason.SHUTTING_DOWN if self._committer.stopping else PushbackReason.STORE_UNAVAILABLE
         )
         self.counters.pushed_back(reason)
-        pushed = PushedBack(reason, "the store cannot commit now", RETRY_STORE_MS)
-        await stream.context.write(_Response(pushback=pushback(pushed)).SerializeToString())
+        said = pushback(reason, "the store cannot commit now", RETRY_STORE_MS)
+        await stream.context.write(_Response(pushback=said).SerializeToString())
         return False
 
     def _message(self, stream: Stream, data: bytes) -> None:
@@ -368,11 +370,11 @@ class IngestServer:
             if self._intake.group.conflicts:
                 self._committer.taken()
             stream.awaiting = agent.head.next_seq
-            said = refusal(outcome, seq, agent.head.next_seq)
+            said = refusal(outcome.code, outcome.message, seq, agent.head.next_seq)
             stream.send(_Response(refusal=said).SerializeToString())
 
     def _refuse_stream(self, stream: Stream, message: str) -> None:
-        stream.send(_Response(refusal=refusal(Refused(RefusalCode.MALFORMED, message))).SerializeToString())
+        stream.send(_Response(refusal=refusal(RefusalCode.MALFORMED, message)).SerializeToString())
         stream.closing = True
 
     async def _finish(self, stream: Stream) -> None:
@@ -392,7 +394,8 @@ class IngestServer:
     def _push_back(self, stream: Stream, pushed: PushedBack, resume_seq: int) -> None:
         self.counters.pushed_back(pushed.reason)
         stream.awaiting = resume_seq
-        stream.send(_Response(pushback=pushback(pushed, resume_seq)).SerializeToString())
+        said = pushback(pushed.reason, pushed.message, pushed.retry_after_ms, resume_seq)
+        stream.send(_Response(pushback=said).SerializeToString())
 
     # --- what the committer tells ---
 
