@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
@@ -11,6 +12,12 @@ if TYPE_CHECKING:
 TOGETHER = ("tests/browser/", "tests/slurm/")
 #: Hundreds of files of some seconds each.
 SHORT = "tests/collector/"
+
+# A busy machine is no finding. (hypothesis does the same by itself where CI is set.)
+settings.register_profile(
+    "any machine", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 
 def scope_of(nodeid: str) -> str:
