@@ -45,7 +45,12 @@ _NUMBERED = (
     _Numbered("identity_rules", "from_position", "from_unix_ns", "from_position - 1"),
 )
 #: Tables with a clock and no order of their own.
-_DATED = (("inventories", "received_unix_ns"), ("conflicts", "received_unix_ns"), ("forecasts", "unix_ns"))
+_DATED = (
+    ("inventories", "received_unix_ns"),
+    ("conflicts", "received_unix_ns"),
+    ("forecasts", "unix_ns"),
+    ("clocks", "measured_unix_ns"),  # the last measurement alone is kept: before it nothing is known
+)
 
 
 class AsOf(NamedTuple):
