@@ -1,10 +1,12 @@
 """The package's shape: one namespace over three roots, data files shipped, no code in __init__.py, file sizes."""
 
 import ast
+import graphlib
 import statistics
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,50 @@ def test_each_portion_is_a_typed_package_without_code_in_its_init(portion: str) 
         body = ast.parse(init.read_text()).body
         assert len(body) <= 1, f"{init}: code"
         assert all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body)
+
+
+def imported(module: str, tree: ast.AST, modules: Mapping[str, object]) -> Iterator[str]:
+    """The modules of ours that one imports, anywhere in it: when it is used, and for types only, too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            package = module.split(".")[: -node.level] if node.level else []
+            base = ".".join([*package, *filter(None, [node.module])])
+            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        yield from (name for name in names if name in modules)
+
+
+def circle(trees: Mapping[str, ast.AST]) -> list[str]:
+    """A circle of modules, each imported by the one before; [] where there is none."""
+    graph = {name: set(imported(name, tree, trees)) for name, tree in trees.items()}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as e:
+        return list(reversed(e.args[1]))
+    return []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    trees = {
+        ".".join(p.relative_to(root).with_suffix("").parts): ast.parse(p.read_text())
+        for root in SOURCES
+        for p in source_files()
+        if p.is_relative_to(root)
+    }
+    assert len(trees) > 600
+    assert circle(trees) == []
+
+
+def test_a_circle_is_seen_wherever_the_import_stands() -> None:
+    late = {
+        "f.a": ast.parse("def use():\n    from .b import B"),
+        "f.b": ast.parse("if TYPE_CHECKING:\n    import f.a"),
+    }
+    assert sorted(set(circle(late))) == ["f.a", "f.b"]
+    assert circle({**late, "f.b": ast.parse("import json")}) == []
 
 
 def test_files_are_short() -> None:
