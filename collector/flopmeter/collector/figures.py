@@ -5,7 +5,7 @@ evidence class, what was measured, clock spread, dtype); the derivation is linea
 same after a year as after a minute, and rounding happens once per merged group, not once per row.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from operator import add
 from typing import NamedTuple
@@ -115,13 +115,23 @@ def cycles(key: PriceKey, sums: Iterable[int]) -> Cycles:
     )
 
 
-def price(key: PriceKey, sums: Sums, model: Model, table: WTable) -> Priced:
+def price(key: PriceKey, sums: Iterable[int], model: Model, table: WTable) -> Priced:
     """One merged group's FLOP and integer operations."""
+    return pricer(key, model, table)(sums)
+
+
+def pricer(key: PriceKey, model: Model, table: WTable) -> Callable[[Iterable[int]], Priced]:
+    """The same, of sums upon sums of one key."""
     arch = table.arch(model.compute_capability, model.name)
-    c = cycles(key, sums)
-    if arch is None:
-        return Priced(key, tuple(sums), *_without_table(c, table), has_table=False)
-    return Priced(key, tuple(sums), flop(c, arch, key.dtype), integer_ops(c, arch), has_table=True)
+
+    def priced(sums: Iterable[int]) -> Priced:
+        numbers = tuple(sums)
+        c = cycles(key, numbers)
+        if arch is None:
+            return Priced(key, numbers, *_without_table(c, table), has_table=False)
+        return Priced(key, numbers, flop(c, arch, key.dtype), integer_ops(c, arch), has_table=True)
+
+    return priced
 
 
 def _without_table(c: Cycles, table: WTable) -> tuple[Figure, Figure]:

@@ -12,6 +12,7 @@ from desk import Desk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flopmeter.collector.api.claims_book import ClaimsBook
 from flopmeter.collector.api.curve_book import CurveBook, thinned
 from flopmeter.collector.api.curve_gaps import gaps_json
 from flopmeter.collector.api.curves import Curves
@@ -19,7 +20,7 @@ from flopmeter.collector.api.fleet_cells import front_coded
 from flopmeter.collector.api.touched import Touched
 from flopmeter.collector.books import HOUR_NS, SUM_FIELDS, GroupKey, HourKey, Slot
 from flopmeter.collector.figures import PriceKey
-from flopmeter.collector.law.progress import CLAIM_COLUMNS, claim_of
+from flopmeter.collector.law.progress import CLAIM_COLUMNS, ClaimHour, ClaimKey, Until, claim_of, compared
 from flopmeter.collector.law.progress_measured import beside
 from flopmeter.collector.registry.entries import Assign, JobKey
 from flopmeter.collector.report.progress import progress_document
@@ -258,6 +259,24 @@ def test_what_is_claimed_is_held_against_the_kept_hours(tmp_path, opening):
         question = books.books.view().question
         (told,) = reader.runs(question, "mine")
         assert found == told["progress"] == slow_progress(reader, "mine", question)
+    # An hour more, with a claim of it: of the kept ones nothing but that hour is looked at again.
+    with Desk(path) as desk:
+        desk.now = chain.unix_ns + HOUR_NS
+        batch = chain.batch([busy(0)], (replace(MINE, job="79"),))
+        batch.progress.add(
+            workload_index=0,
+            t_boot_ns=chain.boot_ns,
+            t_unix_ns=chain.unix_ns,
+            tokens=opening + 10**9,
+            parameters=10**9,
+        )
+        take(desk, desk.agent(chain), chain.next(payload=batch.SerializeToString()))
+        desk.commit()
+    books.clock.now = chain.unix_ns + HOUR_NS
+    again = books.get("runs", "mine")["progress"]
+    with reading(path) as reader:
+        assert again == slow_progress(reader, "mine", books.books.view().question)
+    assert again["hours"] == found["hours"] + 1
     # Claims that the counters bear out reach back over the hours before them: of the first job, of the second never.
     assert (found["hours"], found["opening_left_out"]) == (50 if opening else 52, True)
 
@@ -355,6 +374,40 @@ def test_a_book_comes_to_what_its_rows_do_however_it_was_told(told, later, cut, 
     for n, key in enumerate(_KEYS):
         expected = sum(amount for hour, _, k, amount in rows if k == n and hour in some)
         assert by_key.get(key, [0])[0] == expected
+
+
+_claims = st.dictionaries(
+    st.builds(ClaimKey, st.integers(1, 3), st.integers(1, 2), st.integers(0, 12)),
+    st.builds(
+        ClaimHour,
+        ranks=st.integers(0, 2),
+        tokens=st.integers(0, 99),
+        parameters=st.integers(0, 2),
+        flop_per_token=st.integers(0, 1),
+        flop=st.integers(0, 10**20),
+        opening_flop=st.sampled_from([0, 0, 5, 10**6]),
+        falls=st.integers(0, 2),
+        first_unix_ns=st.integers(0, 5),
+        last_unix_ns=st.integers(5, 9),
+    ),
+    max_size=20,
+)
+
+
+@settings(max_examples=100)
+@given(_claims, _claims, st.integers(0, 13), st.dictionaries(st.integers(0, 12), st.integers(0, 10**6)))
+def test_claims_that_were_cut_and_told_again_come_to_what_all_of_them_do(told, later, cut, upper):
+    book = ClaimsBook()
+    book.extend(told.items())
+    book.cut(cut)
+    assert book.lacks == cut
+    rows = {k: r for k, r in told.items() if k.hour < cut} | {k: r for k, r in later.items() if k.hour >= cut}
+    book.extend((k, r) for k, r in rows.items() if k.hour >= cut)
+    assert set(book.openings) == {k for k, r in rows.items() if r.opening_flop}
+    until = {
+        (no, hour): Until(max(0, hour - 3), upper[hour]) for no, _, hour in book.openings if hour in upper
+    }
+    assert book.compared(until) == (compared(rows, until) if rows else None)
 
 
 def test_prices_by_another_table_are_made_again():

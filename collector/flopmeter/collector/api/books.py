@@ -8,7 +8,7 @@ little. What a person just said (events, deadlines) is always read from the stor
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -22,6 +22,7 @@ from flopmeter.collector.law.laws import Laws, read_laws
 from flopmeter.collector.law.signing import PublicKey, read_public_key
 from flopmeter.collector.report.documents import RunRows
 from flopmeter.collector.report.expected import read_expected
+from flopmeter.collector.report.progress_queries import progress_of, untils
 from flopmeter.collector.report.queries import Reader, asked, reading
 from flopmeter.collector.report.sites import NO_SITES, Sites, read_sites
 from flopmeter.collector.store_path import store_file
@@ -226,15 +227,22 @@ class Books:
         assert self._touched is not None, "a view was made before"
         return self.curves.of(reader, rows, self._touched, position)
 
-    def tally(self, reader: Reader, rows: RunRows, hours: Sequence[int]) -> Tally:
-        """What the run did in those hours."""
-        tally = Tally()
+    def progress(self, reader: Reader, rows: RunRows, view: View) -> dict[str, Any] | None:
+        """`progress` of `runs show --json`, from what is kept of the run."""
+        if view.claimed.isdisjoint(w.workload_no for w in rows.workloads):
+            return None
+        models, table = view.side.models, view.question.table
         with self.curves.lock:
             book = self.curve(reader, rows, numbers_of(reader).position)
-            self.curves.refine(reader, rows, book, book.in_part(hours))
-            for key, sums in book.sums_of(hours).items():
+            claims = self.curves.claims(reader, rows)
+            found = claims.compared(untils(reader.rows, rows.workloads, claims.openings, models, table))
+            if found is None:
+                return None
+            self.curves.refine(reader, rows, book, book.in_part(found.hours))
+            tally = Tally()
+            for key, sums in book.sums_of(found.hours).items():
                 tally.add(GroupKey(0, *key[:-1], 0), key.dtype, sums)
-        return tally
+        return progress_of(reader.rows, rows.workloads, found, tally, models, table)
 
     def _newly_silent(self) -> list[str]:
         events = self.events.events

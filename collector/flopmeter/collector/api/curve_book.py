@@ -25,7 +25,7 @@ Price = Callable[[PriceKey, tuple[int, ...]], tuple[Figure, Figure]]
 Row = tuple[int, int, int, PriceKey, Sums]
 Prefix = Mapping[PriceKey, tuple[int, ...]]
 
-_GAP = int(EvidenceClass.GAP)
+_GAP, _OTHERS = int(EvidenceClass.GAP), -1
 _MOST_PRICES = 4_096
 DAY = 24
 
@@ -287,6 +287,7 @@ def _by_hour(rows: Iterable[Row]) -> Iterator[tuple[Hour, dict[PriceKey, Sums]]]
     wholes: dict[int, int] = {}
     backs: dict[int, int] = {}
     counts: dict[int, int] = {}
+    kinds: dict[PriceKey, int] = {}
     for hour, back, reason, key, sums in rows:
         into = sums_of.get(hour)
         if into is None:
@@ -297,9 +298,12 @@ def _by_hour(rows: Iterable[Row]) -> Iterator[tuple[Hour, dict[PriceKey, Sums]]]
         into[key] = sums if old is None else list(map(add, old, sums))
         if back > backs.get(hour, 0):
             backs[hour] = back
-        if not is_others(key.measured):
+        kind = kinds.get(key)
+        if kind is None:
+            kind = kinds[key] = _OTHERS if is_others(key.measured) else key.evidence_class
+        if kind != _OTHERS:
             wholes[hour] = wholes.get(hour, 0) + sums[0]
-            if key.evidence_class == _GAP:
+            if kind == _GAP:
                 of = gaps.setdefault(hour, {})
                 of[reason] = of.get(reason, 0) + sums[0]
     for hour in sorted(sums_of):

@@ -5,14 +5,16 @@ What is kept is in this process's memory alone: after a restart it is read again
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 
 from flopmeter.collector.books import HOUR_NS, SUM_FIELDS
 from flopmeter.collector.figures import PriceKey
 from flopmeter.collector.report.documents import RunRows, WorkloadRow
+from flopmeter.collector.report.progress_queries import claims_since
 from flopmeter.collector.report.queries import Reader
 
+from .claims_book import ClaimsBook
 from .curve_book import DAY, CurveBook, Row
 from .numbers import first_hour
 from .touched import Touched
@@ -41,6 +43,7 @@ class _Kept:
     book: CurveBook
     dtypes: dict[int, str]  # by workload: its members
     position: int  # of the store when it was read
+    claims: ClaimsBook = field(default_factory=ClaimsBook)
 
 
 class Curves:
@@ -77,9 +80,17 @@ class Curves:
             found = [h for h in (*behind, *new) if h is not None]
             kept.dtypes, kept.position = dtypes, position
             if found:
+                kept.claims.cut(min(found))
                 self._whole(reader, rows, kept.book, kept.book.cut(min(found)))
         self.keep(rows.run, kept)
         return kept.book
+
+    def claims(self, reader: Reader, rows: RunRows) -> ClaimsBook:
+        """What is claimed of a run whose book was just asked for."""
+        claims = self._kept[rows.run].claims
+        if claims.lacks is not None:
+            claims.extend(claims_since(reader.rows, rows.workloads, claims.lacks))
+        return claims
 
     def ahead(self, reader: Reader, rows: RunRows, position: int) -> None:
         """Read it before anybody asks, by days. Nobody waits for it."""

@@ -1,11 +1,11 @@
 """GET /runs/{run}/curve: cumulative figures, what is missing in them, what people said of the time, and the forecast."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from flopmeter.collector.books import HOUR_NS
-from flopmeter.collector.figures import PriceKey, price
+from flopmeter.collector.figures import Priced, PriceKey, pricer
 from flopmeter.collector.forecast.live import kept_document
 from flopmeter.collector.law.regimes import INTEGER_OR_FLOAT
 from flopmeter.collector.law.rules import counted, in_force, verdict
@@ -129,8 +129,13 @@ def _series(
 ) -> dict[str, Any]:
     models, table = view.side.models, view.question.table
 
+    pricers: dict[PriceKey, Callable[[Iterable[int]], Priced]] = {}
+
     def priced(key: PriceKey, sums: tuple[int, ...]) -> tuple[Figure, Figure]:
-        found = price(key, list(sums), models[key.model_no], table)
+        of = pricers.get(key)
+        if of is None:
+            of = pricers[key] = pricer(key, models[key.model_no], table)
+        found = of(sums)
         return found.flop, found.integer_ops
 
     hours = book.hours(*stretch) if fine else [d.last for d in book.days(*stretch)]

@@ -8,7 +8,6 @@ from flopmeter.collector.forecast.live import last_kept
 from flopmeter.collector.registry.reporting import run_report
 from flopmeter.collector.registry.words import entry_document
 from flopmeter.collector.report.documents import run_document
-from flopmeter.collector.report.progress_queries import run_progress
 from flopmeter.collector.report.queries import Reader
 from flopmeter.collector.spelling import time_text
 
@@ -112,14 +111,7 @@ def _document(books: Books, view: View, reader: Reader, name: str) -> dict[str, 
         raised=books.events.raised(name),
         silence=side.silence,
     )
-    progress = run_progress(
-        reader.rows,
-        rows.workloads,
-        view.claimed,
-        side.models,
-        question.table,
-        tally_of=lambda hours: books.tally(reader, rows, hours),
-    )
+    progress = books.progress(reader, rows, view)
     return document | {"progress": progress, "forecast": last_kept(reader, name)}
 
 

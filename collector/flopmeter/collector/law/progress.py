@@ -13,7 +13,7 @@ total: they are held against the counters, and nothing else.
   same time the largest is taken; those of processes are added. A claimer that changes its ranks begins anew.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -143,44 +143,80 @@ class Compared:
         return not self.hours
 
 
+class Said(NamedTuple):
+    """What the claims of one hour come to."""
+
+    flop: int
+    falls: int
+    priced: bool  # whether each says what a token is worth
+
+
 def compared(rows: Mapping[ClaimKey, ClaimHour], until: Mapping[tuple[int, int], Until]) -> Compared:
     """What `rows` of one run claim, and over which hours it is to be held against the counters.
 
     `until`: (workload_no, hour) -> what the counters say of the workload up to that hour's end, for each hour with an
-    opening claim. Where they allow its tokens the workload's hours before it count too: the tokens are of them.
+    opening claim.
     """
-    by_hour: dict[int, list[tuple[ClaimKey, ClaimHour, int]]] = {}
-    before: set[int] = set()
-    left_out = False
+    allowed, before, left_out = opened({k: r for k, r in rows.items() if r.opening_flop}, until)
+    by_hour: dict[int, list[tuple[ClaimKey, ClaimHour]]] = {}
     for key, row in sorted(rows.items()):
-        flop = row.flop
-        if row.opening_flop:
-            known = until.get((key.workload_no, key.hour))
-            if known is not None and row.opening_flop <= known.upper_flop:
-                flop += row.opening_flop
-                before.update(range(known.first_hour, key.hour))
-            else:
-                left_out = True
-        by_hour.setdefault(key.hour, []).append((key, row, flop))
-    priced = {h: claimed for h, claimed in by_hour.items() if all(per_token(r) for _, r, _ in claimed)}
+        by_hour.setdefault(key.hour, []).append((key, row))
+    said = {hour: said_of(claimed, allowed) for hour, claimed in by_hour.items()}
     latest = by_hour[max(by_hour)] if by_hour else []
+    return compared_of(said, latest, before, left_out=left_out)
+
+
+def opened(
+    rows: Mapping[ClaimKey, ClaimHour], until: Mapping[tuple[int, int], Until]
+) -> tuple[set[ClaimKey], set[int], bool]:
+    """Of opening claims: those whose tokens the counters allow; the workloads' hours before these, which count too, since
+    the tokens are of them; and whether any is left out.
+    """
+    allowed: set[ClaimKey] = set()
+    before: set[int] = set()
+    for key, row in rows.items():
+        known = until.get((key.workload_no, key.hour))
+        if known is not None and row.opening_flop <= known.upper_flop:
+            allowed.add(key)
+            before.update(range(known.first_hour, key.hour))
+    return allowed, before, len(allowed) < len(rows)
+
+
+def said_of(claimed: Sequence[tuple[ClaimKey, ClaimHour]], allowed: Container[ClaimKey]) -> Said:
+    """Of one hour's claims, in the order of their keys. `allowed`: opening claims that count."""
+    worth = [(row, row.flop + (row.opening_flop if key in allowed else 0)) for key, row in claimed]
+    return Said(
+        _of_hour(worth), sum(row.falls for _, row in claimed), all(per_token(row) for _, row in claimed)
+    )
+
+
+def compared_of(
+    said: Mapping[int, Said],
+    latest: Sequence[tuple[ClaimKey, ClaimHour]],
+    before: set[int],
+    *,
+    left_out: bool,
+) -> Compared:
+    """`said` by hour; `latest`: the claims of the last of them."""
+    priced = [hour for hour, of in said.items() if of.priced]
+    rows = [row for _, row in latest]
     return Compared(
-        hours=tuple(sorted(before.difference(by_hour).union(priced))),
-        declared_flop=sum(_of_hour(claimed) for claimed in priced.values()),
-        tokens=_of_latest([(row, row.tokens) for _, row, _ in latest]),
-        parameters=max((row.parameters for _, row, _ in latest), default=0),
-        falls=sum(row.falls for claimed in by_hour.values() for _, row, _ in claimed),
-        ranks=0 if any(not r.ranks for _, r, _ in latest) else sum(r.ranks for _, r, _ in latest),
-        unpriced_hours=len(by_hour) - len(priced),
+        hours=tuple(sorted(before.difference(said).union(priced))),
+        declared_flop=sum(of.flop for of in said.values() if of.priced),
+        tokens=_of_latest([(row, row.tokens) for row in rows]),
+        parameters=max((row.parameters for row in rows), default=0),
+        falls=sum(of.falls for of in said.values()),
+        ranks=0 if any(not row.ranks for row in rows) else sum(row.ranks for row in rows),
+        unpriced_hours=len(said) - len(priced),
         opening_left_out=left_out,
     )
 
 
-def _of_hour(claimed: Sequence[tuple[ClaimKey, ClaimHour, int]]) -> int:
+def _of_hour(claimed: Sequence[tuple[ClaimHour, int]]) -> int:
     """FLOP that one hour's claims come to."""
-    whole = sorted((r.first_unix_ns, r.last_unix_ns, flop) for _, r, flop in claimed if not r.ranks)
+    whole = sorted((r.first_unix_ns, r.last_unix_ns, flop) for r, flop in claimed if not r.ranks)
     if not whole:
-        return sum(flop for _, _, flop in claimed)
+        return sum(flop for _, flop in claimed)
     found, end, largest = 0, -1, 0
     for (
         first,

@@ -1,12 +1,20 @@
 """What progress.py asks of the store: claims of a run's workloads, and their books by hour."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flopmeter.collector.books import SUM_FIELDS, GroupKey, HourKey, Slot, Sums
 from flopmeter.collector.estimate.margin import MARGIN_PERCENT
 from flopmeter.collector.figures import Model, Tally
-from flopmeter.collector.law.progress import CLAIM_COLUMNS, ClaimHour, ClaimKey, Until, claim_of, compared
+from flopmeter.collector.law.progress import (
+    CLAIM_COLUMNS,
+    ClaimHour,
+    ClaimKey,
+    Compared,
+    Until,
+    claim_of,
+    compared,
+)
 from flopmeter.collector.law.progress_measured import beside_of, until_of
 from flopmeter.collector.store.reading import Rows
 from flopmeter.contract.w_table import WTable
@@ -19,8 +27,6 @@ if TYPE_CHECKING:
 _COLUMNS = ", ".join((*GroupKey._fields, *SUM_FIELDS))
 _KEYS = len(GroupKey._fields)
 _HOURS = f"SELECT hour, back, {_COLUMNS} FROM hourly WHERE workload_no = ? AND hour BETWEEN ? AND ?"  # noqa: S608
-#: What a run's books hold of some hours.
-TallyOf = Callable[[Sequence[int]], Tally]
 
 
 def claimers(rows: Rows) -> set[int]:
@@ -48,31 +54,57 @@ def run_progress(
     claimed: set[int],
     models: Mapping[int, Model],
     table: WTable,
-    *,
-    tally_of: TallyOf | None = None,
 ) -> dict[str, Any] | None:
-    """A run's claims beside its counters; None where nothing was claimed. `tally_of`: what the run's books hold of some hours,
-    from whoever has them at hand; else they are read.
-    """
+    """A run's claims beside its counters; None where nothing was claimed."""
     if claimed.isdisjoint(w.workload_no for w in workloads):
         return None
-    claims: dict[ClaimKey, ClaimHour] = {}
-    until: dict[tuple[int, int], Until] = {}
-    for w in workloads:
-        sql = f"SELECT {CLAIM_COLUMNS} FROM progress WHERE workload_no = ?"  # noqa: S608
-        mine = dict(map(claim_of, rows(sql, (w.workload_no,))))
-        claims.update(mine)
-        for hour in {key.hour for key, row in mine.items() if row.opening_flop}:
-            until[w.workload_no, hour] = until_of(hour, _hours(rows, w, 0, hour), models, table)
+    claims = dict(claims_since(rows, workloads, 0))
     if not claims:
         return None
-    found = compared(claims, until)
-    tally = _tally(rows, workloads, found.hours) if tally_of is None else tally_of(found.hours)
+    openings = {key for key, row in claims.items() if row.opening_flop}
+    found = compared(claims, untils(rows, workloads, openings, models, table))
+    return progress_of(rows, workloads, found, _tally(rows, workloads, found.hours), models, table)
+
+
+def progress_of(  # noqa: PLR0917 - a report is of all of them
+    rows: Rows,
+    workloads: Sequence["WorkloadRow"],
+    claims: Compared,
+    tally: Tally,
+    models: Mapping[int, Model],
+    table: WTable,
+) -> dict[str, Any]:
+    """`tally`: what the run's books hold of the hours of `claims`."""
     dtypes = {w.dtype for w in workloads if w.dtype}
     margin = noted_margin(rows)
     return progress_document(
-        beside_of(found, tally, models, table), models, table, dtypes, margin_percent=margin
+        beside_of(claims, tally, models, table), models, table, dtypes, margin_percent=margin
     )
+
+
+def claims_since(
+    rows: Rows, workloads: Sequence["WorkloadRow"], hour: int
+) -> Iterator[tuple[ClaimKey, ClaimHour]]:
+    """What was claimed of them in that hour and after it."""
+    sql = f"SELECT {CLAIM_COLUMNS} FROM progress WHERE workload_no = ? AND hour >= ?"  # noqa: S608
+    for w in workloads:
+        yield from map(claim_of, rows(sql, (w.workload_no, hour)))
+
+
+def untils(
+    rows: Rows,
+    workloads: Sequence["WorkloadRow"],
+    openings: Iterable[ClaimKey],
+    models: Mapping[int, Model],
+    table: WTable,
+) -> dict[tuple[int, int], Until]:
+    """What the counters say of each opening claim's workload, up to its hour's end."""
+    by_no = {w.workload_no: w for w in workloads}
+    found: dict[tuple[int, int], Until] = {}
+    for number, _, hour in openings:
+        if (number, hour) not in found:
+            found[number, hour] = until_of(hour, _hours(rows, by_no[number], 0, hour), models, table)
+    return found
 
 
 def _tally(rows: Rows, workloads: Sequence["WorkloadRow"], hours: Sequence[int]) -> Tally:
