@@ -80,6 +80,15 @@ def gpus(first: str, second: str, parent: str = "") -> Series:
     }
 
 
+def refusals(count: str, known: str, started: str) -> Series:
+    """Of a collector whose series Prometheus has since `known`, and which started then."""
+    return {
+        'flopmeter_collector_refusals_total{instance="c:9841",code="bad-signature"}': count,
+        'flopmeter_collector_info{instance="c:9841",version="0.1.0"}': known,
+        'process_start_time_seconds{instance="c:9841",job="flopmeter-collector"}': started,
+    }
+
+
 def crossed(at: str) -> Series:
     return {f"flopmeter_run_crossed_timestamp_seconds{{{LINE}}}": at}
 
@@ -103,6 +112,14 @@ def never_signed(started: str) -> Series:
     return {
         f"flopmeter_collector_log_checkpoint_timestamp_seconds{BOOKS}": "0x90",
         'process_start_time_seconds{instance="c:9841",job="flopmeter-collector"}': started,
+    }
+
+
+def signed(when: str) -> Series:
+    """0 is not yet; and of a collector that does not say when it started no age can be worked out."""
+    return {
+        f"flopmeter_collector_log_checkpoint_timestamp_seconds{BOOKS}": when,
+        'process_start_time_seconds{instance="other:1",job="other"}': "0x60",
     }
 
 
@@ -169,11 +186,9 @@ CASES = {
         "flopmeter_collector_books_answer_timestamp_seconds", "0+60x10 600x40", "0+60x60", minute=30
     ),
     # with both files a rule that finds nothing; without the other file: test_without_the_recording_rules_somebody_is_told
-    "FlopmeterRulesMissing": one("flopmeter_collector_log_checkpoint_timestamp_seconds", "0x60", "0+60x60"),
+    "FlopmeterRulesMissing": Case(signed("0x60"), signed("0+60x60")),
     # the first of its code, which increase() alone does not see
-    "FlopmeterRecordsRefused": one(
-        "flopmeter_collector_refusals_total", "_x20 1x60", "3x60", '{instance="c:9841",code="bad-signature"}', 25
-    ),
+    "FlopmeterRecordsRefused": Case(refusals("_x20 1x60", "1x60", "0x60"), refusals("3x60", "1x60", "0x60"), 25),
     "FlopmeterLawFilesBad": one("flopmeter_collector_regimes_good", "0x60", "0x5 1x60", minute=20),
     "FlopmeterCertificateEnds": one(
         "flopmeter_collector_tls_not_after_timestamp_seconds", "5e5x120", "9e5x120", minute=90
@@ -246,6 +261,12 @@ MORE = {
         {f"flopmeter_runs_left_out{BOOKS}": "0x60"},  # answers, but cannot make the fleet's totals
         {f"flopmeter_runs_left_out{BOOKS}": "0x60", f"flopmeter_fleet_gpus{BOOKS}": "0x60"},
         30,
+    ),
+    # a collector that is new refused at once; and one of long ago, looked at by a Prometheus that is new
+    "FlopmeterRecordsRefused": (
+        refusals("_x60 1x60", "_x60 1x60", "_x60 3540x60"),
+        refusals("_x60 1x60", "_x60 1x60", "_x60 60x60"),
+        65,
     ),
     "FlopmeterSpoolFilling": (spool("501x40"), spool("0x10 100+5x30"), 200),
     "FlopmeterRunNearLine": (ratio("upper", "2e25x60", "undetermined"), ratio("upper", "2e25x60", "crossed"), 40),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from monitoring.alert_cases import CASES, MORE, Series
+from monitoring.alert_cases import CASES, MORE, Series, refusals
 
 from flopmeter.collector.deliver.alertmanager import alert_name
 
@@ -156,8 +156,7 @@ def test_a_crossing_is_told_for_a_day(tmp_path: Path) -> None:
 @promtool
 def test_without_the_recording_rules_somebody_is_told(tmp_path: Path) -> None:
     name = "FlopmeterRulesMissing"
-    (series,) = CASES[name].quiet
-    test = unit_test({series: "60x60"}, [fires(name, 10, None), fires(name, 40, "critical")])
+    test = unit_test(CASES[name].quiet, [fires(name, 10, None), fires(name, 40, "critical")])
     done = run([test], tmp_path, (ALERTS,))
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -165,9 +164,8 @@ def test_without_the_recording_rules_somebody_is_told(tmp_path: Path) -> None:
 @promtool
 def test_a_scrape_that_failed_a_while_ago_tells_nothing_again(tmp_path: Path) -> None:
     """A failed scrape, and a restart, end every series for a while: what is there afterwards is not new."""
-    refused = CASES["FlopmeterRecordsRefused"].quiet
     checks = [fires("FlopmeterRecordsRefused", 15 + minute, None) for minute in (30, 31, 32, 33)]
-    done = run([unit_test(dict.fromkeys(refused, "3x30 stale _x1 3x30"), checks)], tmp_path)
+    done = run([unit_test(refusals("3x30 stale _x1 3x30", "1x60", "0x60"), checks)], tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
