@@ -96,6 +96,7 @@ class Curves:
         """Read it before anybody asks, by days. Nobody waits for it."""
         kept = self._new(reader, rows, {w.workload_no: w.dtype for w in rows.workloads}, position)
         kept.book.coarsen()
+        kept.claims.extend(claims_since(reader.rows, rows.workloads, 0))
         with self.lock:
             if rows.run not in self._kept:
                 self.keep(rows.run, kept)

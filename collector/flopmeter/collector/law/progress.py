@@ -214,6 +214,8 @@ def compared_of(
 
 def _of_hour(claimed: Sequence[tuple[ClaimHour, int]]) -> int:
     """FLOP that one hour's claims come to."""
+    if len(claimed) == 1:
+        return claimed[0][1]
     whole = sorted((r.first_unix_ns, r.last_unix_ns, flop) for r, flop in claimed if not r.ranks)
     if not whole:
         return sum(flop for _, flop in claimed)
