@@ -103,7 +103,7 @@ def test_a_draft_is_written_for_its_owner_alone_and_never_over_a_file(run, tmp_p
 
 def test_a_full_disk_leaves_no_half_draft(monkeypatch, tmp_path):
     from flopmeter.collector.errors import FilingError
-    from flopmeter.collector.filing.write import write_whole
+    from flopmeter.collector.paper.write import write_whole
 
     def full(_):
         raise OSError(28, "No space left on device")

@@ -3,10 +3,10 @@
 import pytest
 from filing_ledger import MINUTE_FLOP, POINT, RUN, fill, gathered, regime
 
-from flopmeter.collector.filing.blocks import GIVEN, TO_FILL, UNKNOWN, every_field
 from flopmeter.collector.filing.compute import margin_fields, moved_by_rounding, summary
 from flopmeter.collector.filing.kinds import KINDS, make
 from flopmeter.collector.law.regimes import shipped
+from flopmeter.collector.paper.blocks import GIVEN, TO_FILL, UNKNOWN, every_field
 from flopmeter.collector.registry.entries import Declare, External, JobKey, Link, Purpose, Relation, Tag
 from flopmeter.collector.registry.say import say
 from flopmeter.contract.flop import Figure

@@ -6,10 +6,10 @@ import pytest
 from filing_ledger import NOW, POINT, RUN, fill, gathered, regime
 
 from flopmeter.collector.errors import FilingError
-from flopmeter.collector.filing.blocks import TO_FILL, UNKNOWN, WITHHELD, every_field
 from flopmeter.collector.filing.eu_documentation import Recipient
 from flopmeter.collector.filing.kinds import KINDS, make
 from flopmeter.collector.law.regimes import shipped
+from flopmeter.collector.paper.blocks import TO_FILL, UNKNOWN, WITHHELD, every_field
 from flopmeter.collector.registry.entries import Declare
 from flopmeter.collector.registry.say import say
 

@@ -17,7 +17,7 @@ from flopmeter.collector.cli_parts import (
 )
 
 if TYPE_CHECKING:
-    from .blocks import Document
+    from flopmeter.collector.paper.blocks import Document
 
 KIND_IDS = ("eu-notification", "eu-documentation", "korea-submission", "coverage-notice")
 RECIPIENT_IDS = ("ai-office", "national-authority", "downstream")
@@ -98,12 +98,12 @@ def drafts_make(  # noqa: PLR0917 - click passes them by name
       flopmeter drafts make eu-documentation llm-7 --for downstream
     """  # noqa: D301 - click wants the backspace character itself
     from flopmeter.collector.cli_parts import expected_of
+    from flopmeter.collector.paper.write import write_whole
     from flopmeter.collector.report.queries import asked, reading
 
     from .eu_documentation import Recipient
     from .gather import material
     from .kinds import KINDS, make
-    from .write import write_whole
 
     if recipient != RECIPIENT_IDS[0] and kind != "eu-documentation":
         raise click.BadParameter(
@@ -131,9 +131,9 @@ def rendered(document: "Document", shape: str) -> str:
 
         return json.dumps(document, ensure_ascii=False, indent=1) + "\n"
     if shape == "html":
-        from .html import to_html
+        from flopmeter.collector.paper.html import to_html
 
         return to_html(document)
-    from .markdown import to_markdown
+    from flopmeter.collector.paper.markdown import to_markdown
 
     return to_markdown(document)

@@ -7,9 +7,9 @@ before any event here. So that moment is a person's to fill in, beside what the 
 from collections.abc import Iterable, Mapping
 
 from flopmeter.collector.law.regimes import Regime
+from flopmeter.collector.paper.blocks import Document, given, section, table, to_fill
 from flopmeter.collector.spelling import time_text
 
-from .blocks import Document, given, section, table, to_fill
 from .material import Material
 from .rounding import RULE, two_figures
 

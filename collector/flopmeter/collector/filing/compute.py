@@ -10,10 +10,10 @@ from typing import Any
 from flopmeter.collector.law.accuracy import LIMIT_PERCENT, Accuracy
 from flopmeter.collector.law.regimes import INTEGER_OR_FLOAT, Regime
 from flopmeter.collector.law.rules import Verdict, meets, verdict
+from flopmeter.collector.paper.blocks import Document, given, unknown
 from flopmeter.collector.spelling import threshold_text
 from flopmeter.contract.flop import Figure
 
-from .blocks import Document, given, unknown
 from .rounding import RULE, two_figures
 
 _ASKED = (

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.law.rules import Verdict, in_force, meets, verdict
+from flopmeter.collector.paper.blocks import Document, given, section, to_fill, unknown
 
 from . import grounds
-from .blocks import Document, given, section, to_fill, unknown
 from .compute import figure_fields, margin_fields, summary
 from .head import draft
 from .material import Material

@@ -10,9 +10,9 @@ from fractions import Fraction
 
 from flopmeter.collector.errors import FilingError
 from flopmeter.collector.law.regimes import Regime
+from flopmeter.collector.paper.blocks import Document, given, section, to_fill, unknown, withheld
 
 from . import grounds
-from .blocks import Document, given, section, to_fill, unknown, withheld
 from .compute import figure_fields, margin_fields, summary
 from .head import draft, filer
 from .material import Material

@@ -4,9 +4,9 @@ Content: reference/regulations.md section 4, "Notification content"; section 13,
 """
 
 from flopmeter.collector.law.regimes import RUN, Regime
+from flopmeter.collector.paper.blocks import Document, given, section, table, to_fill
 
 from . import clock, grounds, modified
-from .blocks import Document, given, section, table, to_fill
 from .compute import summary
 from .head import draft, filer
 from .material import Material

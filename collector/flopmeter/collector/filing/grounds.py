@@ -10,9 +10,9 @@ from typing import Any
 
 from flopmeter.collector.law.events import NOT_RISK
 from flopmeter.collector.law.regimes import Regime
+from flopmeter.collector.paper.blocks import Document, given, section, table, to_fill, unknown
 from flopmeter.collector.spelling import threshold_text
 
-from .blocks import Document, given, section, table, to_fill, unknown
 from .compute import figure_fields, margin_fields, unit_of
 from .material import Material
 from .rounding import decimal_text

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from flopmeter.collector.law.events import NOT_RISK
+from flopmeter.collector.paper.blocks import SCHEMA, TO_FILL, WITHHELD, Document, every_field, to_fill
 from flopmeter.collector.spelling import time_text
 
-from .blocks import SCHEMA, TO_FILL, WITHHELD, Document, every_field, to_fill
 from .material import Material
 
 BANNER = (

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 from flopmeter.collector.errors import FilingError
 from flopmeter.collector.law.regimes import MODIFICATION, RUN, Regime
+from flopmeter.collector.paper.blocks import Document
 
 from . import coverage_notice as coverage
 from . import eu_documentation as documentation
 from . import eu_notification as notification
 from . import korea
-from .blocks import Document
 from .eu_documentation import Recipient
 from .material import Material
 

@@ -5,9 +5,9 @@ the cumulative compute and its method; what else must hold stands as questions (
 """
 
 from flopmeter.collector.law.regimes import Regime
+from flopmeter.collector.paper.blocks import Document, given, section, to_fill, unknown
 
 from . import grounds
-from .blocks import Document, given, section, to_fill, unknown
 from .compute import summary
 from .head import draft, filer
 from .material import Material

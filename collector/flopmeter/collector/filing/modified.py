@@ -10,9 +10,9 @@ from typing import Any
 
 from flopmeter.collector.law.modification import past
 from flopmeter.collector.law.regimes import MODIFICATION, RUN, Regime
+from flopmeter.collector.paper.blocks import Document, given, section, table, unknown
 from flopmeter.collector.report.documents import figure_of
 
-from .blocks import Document, given, section, table, unknown
 from .compute import margin_fields
 from .material import Material
 from .rounding import RULE, two_figures

@@ -95,7 +95,7 @@ def report(  # noqa: PLR0917 - click passes them by name
         else:
             text = _text(run_report(reader, run, question), chosen, to_file=output is not None)
     if output is not None:
-        from flopmeter.collector.filing.write import write_whole
+        from flopmeter.collector.paper.write import write_whole
 
         write_whole(output, text, overwrite=overwrite, taken="name another, or replace it with --overwrite")
         click.echo(f"{output}: report on run {run}", err=True)

@@ -6,10 +6,10 @@ from typing import Any
 
 from flopmeter.cli.layout import hours
 from flopmeter.cli.output import flop_text
-from flopmeter.collector.filing.blocks import given, section, table
 from flopmeter.collector.forecast.view import dates
 from flopmeter.collector.law.events import NOT_RISK
 from flopmeter.collector.law.regimes_view import power
+from flopmeter.collector.paper.blocks import given, section, table
 from flopmeter.collector.report.plots import Course
 from flopmeter.collector.spelling import minute
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flopmeter.cli.output import flop_text
-from flopmeter.collector.filing.html import page_head, section_html, shown
+from flopmeter.collector.paper.html import page_head, section_html, shown
 from flopmeter.collector.report.course import stands_of
 from flopmeter.collector.report.plots import STYLE as PLOT_STYLE
 from flopmeter.collector.report.plots import Course, curve_svg, stands_svg

@@ -3,8 +3,8 @@
 from typing import Any
 
 from flopmeter.cli.layout import DEFAULT_COLUMNS, Paint
-from flopmeter.collector.filing.markdown import block, escaped, section_markdown
-from flopmeter.collector.filing.visible import visible
+from flopmeter.collector.paper.markdown import block, escaped, section_markdown
+from flopmeter.collector.paper.visible import visible
 from flopmeter.collector.report.curve import curve_view
 from flopmeter.collector.report.runs_view import thresholds_view
 from flopmeter.collector.spelling import minute

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from flopmeter.cli.output import flop_text
-from flopmeter.collector.filing.html import shown
+from flopmeter.collector.paper.html import shown
 
 #: Points of a curve that are drawn; more would not be seen on paper, and make the file large.
 MAX_POINTS = 400

@@ -9,13 +9,13 @@ from filing_ledger import RUN, fill, gathered
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flopmeter.collector.filing.blocks import given as known
-from flopmeter.collector.filing.blocks import section, table, to_fill, withheld
-from flopmeter.collector.filing.html import to_html
 from flopmeter.collector.filing.kinds import KINDS, make
-from flopmeter.collector.filing.markdown import block, escaped, to_markdown
-from flopmeter.collector.filing.visible import visible
 from flopmeter.collector.law.regimes import shipped
+from flopmeter.collector.paper.blocks import given as known
+from flopmeter.collector.paper.blocks import section, table, to_fill, withheld
+from flopmeter.collector.paper.html import to_html
+from flopmeter.collector.paper.markdown import block, escaped, to_markdown
+from flopmeter.collector.paper.visible import visible
 
 HOSTILE = (
     "</title><script>alert(1)</script>",

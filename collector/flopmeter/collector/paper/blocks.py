@@ -1,4 +1,4 @@
-"""What a draft is made of: sections of paragraphs, fields and tables, as plain JSON values. Pure.
+"""What a document on paper is made of: sections of paragraphs, fields and tables, as plain JSON values. Pure.
 
 The document is the one template of all three formats: JSON is the document itself, Markdown and HTML walk it
 (markdown.py, html.py), so that a figure cannot be another in one of them. Every value is text that was made once.
