@@ -27,6 +27,7 @@ from wire_client import WireClient
 
 from flopmeter.collector.books import SUM_FIELDS
 from flopmeter.collector.check.fsck import check_store
+from flopmeter.collector.clock_offset import Offset
 from flopmeter.collector.duty.deadlines import rules_mark
 from flopmeter.collector.duty.watch import RULES
 from flopmeter.collector.encode import decode_batch
@@ -95,7 +96,7 @@ def claiming(chain, workloads, tokens):
 def fill(desk, chain, agent):
     """One group that makes every statement run.
 
-    A new agent, names, a boot that ends, a fork, a loss, events, a GPU changed, a job that gets its run's name, and
+    A new agent, a clock, names, a boot that ends, a fork, a loss, events, a GPU changed, a job that gets its run's name, and
     training code that went on; rules of runs, limits and the registry changed before it.
     """
     stranger = Chain(f"stranger-{chain.seq}")
@@ -111,6 +112,7 @@ def fill(desk, chain, agent):
     assert desk.offer(agent, raw) is TAKEN
     forged = chain.seal(chain.batch([]).SerializeToString(), seq=1, prev_hash=bytes(32))
     desk.offer(agent, forged)
+    desk.intake.clock(agent, Offset(-5, 7, desk.now))
     return raw
 
 
