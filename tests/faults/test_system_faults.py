@@ -23,7 +23,7 @@ from flopmeter.agent.pipeline import Pipeline
 from flopmeter.agent.reading import Happening, NodeFacts, Reading
 from flopmeter.agent.shipping.spool import MIN_LIMIT_BYTES, Spool
 from flopmeter.agent.sources.trace import TraceFile
-from flopmeter.collector import running
+from flopmeter.collector import assembly
 from flopmeter.collector.encode import decode_batch
 from flopmeter.collector.running import RunningCollector, run_collector
 from flopmeter.collector.settings import CollectorSettings
@@ -166,7 +166,7 @@ def test_no_room_for_the_books(
 ) -> None:
     """Commits that fail, before or after they took effect, are made again and count once."""
     full = _FullStore(Random(8), 0.5)
-    monkeypatch.setattr(running, "SqliteStore", partial(SqliteStore, connect=full.connect))
+    monkeypatch.setattr(assembly, "SqliteStore", partial(SqliteStore, connect=full.connect))
     state = calm.state_with_its_key(tmp_path / "state")
     store = tmp_path / "books.sqlite"
     with collector(store) as books, closing(open_pipeline(facts, state, books.address)) as agent:
