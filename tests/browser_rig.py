@@ -1,6 +1,5 @@
 """A real collector over the demo's data, looked at by a real Chromium: what the tests of the page stand on."""
 
-import fcntl
 import json
 import re
 import shutil
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from npm_packages import installed
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -230,24 +230,8 @@ def shot(page: Page, name: str, *, whole: bool = False) -> Path:
 
 
 def axe_source() -> str:
-    """axe-core of npm: installed once below out/, its version pinned, no scripts run."""
-    name, _, version = AXE.rpartition("@")
-    place = ROOT / f"out/{name}-{version}"
-    place.mkdir(parents=True, exist_ok=True)
-    script = place / "node_modules/axe-core/axe.min.js"
-    with (place / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # tests of several processes at once
-        if not (place / "installed").exists():
-            (place / "package.json").write_text('{"private": true}\n')
-            subprocess.run(
-                ["npm", "install", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund",
-                 "--loglevel=error", "--save-exact", AXE],
-                cwd=place, capture_output=True, text=True, timeout=120, check=True,
-            )  # fmt: skip
-            (place / "installed").touch()
-    found = json.loads((script.parent / "package.json").read_text())["version"]
-    assert found == version, f"expected {AXE} below {place}, got {found}: remove that folder"
-    return script.read_text()
+    """axe-core of npm."""
+    return (installed(AXE.replace("@", "-"), AXE) / "node_modules/axe-core/axe.min.js").read_text()
 
 
 def violations(page: Page, source: str, *, leave: str = "") -> list[str]:
