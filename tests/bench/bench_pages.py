@@ -29,6 +29,7 @@ from flopmeter.collector.api.answering import answer
 from flopmeter.collector.api.books import Books
 from flopmeter.collector.api.curves import Curves
 from flopmeter.collector.api.question import Answer, Question
+from flopmeter.collector.api.worker import tidy
 from flopmeter.collector.books import SUM_FIELDS
 from flopmeter.collector.store.sqlite import SqliteStore
 from flopmeter.contract.evidence_class import EvidenceClass
@@ -252,12 +253,12 @@ def run(folder: Path) -> list[Figure]:
     calibration = calibrate()
     asking = Asking(path)
     progress("pages: the first view")
-    begun = _took(asking.books.refresh)
+    begun = _took(lambda: (asking.books.refresh(), tidy()))
     decoded = asking.books.decoded
     asking.now += WINDOW_NS
     sparks = _took(asking.books.refresh)
     asking.now += WINDOW_NS
-    again = _took(asking.books.refresh)
+    again = _took(lambda: (asking.books.refresh(), tidy()))
     head = (("overview",), ("state",))
     figures = [
         Figure("pages", "the first view of a process", f"{begun.cpu_ms / 1e3:.1f} s", calibration_us=calibration,

@@ -163,7 +163,7 @@ def test_a_long_run_is_read_before_anybody_asks(store):
     other = asked(books.path, books.clock.now, fresh=False)
     assert not other.books.read_ahead()  # no view yet
     other.books.refresh()
-    other.books.curves = Curves(fine_rows=5)
+    other.books.curves = Curves(fine_rows=5, ahead_rows=5)
     assert sum(iter(other.books.read_ahead, False)) > 1
     curves = other.books.curves
     long = [name for name, rows in other.books.view().rows.items() if curves.is_long(rows)]
@@ -181,6 +181,19 @@ def test_a_long_run_is_read_before_anybody_asks(store):
     again = other.get("runs", "mine", "curve")["cumulative"]["point"]
     assert again[-1] == books.get("runs", "mine", "curve", points="600")["cumulative"]["point"][-1]
     assert other.books.curves.rows <= rows + 24
+
+
+def test_a_short_run_is_read_ahead_by_hours(store):
+    books, chain = store
+    days_of_work(books, chain, 3)
+    other = asked(books.path, books.clock.now, fresh=False)
+    other.books.refresh()
+    other.books.curves = Curves(ahead_rows=0)
+    assert sum(iter(other.books.read_ahead, False)) == len(other.books.view().rows)
+    rows = other.books.curves.rows
+    for run in other.books.view().rows:
+        assert other.get("runs", run, "curve")["step"] == "hour"
+    assert other.books.curves.rows == rows
 
 
 def test_of_many_books_those_asked_for_longest_ago_are_given_up(store):
@@ -364,6 +377,7 @@ def test_a_book_comes_to_what_its_rows_do_however_it_was_told(told, later, cut, 
     for h in range(-1, _HOURS + 1):
         assert book.at(h, price)[0].point == sum(n for hour, _, _, n in rows if hour <= h)
     assert book.hours(0, _HOURS) == hours
+    assert book.fine_size == sum(len(f.upto[i]) for f in book._fine.values() for i in range(len(f.upto)))
     since, until = sorted((data.draw(st.integers(0, _HOURS)), data.draw(st.integers(0, _HOURS))))
     assert book.hours(since, until) == [h for h in hours if since <= h <= until]
     found = gaps_json(book.missing(since, until))

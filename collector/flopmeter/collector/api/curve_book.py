@@ -43,12 +43,13 @@ class Day(NamedTuple):
 class _Fine:
     """A day's hours, each with the sums of all slots of that day up to it."""
 
-    __slots__ = ("hours", "of", "upto")
+    __slots__ = ("hours", "of", "sums", "upto")
 
     def __init__(self) -> None:
         self.hours: list[int] = []
         self.of: list[Hour] = []
         self.upto: list[dict[PriceKey, tuple[int, ...]]] = []
+        self.sums = 0  # how many that are
 
     def append(self, of: Hour, added: Mapping[PriceKey, Sums]) -> None:
         whole = dict(self.upto[-1]) if self.upto else {}
@@ -58,9 +59,11 @@ class _Fine:
         self.hours.append(of.hour)
         self.of.append(of)
         self.upto.append(whole)
+        self.sums += len(whole)
 
     def cut(self, hour: int) -> None:
         at = bisect_left(self.hours, hour)
+        self.sums -= sum(map(len, self.upto[at:]))
         del self.hours[at:], self.of[at:], self.upto[at:]
 
 
@@ -95,7 +98,7 @@ class CurveBook:
 
     @property
     def fine_size(self) -> int:
-        return sum(len(whole) for f in self._fine.values() for whole in f.upto)
+        return sum(f.sums for f in self._fine.values())
 
     @property
     def ends(self) -> tuple[int, int] | None:
@@ -146,7 +149,7 @@ class CurveBook:
         """Of fine days keep the newest, of as many sums as `most`; the last always."""
         kept: dict[int, _Fine] = {}
         for day in sorted(self._fine, reverse=True):
-            most -= sum(map(len, self._fine[day].upto))
+            most -= self._fine[day].sums
             if kept and most < 0:
                 break
             kept[day] = self._fine[day]

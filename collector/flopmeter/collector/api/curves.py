@@ -31,8 +31,10 @@ _SUMS = 3 + len(PriceKey._fields) - 1
 FINE_ROWS = 12_000
 #: So many days are answered by hours whatever they hold, that a run's first days are no two points.
 FINE_DAYS = 2
-#: Sums of all books together, half a kilobyte each: 80 years of runs by days. Of them by hours: 45,000.
-MOST_SUMS, MOST_FINE = 150_000, 45_000
+#: A run of more rows is read before anybody asks: a year of one takes half a second.
+AHEAD_ROWS = 2_000
+#: Sums of all books together, half a kilobyte each: 80 years of runs by days. Of them by hours: 100,000.
+MOST_SUMS, MOST_FINE = 200_000, 100_000
 #: Of a run that is read whole, rows at a time: what is read and not yet added up is some ten thousand of them.
 _CHUNK_HOURS = 64 * DAY
 _NO_END = 1 << 40
@@ -49,9 +51,11 @@ class _Kept:
 class Curves:
     """Of runs, the one asked for longest ago is given up first. Whoever asks holds `lock`, as long as it looks into a book."""
 
-    def __init__(self, most_sums: int = MOST_SUMS, fine_rows: int = FINE_ROWS) -> None:
+    def __init__(
+        self, most_sums: int = MOST_SUMS, fine_rows: int = FINE_ROWS, ahead_rows: int = AHEAD_ROWS
+    ) -> None:
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
-        self._most_sums, self._fine_rows = most_sums, fine_rows
+        self._most_sums, self._fine_rows, self._ahead_rows = most_sums, fine_rows, ahead_rows
         self.rows = 0  # of the store that were read, since the start
         self.lock = Lock()
 
@@ -61,11 +65,12 @@ class Curves:
     def room_for(self, rows: RunRows) -> bool:
         """Whether it may be read before anybody asked: half of the room is for those who ask."""
         days = most_rows(rows) // DAY
-        return sum(k.book.size for k in self._kept.values()) + days <= self._most_sums // 2
+        with self.lock:
+            return sum(k.book.size for k in self._kept.values()) + days <= self._most_sums // 2
 
     def is_long(self, rows: RunRows) -> bool:
         """Whether reading it while somebody waits would take long."""
-        return most_rows(rows) > self._fine_rows
+        return most_rows(rows) > self._ahead_rows
 
     def of(self, reader: Reader, rows: RunRows, touched: Touched, position: int) -> CurveBook:
         """The run's book as of the reader's state, whose last record is `position`. Its last day is fine."""
@@ -93,18 +98,27 @@ class Curves:
         return claims
 
     def ahead(self, reader: Reader, rows: RunRows, position: int) -> None:
-        """Read it before anybody asks, by days. Nobody waits for it."""
+        """Read it before anybody asks: by hours if all of it is answered so, and half of the room for that is left. Nobody
+        waits for it.
+        """
         kept = self._new(reader, rows, {w.workload_no: w.dtype for w in rows.workloads}, position)
-        kept.book.coarsen()
         kept.claims.extend(claims_since(reader.rows, rows.workloads, 0))
+        ends = kept.book.ends
+        if ends is None or sum(d.rows for d in kept.book.days(*ends)) > self._fine_rows:
+            kept.book.coarsen()
         with self.lock:
-            if rows.run not in self._kept:
-                self.keep(rows.run, kept)
-                self._kept.move_to_end(rows.run, last=False)  # nobody asked for it yet
+            if rows.run in self._kept:
+                return
+            if sum(k.book.fine_size for k in (*self._kept.values(), kept)) > MOST_FINE // 2:
+                kept.book.coarsen()
+            self.keep(rows.run, kept)
+            self._kept.move_to_end(rows.run, last=False)  # nobody asked for it yet
 
     def keep(self, run: str, kept: _Kept) -> None:
         self._kept[run] = kept
         self._kept.move_to_end(run)
+        if kept.book.fine_size > 2 * self._fine_rows:  # somebody looked at one part after the other
+            kept.book.coarsen(self._fine_rows)
         fine = sum(k.book.fine_size for k in self._kept.values())
         for other in list(self._kept.values())[:-1]:
             if fine <= MOST_FINE:
