@@ -215,7 +215,7 @@ function oddities(fleet, nodes) {
     h("section", { class: "card", "aria-labelledby": "odd-title" }, h("h2", { id: "odd-title" }, "To look at"),
       all.marks.size > 0
         ? h("ul", { class: "plain" }, [...all.marks].map(([m, n]) => h("li", null, mark(MARKS[m]?.[1] ?? "warn", "◆", h("a", { href: `/fleet?mark=${m}` }, `${MARKS[m]?.[0] ?? m}: ${many(n, "node")}`)))))
-        : h("p", null, mark("good", "✓", "Nothing: no conflict, no loss, no refusal, no library that differs.")),
+        : h("p", null, mark("good", "✓", "Nothing: no conflict, no loss, no refusal, no clock that is surely off, no library that differs.")),
       fleet.library_disagreements?.length > 0 && h("div", { class: "stacked" },
         h("p", null, "The same driver, and another NVML library:"),
         h("ul", null, fleet.library_disagreements.map((d) => h("li", null, typeof d === "string" ? d : Object.entries(d).map(([k, v]) => `${k.replaceAll("_", " ")} ${typeof v === "object" ? JSON.stringify(v) : v}`).join(", "))))),
