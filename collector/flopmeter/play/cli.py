@@ -76,7 +76,7 @@ def replay(file: Path, collector: str, state: Path | None, window: str, as_json:
 def demo(  # noqa: PLR0917 - click passes them by name
     once: bool, directory: Path | None, days: int, nodes: int, wants_page: bool, as_json: bool
 ) -> None:
-    """A simulated cluster, metered for real: 24 nodes of 8 H100, 30 days of history, then live.
+    """A simulated cluster, metered for real: 24 nodes of 8 GPUs, 30 days of history, then live.
 
     Simulated are the GPUs' counters only; meters, signed batches, spools, gRPC and the collector's books are
     the real ones, on loopback. Needs no GPU and no root. Its web page is served from the beginning, at the link
@@ -86,7 +86,7 @@ def demo(  # noqa: PLR0917 - click passes them by name
         raise click.UsageError("--json goes with --once: a live demo has no end to print")
     _settle()
     from .demo import run
-    from .scenario import default
+    from .story import default
 
     document = run(default(days, nodes), once=once, directory=directory, quiet=as_json, shown=wants_page)
     if as_json:

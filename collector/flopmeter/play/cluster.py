@@ -4,7 +4,7 @@ The script's hours are fed in lock-step, some at a time, and the collector's clo
 the history caused, an event for example, is dated when it happened there and not when it was played.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -13,22 +13,25 @@ from types import TracebackType
 from typing import Self
 
 from flopmeter.agent.errors import AgentError
-from flopmeter.agent.metering.meter import Meter, MeterSettings
-from flopmeter.agent.pipeline import Pipeline, PipelineSettings
+from flopmeter.agent.metering.meter import MeterSettings
+from flopmeter.agent.pipeline import Pipeline, PipelineSettings, meter_factory
 from flopmeter.agent.reading import Happening, NodeFacts, Reading
 from flopmeter.agent.shipping.status import Timing
+from flopmeter.agent.workloads.attribution import Attribution
 from flopmeter.collector.running import RunningCollector, run_collector
 from flopmeter.collector.settings import CollectorSettings
 from flopmeter.collector.store_path import STORE_NAME
 from flopmeter.contract.usage import NoticeKind
 
-from .node import SimNode
-from .scenario import HOUR_NS, Node, Scenario
+from .node import BEFORE_EDGE_NS, SimNode
+from .people import People
+from .scenario import HOUR_NS, Scenario
+from .voice import Voice
 
 HISTORY = MeterSettings(window_ns=HOUR_NS, tick_ns=HOUR_NS)
 LIVE = MeterSettings(window_ns=5_000_000_000, tick_ns=1_000_000_000)
 #: How much history goes by between two looks at the acknowledgements, and so how exactly events are dated.
-CHUNK_HOURS = 6
+CHUNK_HOURS = 8
 #: Hours go by in a second: every ack is answered by the node's clock, so that its offset is of late.
 _TIMING = Timing(clock_s=0.0)
 _LINGER_MS = 5  # the agents come in lock-step: there is nothing to wait for
@@ -42,6 +45,7 @@ class Agent:
     def __init__(self, sim: SimNode, state: Path, collector: str, unix_ns: Callable[[], int]) -> None:
         self.sim = sim
         self._settings = PipelineSettings(state=state, collector=collector, timing=_TIMING, unix_ns=unix_ns)
+        self._voice = Voice(sim)
         self._pipeline: Pipeline | None = None
 
     @property
@@ -49,29 +53,44 @@ class Agent:
         return self._pipeline is not None
 
     def start(self, ns: int, settings: MeterSettings) -> None:
-        def make_meter(facts: NodeFacts, journal: bytes | None) -> Meter:
-            return Meter(facts, settings, agent_version=version("flopmeter"), journal=journal)
-
-        facts = self.sim.facts(ns)
+        ours = version("flopmeter")
+        self._voice = Voice(self.sim)
+        heard = Attribution(self._voice, claims=self._voice.claims)
+        make_meter = meter_factory(settings, agent_version=ours, attribution=heard)
         rng = Random(self.sim.node.name)
-        self._pipeline = Pipeline.open(
-            facts, make_meter, self._settings, agent_version=version("flopmeter"), rng=rng
-        )
+        facts = self.sim.facts(ns)
+        self._pipeline = Pipeline.open(facts, make_meter, self._settings, agent_version=ours, rng=rng)
         self._pipeline.note(NoticeKind.AGENT_STARTED, f"simulated node {facts.node}")
 
     def play(self, hours: range) -> int:
         """Feed those hours as a recording; how many readings that were. All of it is durable on return."""
+        return self._play([hour * HOUR_NS for hour in hours], BEFORE_EDGE_NS)
+
+    def play_instant(self, ns: int) -> int:
+        """The same of one instant that ends what is open."""
+        return self._play([ns], 0)
+
+    def _play(self, times: Sequence[int], then_ns: int) -> int:
         assert self._pipeline is not None
-        return self._pipeline.play(_Hours(self.sim, hours)).items
+        return self._pipeline.play(_Recorded(self, times, then_ns)).items
 
     def tick(self, ns: int) -> int:
         """Read every GPU at `ns`; how many readings that were."""
         assert self._pipeline is not None
+        self._voice.speak(ns)
         count = 0
         for reading in self.sim.readings(ns):
             self._pipeline.observe(reading)
             count += 1
         return count
+
+    def advance(self, ns: int, by_ns: int) -> None:
+        """Let time pass by so much after a reading at `ns`."""
+        assert self._pipeline is not None
+        self._pipeline.advance(self.sim.boot_ns(ns) + by_ns, self.sim.unix_ns(ns) + by_ns)
+
+    def speak(self, ns: int) -> None:
+        self._voice.speak(ns)
 
     def wait_acked(self) -> None:
         if self._pipeline is not None and not self._pipeline.wait_acked(_ACK_DEADLINE_S):
@@ -89,19 +108,23 @@ class Agent:
             self._pipeline = None
 
 
-class _Hours:
-    """A Recording of some hours of a simulated node."""
+class _Recorded:
+    """A Recording of a simulated node: its readings at some instants, and some time behind each."""
 
-    def __init__(self, sim: SimNode, hours: range) -> None:
-        self._sim = sim
-        self._hours = hours
+    def __init__(self, agent: Agent, times: Sequence[int], then_ns: int) -> None:
+        self._agent = agent
+        self._times = times
+        self._then_ns = then_ns
 
     def facts(self) -> NodeFacts:
-        return self._sim.facts(self._hours[0] * HOUR_NS)
+        return self._agent.sim.facts(self._times[0])
 
     def items(self) -> Iterator[Reading | Happening]:
-        for hour in self._hours:
-            yield from self._sim.readings(hour * HOUR_NS)
+        for ns in self._times:
+            self._agent.speak(ns)
+            yield from self._agent.sim.readings(ns)
+            if self._then_ns:  # the window is closed where windows end, with what was said within it
+                self._agent.advance(ns, self._then_ns)
 
     def close(self) -> None: ...
 
@@ -109,20 +132,30 @@ class _Hours:
 class Cluster:
     """`with Cluster(...) as cluster: cluster.history(...)`, then `cluster.live(...)` again and again.
 
-    `end_unix_ns` is when the history ends: the present, so that laws in force now are in force there.
+    `end_unix_ns` is when the history ends: the present, so that laws in force now are in force there. Its hours are
+    those of UTC, because the books keep usage by these, and the last full one ends within the hour before the present.
     """
 
     def __init__(self, scenario: Scenario, directory: Path, end_unix_ns: int, http: str = "") -> None:
         """`http`: where the collector serves its page; "": nowhere."""
         self.scenario = scenario
         self._http = http
-        self.start_unix_ns = end_unix_ns - scenario.hours * HOUR_NS
-        self.now_unix_ns = self.start_unix_ns  # the collector's clock, too
+        first_hour = end_unix_ns // HOUR_NS - scenario.hours
+        self.start_unix_ns = first_hour * HOUR_NS - BEFORE_EDGE_NS
+        self.end_unix_ns = end_unix_ns
+        self.now_unix_ns = first_hour * HOUR_NS  # the collector's clock, too
         self.readings = 0
         self._reviewed_ns = end_unix_ns
         self._directory = directory
         self._collector: RunningCollector | None = None
         self._agents: list[Agent] = []
+        self._people = People(scenario, self.store, first_hour)
+
+    @property
+    def beyond_ns(self) -> int:
+        """How much of the work behind the last reading of a full hour is in the books at the end of the history."""
+        behind_ns = self.end_unix_ns % HOUR_NS
+        return behind_ns and behind_ns + BEFORE_EDGE_NS
 
     @property
     def store(self) -> Path:
@@ -160,40 +193,64 @@ class Cluster:
 
     def history(self, progress: Callable[[int], None], chunk_hours: int = CHUNK_HOURS) -> None:
         """Play the whole history; `progress(readings so far)` after each chunk, when all is in the books."""
-        assert self._collector is not None
         hour = 0
         while hour <= self.scenario.hours:
             chunk = range(hour, min(hour + chunk_hours, self.scenario.hours + 1))
-            self.now_unix_ns = self.start_unix_ns + chunk[-1] * HOUR_NS
+            self.now_unix_ns = self._edge(chunk[-1])
             for agent in self._agents:
                 self._play(agent, chunk)
-            self.settle()
-            self._collector.review()
+            self._look(chunk[-1])
             progress(self.readings)
             hour = chunk[-1] + 1
+        self._present()
+        progress(self.readings)
+
+    def _edge(self, hour: int) -> int:
+        """The full hour of UTC right behind the readings of that hour."""
+        return self.start_unix_ns + hour * HOUR_NS + BEFORE_EDGE_NS
+
+    def _look(self, hour: int) -> None:
+        """All is in the books: people say and answer what they have to, and the collector looks at it."""
+        assert self._collector is not None
+        self.settle()
+        self._people.speak(hour, self.now_unix_ns)
+        self._collector.review()
 
     def _play(self, agent: Agent, chunk: range) -> None:
-        last = min(chunk[-1], agent.sim.last_hour)
+        node = agent.sim.node
         begin = chunk[0]
-        for hour in range(begin, last + 1):
-            if hour == 0 or _restarts_before(agent.sim.node, hour):
-                if agent.running and hour > begin:
-                    self.readings += agent.play(range(begin, hour))
+        for hour in chunk:
+            if not node.reads(hour):
+                continue
+            if node.starts(hour):
                 agent.stop()
                 agent.start(hour * HOUR_NS, HISTORY)
                 begin = hour
-        if agent.running:
-            self.readings += agent.play(range(begin, last + 1))
-            if agent.sim.last_hour < chunk[-1]:
+            silent = hour < self.scenario.hours and not node.reads(hour + 1)
+            if silent or hour == chunk[-1] or node.starts(hour + 1):
+                self.readings += agent.play(range(begin, hour + 1))
+                begin = hour + 1
+            if silent:
                 agent.wait_acked()
                 agent.stop()
+
+    def _present(self) -> None:
+        """From the last full hour to now: what was done since stands under this hour, in records of its own."""
+        if not self.beyond_ns:
+            return
+        self.now_unix_ns = self.end_unix_ns
+        for unix_ns in (self._edge(self.scenario.hours), self.end_unix_ns):
+            for agent in self._agents:
+                if agent.running:
+                    self.readings += agent.play_instant(unix_ns - self.start_unix_ns)
+        self._look(self.scenario.hours)
 
     def go_live(self) -> None:
         """From here on a reading every second: the agents restart with the live settings."""
         for agent in self._agents:
             if agent.running:
                 agent.stop()
-                agent.start(self.scenario.hours * HOUR_NS, LIVE)
+                agent.start(self.end_unix_ns - self.start_unix_ns, LIVE)
         if self._collector is not None:
             self._collector.seal()  # the history was played in seconds: its last head is of some day within it
 
@@ -212,8 +269,3 @@ class Cluster:
         if self.now_unix_ns - self._reviewed_ns >= _REVIEW_NS and self._collector is not None:
             self._reviewed_ns = self.now_unix_ns
             self._collector.review()
-
-
-def _restarts_before(node: Node, hour: int) -> bool:
-    """Whether the agent that reads at `hour` is not the one that read the hour before."""
-    return hour - 1 in node.reboots or hour - 1 in node.agent_restarts

@@ -14,7 +14,7 @@ import click
 
 from flopmeter.collector.report.queries import document
 
-from . import page, scenario, snapshot
+from . import page, scenario, snapshot, story
 from .cluster import Cluster
 from .place import Place, place
 from .progress import Progress
@@ -27,6 +27,7 @@ LOG = "demo.log"
 _REDRAW_S = 0.7
 _TICK_S = 1.0
 _PLAIN_LINE_S = 30.0
+_SECOND_NS = 1_000_000_000
 
 
 def run(
@@ -38,7 +39,8 @@ def run(
     """
     with place(directory, keep=not quiet) as where, _logged(where.path / LOG):
         http = "" if once else page.address()
-        with Cluster(script, where.path, time.time_ns(), http) as cluster:
+        now_unix_ns = time.time_ns() // _SECOND_NS * _SECOND_NS  # as exact as its end is told with --json
+        with Cluster(script, where.path, now_unix_ns, http) as cluster:
             link = "" if once else page.link(cluster.http_address, cluster.store, lambda: cluster.now_unix_ns)
             if link:
                 _say([f"the page: {link}", ""])
@@ -167,7 +169,7 @@ def _commands(where: Place) -> Sequence[str]:
     store = f"--store {where.path}"
     return (
         "What to try next:",
-        f"{name} runs show {scenario.PRETRAIN} {store}",
+        f"{name} runs show {story.PRETRAIN} {store}",
         f"{name} runs list {store}",
         f"{name} events list {store}",
         f"{name} fleet list {store}",

@@ -146,6 +146,13 @@ def bar(low: float, run: RunLine, cells: int, decades: float) -> Line:
     return line
 
 
+def models_text(models: Sequence[str]) -> str:
+    """A model whole; of several no more than tells them apart to who bought them."""
+    if len(models) == 1:
+        return models[0]
+    return ", ".join(sorted({name.removeprefix("NVIDIA ").partition(" ")[0] for name in models}))
+
+
 def _header(p: Picture, width: int) -> list[Line]:
     left: Line = [(" flopmeter ", Style.TITLE), ("an odometer for AI compute", Style.DIM)]
     state: Line = [("● ", Style.GREEN if p.live else Style.YELLOW), (p.mode, Style.PLAIN)]
@@ -158,7 +165,7 @@ def _header(p: Picture, width: int) -> list[Line]:
         ("  ", Style.PLAIN),
         (f"{p.nodes_silent} silent", Style.ALARM if p.nodes_silent else Style.DIM),
         (f"   {p.gpus} GPUs", Style.BOLD),
-        (f"  {', '.join(p.models)}", Style.DIM),
+        (f"  {models_text(p.models)}", Style.DIM),
     ]
     mix: Line = []
     for label, ppm in p.classes:
