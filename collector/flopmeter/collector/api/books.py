@@ -238,9 +238,10 @@ class Books:
             found = claims.compared(untils(reader.rows, rows.workloads, claims.openings, models, table))
             if found is None:
                 return None
-            self.curves.refine(reader, rows, book, book.in_part(found.hours))
+            hours = book.split(found.hours)
+            self.curves.refine(reader, rows, book, hours.part)
             tally = Tally()
-            for key, sums in book.sums_of(found.hours).items():
+            for key, sums in book.sums_of(hours).items():
                 tally.add(GroupKey(0, *key[:-1], 0), key.dtype, sums)
         return progress_of(reader.rows, rows.workloads, found, tally, models, table)
 

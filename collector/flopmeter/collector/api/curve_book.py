@@ -8,7 +8,7 @@ many keys as there are; prices are kept, since what is past does not change.
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import groupby
-from operator import add
+from operator import add, sub
 from typing import NamedTuple
 
 from flopmeter.collector.books import Sums
@@ -38,6 +38,13 @@ class Day(NamedTuple):
     last: int
     rows: int  # of the store
     missing: tuple[Missing, ...]
+
+
+class Split(NamedTuple):
+    """Hours, as a book has them."""
+
+    whole: list[tuple[int, int]]  # days, both ends with it
+    part: dict[int, set[int]]  # by day
 
 
 class _Fine:
@@ -216,42 +223,37 @@ class CurveBook:
             found = self._priced[hour] = flop, ops
         return found
 
-    def sums_of(self, hours: Iterable[int]) -> dict[PriceKey, Sums]:
-        """What those hours hold, each once. The days of which only some hours are asked for are fine ones."""
-        found: dict[PriceKey, Sums] = {}
-        for day, mine in groupby(sorted(hours), key=lambda h: h // DAY):
-            wanted = set(mine)
-            of = self.days(day * DAY, day * DAY + DAY - 1)
-            if not of:
-                continue
-            if wanted.issuperset(range(of[0].first, of[0].last + 1)):
-                parts = [(self._upto(of[0].last), self._upto(day * DAY - 1))]
-            else:
-                fine = self._fine[day]
-                parts = [
-                    (fine.upto[i], fine.upto[i - 1] if i else {})
-                    for i, h in enumerate(fine.hours)
-                    if h in wanted
-                ]
-            for after, before in parts:
-                for key, sums in after.items():
-                    less = before.get(key)
-                    into = found.setdefault(key, [0] * len(sums))
-                    for n, number in enumerate(sums):
-                        into[n] += number if less is None else number - less[n]
+    def split(self, hours: Iterable[int]) -> Split:
+        """Those hours as stretches of whole days, and as parts of others."""
+        wanted, found = set(hours), Split([], {})
+        before: int | None = None
+        for of in self._of:
+            if wanted.issuperset(range(of.first, of.last + 1)):
+                if found.whole and found.whole[-1][1] == before:
+                    found.whole[-1] = (found.whole[-1][0], of.day)
+                else:
+                    found.whole.append((of.day, of.day))
+            elif part := wanted.intersection(range(of.first, of.last + 1)):
+                found.part[of.day] = part
+            before = of.day
         return found
 
-    def in_part(self, hours: Iterable[int]) -> list[int]:
-        """Days of which only some of those hours are asked for."""
-        by_day: dict[int, set[int]] = {}
-        for hour in hours:
-            by_day.setdefault(hour // DAY, set()).add(hour)
-        return [
-            d.day
-            for day, wanted in sorted(by_day.items())
-            for d in self.days(day * DAY, day * DAY + DAY - 1)
-            if not wanted.issuperset(range(d.first, d.last + 1))
-        ]
+    def sums_of(self, hours: Split) -> dict[PriceKey, Sums]:
+        """What those hours hold, each once. The days that they are parts of are fine ones."""
+        stretches = [(self._by_days(last), self._by_days(first - 1)) for first, last in hours.whole]
+        for day, wanted in hours.part.items():
+            fine = self._fine[day]
+            stretches += [
+                (fine.upto[i], fine.upto[i - 1] if i else {}) for i, h in enumerate(fine.hours) if h in wanted
+            ]
+        found: dict[PriceKey, Sums] = {}
+        for after, before in stretches:
+            for key, sums in after.items():
+                less = before.get(key)
+                added = sums if less is None else map(sub, sums, less)
+                into = found.get(key)
+                found[key] = list(added) if into is None else list(map(add, into, added))
+        return found
 
     def _last_before(self, day: int) -> int | None:
         at = bisect_left(self._days, day)
