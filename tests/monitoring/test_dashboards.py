@@ -18,7 +18,6 @@ FILES = sorted(FOLDER.glob("*.json"))
 WITHOUT = {
     ("Gaps by reason", "A"): "nothing is a gap here",
     ("GPUs with gaps or that cannot be read", "A"): "all are read, and nothing is a gap",
-    ("Next deadline", "A"): "nothing is due in the demo's books",
     (
         "Verdicts and forecasts",
         "D",
