@@ -1,15 +1,53 @@
-"""The README's picture: the demo's largest run, before any other test has said something about it."""
+"""The demo's largest run before any other test has said something about it: the README's picture, and no part is empty."""
+
+import re
 
 from browser_rig import Desk, settled, shot
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
+
+RUN = "/runs/atlas-70b"
+
+
+def opened(visit: Desk, path: str, **how: object) -> Page:
+    page = visit(path, **how)  # type: ignore[arg-type]
+    page.wait_for_selector(".plot-frame .curve-point")
+    settled(page)
+    page.mouse.move(0, 0)
+    return page
 
 
 def test_the_readmes_picture(visit: Desk) -> None:
-    page = visit("/runs", size=(1280, 800))
-    settled(page)
-    page.get_by_role("link", name="atlas-70b", exact=True).first.click()
+    page = opened(visit, RUN, size=(1280, 800))
     expect(page.get_by_role("heading", name="atlas-70b")).to_be_visible()
-    page.wait_for_selector("main svg")
-    settled(page)
-    page.mouse.move(0, 0)
     assert shot(page, "page").stat().st_size > 20_000
+
+
+def test_every_part_of_the_run_page_has_something_to_show(visit: Desk) -> None:
+    page = opened(visit, RUN, size=(1440, 1000))
+    for purpose in ("pretraining", "rolled-back", "evaluation", "finetuning"):
+        assert page.locator(f".plot-frame .purpose-{purpose}").count() >= 1, purpose
+    assert page.locator(".gap-hatch").count() >= 1
+    assert page.locator("svg.lineage a").count() >= 1
+    for name, rows in (
+        ("By evidence class", 2), ("By device model", 2), ("By pipe", 3),
+    ):  # fmt: skip
+        card = page.locator(".card").filter(has=page.get_by_role("heading", name=name, exact=True))
+        assert card.locator("tbody tr").count() >= rows, name
+    mfu = page.locator(".card").filter(has=page.get_by_role("heading", name="MFU and HFU"))
+    expect(mfu).to_contain_text(re.compile(r"MFU 6\d\.\d %, HFU 8\d\.\d % of the dense bf16 peak"))
+    main = page.locator("main")
+    for job in ("88001", "88202", "88213", "88377"):
+        expect(main).to_contain_text(job)
+    expect(main).to_contain_text("thrown away: the job crashed")
+    shot(page, "demo-run", whole=True)
+
+
+def test_its_other_runs_and_what_is_due(visit: Desk) -> None:
+    page = opened(visit, "/runs/scribe-1b", size=(1440, 1000))
+    expect(page.locator("svg.lineage .external")).to_contain_text("open-1b")
+    assert page.locator("svg.lineage a").count() >= 2
+    due = visit("/events", size=(1440, 1000))
+    settled(due)
+    expect(due.locator("main")).to_contain_text("atlas-400b")
+    expect(due.locator("main")).to_contain_text("Notify the Commission")
+    shot(due, "demo-events", whole=True)

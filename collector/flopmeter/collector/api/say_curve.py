@@ -10,7 +10,7 @@ from flopmeter.collector.forecast.live import kept_document
 from flopmeter.collector.law.regimes import INTEGER_OR_FLOAT
 from flopmeter.collector.law.rules import counted, in_force, verdict
 from flopmeter.collector.law.standing import standing
-from flopmeter.collector.registry.entries import JobKey, Tag
+from flopmeter.collector.registry.entries import Declare, JobKey, Tag
 from flopmeter.collector.report.documents import RunRows
 from flopmeter.collector.report.queries import Reader
 from flopmeter.collector.spelling import figure_json, time_text
@@ -166,24 +166,71 @@ def _silent(view: View, name: str, unit: str) -> dict[str, Any] | None:
 
 
 def _purposes(view: View, name: str) -> list[dict[str, Any]]:
-    """What is tagged and in force, the oldest word first: where two overlap, a job's beats the run's, the later the earlier."""
-    registry = view.registry
-    spans = []
+    """What is said and in force, the oldest word first: where two overlap, a job's beats the run's, the later the earlier.
+
+    A job's is of the time in which the job was seen. The declared purpose is of what no tag of the run says otherwise.
+    """
+    registry, rows = view.registry, view.rows[name]
+    spans: list[dict[str, Any]] = []
+    whole: list[tuple[int, int]] = []
+    declared: tuple[str, int] | None = None
     for entry in registry.about(name):
-        tag = entry.statement
-        if not isinstance(tag, Tag) or tag.run != name or entry.number in registry.retracted:
+        said = entry.statement
+        if entry.number in registry.retracted or getattr(said, "run", None) != name:
             continue
-        spans.append(
-            {
-                "from": None if tag.from_hour is None else time_text(tag.from_hour * HOUR_NS),
-                "to": None if tag.until_hour is None else time_text(tag.until_hour * HOUR_NS),
-                "purpose": tag.purpose.value,
-                "fraction": None if tag.fraction is None else str(tag.fraction),
-                "job": None if tag.job is None else tag.job.job,
-                "entry": entry.number,
-            }
-        )
+        if isinstance(said, Declare) and said.purpose is not None:
+            declared = said.purpose.value, entry.number
+        if not isinstance(said, Tag):
+            continue
+        since, until = (None if h is None else h * HOUR_NS for h in (said.from_hour, said.until_hour))
+        if said.job is not None:
+            seen = [w for w in rows.workloads if JobKey(w.scope, w.kind, w.job) == said.job]
+            since = max(
+                [n for n in (since, min((w.first_unix_ns for w in seen), default=None)) if n is not None],
+                default=None,
+            )
+            until = min(
+                [n for n in (until, max((w.last_unix_ns for w in seen), default=None)) if n is not None],
+                default=None,
+            )
+        elif said.fraction is None:
+            whole.append((since or 0, rows.last_unix_ns if until is None else until))
+        fraction = None if said.fraction is None else str(said.fraction)
+        job = None if said.job is None else said.job.job
+        spans.append(_said_for(since, until, said.purpose.value, entry.number, fraction=fraction, job=job))
+    if declared is not None:
+        rest = _untagged(whole, rows.first_unix_ns, rows.last_unix_ns)
+        spans = [*(_said_for(since, until, *declared) for since, until in rest), *spans]
     return spans[-MOST_SPANS:]
+
+
+def _said_for(
+    since: int | None,
+    until: int | None,
+    purpose: str,
+    entry: int,
+    *,
+    fraction: str | None = None,
+    job: str | None = None,
+) -> dict[str, Any]:
+    return {
+        "from": None if since is None else time_text(since),
+        "to": None if until is None else time_text(until),
+        "purpose": purpose,
+        "fraction": fraction,
+        "job": job,
+        "entry": entry,
+    }
+
+
+def _untagged(tagged: list[tuple[int, int]], first: int, last: int) -> list[tuple[int, int]]:
+    """What of [first, last) lies in none of those."""
+    found, at = [], first
+    for since, until in sorted(tagged):
+        if at < min(since, last):
+            found.append((at, min(since, last)))
+        at = max(at, until)
+    return [*found, (at, last)] if at < last else found
 
 
 def _jobs(rows: RunRows) -> dict[str, Any]:
