@@ -7,10 +7,13 @@ raw = chain.next(payload=b"not a batch")  # signed garbage
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from nacl.bindings import crypto_sign, crypto_sign_seed_keypair
 
+from flopmeter.collector.figures import tally
 from flopmeter.contract.evidence_class import EvidenceClass
+from flopmeter.contract.flop import Figure
 from flopmeter.contract.ids import agent_id
 from flopmeter.contract.limits import MAX_SM_CLOCK_MHZ
 from flopmeter.contract.record import DOMAIN, HELLO_DOMAIN, ZERO_HASH, record_hash, unsigned_record
@@ -216,3 +219,8 @@ def records_message(*records: bytes) -> bytes:
 def inventory_message(raw: bytes) -> bytes:
     """A serialised StreamRequest holding an inventory."""
     return ingest_pb2.StreamRequest(inventory=raw).SerializeToString()
+
+
+def run_flop(groups: Any, models: Any, dtypes: Any, table: Any) -> Figure:
+    """FLOP that one run executed, from all its groups."""
+    return tally(groups, dtypes).figures(models, table)[0]

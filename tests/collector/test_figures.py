@@ -1,5 +1,6 @@
 """Figures: derived from sums exactly, the same however the sums were grouped."""
 
+from builders import run_flop
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,11 +36,6 @@ def test_one_group_is_the_contracts_arithmetic():
     assert run_flop(group, MODELS, {1: "bf16"}, TABLE) == flop(c, arch, "bf16")
     assert run_flop(group, MODELS, {1: "fp8"}, TABLE).point == 7 * 8192
     assert run_flop(group, MODELS, {}, TABLE).point == 7 * 4096
-
-
-def run_flop(groups, models, dtypes, table):
-    """FLOP that one run executed, from all its groups."""
-    return tally(groups, dtypes).figures(models, table)[0]
 
 
 def test_one_more_cycle_near_10_to_the_26_changes_every_bound():

@@ -8,6 +8,7 @@ the same sealing and pricing as everything; the truth must lie within what comes
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from builders import run_flop
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +16,7 @@ from flopmeter.agent.metering.interval import Interval
 from flopmeter.agent.metering.shares import split, weigh
 from flopmeter.agent.metering.window import Window
 from flopmeter.collector.books import SUM_FIELDS, GroupKey
-from flopmeter.collector.figures import Model, run_flop, tally
+from flopmeter.collector.figures import Model, tally
 from flopmeter.collector.report.run_figures import run_figures
 from flopmeter.contract.evidence_class import CYCLE_ERROR_PPM, EvidenceClass
 from flopmeter.contract.flop import Cycles, Figure, flop, integer_ops, nominal_sparse, total
