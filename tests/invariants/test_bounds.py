@@ -262,7 +262,7 @@ def priced(usage: Sequence[Usage], workload: int | None = None) -> Figure:
             sums = groups.setdefault(key, [0] * len(SUM_FIELDS))
             for i, name in enumerate(SUM_FIELDS):
                 sums[i] += getattr(u, name)
-    return run_flop(groups, {1: H100}, {1: "bf16"}, TABLE)
+    return tally(groups, {1: "bf16"}).figures({1: H100}, TABLE)[0]
 
 
 @st.composite
