@@ -8,7 +8,6 @@ the same sealing and pricing as everything; the truth must lie within what comes
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from builders import run_flop
 from hypothesis import given
 from hypothesis import strategies as st
 
