@@ -17,7 +17,7 @@ def opened(visit: Desk, path: str, **how: object) -> Page:
 
 
 def test_the_readmes_picture(visit: Desk) -> None:
-    page = opened(visit, RUN, size=(1280, 800))
+    page = opened(visit, RUN, size=(1280, 1150))
     expect(page.get_by_role("heading", name="atlas-70b")).to_be_visible()
     assert shot(page, "page").stat().st_size > 20_000
 

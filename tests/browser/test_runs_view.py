@@ -265,7 +265,7 @@ def test_an_address_that_was_mistyped_shows_all_of_the_run(visit: Desk) -> None:
 
 
 def test_it_follows_the_books_and_takes_neither_crosshair_nor_focus(visit: Desk, site: Site) -> None:
-    page = visit(ROOT)
+    page = visit("/runs/atlas-70b-chat")
     plot = plotted(page)
     plot.focus()
     page.keyboard.press("Home")
@@ -275,7 +275,15 @@ def test_it_follows_the_books_and_takes_neither_crosshair_nor_focus(visit: Desk,
     page.keyboard.press("ArrowRight")
     told = plot.get_attribute("aria-valuenow")
     site.cli(
-        "runs", "tag", RUN, "--purpose", "rl", "--from", "2000-01-01", "--why", "told while somebody looks"
+        "runs",
+        "tag",
+        "atlas-70b-chat",
+        "--purpose",
+        "rl",
+        "--from",
+        "2000-01-01",
+        "--why",
+        "told while somebody looks",
     )
     expect(page.locator(".plot-frame .purpose-rl")).to_have_count(1)
     expect(page.locator(".said-list")).to_contain_text("told while somebody looks")
@@ -381,7 +389,7 @@ def test_a_run_that_was_declared_and_has_not_begun(visit: Desk, site: Site) -> N
 
 
 def test_mfu_and_hfu_where_they_are_declared_else_what_to_declare(visit: Desk) -> None:
-    page = visit(ROOT)
+    page = visit(f"/runs/{quote(SLASHED, safe='')}")
     plotted(page)
     card = page.locator(".card").filter(has=page.get_by_role("heading", name="MFU and HFU"))
     expect(card).to_contain_text("from flopmeter.agent.declare import declare")

@@ -21,7 +21,7 @@ NEXT = "atlas-400b"
 FIRST_JOB, SECOND_JOB, TUNING_JOB, EVALUATION_JOB = "88001", "88213", "88377", "88202"
 
 #: Of the history: when the evaluation ended, a node rebooted, the tuning began, work that nobody owns was ended.
-EVALUATED, REBOOTED, TUNED, TIDIED = 0.415, 0.58, 0.95, 0.67
+EVALUATED, REBOOTED, TUNED, TIDIED = 0.415, 0.58, 0.91, 0.67
 _AWAY_HOURS = 14
 PRETRAINING, FINETUNING = "pretraining", "finetuning"
 #: All activations are computed again in the backward pass: executed is 4/3 of what the formula says (reference/metering.md 4.4).

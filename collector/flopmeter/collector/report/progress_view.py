@@ -28,7 +28,9 @@ def progress_view(p: Mapping[str, Any] | None, paint: Paint) -> list[str]:
             f"peak over {hours(p['device_seconds'])}"
         )
     if p["restarts_at_a_checkpoint"]:
-        lines.append(f"{p['restarts_at_a_checkpoint']} times back to a checkpoint: done again counts again")
+        back = p["restarts_at_a_checkpoint"]
+        often = "once" if back == 1 else f"{back} times"
+        lines.append(f"{often} back to a checkpoint: done again counts again")
     if p["opening_left_out"]:
         lines.append("tokens from before this run's jobs are left out")
     if p["hours_without_formula"]:

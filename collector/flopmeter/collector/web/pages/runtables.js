@@ -139,5 +139,5 @@ export function utilisationCard(run) {
     h("dl", { class: "pairs" }, h("dt", null, "Claimed"), h("dd", null, figure(p.declared_flop), ` at ${flop(p.tokens)} tokens`),
       h("dt", null, "Measured"), h("dd", null, bandFigure(p.measured), ` in the same ${count(p.hours)} h`),
       h("dt", null, "Together"), h("dd", null, mark(...(kinds[p.agreement] ?? ["warn", "◆"]), p.agreement), p.agreement !== "cannot tell" && ` within ${p.margin_percent} %`)),
-    p.restarts_at_a_checkpoint > 0 && h("p", { class: "dim" }, `${count(p.restarts_at_a_checkpoint)} times back to a checkpoint: done again counts again.`));
+    p.restarts_at_a_checkpoint > 0 && h("p", { class: "dim" }, `${p.restarts_at_a_checkpoint === 1 ? "Once" : `${count(p.restarts_at_a_checkpoint)} times`} back to a checkpoint: done again counts again.`));
 }
