@@ -78,8 +78,8 @@ def demo(  # noqa: PLR0917 - click passes them by name
 ) -> None:
     """A simulated cluster, metered for real: 24 nodes of 8 GPUs, 30 days of history, then live.
 
-    Simulated are the GPUs' counters only; meters, signed batches, spools, gRPC and the collector's books are
-    the real ones, on loopback. Needs no GPU and no root. Its web page is served from the beginning, at the link
+    Simulated are the GPUs' counters, what training code declares and what people say; meters, signed batches,
+    spools, gRPC and the collector's books are the real ones, on loopback. Needs no GPU and no root. Its web page is served from the beginning, at the link
     that is printed; with --once there is none. Ctrl-C ends it.
     """
     if as_json and not once:

@@ -146,6 +146,7 @@ def _leaving(picture: Picture, where: Place, link: str) -> Sequence[str]:
         *_page_again(where, link),
         "",
         f" The books are in {where.path}, which {kept}.",
+        " Its nodes are silent from now on: nobody meters them any more.",
     ]
 
 
