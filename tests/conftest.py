@@ -1,5 +1,6 @@
 """How tests are handed to workers: whole files, so that what a file sets up is set up once."""
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,9 @@ TOGETHER = ("tests/browser/", "tests/slurm/")
 #: Hundreds of files of some seconds each.
 SHORT = "tests/collector/"
 
+# A shell that begins something in its background has it ignore Ctrl-C, and so would every process of a test.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # A busy machine is no finding. (hypothesis does the same by itself where CI is set.)
 settings.register_profile(
     "any machine", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
