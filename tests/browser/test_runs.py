@@ -204,7 +204,15 @@ def test_the_list_follows_the_books(visit: Desk, site: Site) -> None:
     settled(page)
     page.get_by_role("searchbox", name="Name").focus()
     before = row(page, "atlas-70b-chat").inner_text()
-    site.cli("runs", "link", "atlas-70b-chat", "fine-tunes", RUN, "--why", "the chat model is tuned from it")
+    site.cli(
+        "runs",
+        "link",
+        "atlas-70b-chat",
+        "continues",
+        "slurm:demo/88121",
+        "--why",
+        "told while somebody looks",
+    )
     page.wait_for_function(
         "(before) => document.querySelector('.runs-table tbody tr').innerText !== before", arg=before
     )
