@@ -49,8 +49,8 @@ class Offset(NamedTuple):
         return max(self.lower_ns, -self.upper_ns, 0)
 
     def fresh(self, now_unix_ns: int) -> bool:
-        """Whether it says something of now."""
-        return now_unix_ns - self.measured_unix_ns < FRESH_NS
+        """Whether it says something of now. One of a time that is to come is of a clock of ours that was set back since."""
+        return abs(now_unix_ns - self.measured_unix_ns) < FRESH_NS
 
 
 def clock_offset(

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import pytest
 from api_books import MINE, SECOND, api_store, asked, one_more, unpacked_names
-from attest_books import said, take
+from attest_books import LAWS, said, take
 from builders import Chain, busy
 from desk import Desk
 from hypothesis import given, settings
@@ -113,6 +113,25 @@ def test_what_people_say_moves_work_and_curves_follow(store):
     assert books.ask("runs", "second").status == 404
     said(books.path, Assign(JobKey("c1", int(WorkloadKind.SLURM), "78"), "", None), books.clock.now + 1)
     assert books.get("runs", "mine", "curve")["cumulative"] == before["cumulative"]
+
+
+def test_work_that_people_move_is_drawn_where_it_stands_whatever_the_nodes_clock_did(store):
+    """Its clock was set back within the window: that begins hours behind the hour under which the work stands."""
+    books, _ = store
+    books.clock.now += 4 * HOUR_NS
+    chain = Chain("gpu-node-62", gpus=1)
+    chain.unix_ns = books.clock.now - 6 * HOUR_NS
+    batch = chain.batch([busy(0)], (replace(SECOND, job="500", run="other"),))
+    batch.window_start_unix_ns = books.clock.now - HOUR_NS // 2
+    with Desk(books.path, LAWS) as desk:
+        desk.now = books.clock.now
+        take(desk, desk.agent(chain), chain.next(payload=batch.SerializeToString()))
+        desk.commit()
+    before = books.get("runs", "mine", "curve", points="600")
+    said(books.path, Assign(JobKey("c1", int(WorkloadKind.SLURM), "500"), "mine", None), books.clock.now)
+    after = books.get("runs", "mine", "curve", points="600")
+    assert after["cumulative"] != before["cumulative"]
+    assert after == asked(books.path, books.clock.now).get("runs", "mine", "curve", points="600")
 
 
 def test_sparks_read_days_that_moved(store):

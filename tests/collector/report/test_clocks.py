@@ -72,6 +72,15 @@ def test_of_a_time_that_is_long_over_nothing_is_counted(path: Path) -> None:
     assert (found["known"], found["largest_seconds"], found["furthest"]) == (0, None, [])
 
 
+def test_what_was_measured_before_our_own_clock_was_set_back_is_not_of_now(path: Path) -> None:
+    """A collector that came up years ahead: nodes that left before NTP mended that are not off for years."""
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE clocks SET measured_unix_ns = ?", (NOW + 3 * 365 * 86_400 * S,))
+    found = fleet(path)
+    assert (found["clocks"]["known"], found["clocks"]["furthest"]) == (0, [])
+    assert not any(o["surely_off"] for n in found["nodes"] if (o := n["clock_offset"]) is not None)
+
+
 def test_the_map_tells_the_same_and_sees_a_clock_that_moves_without_a_record(path: Path) -> None:
     rows = FleetRows()
 

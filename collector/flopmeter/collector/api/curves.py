@@ -24,6 +24,11 @@ _ROWS = (
     f"SELECT hour, back, gap_reason, {_PRICED}, {', '.join(SUM_FIELDS)} FROM hourly "  # noqa: S608
     "WHERE workload_no = ? AND hour >= ? AND hour < ?"
 )
+#: A window's start says nothing of it: where a node's clock was set back within the window, that is behind its end.
+_FIRST = (
+    "SELECT min(hour) FROM (SELECT min(hour) AS hour FROM hourly WHERE workload_no = ?1 "
+    "UNION ALL SELECT min(hour) FROM progress WHERE workload_no = ?1)"
+)
 _KEY = slice(3, 3 + len(PriceKey._fields) - 1)
 _SUMS = 3 + len(PriceKey._fields) - 1
 #: Rows of the store that a question may have read by the hour: about 90 days of a run with five rows an hour, which is
@@ -81,7 +86,7 @@ class Curves:
             kept = self._new(reader, rows, dtypes, position)
         else:
             behind = (touched.since(kept.position), first_hour(reader, max(told, kept.position)))
-            new = (w.first_unix_ns // HOUR_NS for w in rows.workloads if w.workload_no not in kept.dtypes)
+            new = (reader.rows(_FIRST, (no,)).fetchone()[0] for no in dtypes.keys() - kept.dtypes.keys())
             found = [h for h in (*behind, *new) if h is not None]
             kept.dtypes, kept.position = dtypes, position
             if found:
