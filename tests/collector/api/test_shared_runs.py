@@ -7,7 +7,12 @@ from api_books import LAB, RIVAL, api_store, asked, one_more
 from attest_books import said
 from builders import Chain, busy
 
+from flopmeter.collector.api.tenancy import HIDDEN
 from flopmeter.collector.books import HOUR_NS
+from flopmeter.collector.errors import StoreError
+from flopmeter.collector.export.columns import USAGE
+from flopmeter.collector.export.usage import usage_rows
+from flopmeter.collector.export.wanted import Wanted
 from flopmeter.collector.registry.entries import Assign, Declare, JobKey
 from flopmeter.collector.report.queries import reading
 from flopmeter.collector.report.tenants_view import tenants_of
@@ -119,3 +124,25 @@ def test_a_name_that_people_gave_is_not_told_to_whoever_did_not(books):
     assert {p["run"] for p in books.get("runs", tenant=RIVAL)["shared"]} == {"common", "rivals-secret"}
     gone = books.ask("runs", "rivals-secret", tenant=LAB)
     assert "shared" not in json.loads(gone.body)["hint"]
+
+
+def test_nor_does_a_file_of_its_usage_tell_that_name(books):
+    work(books, (ALONE,), [busy(0, 0)])
+    said(books.path, Assign(JobKey("c1", int(SLURM), "603"), "rivals-secret", None), books.clock.now)
+
+    def exported(tenant, run=""):
+        with reading(books.path) as reader:
+            found = usage_rows(reader, books.books.view().question, Wanted(run, tenant))
+            return [dict(zip((c.name for c in USAGE.columns), row, strict=True)) for row in found]
+
+    mine = exported(LAB)
+    assert {r["run"] for r in mine if r["job"] == "603"} == {HIDDEN}
+    assert {r["run"] for r in mine if r["job"] != "603"} >= {"common", "mine", "second"}
+    assert "rivals-secret" not in repr(mine)
+    (whole,) = [r for r in exported("") if r["job"] == "603"]
+    assert [r for r in mine if r["job"] == "603"] == [whole | {"run": HIDDEN}]
+    for run in ("rivals-secret", "no-such-run"):
+        with pytest.raises(StoreError, match="none of that name"):
+            exported(LAB, run)
+    assert {r["job"] for r in exported(RIVAL, "rivals-secret")} == {"99"}
+    assert {r["job"] for r in exported("", "rivals-secret")} >= {"99", "603"}

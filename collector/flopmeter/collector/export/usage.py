@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from flopmeter.collector.api.tenancy import HIDDEN
 from flopmeter.collector.books import HOUR_NS, SUM_FIELDS, GroupKey
 from flopmeter.collector.figures import is_others
 from flopmeter.collector.registry.when import hour_text
@@ -44,6 +45,7 @@ def usage_rows(
         if len(asked) < _FEW:
             where = f" WHERE workload_no IN ({', '.join(map(str, sorted(asked)))})"
     growing = Growing(models, table)
+    named = workloads.named_to(wanted.tenant) if wanted.tenant else None
 
     def priced(hour: int, back: int, key: GroupKey, texts: list[str]) -> Row:
         w = workloads.of(key.workload_no)
@@ -55,7 +57,7 @@ def usage_rows(
         return (
             (hour - back) * HOUR_NS,
             (hour + 1) * HOUR_NS,
-            *_named(w),
+            *_named(w if named is None or w.run in named else w._replace(run=HIDDEN)),
             model.name,
             model.compute_capability,
             *_how(key.evidence_class, key.measured, key.spread_ppm, reason),

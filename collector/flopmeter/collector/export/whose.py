@@ -63,8 +63,10 @@ class Workloads:
         return Whose(run, tenant.id, kind, scope, job, step, user, dtype, restart)
 
     def numbers(self, run: str, tenant: str) -> list[int]:
-        """Workloads of that run ("": any) that are that tenant's ("": anybody's)."""
-        found = []
+        """Workloads of that run ("": any) that are that tenant's ("": anybody's). None of a run that is not named to it."""
+        found: list[int] = []
+        if run and tenant and run not in self.named_to(tenant):
+            return found
         for row in self._reader.rows(_ALL):
             w = self._whose(row)
             if run in ("", w.run) and tenant in ("", w.tenant):
@@ -82,6 +84,18 @@ class Workloads:
     def runs_of(self, tenant: str) -> frozenset[str]:
         """Runs of which all work is that tenant's: of any other it would see what somebody else did."""
         return frozenset(run for run, whose in self.tenants().items() if whose == tenant)
+
+    def named_to(self, tenant: str) -> frozenset[str]:
+        """Runs whose names that tenant knows: those that are its own, and those into which its work came by what itself said.
+
+        Where people alone put its work into another's run, the name is somebody else's word (as api.shared_runs has it).
+        """
+        own = set(self.runs_of(tenant))
+        for row in self._reader.rows(_ALL):
+            w = self._whose(row)
+            if w.tenant == tenant and w.run == row[8]:
+                own.add(w.run)
+        return frozenset(own)
 
     def sight(self, tenant: str) -> tuple[Sight, frozenset[str]]:
         """What that tenant may see, and the names that runs stand on, which it may not all."""
