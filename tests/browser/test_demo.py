@@ -16,10 +16,35 @@ def opened(visit: Desk, path: str, **how: object) -> Page:
     return page
 
 
+def cut(page: Page) -> list[list[object]]:
+    """Tables of which a part stands outside: their class, their width, the room that they have."""
+    found: list[list[object]] = page.evaluate(
+        """[...document.querySelectorAll(".scroll")].filter((e) => e.clientWidth && e.scrollWidth > e.clientWidth)
+             .map((e) => [e.querySelector("table")?.className, e.scrollWidth, e.clientWidth])"""
+    )
+    return found
+
+
 def test_the_readmes_picture(visit: Desk) -> None:
     page = opened(visit, RUN, size=(1280, 1150))
     expect(page.get_by_role("heading", name="atlas-70b")).to_be_visible()
     assert shot(page, "page").stat().st_size > 20_000
+    assert cut(page) == []
+
+
+def test_the_first_view_stands_whole_and_its_gpus_are_those_of_the_fleet(visit: Desk) -> None:
+    page = visit("/runs", size=(1280, 800))
+    page.wait_for_selector(".runs-table tbody .spark")
+    settled(page)
+    assert cut(page) == []
+    said = re.fullmatch(
+        r"\D*(\d+ of \d+) GPUs metered", page.locator('.glance [data-key="gpus"]').inner_text()
+    )
+    assert said, page.locator('.glance [data-key="gpus"]').inner_text()
+    page.get_by_role("link", name="Fleet", exact=True).click()
+    expect(page.get_by_label("Summary").locator("div", has_text=re.compile("^GPUs metered"))).to_contain_text(
+        said[1]
+    )
 
 
 def test_every_part_of_the_run_page_has_something_to_show(visit: Desk) -> None:
@@ -39,6 +64,9 @@ def test_every_part_of_the_run_page_has_something_to_show(visit: Desk) -> None:
     for job in ("88001", "88202", "88213", "88377"):
         expect(main).to_contain_text(job)
     expect(main).to_contain_text("thrown away: the job crashed")
+    guesses = page.locator(".card", has=page.get_by_role("heading", name="What it was for")).locator("tbody")
+    expect(guesses).to_contain_text("cannot be told")
+    expect(guesses).not_to_contain_text("–")
     shot(page, "demo-run", whole=True)
 
 

@@ -96,7 +96,7 @@ def test_a_clock_that_is_off_is_found_marked_and_explained(visit: Desk, site: Si
     for node, offset in told.items():
         row = rows.filter(has=page.get_by_role("rowheader", name=node, exact=True))
         if offset is None:
-            expect(row.locator(cell)).to_have_text("–")
+            expect(row.locator(cell)).to_have_text("not known")
         elif node != "node-02":
             expect(row.locator(cell)).to_have_text(re.compile(r"^± \d+ ms$"))
     known = sum(offset is not None for offset in told.values())

@@ -142,7 +142,8 @@ def test_the_page_says_it_within_eighty_columns(path):
     assert "declared 6.39e17 FLOP, at 1.00e15 tokens, by 8 processes" in flat
     assert "counters 6.61e17 FLOP, between 1.92e17 and" in flat
     hfu = MINUTE_FLOP / (60 * PEAK)  # 37.2 %
-    assert f"MFU {hfu * 29 / 30:.1%}, HFU {hfu:.1%}" in flat
+    down = [f"{int(share * 1000) / 10:.1f} %" for share in (hfu * 29 / 30, hfu)]  # as on the page
+    assert f"MFU {down[0]}, HFU {down[1]} (" in flat
     assert "tokens from before this run's jobs are left out" in flat
 
 

@@ -410,8 +410,11 @@ def test_silence_of_an_ancestor_widens_what_stands_on_it_and_says_so(path):
         assert child["countable"][regime]["unreported"]["upper"] == str(owed)
     lines = {t["regime"]: t for t in child["thresholds"]}
     assert lines["eu-gpai"]["fraction_bounds"][1] >= heard["thresholds"][0]["fraction_bounds"][1]
-    page = " ".join(run_view({**child, "hourly": []}, Paint(colour=False, width=80)).split())
-    assert "silent agents of r1, which the run stands on" in page
+    page = run_view({**child, "hourly": []}, Paint(colour=False, width=80))
+    assert (
+        "  agents     of r1, which the run stands on, are silent: in each countable total\n"
+        "             from 0 to the most\n"
+    ) in page
     low = replace(
         next(r for r in shipped() if r.id == "eu-gpai"),
         threshold_flop=int(heard["countable"]["eu-gpai"]["flop"]["upper"]) + 1,

@@ -80,5 +80,5 @@ test("a clock's offset has its sign and how sure it is", () => {
   assert.equal(offset(1200, 3), "+1.200 s ± 3 ms");
   assert.equal(offset(-41_203, 1500), "−41.203 s ± 1.500 s");
   assert.equal(offset(3_600_000, 200), "+1 h ± 200 ms");
-  assert.equal(offset(null, null), "–");
+  assert.equal(offset(null, null), "not known");
 });

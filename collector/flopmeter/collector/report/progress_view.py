@@ -1,5 +1,6 @@
 """Declared beside measured, for people. Pure: a document in, text out."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,7 +25,8 @@ def progress_view(p: Mapping[str, Any] | None, paint: Paint) -> list[str]:
     if p["mfu"] is not None:
         h = p["hfu"]
         lines.append(
-            f"MFU {p['mfu']:.1%}, HFU {h['point']:.1%} ({h['lower']:.1%} to {h['upper']:.1%}) of the dense {p['dtype']} "
+            f"MFU {_percent(p['mfu'])}, HFU {_percent(h['point'])} ({_percent(h['lower'])} to {_percent(h['upper'])}) "
+            f"of the dense {p['dtype']} "
             f"peak over {hours(p['device_seconds'])}"
         )
     if p["restarts_at_a_checkpoint"]:
@@ -43,3 +45,8 @@ def progress_view(p: Mapping[str, Any] | None, paint: Paint) -> list[str]:
         *(" " * _NAME + part for part in broken[1:]),
         f"{'':{_NAME}}{said}",
     ]
+
+
+def _percent(share: float) -> str:
+    """Tenths of a percent, rounded down as on the page; the millionth is for 0.29 * 1000 and its like."""
+    return f"{math.floor(share * 1000 + 1e-6) / 10:.1f} %"

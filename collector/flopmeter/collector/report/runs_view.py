@@ -178,8 +178,9 @@ def _coverage(document: Mapping[str, Any], paint: Paint) -> list[str]:
     ]
     if document["unreported"]["ancestors"]:
         silent = ", ".join(document["unreported"]["ancestors"])
-        said = f"silent     agents of {silent}, which the run stands on: in each countable total from 0 to the most"
-        lines += wrapped(said, paint.width - 2, "  ", "  ")
+        said = f"of {silent}, which the run stands on, are silent: in each countable total from 0 to the most"
+        first, *rest = wrapped(said, paint.width - 13, "", "")
+        lines += [f"  agents     {first}", *(" " * 13 + part for part in rest)]
     if document["apportioned_device_seconds"]:
         shared = hours(document["apportioned_device_seconds"])
         lines.append(f"  shared     {shared} apportioned among the holders of a GPU")

@@ -69,7 +69,9 @@ function nobody() {
 }
 
 function summary(fleet, nodes) {
-  const { metered, total } = tally(Object.fromEntries(counted(nodes).codes));
+  const codes = Object.fromEntries(counted(nodes).codes);
+  const { metered, total: devices } = tally(codes);
+  const total = devices - (codes.x ?? 0); // as in the header: what has no meter is told by itself
   const by = fleet.nodes_by_status;
   const c = fleet.coverage;
   return h("section", { "aria-label": "Summary", class: "card" }, facts(

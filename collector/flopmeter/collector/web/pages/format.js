@@ -108,7 +108,7 @@ export function duration(seconds) {
 
 // Milliseconds by which a clock is ahead, and within how many that is sure: "+41.203 s ± 3 ms"; "± 5 ms" of one that is about right.
 export function offset(ms, within) {
-  if (ms === null || ms === undefined) return NONE;
+  if (ms === null || ms === undefined) return "not known";
   return `${ms ? `${ms < 0 ? "−" : "+"}${precisely(Math.abs(ms))} ` : ""}± ${precisely(within)}`;
 }
 

@@ -42,7 +42,7 @@ function row(run, t, counted, scale, groups) {
     cell("On a scale", strip(scale, groups, counted, null)),
     cell("Share", longer(percent(t.fraction), `${percent(t.fraction, 4)} of the line, between ${percent(low, 4)} and ${percent(high, 4)}`)),
     cell("Verdict", verdict(t.verdict), t.verdict_of_records !== t.verdict && h("div", { class: "under" }, `records alone: ${t.verdict_of_records}`)),
-    cell("Forecast", own ? forecast(own) : h("span", { class: "dim" }, withoutForecast(run, high))),
+    cell("Forecast", own ? forecast(own) : h("span", { class: "dim wraps" }, withoutForecast(run, high))),
     cell("What follows", t.act, t.recipient && h("div", { class: "under" }, `to ${t.recipient}`), t.deadline && h("div", { class: "under" }, t.deadline)));
 }
 

@@ -71,12 +71,13 @@ export function purposeCard(run, report) {
     for (const name of ["point", "lower", "upper"]) old[name] += BigInt(p.flop[name]);
     old.spans.push(...(p.spans ?? []));
     if (p.looks_like?.confidence) old.guesses.add(`${p.looks_like.guess} (${p.looks_like.confidence} confidence)`);
+    else old.why ??= p.looks_like?.why_not;
     merged.set(p.purpose, old);
   }
   const rows = [...merged].map(([name, p]) => [
     h("span", { class: "nowrap" }, h("span", { class: `purpose-key purpose-${name}`, "aria-hidden": "true" }), name),
     ...three({ point: String(p.point), lower: String(p.lower), upper: String(p.upper) }),
-    p.spans.length > 0 ? spansText(p.spans) : NONE, [...p.guesses].join(", ") || NONE,
+    p.spans.length > 0 ? spansText(p.spans) : NONE, [...p.guesses].join(", ") || h("span", { class: "dim", title: p.why || null }, "cannot be told"),
   ]);
   return table("purposes", "What it was for", ["Purpose", "Point FLOP", "Lower", "Upper", "When (UTC)", "Looks like"], rows,
     "Purposes are the lab's word; untagged time counts. What it looks like is guessed from counters, and is in no total.");

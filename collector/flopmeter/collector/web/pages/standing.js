@@ -7,7 +7,7 @@ import { mark } from "./parts.js";
 import { linear, logTicks, spaced } from "./scales.js";
 
 const VERDICTS = { crossed: ["bad", "▲"], undetermined: ["warn", "◆"], below: ["good", "○"] };
-const WIDTH = 240;
+const WIDTH = 176; // so that the list of runs, and the lines beside what follows of them, stand whole at 1280
 const EDGE = 10;
 
 export const verdict = (name) => mark(...(VERDICTS[name] ?? ["dim", "·"]), name);
