@@ -11,7 +11,7 @@ from flopmeter.collector.duty.answers import DEADLINE, EVENT, State
 from flopmeter.collector.duty.saying import Person, answer
 from flopmeter.contract.usage import Workload, WorkloadKind
 
-HOUR_NS = 3_600_000_000_000
+HOUR_NS, MINUTE_NS = 3_600_000_000_000, 60_000_000_000
 LAB = "slurm-account:c1/lab"
 PATHS = (("events",), ("deadlines",), ("evidence",))
 
@@ -64,6 +64,22 @@ def test_the_header_keeps_its_etag_within_its_minute(books):
     (before,) = tags(books, ("overview",))
     books.clock.now += 59_000_000_000
     assert tags(books, ("overview",)) == [before]
+
+
+def test_what_is_asked_of_the_fleet_keeps_its_etag_within_its_minute(books):
+    """A node's lag and status are as of the same moment as the map's."""
+    paths = (("fleet",), ("fleet", "nodes", "gpu-node-41"), ("fleet", "inventory"))
+    books.clock.now = books.clock.now // MINUTE_NS * MINUTE_NS
+    before = tags(books, *paths)
+    books.clock.now += MINUTE_NS - 1
+    assert tags(books, *paths) == before
+    fleet, node = books.get("fleet"), books.get("fleet", "nodes", "gpu-node-41")
+    assert fleet["as_of"] == node["as_of"]
+    books.clock.now += 2 * HOUR_NS
+    assert (
+        books.get("fleet", "nodes", "gpu-node-41")["items"][0]["lag_seconds"]
+        > node["items"][0]["lag_seconds"]
+    )
 
 
 def test_what_is_newly_raised_moves_events_and_log(books):

@@ -48,7 +48,7 @@ def node(books: Books, wish: Wish) -> bytes:
             no for (no,) in reader.rows("SELECT agent_no FROM agents WHERE node = ? ORDER BY 1", (name,))
         ]
         states = agents_numbered(reader, numbers)
-        now = books.clock()
+        now = view.as_of_unix_ns  # as the map's: what moves with the clock moves by the view's minutes
         items = [
             node_document(s, now)
             | {"library_differs": s.node in found.odd, "devices": _devices(reader, view, s)}
