@@ -64,6 +64,7 @@ def test_every_part_of_the_run_page_has_something_to_show(visit: Desk) -> None:
     for job in ("88001", "88202", "88213", "88377"):
         expect(main).to_contain_text(job)
     expect(main).to_contain_text("thrown away: the job crashed")
+    expect(page.locator(".run-facts")).to_contain_text("Its budget, by forecast")
     guesses = page.locator(".card", has=page.get_by_role("heading", name="What it was for")).locator("tbody")
     expect(guesses).to_contain_text("cannot be told")
     expect(guesses).not_to_contain_text("–")

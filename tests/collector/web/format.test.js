@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { bytes, clock, deviceTime, duration, exact, flop, line, log10, many, offset, percent, percentOf, relative, time } from "./pages/format.js";
+import { bytes, clock, deviceTime, duration, exact, flop, line, log10, many, offset, percent, percentOf, relative, silentSince, time } from "./pages/format.js";
 
 test("FLOP are rounded down as in the terminal, so that no line shows as reached before it is", () => {
   assert.equal(flop("9999999999999999999999999"), "9.99e24"); // below 10²⁵, by one
@@ -81,4 +81,9 @@ test("a clock's offset has its sign and how sure it is", () => {
   assert.equal(offset(-41_203, 1500), "−41.203 s ± 1.500 s");
   assert.equal(offset(3_600_000, 200), "+1 h ± 200 ms");
   assert.equal(offset(null, null), "not known");
+});
+
+test("of several silent agents the instant is that of the first", () => {
+  assert.equal(silentSince({ nodes: ["a"], since: "2026-11-16T23:00:00.000Z" }), "since 2026-11-16 23:00");
+  assert.equal(silentSince({ nodes: ["a", "b"], since: "2026-11-16T23:00:00.000Z" }), "the first since 2026-11-16 23:00");
 });

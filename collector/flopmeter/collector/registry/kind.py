@@ -116,7 +116,9 @@ def _guess(hours: dict[int, _Hour]) -> Guess:
     inner = list(hours.values())
     known = [h for h in inner if h.elapsed]
     if len(known) < LEAST_HOURS:
-        return _unknown(f"{len(known)} whole hours with tensor counters: expected at least {LEAST_HOURS}")
+        return _unknown(
+            f"{len(known)} whole hour{'s' * (len(known) != 1)} with tensor counters: expected at least {LEAST_HOURS}"
+        )
     observed = sum(h.duration_ns for h in inner) * _PPM // sum(h.duration_ns + h.gap_ns for h in inner)
     if observed < LEAST_OBSERVED_PPM:
         return _unknown(f"tensor counters for {_percent(observed)} of its time: expected at least 80 %")

@@ -99,7 +99,7 @@ def _measured(d: Section) -> Section:
             given(
                 "silent",
                 "Silent agents",
-                f"{', '.join(owed['nodes'])} since {minute(owed['since'])} UTC: {hours(owed['device_seconds'])}, in the "
+                f"{', '.join(owed['nodes'])}{', the first' if len(owed['nodes']) > 1 else ''} since {minute(owed['since'])} UTC: {hours(owed['device_seconds'])}, in the "
                 f"total from 0 to {flop_text(int(owed['flop']['upper']))} FLOP",
             )
         )

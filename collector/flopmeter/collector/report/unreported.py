@@ -68,8 +68,9 @@ class Unreported:
         """In words, for the reasons of a run's width."""
         named = ", ".join(self.nodes[:MAX_NODES_NAMED])
         more = f" and {len(self.nodes) - MAX_NODES_NAMED} more" if len(self.nodes) > MAX_NODES_NAMED else ""
+        first = ", the first" if len(self.nodes) > 1 else ""
         return (
-            f"silent agents: {self.duration_ns / HOUR_NS:,.2f} GPU-h of {named}{more} since "
+            f"silent agents: {self.duration_ns / HOUR_NS:,.2f} GPU-h of {named}{more}{first} since "
             f"{time_text(self.since_unix_ns)[:16].replace('T', ' ')} UTC, priced from 0 to the most the GPUs can do, until "
             "the agents report"
         )

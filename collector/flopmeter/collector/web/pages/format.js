@@ -117,6 +117,9 @@ function precisely(ms) {
   return ms < 120_000 ? `${(ms / 1000).toFixed(3)} s` : duration(ms / 1000);
 }
 
+// Of silent agents: `since` is when the first of them fell silent.
+export const silentSince = ({ nodes, since }) => `${nodes.length > 1 ? "the first since" : "since"} ${time(since)}`;
+
 // "6 d ago", "in 3 h": of an instant, seen from `now` (milliseconds).
 export function relative(iso, now = clock.now()) {
   if (!iso) return NONE;

@@ -159,13 +159,13 @@ function attestation(name, base) {
 function figures(run) {
   const { coverage: c } = run;
   const nearest = run.thresholds.find((t) => t.verdict !== "below") ?? run.thresholds[0];
-  const [when, note] = outlook(run);
+  const [when, note, what] = outlook(run);
   const a = run.accuracy;
   return h("section", { class: "panel run-facts", "data-key": "figures", "aria-label": "Figures" }, facts(
     fact("Executed", bandFigure(run.executed.flop, "FLOP", { range: false }), `FLOP, between ${flop(run.executed.flop.lower)} and ${flop(run.executed.flop.upper)}`),
     nearest && fact(`Countable, ${nearest.regime}`, bandFigure(run.countable[nearest.regime]?.flop, "operations", { range: false }),
       `${percent(nearest.fraction)} of its line: ${nearest.verdict}`),
-    fact("Next line, by forecast", when, note),
+    fact(`${what ?? "Next line"}, by forecast`, when, note),
     fact("Observed", longer(percent(c.expected_device_seconds ? c.observed_device_seconds / c.expected_device_seconds : null), `${c.observed_device_seconds} of ${c.expected_device_seconds} device-seconds`), `of ${deviceTime(c.expected_device_seconds)}`),
     a && fact(`Within ±${a.limit_percent} %?`, mark(a.within ? "good" : a.if_declared?.within ? "accent" : "warn", a.within ? "✓" : "✕", a.within ? "yes" : a.if_declared?.within ? "if as declared" : "no"), `−${a.below_percent} % / +${a.above_percent} % by counters alone`),
     fact("Energy", energyText(run.energy_joules), run.energy_unmeasured_device_seconds > 0 ? "of part of the time" : "by the GPUs' counters")));

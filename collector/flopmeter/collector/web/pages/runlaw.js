@@ -101,7 +101,7 @@ export function planCard(report) {
     h("dl", { class: "pairs" }, rows.map(([name, value]) => [h("dt", null, name), h("dd", null, value)])));
 }
 
-/** The forecast in a sentence for the head of the page: the nearest line that is still to come. */
+/** The forecast for the head of the page: when, of what, and whether that is a line or the run's own budget. */
 export function outlook(run) {
   const f = run.forecast;
   if (!f) return ["none", run.status === "running" ? "too young, or nothing in sight" : `the run is ${run.status}`];
@@ -110,5 +110,6 @@ export function outlook(run) {
   if (!next) return ["no line in sight", `${f.confidence_percent} % interval, until ${day(f.until)}`];
   const { earliest, point, latest } = next.crosses;
   return [longer(point ? day(point) : "not at this rate", `${next.regime ?? "budget"}: point ${point ?? "none"}\nearliest ${earliest ?? "none"}\nlatest ${latest ?? "none"}`),
-    `${next.regime ?? "its budget"} ${comparison(next)} ${lineText(next.line)}: ${earliest ? day(earliest) : NONE} to ${latest ? day(latest) : "later"}`];
+    `${next.regime ?? "declared"} ${comparison(next)} ${lineText(next.line)}: ${earliest ? day(earliest) : NONE} to ${latest ? day(latest) : "later"}`,
+    next.regime ? "Next line" : "Its budget"]; // no line of the law: the list says "no line in sight" of the same run
 }

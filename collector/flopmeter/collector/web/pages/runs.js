@@ -170,7 +170,7 @@ function forecast({ forecast: found, no_forecast: why, status: stands }, groups)
     return [h("span", { class: "dim" }, said), more && h("div", { class: "under" }, more)];
   }
   if (found.regime === null) {
-    return [h("span", { class: "dim" }, "none in sight"), h("div", { class: "under" }, `until ${day(found.until)}`)];
+    return [h("span", { class: "dim" }, "no line in sight"), h("div", { class: "under" }, `until ${day(found.until)}`)];
   }
   const { earliest, point, latest } = found.crosses ?? {};
   const dates = earliest || point;

@@ -1,7 +1,7 @@
 // What a run's figure is made of: by class, pipe, precision, device model, purpose, job; coverage, energy, utilisation.
 
 import { h } from "./dom.js";
-import { NONE, count, deviceTime, flop, percent, time } from "./format.js";
+import { NONE, count, deviceTime, flop, percent, silentSince, time } from "./format.js";
 import { bandFigure, figure, longer } from "./figures.js";
 import { command, mark } from "./parts.js";
 
@@ -107,7 +107,7 @@ export function coverageCard(run) {
     gaps.length === 0 ? h("p", { class: "dim" }, "No gap.")
       : h("dl", { class: "pairs gaps" }, gaps.map(([reason, seconds]) => [h("dt", null, h("span", { class: "gap-key", "aria-hidden": "true" }), reason), h("dd", null, longer(deviceTime(seconds), `${seconds} device-seconds`))])),
     gaps.length > 0 && h("p", { class: "dim" }, "A gap is priced from 0 to the most that its GPUs can do: it widens the band, and is never counted as idle."),
-    run.unreported?.nodes?.length > 0 && h("p", null, mark("warn", "◆", "Silent: "), run.unreported.nodes.slice(0, 20).join(", "), run.unreported.nodes.length > 20 ? ` and ${run.unreported.nodes.length - 20} more` : "", `, since ${time(run.unreported.since)}.`));
+    run.unreported?.nodes?.length > 0 && h("p", null, mark("warn", "◆", "Silent: "), run.unreported.nodes.slice(0, 20).join(", "), run.unreported.nodes.length > 20 ? ` and ${run.unreported.nodes.length - 20} more` : "", `, ${silentSince(run.unreported)}.`));
 }
 
 export function energyCard(run) {
