@@ -267,7 +267,7 @@ MAY_REMOVE = {
     "witness/keys.py": "a key file that it made and could not write whole",
     "collector/retention/delete.py": "the store, when nothing binds it",
     "collector/filing/cli.py": "a draft that it made and could not write whole",
-    "collector/filing/write.py": "a report or draft that it made and could not write whole",
+    "collector/paper/write.py": "a report or draft that it made and could not write whole",
     "collector/export/destination.py": "an export's part file that it made and could not finish",
     "collector/web/downloads.py": "its own folder of an attestation that was handed out, or could not be",
     "collector/check/outcome.py": "what fsck came to, as a file that it made and could not write whole",
