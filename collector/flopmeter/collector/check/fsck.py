@@ -4,6 +4,7 @@ In order of position, streaming: signatures, hashes, chains, inventories, anchor
 head, workload, loss, fork and event. The first difference is named exactly, and ends the check.
 """
 
+import sqlite3
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -13,6 +14,7 @@ from typing import Any
 from flopmeter.collector.law.regimes import Regime
 from flopmeter.collector.report.queries import reading
 
+from .cell_types import wrong_cell
 from .outcome import outcome_document, write_outcome
 from .rederive import Difference
 from .walk import Counts, Progress, Walk
@@ -62,11 +64,20 @@ def check_store(path: Path, regimes: Iterable[Regime], *, progress: Progress | N
             walk.sums()
             walk.rest()
         except Difference as d:
-            difference = Found(d.table, d.key, d.column, d.expected, d.got)
+            difference = _found(d)
+        except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, sqlite3.Error):
+            wrong = wrong_cell(reader)
+            if wrong is None:
+                raise
+            difference = _found(wrong)
     seconds = time.perf_counter() - begun
     looked_at = asdict(counts)
     notes = tuple(looked_at.pop("notes"))
     return Result(str(path), **looked_at, seconds=seconds, difference=difference, notes=notes)
+
+
+def _found(d: Difference) -> Found:
+    return Found(d.table, d.key, d.column, d.expected, d.got)
 
 
 def result_document(result: Result) -> dict[str, Any]:
