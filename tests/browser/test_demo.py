@@ -80,3 +80,5 @@ def test_its_other_runs_and_what_is_due(visit: Desk) -> None:
     expect(due.locator("main")).to_contain_text("atlas-400b")
     expect(due.locator("main")).to_contain_text("Notify the Commission")
     shot(due, "demo-events", whole=True)
+    due.get_by_role("link", name="Evidence", exact=True).click()
+    expect(due.locator("main")).to_contain_text(re.compile(r"leaves.*batch [\d,]+, "))

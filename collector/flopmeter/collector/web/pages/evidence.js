@@ -30,7 +30,7 @@ function whole(e, form) {
   return [
     h("div", { class: "head" }, h("h1", null, "Evidence"), h("span", { class: "dim" }, "what was recorded, and that it was not changed since")),
     h("section", { class: "card", "aria-label": "Summary" }, facts(
-      fact("Evidence log", `${count(e.log?.size ?? 0)} leaves`, Object.entries(e.log?.leaves ?? {}).map(([kind, n]) => `${count(n)} ${kind}`).join(", ")),
+      fact("Evidence log", `${count(e.log?.size ?? 0)} leaves`, Object.entries(e.log?.leaves ?? {}).map(([kind, n]) => `${kind} ${count(n)}`).join(", ")),
       headFact(e.log),
       witnessFact(e.witnesses),
       fsckFact(e.fsck),
