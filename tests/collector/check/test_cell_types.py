@@ -69,6 +69,13 @@ def test_an_inventory_and_a_text_that_are_no_such_are_named_too(made: Path, tmp_
     )
 
 
+@pytest.mark.parametrize("data", ["-7", "[]", "null", "[" * 100_000])
+def test_what_an_event_says_that_is_no_object_is_named(made: Path, tmp_path: Path, data: str) -> None:
+    difference = found(made, tmp_path, f"UPDATE events SET data = '{data}' WHERE event_no = 1")
+    assert (difference.table, difference.column) == ("events", "data")
+    assert "JSON" in difference.expected
+
+
 def test_in_a_good_store_no_cell_is_wrong(made: Path) -> None:
     with reading(made) as reader:
         assert wrong_cell(reader) is None

@@ -187,9 +187,11 @@ class EventCheck:
         if not 0 <= e.since_position <= e.position:
             raise Difference("events", e.name, "since_position", f"0 … {e.position}", e.since_position)
         try:
-            json.loads(e.data)
-        except ValueError as error:
+            data = json.loads(e.data)
+        except (ValueError, RecursionError) as error:
             raise Difference("events", e.name, "data", "JSON", str(error)) from error
+        if not isinstance(data, dict):
+            raise Difference("events", e.name, "data", "a JSON object", e.data)
 
     @property
     def not_judged(self) -> list[str]:
