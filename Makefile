@@ -57,7 +57,7 @@ test: $(VENV)/.dev ## every test that needs no GPU
 
 # Tests wait for processes more than they work: three at once on two cores. Left out of the lowest: rooms that use no
 # dependency but click (and the store and the records, by what the rooms that stay do with them), and what needs a peer.
-NO_DEPENDENCY := tests/agent/metering $(addprefix tests/collector/,forecast filing estimate deliver duty registry report retention backup) \
+NO_DEPENDENCY := $(addprefix tests/collector/,forecast filing estimate) \
   $(filter-out %/test_signing.py,$(wildcard tests/collector/law/test_*.py))
 test-lowest: $(LOWEST)/.run ## the unit tests on the lowest versions that pyproject.toml admits
 	@$(LOWEST)/bin/python -m pytest -q -n 3 --dist loadfile tests/contract tests/evidence tests/agent tests/collector tests/store \

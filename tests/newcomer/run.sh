@@ -8,7 +8,7 @@
 # the outside: apt sources, pip settings with the local folders that they name, proxies, certificates, DNS.
 #
 # CI is handed on where it is set: hypothesis then draws what it draws in the other stages.
-# NEWCOMER_PYTEST="…" hands arguments to the newcomer's pytest; none is all of `make test`. .ci/run leaves the kills out.
+# NEWCOMER_PYTEST="…" hands arguments to the newcomer's pytest; .ci/run hands none: all of `make test`.
 set -euo pipefail
 repo=$(cd "$(dirname "$0")/../.." && pwd)
 shared=$(realpath "${1:-$repo/../shared}")
