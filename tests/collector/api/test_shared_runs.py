@@ -1,13 +1,15 @@
 """A run that several tenants work in: each sees its own part, and nothing of the others'."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from api_books import LAB, RIVAL, api_store, asked, one_more
 from attest_books import said
 from builders import Chain, busy
 
-from flopmeter.collector.api.tenancy import HIDDEN
+from flopmeter.collector.api.shared_runs import shared_runs
+from flopmeter.collector.api.tenancy import HIDDEN, owners
 from flopmeter.collector.books import HOUR_NS
 from flopmeter.collector.errors import StoreError
 from flopmeter.collector.export.columns import USAGE
@@ -146,3 +148,15 @@ def test_nor_does_a_file_of_its_usage_tell_that_name(books):
             exported(LAB, run)
     assert {r["job"] for r in exported(RIVAL, "rivals-secret")} == {"99"}
     assert {r["job"] for r in exported("", "rivals-secret")} >= {"99", "603"}
+
+
+def test_whose_it_is_cannot_be_read_and_the_others_parts_are_told(books):
+    """Whatever is wrong with what one workload says of itself: it costs its run's parts, and no tenant's view."""
+    view = books.books.view()
+    side = view.side
+    (common,) = [r for r in side.rows if r.run == "common"]
+    torn = replace(common, run="torn", workloads=[w._replace(identities=7) for w in common.workloads])
+    whose = owners([torn, *side.rows], view.registry)
+    assert whose["torn"] == whose["common"] == ""
+    found = shared_runs([torn, *side.rows], whose, view.registry, side.models, view.question.table)
+    assert {p["run"] for parts in found.values() for p in parts} == {"common"}
