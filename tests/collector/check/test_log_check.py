@@ -131,10 +131,10 @@ def test_a_good_log_is_good_and_counted(books):
     assert "signed heads" in result_text(result)
 
 
-FLIP_HASHES = "UPDATE log SET hashes = CAST(substr(hashes, 1, length(hashes) - 1) || x'00' AS BLOB) WHERE {}"
-FLIP_ROOT = (
-    "UPDATE checkpoints SET root = CAST(substr(root, 1, 31) || x'00' AS BLOB) WHERE checkpoint_no = {}"
-)
+# The last byte becomes another one, whatever it was: x'00' alone would leave one in 256 as it is.
+ANOTHER = "CASE WHEN substr({0}, -1) = x'00' THEN x'01' ELSE x'00' END"
+FLIP_HASHES = f"UPDATE log SET hashes = CAST(substr(hashes, 1, length(hashes) - 1) || {ANOTHER.format('hashes')} AS BLOB) WHERE {{}}"
+FLIP_ROOT = f"UPDATE checkpoints SET root = CAST(substr(root, 1, 31) || {ANOTHER.format('root')} AS BLOB) WHERE checkpoint_no = {{}}"
 
 
 @pytest.mark.parametrize(
