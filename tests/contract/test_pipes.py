@@ -54,16 +54,17 @@ def test_residual_is_never_negative_and_never_more_than_was_seen(
         assert (any_ - hmma - imma - dmma) * 1_000_000 < elapsed * RESIDUAL_NOISE_PPM
 
 
-@given(st.integers(0, 1_000_000))
+@given(st.integers(0, 5_000_000))
 def test_spread_step_never_narrows_and_is_the_nearest(ppm: int) -> None:
     step = evidence_class.spread_step(ppm)
+    assert step is not None
     assert step in SPREAD_STEPS_PPM
     assert step >= ppm
     assert not [s for s in SPREAD_STEPS_PPM if ppm <= s < step]
 
 
-def test_a_spread_past_every_step_takes_the_last_which_lets_lower_be_zero() -> None:
-    assert evidence_class.spread_step(5_000_000) == 1_000_000
+def test_a_spread_past_every_step_is_none_and_no_narrower_one() -> None:
+    assert evidence_class.spread_step(5_000_001) is None
 
 
 def test_every_class_has_its_half_width() -> None:

@@ -1,6 +1,7 @@
 """Interval arithmetic: exact from counters, rounded down from percentages, refused where it cannot be true."""
 
 import math
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -212,6 +213,34 @@ def test_one_sample_with_none_before_it_says_little_of_the_clock() -> None:
         assert got is not None
         assert got.evidence_class is EvidenceClass.C
         assert number(got, "sm_active_cycles") == SMS * 1_980_000_000 * 9 // 10
+
+
+@given(
+    low=st.integers(100, 2_000),
+    high=st.integers(100, MAX_SM_CLOCK_MHZ),
+    lows=st.integers(1, 40),
+    highs=st.integers(1, 40),
+)
+def test_the_spread_is_never_less_than_half_the_range_over_the_mean(
+    low: int, high: int, lows: int, highs: int
+) -> None:
+    """metering.md 3.1. A clock that idles between short bursts is further off its mean than the mean itself."""
+    samples = [float(low)] * lows + [float(high)] * highs
+    half_range = Fraction(abs(high - low), 2) / Fraction(low * lows + high * highs, lows + highs)
+    got, _ = sampled({"percent": {2: 80.0, 5: 50.0, 7: 50.0}, "sm_clock_mhz": tuple(samples)})
+    assert isinstance(got, Interval)
+    if half_range > 5:  # no step reaches so far
+        assert got.evidence_class is EvidenceClass.C
+    else:
+        assert got.evidence_class is EvidenceClass.A2
+        assert half_range <= Fraction(got.spread_ppm, 1_000_000)
+
+
+def test_a_spread_past_the_highest_step_leaves_an_upper_bound() -> None:
+    samples = (50.0,) * 60 + (2_900.0,)  # half the range is 15 times the mean
+    got, _ = sampled({"percent": {2: 80.0, 5: 50.0, 7: 50.0}, "sm_clock_mhz": samples})
+    assert isinstance(got, Interval)
+    assert (got.evidence_class, got.spread_ppm) == (EvidenceClass.C, 0)
 
 
 def test_samples_far_apart_say_as_little_but_for_an_exporter() -> None:

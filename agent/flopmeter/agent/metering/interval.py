@@ -317,8 +317,11 @@ def by_percent(
         return _by_utilisation(duration, fractions, energy, entity), refused
     total, count, low, high = clocks
     vague = not entity.from_dcgm and (count == 1 or duration > count * MAX_SAMPLE_APART_NS)
-    if vague and max(entity.ceiling_khz, high) * count > 2 * total:
-        # Between the samples the clock may have been anything, and a spread of 100 % does not reach the highest.
+    # Half-range over mean of the clock samples (metering.md 3.1), rounded up, in parts per million. It is not
+    # narrowed by their number: how evenly they lie in the interval nobody says.
+    spread = spread_step(1_000_000 if vague else -(-(high - low) * count * 1_000_000 // (2 * total)))
+    if spread is None or (vague and max(entity.ceiling_khz, high) * count > 2 * total):
+        # Between the samples the clock may have been anything, and no spread that is told reaches the highest.
         return _by_utilisation(duration, fractions, energy, entity), refused
     unit = entity.sm_count * total * duration  # SM x kHz x ns x samples
     elapsed = unit // (count * _KHZ_NS)
@@ -332,13 +335,10 @@ def by_percent(
         grade = EvidenceClass.B1 if HMMA_TENSOR_UTIL in cycles else EvidenceClass.B2
     else:
         grade = entity.percent_class
-    # Half-range over mean of the clock samples (metering.md 3.1), rounded up, in parts per million. It is not
-    # narrowed by their number: how evenly they lie in the interval nobody says.
-    spread = 1_000_000 if vague else -(-(high - low) * count * 1_000_000 // (2 * total))
     return Interval(
         grade,
         bits,
-        spread_step(spread),
+        spread,
         (
             duration,
             elapsed,
