@@ -12,6 +12,7 @@ class Check(StrEnum):
     NVLINK_PER_FLOP = "nvlink-per-flop"
     SILENT_ZERO = "silent-zero"
     RATE = "rate"
+    SCALE = "scale"
     LIBRARY_PATH = "library-path"
     LIBRARY_CHANGED = "library-changed"
     DRIVER_VERSION = "driver-version"

@@ -122,7 +122,12 @@ def test_an_unknown_scale_falls_back_to_percentages_and_says_so_once() -> None:
     assert duration(sealed) == 130 * SECOND
     assert {u.evidence_class for _, u in rows(sealed)} == {EvidenceClass.A2}
     assert total(sealed, "hmma_cycles") == SMS * 300_000_000 * 130 // 2
-    assert notices(sealed) == ["calibration"]
+    assert sorted(notices(sealed)) == ["calibration", "cross-check"]
+    [alarm] = [n for s in sealed for n in s.batch.notices if n.kind.label == "cross-check"]
+    assert (alarm.entity_index, alarm.detail) == (
+        0,
+        "scale: expected 1 or 132 counts of id 248 per clock, got 3.333",
+    )
 
 
 def test_an_unknown_scale_without_percentages_is_a_priced_gap() -> None:
@@ -133,6 +138,7 @@ def test_an_unknown_scale_without_percentages_is_a_priced_gap() -> None:
     sealed = node.flush(final=True)
     assert gaps(sealed) == [(GapReason.REFUSED, 70, JOB_A)]
     assert total(sealed, "sm_elapsed_cycles", gaps=True) == SMS * 1_980_000_000 * 70
+    assert notices(sealed) == ["calibration"]  # nothing contradicts anything: it cannot be told
 
 
 def test_an_unconfirmed_model_is_a3() -> None:

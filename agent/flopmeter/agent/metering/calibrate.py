@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import repeat
 
+from flopmeter.contract.checks import Check
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.usage import GapReason, Workload
 
@@ -77,6 +78,11 @@ class Evidence:
     def ratio_permille(self) -> int:
         """Counted cycles per clock cycle, in thousandths; 0 without clock samples."""
         return self.clocked_cycles * 1_000 // self.clock_cycles if self.clock_cycles else 0
+
+    def scale_detail(self, entity: Entity) -> str:
+        """What is said of a rate that fits neither scale: an alarm (reference/metering.md 7.2, item 2)."""
+        got = self.ratio_permille() / 1_000
+        return f"{Check.SCALE}: expected 1 or {entity.sm_count} counts of id 248 per clock, got {got:.3f}"
 
     def verdict(self, entity: Entity) -> Scale | None:
         """The scale, or None where there is too little evidence or it fits neither."""
