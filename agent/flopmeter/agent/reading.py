@@ -123,3 +123,5 @@ class NodeFacts:
     cluster: str = ""
     library: Library = NO_LIBRARY
     uncovered: tuple[Uncovered, ...] = ()
+    #: (entity, why the driver tells no more of it: NVML's error name, or a word of sources.base).
+    lacks: tuple[tuple[str, str], ...] = ()

@@ -71,6 +71,44 @@ def test_confidential_mode_with_gpm_off_is_an_upper_bound(machine):
     assert diagnosis.exit_code == 1
 
 
+@pytest.mark.parametrize(
+    ("lines", "why", "change"),
+    [
+        ((f"{HOPPER} util=90 fail.nvmlGpmSampleGet=4",), "refuses this user its GPM counters", "as root"),
+        ((f"{HOPPER} util=90 fail.nvmlGpmQueryDeviceSupport=4",), "NVML_ERROR_NO_PERMISSION", "as root"),
+        ((f"{HOPPER} util=90 gpm=0",), "no GPM metrics here", "GPM is off on vGPU"),
+        ((f"{HOPPER} cores=0",), "does not tell its cores", "update the driver"),
+        (
+            (HOPPER, "gi g0 1 sms=60 start=0 size=4 ci=0"),
+            "MIG mode is on, and no GPU instance",
+            "nvidia-smi mig -cgi",
+        ),
+    ],
+)
+def test_why_the_driver_tells_no_more(machine, lines, why, change):
+    _, found = doctor(machine(*lines))
+    ((said,),) = [d["findings"] for d in found["devices"]]
+    assert why in said["why"]
+    assert change in said["change"]
+
+
+def test_a_driver_older_than_gpm(machine):
+    _, found = doctor(machine("node driver=470.82", f"{HOPPER} util=90", without=OLD_DRIVER))
+    ((said,),) = [d["findings"] for d in found["devices"]]
+    assert said == {
+        "why": "driver 470.82 is too old for GPM metrics",
+        "change": "update the driver: R595 or later has cycle counters",
+    }
+
+
+@pytest.mark.parametrize(("state", "change"), [("lost", "reset or a reboot"), ("reset", "reset or a reboot")])
+def test_a_gpu_that_was_lost_before_anybody_looked(machine, state, change):
+    diagnosis, found = doctor(machine(HOPPER, f"gpu g1 state={state}"))
+    (card,) = found["uncovered"]
+    assert change in card["change"]
+    assert diagnosis.exit_code == 1
+
+
 def test_an_unknown_model_is_metered_in_cycles(machine):
     _, found = doctor(machine("gpu g0 name=NVIDIA_R900 cc=10.1 sms=200 clock=1800 hmma=0.5"))
     assert "no W table for NVIDIA R900" in whys(found)

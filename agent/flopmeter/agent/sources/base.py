@@ -9,6 +9,11 @@ from flopmeter.agent.reading import Happening, NodeFacts, Reading
 #: made anew under the same UUID). No difference may be taken across it.
 COUNTERS_RESTARTED = "FLOPMETER_COUNTERS_RESTARTED"
 
+#: Words of NodeFacts.lacks where the driver answered no error. The SM count is not told: MIG mode is on and nothing is
+#: cut from it; or the driver does not say how many cores there are.
+MIG_EMPTY = "MIG_WITHOUT_INSTANCES"
+NO_CORES = "CORES_NOT_TOLD"
+
 #: After errors with one of these words devices are others than before: the facts are due.
 _GONE = ("LOST", "RESET_REQUIRED", "RESTARTED", "NOT_FOUND", "UNINITIALIZED", "NOT_LOADED", "MISMATCH")
 

@@ -110,6 +110,7 @@ class NvmlSource:
             for e in self._entities.values():
                 e.listed = True
             listed = tuple(e.device for e in self._entities.values())
+            lacks = tuple((e.device.entity, e.lack) for e in self._entities.values() if e.lack)
         return NodeFacts(
             self._node,
             self._boot_id,
@@ -119,6 +120,7 @@ class NvmlSource:
             listed,
             library=self._library,
             uncovered=self._uncovered,
+            lacks=lacks,
         )
 
     def read(self, entity: str) -> Reading:

@@ -14,6 +14,7 @@ from flopmeter.contract.limits import MAX_SM_CLOCK_MHZ
 from flopmeter.contract.usage import Device, Uncovered
 
 from . import nvml_calls as nvml
+from .base import MIG_EMPTY, NO_CORES
 from .node import start_ticks
 from .nvml_calls import GpmPair, Handle, NvmlError, Processes, Value
 from .nvml_clocks import Clocks
@@ -84,6 +85,7 @@ class Entity:
     shares_never: bool = False
     readings: int = 0
     polled: bool = False  # clocks are to be collected between readings
+    lack: str = ""  # why the driver tells no more of it
     listed: bool = False  # `facts` has told of it
     restarted: bool = False  # counts something else than before under the same UUID
     busy: bool = False
@@ -109,7 +111,7 @@ class Entity:
 def find(handle: Handle, clock: Clock, *, confidential: bool | None) -> list[Entity]:
     """The GPU and its MIG instances. Raises NvmlError, ContractError or Refused if it cannot be metered."""
     capability = "{}.{}".format(*nvml.compute_capability(handle))
-    gpm = _quiet(nvml.has_gpm, handle) or False
+    gpm, lack = _gpm_support(handle)
     name = text(nvml.name, handle)
     if _quiet(nvml.virtualization, handle) == nvml.VGPU_GUEST and not (gpm and _MIG_BACKED.search(name)):
         raise Refused(
@@ -146,8 +148,11 @@ def find(handle: Handle, clock: Clock, *, confidential: bool | None) -> list[Ent
     listed = list_instances(handle) if mig else []
     instances = [open_instance(entity, each, clock) for each in listed]
     entity.cut = bool(instances)
+    entity.lack = lack
     if not instances:
         entity.running = _processes([handle])
+        if mig or (per_sm and not cores):
+            entity.lack = MIG_EMPTY if mig else NO_CORES
     for each in instances or [entity]:
         if gpm:
             open_gpm(each, clock)
@@ -197,6 +202,16 @@ def open_instance(parent: Entity, instance: Instance, clock: Clock) -> Entity:
     )
 
 
+def _gpm_support(handle: Handle) -> tuple[bool, str]:
+    """Whether the driver offers GPM, and its error name where it cannot say. Raises NvmlError if it is fatal."""
+    try:
+        return nvml.has_gpm(handle), ""
+    except NvmlError as e:
+        if e.code in nvml.FATAL:
+            raise
+        return False, e.name
+
+
 def open_gpm(entity: Entity, clock: Clock) -> None:
     """The first sample. Without one the entity has no GPM; raises NvmlError if that is fatal."""
     try:
@@ -204,6 +219,7 @@ def open_gpm(entity: Entity, clock: Clock) -> None:
     except NvmlError as e:
         if e.code in nvml.FATAL:
             raise
+        entity.lack = entity.lack or e.name
         log.info("nvml: %s: no GPM: %s", entity.device.entity, e.name)
 
 

@@ -21,9 +21,10 @@ from flopmeter.agent.reading import (
     NodeFacts,
     Reading,
 )
+from flopmeter.agent.sources.base import MIG_EMPTY, NO_CORES
 from flopmeter.contract.checks import Check
 from flopmeter.contract.evidence_class import UPPER_ONLY, EvidenceClass
-from flopmeter.contract.usage import Device
+from flopmeter.contract.usage import Device, Uncovered
 from flopmeter.contract.w_table import current
 
 #: The first driver branch with since-boot cycle counters (reference/metering.md 0.1).
@@ -71,6 +72,9 @@ def of_device(
         ]
     else:
         found = _class(facts, device, reading, grade, note)
+    if device.confidential and grade is not None and grade not in UPPER_ONLY:
+        said = "confidential-computing mode is on, where NVIDIA documents performance counters as off; they answer"
+        found.append(Advice(said))
     if device.persistence is False and not device.mig:
         found.append(
             Advice(
@@ -99,7 +103,7 @@ def _class(
         if {ANY_TENSOR_UTIL, HMMA_TENSOR_UTIL} & reading.percent.keys() and not reading.sm_clock_mhz:
             clock = _add(["DCGM_FI_DEV_SM_CLOCK"]) if dcgm else "update the driver"
             return [*found, Advice("the pipes are read and the SM clock is not: an upper bound only", clock)]
-        return [*found, _upper_only(device, major, dcgm=dcgm)]
+        return [*found, _upper_only(facts, device, major, dcgm=dcgm)]
     if grade is EvidenceClass.A3 and dcgm and reading.cycles:
         found.append(
             Advice(
@@ -109,8 +113,7 @@ def _class(
     elif grade is EvidenceClass.A3:
         found.append(Advice("the rates of this model are not confirmed: bounds are 10 % wider"))
     if not dcgm and grade in (EvidenceClass.A2, EvidenceClass.A3) and not reading.cycles:
-        why = "no since-boot cycle counters: an agent's restart leaves a gap"
-        found.append(Advice(why, _upgrade(facts.driver)))
+        found.append(_no_counters(facts.driver))
         if len(reading.sm_clock_mhz) < 2:
             found.append(
                 Advice(
@@ -122,13 +125,18 @@ def _class(
     return found
 
 
-def _upgrade(driver: str) -> str:
-    if _major(driver) < CYCLES_SINCE_DRIVER:
-        return f"driver R{CYCLES_SINCE_DRIVER} or later has them"
-    return "the driver should have them: update nvidia-ml-py to 13.595 or later"
+def _no_counters(driver: str) -> Advice:
+    why = "no since-boot cycle counters: an agent's restart leaves a gap"
+    if _is_old(driver):
+        return Advice(why, f"driver R{CYCLES_SINCE_DRIVER} or later has them")
+    return Advice(f"{why}. Driver {driver} should have them, and answers none for this GPU")
 
 
-def _upper_only(device: Device, major: int, *, dcgm: bool) -> Advice:
+def _is_old(driver: str) -> bool:
+    return _major(driver) < CYCLES_SINCE_DRIVER
+
+
+def _upper_only(facts: NodeFacts, device: Device, major: int, *, dcgm: bool) -> Advice:
     if device.confidential:
         return Advice(
             "confidential-computing mode is on: performance counters are off, so there is an upper bound only",
@@ -147,13 +155,59 @@ def _upper_only(device: Device, major: int, *, dcgm: bool) -> Advice:
             "add DCGM_FI_PROF_PIPE_TENSOR_ACTIVE to dcgm-exporter's counter file; the exporter needs root or SYS_ADMIN",
         )
     if major >= 9:
-        return Advice(
-            "the driver offers no GPM metrics here",
-            "GPM is off on vGPU and in confidential-computing mode; otherwise update the driver",
-        )
+        return _no_gpm(facts, device)
     return Advice(
         "NVML has no pipe counters before Hopper", f"run dcgm-exporter on this node and use {_EXPORTER}"
     )
+
+
+def _no_gpm(facts: NodeFacts, device: Device) -> Advice:
+    lack = dict(facts.lacks).get(device.entity, "")
+    has = f"R{CYCLES_SINCE_DRIVER} or later has cycle counters"
+    if "PERMISSION" in lack:
+        return Advice(
+            f"the driver refuses this user its GPM counters: {lack}",
+            "run `flopmeter agent doctor` as root: if root is refused too, no right helps; if not, let the agent's user "
+            "open /dev/nvidia* (systemd: DeviceAllow=; a container: its device cgroup)",
+        )
+    if "FUNCTION_NOT_FOUND" in lack:
+        return Advice(f"driver {facts.driver} is too old for GPM metrics", f"update the driver: {has}")
+    update = f"update the driver: {has}" if _is_old(facts.driver) else "see the kernel's log"
+    return Advice(
+        "the driver offers no GPM metrics here" + (f": {lack}" if lack else ""),
+        f"GPM is off on vGPU and in confidential-computing mode; otherwise {update}",
+    )
+
+
+def of_uncounted(facts: NodeFacts, device: Device) -> Advice:
+    """Of a GPU whose SM count is not known, so that no cycles can be told."""
+    lack = dict(facts.lacks).get(device.entity, "")
+    if lack == MIG_EMPTY:
+        return Advice(
+            "MIG mode is on, and no GPU instance holds a compute instance: nothing can run there, or be metered",
+            "make instances (nvidia-smi mig -cgi PROFILE -C), or turn MIG mode off (nvidia-smi -mig 0)",
+        )
+    known = f"the SM count of {reading_name(device)} is not known to source {facts.source}"
+    if facts.source == "dcgm":
+        return Advice(known, "let the agent load libnvidia-ml.so.1 too: NVML tells it")
+    if lack == NO_CORES:
+        return Advice(f"{known}: driver {facts.driver} does not tell its cores", "update the driver")
+    return Advice(known, "a later flopmeter may know how many cores an SM of this capability has")
+
+
+def of_uncovered(card: Uncovered) -> Advice:
+    """Of a card that nothing here meters."""
+    if card.reason.startswith("NVML_ERROR_"):
+        return Advice(card.reason, _change_for(card.reason))
+    if card.vendor == "NVIDIA" and card.reason.endswith("no driver holds it"):
+        return Advice(
+            card.reason, "load the NVIDIA driver; why it does not take the card: kernel's log, NVRM"
+        )
+    return Advice(card.reason)
+
+
+def reading_name(device: Device) -> str:
+    return f"{device.name or 'unknown model'} (compute capability {device.compute_capability or 'unknown'})"
 
 
 def _exporter_rows(device: Device, reading: Reading) -> list[Advice]:
@@ -164,6 +218,9 @@ def _exporter_rows(device: Device, reading: Reading) -> list[Advice]:
     split = [_ROWS[i] for i in _SPLIT if i not in have]
     if split and _NO_SPLIT.search(device.name):
         found.append(Advice("the profiling module shows this model's tensor pipes as one"))
+    elif split and device.compute_capability == "7.5":
+        why = "the exporter shows the tensor pipes as one; that Turing can show them apart is not verified"
+        found.append(Advice(why, f"try: {_add(split)}"))
     elif split:
         found.append(Advice("the exporter shows the tensor pipes as one", _add(split)))
     vector = [_ROWS[i] for i in _VECTOR if i not in have]
@@ -193,7 +250,9 @@ def _change_for(error: str) -> str:
     if "RESET_REQUIRED" in error or "LOST" in error:
         return "the GPU needs a reset or a reboot: see `nvidia-smi -q` and the kernel's log for Xid errors"
     if "PERMISSION" in error:
-        return "let the agent open /dev/nvidia*"
+        return (
+            "let the agent's user open /dev/nvidia* (systemd: DeviceAllow=; a container: its device cgroup)"
+        )
     if "TIMEOUT" in error or "HUNG" in error:
         return "a driver call hangs: see the kernel's log"
     if error == "DCGM_PAGE_STALE":
@@ -213,6 +272,8 @@ def of_node(
 ) -> list[Advice]:
     """Of the node as a whole, and of where the agent stands on it."""
     found: list[Advice] = []
+    if not facts.devices and not facts.uncovered:
+        found.append(_no_gpus(facts.source))
     if no_processes:
         found.append(
             Advice(
@@ -244,6 +305,20 @@ def of_node(
             change = "the driver was updated under a running kernel: reboot, or reload its module"
         found.append(Advice(detail, change))
     return found
+
+
+def _no_gpus(source: str) -> Advice:
+    if source == "dcgm":
+        return Advice(
+            "the exporter's page names no GPU", "see the exporter's own log, and `nvidia-smi -L` on this node"
+        )
+    if source != "nvml":
+        return Advice(f"source {source} names no GPU")
+    return Advice(
+        "the driver works and lists no GPU",
+        "in a container: give it the GPUs (NVIDIA_VISIBLE_DEVICES=all, the nvidia runtime); on the host: `lspci -d 10de:` "
+        "shows what is there, the kernel's log (NVRM) why it is not taken",
+    )
 
 
 def _major(version: str) -> int:

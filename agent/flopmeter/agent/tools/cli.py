@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
@@ -114,49 +114,56 @@ def doctor(  # noqa: PLR0917 - click names its parameters
     from flopmeter.agent.errors import SourceError
     from flopmeter.agent.loop import SystemClock
 
+    from .advice import Advice
     from .collector_check import of_access
     from .doctor import examine, to_json, to_lines
+    from .heard import heard
     from .kubernetes import kubernetes_advice
-    from .live import LiveRounds, open_rounds
+    from .live import OPEN_DEADLINE_S, LiveRounds, open_rounds
     from .slurm_check import of_slurm
 
-    try:
-        rounds = open_rounds(source, SystemClock(), tick_ns=1_000_000_000)
-    except SourceError as e:
-        _nothing_to_meter(source, e, as_json=as_json)
-        sys.exit(2)
-    try:
-        here = isinstance(rounds, LiveRounds) and source != "sim"
-        diagnosis = examine(rounds, here=here)
-    finally:
-        rounds.close()
+    with heard() as warnings:
+        try:
+            rounds = open_rounds(source, SystemClock(), tick_ns=1_000_000_000, deadline_s=OPEN_DEADLINE_S)
+        except SourceError as e:
+            _nothing_to_meter(source, e, as_json=as_json)
+            sys.exit(2)
+        try:
+            here = isinstance(rounds, LiveRounds) and source != "sim"
+            diagnosis = examine(rounds, here=here)
+        finally:
+            rounds.close()
     slurm = of_slurm(diagnosis.facts, directory=slurm_job_mapping_dir, squeue=slurm_squeue)
     named = replace(diagnosis.facts, node=os.environ.get("FLOPMETER_AGENT_NODE") or diagnosis.facts.node)
     pods = kubernetes_advice(kubelet, kubernetes_labels == "true", named, SystemClock(), os.environ)
     files = (tls_cert, tls_key, tls_ca)
     access = of_access(state, files=files, collector=collector, server_name=server_name)
-    diagnosis = replace(diagnosis, node=(*diagnosis.node, *slurm, *pods, *access))
+    of_source = (Advice(text) for text in warnings)
+    diagnosis = replace(diagnosis, node=(*diagnosis.node, *of_source, *slurm, *pods, *access))
     if as_json:
         emit_json(to_json(diagnosis))
     else:
-        for line in to_lines(diagnosis):
+        for line in to_lines(diagnosis, _width(sys.stdout)):
             click.echo(line)
     sys.exit(diagnosis.exit_code)
 
 
+def _width(stream: TextIO) -> int:
+    from flopmeter.cli.terminal import DEFAULT_COLUMNS, size
+
+    return max(60, size()[0]) if stream.isatty() else DEFAULT_COLUMNS
+
+
 def _nothing_to_meter(source: str, error: "SourceError", *, as_json: bool) -> None:
     """Why, what to do, and what the bus shows all the same."""
-    from .doctor import on_the_bus, unreadable
+    from .doctor import on_the_bus, unreadable, unreadable_lines
 
     seen = on_the_bus() if source.startswith(("nvml", "dcgm")) else ()
     if as_json:
         emit_json(unreadable(source, error, seen))
         return
-    click.echo(f"nothing can be metered: {error}", err=True)
-    if error.hint:
-        click.echo(f"Hint: {error.hint}", err=True)
-    for card in seen:
-        click.echo(f"  {card.pci_address}: {card.vendor} {card.model}: {card.reason}", err=True)
+    for line in unreadable_lines(error, seen, _width(sys.stderr)):
+        click.echo(line, err=True)
 
 
 @click.command()

@@ -1,19 +1,22 @@
 """`flopmeter agent doctor`: what of this node can be metered, how well, why not better, and what to change."""
 
 import os
+import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from flopmeter.agent.errors import SourceError
 from flopmeter.agent.reading import NodeFacts, Reading
+from flopmeter.agent.sources.node import node_name
+from flopmeter.cli.terminal import DEFAULT_COLUMNS
 from flopmeter.contract.evidence_class import UPPER_ONLY, EvidenceClass
 from flopmeter.contract.usage import Uncovered
 from flopmeter.contract.w_table import current
 
-from .advice import Advice, of_device, of_error, of_node
+from .advice import Advice, of_device, of_error, of_node, of_uncounted, of_uncovered
 from .live import Rounds
-from .view import NodeView, Shown, reading_name
+from .view import NodeView, Shown
 
 #: Rounds looked at: percentages and counters need two.
 ROUNDS = 2
@@ -136,13 +139,7 @@ def _finding(facts: NodeFacts, shown: Shown, reading: Reading) -> Finding:
     if any(d.parent == device.entity for d in facts.devices):
         return Finding(shown, True, (Advice("cut into MIG instances: metered there, its energy here"),))
     if device.sm_count == 0:
-        known = f"the SM count of {reading_name(device)} is not known to source {facts.source}"
-        change = (
-            "let the agent load libnvidia-ml.so.1 too: NVML tells it"
-            if facts.source == "dcgm"
-            else "a later flopmeter may know how many cores an SM of this capability has"
-        )
-        return Finding(shown, False, (Advice(known, change),))
+        return Finding(shown, False, (of_uncounted(facts, device),))
     grade = _expected(shown)
     if grade is EvidenceClass.GAP and (reading.cycles or reading.percent) and not shown.silent:
         said = f"what the driver said cannot be true: {shown.note}"
@@ -195,13 +192,23 @@ def _advice(a: Advice) -> dict[str, Any]:
 
 
 def _uncovered(u: Uncovered) -> dict[str, Any]:
-    return {"pci_address": u.pci_address, "vendor": u.vendor, "model": u.model, "reason": u.reason}
+    return {
+        "pci_address": u.pci_address,
+        "vendor": u.vendor,
+        "model": u.model,
+        "reason": u.reason,
+        "change": of_uncovered(u).change or None,
+    }
 
 
-def to_lines(diagnosis: Diagnosis) -> Iterable[str]:
+def to_lines(diagnosis: Diagnosis, width: int = DEFAULT_COLUMNS) -> Iterable[str]:
     """For people: one line an entity, and what is the same for several said once below."""
     facts = diagnosis.facts
-    yield f"{facts.node}: source {facts.source}, driver {facts.driver or 'unknown'}, rates {current().id}"
+    yield from _folded(
+        f"{facts.node}: source {facts.source}, driver {facts.driver or 'unknown'}, rates {current().id}",
+        "",
+        width,
+    )
     advice: dict[Advice, list[int]] = {}
     graded: dict[str, str] = {}
     for index, finding in enumerate(diagnosis.findings):
@@ -211,26 +218,51 @@ def to_lines(diagnosis: Diagnosis) -> Iterable[str]:
         label = grade.label if grade else "-"
         graded[label] = _GRADE.get(grade, "") if grade else "energy only"
         indent = "  " if device.mig else ""
-        yield f"  {index:>2} {mark} {label:<4}{indent}{device.name}  {device.entity}"
+        line = f"  {index:>2} {mark} {label:<4}{indent}{device.name}"
+        if len(line) + 2 + len(device.entity) <= width:
+            yield f"{line}  {device.entity}"
+        else:
+            yield line
+            yield f"{'':13}{indent}{device.entity}"
         for one in finding.advice:
             advice.setdefault(one, []).append(index)
     for label, told in graded.items():
         yield f"  {label}: {told}"
     for one, indices in advice.items():
-        yield from _said(_span(indices), one)
+        yield from _said(_span(indices), one, width)
     for one in diagnosis.node:
-        yield from _said("node", one)
-    for u in facts.uncovered:
-        yield f"  {u.pci_address or '-'}: {u.vendor} {u.model} is not metered: {u.reason}"
+        yield from _said("node", one, width)
+    yield from _left_out(facts.uncovered, width)
     metered = sum(f.metered for f in diagnosis.findings)
     beside = f", {len(facts.uncovered)} devices not covered" if facts.uncovered else ""
     yield f"{metered} of {len(diagnosis.findings)} metered{beside}"
 
 
-def _said(about: str, advice: Advice) -> Iterable[str]:
-    yield f"  {about}: {advice.why}"
+def _left_out(cards: Iterable[Uncovered], width: int) -> Iterable[str]:
+    for card in cards:
+        model = card.model.removeprefix(card.vendor).strip()
+        name = " ".join(filter(None, (card.vendor, model)))
+        said = of_uncovered(card)
+        about = f"{card.pci_address or 'a card without an address'}: {name} is not metered"
+        yield from _said(about, said, width)
+
+
+def _said(about: str, advice: Advice, width: int) -> Iterable[str]:
+    yield from _folded(f"{about}: {advice.why}", "  ", width)
     if advice.change:
-        yield f"      -> {advice.change}"
+        yield from _folded(f"-> {advice.change}", "      ", width)
+
+
+def _folded(text: str, indent: str, width: int) -> list[str]:
+    """Broken at spaces only: a path, a row's name or a command's option stays one word, to be copied."""
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent + "   ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _span(indices: list[int]) -> str:
@@ -240,16 +272,18 @@ def _span(indices: list[int]) -> str:
 
 
 def unreadable(source: str, error: SourceError, uncovered: tuple[Uncovered, ...]) -> dict[str, Any]:
-    """What `--json` says where the source does not open: nothing can be metered."""
-    return {
-        "source": source,
-        "metered": 0,
-        "entities": 0,
-        "exit_code": 2,
-        "findings": [{"why": str(error), "change": error.hint or None}],
-        "uncovered": [_uncovered(u) for u in uncovered],
-        "devices": [],
-    }
+    """What `--json` says where the source does not open, by the same keys: nothing can be metered."""
+    facts = NodeFacts(node_name(), b"", "", "", source, (), uncovered=uncovered)
+    found = to_json(Diagnosis(facts, (), (Advice(str(error), error.hint),)))
+    return found | {"driver": None, "nvml": None}
+
+
+def unreadable_lines(error: SourceError, cards: tuple[Uncovered, ...], width: int) -> Iterable[str]:
+    """The same for people."""
+    yield from _folded(f"nothing can be metered: {error}", "", width)
+    if error.hint:
+        yield from _folded(f"Hint: {error.hint}", "", width)
+    yield from _left_out(cards, width)
 
 
 def on_the_bus() -> tuple[Uncovered, ...]:

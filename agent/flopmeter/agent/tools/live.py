@@ -1,8 +1,11 @@
 """Rounds of readings for the tools that look at a node (top, doctor, read, record), live or from a trace."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import replace
-from typing import Protocol, cast
+from typing import Protocol, TypeVar, cast
 
 from flopmeter.agent.errors import SourceError
 from flopmeter.agent.reader import Reader
@@ -12,6 +15,10 @@ from flopmeter.contract.clock import Clock
 
 #: A driver call that takes longer than this costs its GPU a gap, not the tool.
 READ_DEADLINE_S = 2.0
+#: Starting NVML wakes every GPU where persistence mode is off, which takes seconds each.
+OPEN_DEADLINE_S = 20.0
+
+_T = TypeVar("_T")
 
 
 class Rounds(Protocol):
@@ -96,11 +103,38 @@ class RecordedRounds:
         self._recording.close()
 
 
-def open_rounds(spec: str, clock: Clock, tick_ns: int, pace_s: float = 0.0) -> Rounds:
-    """Rounds over whatever `spec` names (sources.open.open_source)."""
-    from flopmeter.agent.sources.open import open_source
+def open_rounds(
+    spec: str, clock: Clock, tick_ns: int, pace_s: float = 0.0, *, deadline_s: float | None = None
+) -> Rounds:
+    """Rounds over whatever `spec` names (sources.open.open_source). SourceError after `deadline_s` of no answer."""
+    from flopmeter.agent.sources import open as sources
 
-    opened = open_source(spec, clock)
+    def opening() -> Source | Recording:
+        return sources.open_source(spec, clock)
+
+    opened = opening() if deadline_s is None else _within(deadline_s, opening)
     if hasattr(opened, "items"):
         return RecordedRounds(cast("Recording", opened), clock, pace_s)
     return LiveRounds(opened, clock, tick_ns)
+
+
+def _within(deadline_s: float, opening: Callable[[], _T]) -> _T:
+    """What `opening` gives or raises. One that hangs in the driver is left there: nothing can end it but the process."""
+    answer: Future[_T] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(opening())
+        except BaseException as e:  # noqa: BLE001 - raised again where it was asked
+            answer.set_exception(e)
+
+    threading.Thread(target=ask, name="flopmeter-open", daemon=True).start()
+    try:
+        return answer.result(deadline_s)
+    except FutureTimeout as e:
+        if answer.done():
+            raise
+        raise SourceError(
+            f"no answer from the driver in {deadline_s:g} s: one of its calls hangs",
+            "see the kernel's log for Xid errors, and whether nvidia-smi answers; a GPU that hangs needs a reset or a reboot",
+        ) from e

@@ -17,6 +17,8 @@ from flopmeter.contract.pipes import residual
 from flopmeter.contract.usage import IDLE, UNATTRIBUTED, Device, Measured, Workload
 from flopmeter.contract.w_table import WTable, current
 
+from .advice import reading_name
+
 UNKNOWN = Holding(None)
 _CALIBRATING = "calibrating"  # calibrate.py: at least 5 s
 
@@ -193,10 +195,6 @@ class NodeView:
                 self._views = {}
                 self._set(facts)
         return [shown[entity] for entity in self._views if entity in shown]
-
-
-def reading_name(device: Device) -> str:
-    return f"{device.name or 'unknown model'} (compute capability {device.compute_capability or 'unknown'})"
 
 
 def workload_text(workload: Workload | None) -> str:
