@@ -262,3 +262,23 @@ def test_a_poller_that_hangs_holds_up_neither_readings_nor_the_stop(machine, tmp
     assert m.calls("nvmlShutdown") == 0  # not under the call that hangs
     hang.unlink()
     wait_for(lambda: not source._poller.running)
+
+
+def test_a_gpu_that_hangs_while_clocks_are_polled_costs_the_others_none(machine, tmp_path):
+    m = machine(*(f"gpu g{i} cycles=0 ring_ms=0 hmma=0.5" for i in range(3)))
+    source = m.source(poll_s=0.002)
+    first, *others = (m.uuid(i) for i in range(3))
+    for entity in (first, *others):
+        m.tick(source, entity)
+    wait_for(lambda: m.calls("nvmlDeviceGetClockInfo") > 9)
+    hang = tmp_path / "hang"
+    hang.touch()
+    m.say(f"gpu g0 hang.nvmlDeviceGetClockInfo={hang}")
+    wait_for(source._entities[first].clocks._lock.locked)
+    left = source._poller._thread
+    wait_for(lambda: min(len(m.tick(source, entity).sm_clock_mhz) for entity in others) > 5)
+    source.close()
+    assert m.calls("nvmlShutdown") == 0
+    hang.unlink()
+    left.join(20)
+    assert not left.is_alive()  # it does not go on beside the other

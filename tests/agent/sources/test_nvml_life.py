@@ -52,6 +52,63 @@ def test_a_gpu_lost_for_good_is_told_as_uncovered(machine):
     assert m.tick(source, GPU0).error is None
 
 
+def _facts_each_minute(m, source, minutes):
+    """As the loop asks: what is listed each time, and how often NVML was started for it."""
+    seen = []
+    for _ in range(minutes):
+        m.advance(60 * SECOND)
+        devices = tuple(d.entity for d in source.facts().devices)
+        seen.append((devices, m.calls("nvmlInitWithFlags")))
+    return seen
+
+
+@pytest.mark.parametrize("gone", ["state=lost", "state=reset", "fail.nvmlDeviceGetCudaComputeCapability=999"])
+def test_a_gpu_that_is_reset_long_after_it_was_lost_is_metered_again(machine, gone):
+    """Its reset changes nothing on the bus, and NVML shows it to who starts anew only."""
+    m = machine(BUSY, "gpu g1 clock=1800 hmma=0.45")
+    source = m.source()
+    m.tick(source, GPU1)
+    m.say(f"gpu g1 {gone}")
+    if gone.startswith("fail"):
+        m.say("gpu g0 state=lost")  # another is why NVML is started anew
+        m.tick(source, GPU0)
+        m.say("gpu g0 state=ok")
+    else:
+        m.tick(source, GPU1)
+    assert GPU1 not in [d.entity for d in source.facts().devices]
+    lost = _facts_each_minute(m, source, 60)
+    assert {devices for devices, _ in lost} == {(GPU0,)}
+    starts = [number for _, number in lost]
+    assert (
+        starts[0] == 3
+    )  # at the next look, and then ever less often: it costs the others' percentages an interval
+    assert starts[-1] - starts[0] <= 10
+    m.say(f"gpu g1 {gone.partition('=')[0]}={'' if gone.startswith('fail') else 'ok reset'}")
+    back = _facts_each_minute(m, source, 12)
+    assert back[-1][0] == (GPU0, GPU1)
+    assert source.facts().uncovered == ()
+    m.tick(source, GPU1)
+    assert m.tick(source, GPU1).percent[5] == 45.0
+    assert back[-1][1] == _facts_each_minute(m, source, 20)[-1][1]  # and never again without a reason
+
+
+def test_a_gpu_that_nvml_dropped_is_looked_for_while_its_driver_holds_it(machine):
+    m = machine(BUSY, "gpu g1", "node order=g0,g1")
+    for address in ("0000:10:00.0", "0000:11:00.0"):
+        _show_on_bus(m, address, driver="nvidia")
+    _show_on_bus(m, "0000:12:00.0", driver="vfio-pci")  # a virtual machine's: no start of NVML would show it
+    source = m.source()
+    assert _facts_each_minute(m, source, 10)[-1] == ((GPU0, GPU1), 1)
+    m.say("gpu g1 state=lost")
+    m.tick(source, GPU1)
+    m.say("node order=g0")
+    assert [d.entity for d in source.facts().devices] == [GPU0]
+    _facts_each_minute(m, source, 3)
+    m.say("node order=g0,g1")
+    m.say("gpu g1 state=ok reset")
+    assert _facts_each_minute(m, source, 10)[-1][0] == (GPU0, GPU1)
+
+
 def test_averages_that_began_after_the_reading_before_are_not_given(machine):
     m = machine(BUSY, "gpu g1")
     source = m.source()
@@ -94,7 +151,7 @@ def test_facts_do_not_start_nvml_anew_without_a_reason(machine):
     assert m.calls("nvmlInitWithFlags") == 1
 
 
-def _show_on_bus(m, address, *, vendor="10de", device="2330", kind="030200", hide=False):
+def _show_on_bus(m, address, *, vendor="10de", device="2330", kind="030200", hide=False, driver=""):
     folder = m.sysfs / "bus" / "pci" / "devices" / address
     if hide:
         for file in folder.iterdir():
@@ -104,6 +161,8 @@ def _show_on_bus(m, address, *, vendor="10de", device="2330", kind="030200", hid
     folder.mkdir(parents=True)
     for name, value in (("vendor", vendor), ("device", device), ("class", kind)):
         (folder / name).write_text(f"0x{value}\n")
+    if driver:
+        (folder / "driver").symlink_to(f"../../../../bus/pci/drivers/{driver}")
 
 
 def test_a_reloaded_driver_begins_new_epochs_of_all(machine):

@@ -1,10 +1,12 @@
 """MIG through the nvml source: GPU instances as entities, made anew and shared; and vGPU, which is refused."""
 
+import time
 from contextlib import ExitStack
 
 import pytest
 from fakenvml.driver import COMPILER, NO_COMPILER, SECOND, Machine
 
+from flopmeter.agent.reader import Reader
 from flopmeter.agent.sources.base import COUNTERS_RESTARTED
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason=NO_COMPILER)
@@ -253,3 +255,33 @@ def test_a_mig_check_between_readings_is_seldom(machine):
             source.read(entity)
     per_check = 7
     assert m.calls("nvmlDeviceGetMigDeviceHandleByIndex") - asked == 4 * per_check
+
+
+def test_a_gpu_that_hangs_while_instances_are_looked_at_costs_no_instance_of_another(machine, tmp_path):
+    m = machine(*CUT, "gi g0 1 sms=32 hmma=0.5")
+    source = m.source()
+    reader = Reader(source, m, deadline_s=0.2)
+    others = [GPU1, ONE, FIVE]
+    reader.read([GPU0, Machine.mig_uuid(0, 1), *others])
+    hang = tmp_path / "hang"
+    hang.touch()
+    m.say(f"gpu g0 hang.*={hang}")
+    for _ in range(35):  # three looks
+        m.advance(SECOND)
+        readings = reader.read([GPU0, Machine.mig_uuid(0, 1), *others])
+        assert [r.error for r in readings] == ["NVML_ERROR_TIMEOUT", "READ_HUNG", None, None, None]
+    m.say("gi g1 5 remove")
+    m.say("gi g1 5 sms=16 start=4 size=1 hmma=0.2")
+    assert {d.entity: d.sm_count for d in reader.facts().devices}[
+        FIVE
+    ] == 16  # though another's look would hang
+    m.advance(SECOND)
+    reader.read(others)
+    m.advance(SECOND)
+    assert [r.error for r in reader.read(others)] == [None] * 3
+    hang.unlink()
+    m.say("gpu g0 hang.*=")
+    until = time.monotonic() + 20
+    while reader.stuck and time.monotonic() < until:
+        time.sleep(0.001)
+    reader.close()

@@ -191,6 +191,20 @@ def test_a2_is_within_1_percent_with_buffered_clocks_at_every_tick(machine, cloc
     assert sum(u.duration_ns for u in rows) == m.boot_ns() - began
 
 
+@pytest.mark.parametrize("without", ["err.248=3", "err.248=999", "value.248=nan"])
+def test_counters_without_the_elapsed_ones_are_metered_by_percentages_and_clocks(machine, without):
+    m = machine(f"gpu g0 {without} clock={FAST} hmma={WORK}")
+    script = m.boot_ns()
+    node = Node(m)
+    node.tick(SECOND)
+    node.polls = True
+    began = m.boot_ns()
+    node.run(300)  # longer than the clocks of a GPU with all counters are asked for
+    rows = node.rows()
+    assert classes(rows) == {EvidenceClass.A2}
+    assert off(figure(rows).point, truth(FAST, WORK, script, began, m.boot_ns())) < 0.01
+
+
 @pytest.mark.parametrize("tick_ns", [SECOND // 4, SECOND, 10 * SECOND], ids=lambda t: f"{t / SECOND:g}s")
 @pytest.mark.parametrize("clock", [FAST, SLOW], ids=["fast", "slow"])
 def test_a2_with_polled_clocks_holds_the_truth_within_its_bounds(machine, clock, tick_ns):

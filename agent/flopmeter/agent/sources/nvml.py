@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from flopmeter.agent.errors import SourceError
-from flopmeter.agent.reading import NodeFacts, Process, Reading
+from flopmeter.agent.reading import SM_CYCLES_ELAPSED, NodeFacts, Process, Reading
 from flopmeter.contract.clock import Clock
 from flopmeter.contract.errors import ContractError
 from flopmeter.contract.usage import NO_LIBRARY, Library, Uncovered
@@ -33,8 +33,10 @@ from .values import counter, percent, power_mw
 
 log = logging.getLogger(__name__)
 
-#: MIG instances may be destroyed and made again at any time; so often they are looked at beside the readings.
-MIG_CHECK_NS = 10_000_000_000
+#: A GPU that was reset is seen by who starts NVML anew only. Where one is missing that may come back this is tried after
+#: so long, then half as often each time: it costs the percentages of all others an interval.
+RETRY_NS = 30_000_000_000
+MOST_RETRY_NS = 600_000_000_000
 #: With cycle counters clock samples serve the calibration of their scale only (reference/metering.md 7.2): they
 #: are collected for so long, and so many readings.
 CALIBRATION_NS = 120_000_000_000
@@ -80,18 +82,21 @@ class NvmlSource:
         self._refused: tuple[Uncovered, ...] = ()  # by NVML, or for what they are
         self._uncovered: tuple[Uncovered, ...] = ()
         self._on_bus: tuple[pci.Accelerator, ...] = ()
-        self._mig_due_ns = 0
+        self._missing = False  # a GPU that may come back
+        self._retry_ns = RETRY_NS
+        self._retry_due_ns = 0
         self._driver = self._nvml = ""
         self._library: Library = NO_LIBRARY
         self._poller = Poller(self.poll, poll_s)
         self._start()
 
     def facts(self) -> NodeFacts:
-        """The node now. Starts NVML anew after a GPU was lost, or where the PCI bus shows another NVIDIA device
-        than before, unless a read still hangs inside it.
+        """The node now. Starts NVML anew after a GPU was lost, now and then while one is missing, and where the PCI bus
+        shows another NVIDIA device than before, unless a read still hangs inside it.
         """
         on_bus = self._bus.look()
-        if _nvidia(on_bus) != _nvidia(self._on_bus):
+        try_again = self._missing and self._clock.boot_ns() >= self._retry_due_ns
+        if try_again or _nvidia(on_bus) != _nvidia(self._on_bus):
             self._stale = True
         with self._lock:
             again = self._stale
@@ -126,14 +131,14 @@ class NvmlSource:
     def read(self, entity: str) -> Reading:
         with self._lock:
             found = self._entities.get(entity)
-            if found is None or found.busy or self._starting:
+            if found is None or self._starting or self._hangs(found):
                 code = "NVML_ERROR_NOT_FOUND" if found is None and not self._starting else "READ_HUNG"
                 return self._failed(entity, code)
             found.busy = True
             self._inside += 1
         try:
-            if found.device.mig and self._clock.boot_ns() >= self._mig_due_ns:
-                self._check_migs()
+            if found.instance is not None:
+                self._check_instances_if_due(found)
             if (now := self._entities.get(entity)) is not found:  # a MIG instance made anew, or gone
                 return self._failed(entity, COUNTERS_RESTARTED if now else "NVML_ERROR_NOT_FOUND")
             if found.restarted:
@@ -196,6 +201,15 @@ class NvmlSource:
         finally:
             self._waited_for = False
 
+    def _hangs(self, e: Entity) -> bool:
+        """Whether a read is inside the driver with this entity, or with another of a GPU that is cut: it would wait for
+        that one, and everybody for it.
+        """
+        if e.busy or (e.instance is None and not e.cut):
+            return e.busy
+        gpu = e.device.parent or e.device.entity
+        return any(o.busy for o in self._entities.values() if gpu in (o.device.parent, o.device.entity))
+
     def _failed(self, entity: str, code: str) -> Reading:
         return Reading(entity, self._clock.boot_ns(), self._clock.unix_ns(), error=code)
 
@@ -229,6 +243,7 @@ class NvmlSource:
             log.warning("nvml: confidential-computing mode: NVIDIA documents performance counters as off")
         entities: dict[str, Entity] = {}
         refused: list[Uncovered] = []
+        failed = False
         for index in range(nvml.device_count()):
             address = model = ""
             try:
@@ -240,6 +255,7 @@ class NvmlSource:
                 reason = error.name if isinstance(error, NvmlError) else str(error)
                 log.warning("nvml: GPU %d is left out: %s", index, reason)
                 refused.append(Uncovered(address, "NVIDIA", model, reason))
+                failed = failed or (isinstance(error, NvmlError) and error.code not in nvml.NEVER)
         for uuid, e in entities.items():
             e.restarted = "" in self._broken or bool({uuid, e.device.parent} & self._broken)
             if e.device.persistence is False:
@@ -249,7 +265,9 @@ class NvmlSource:
         with self._lock:
             self._entities = entities
         self._look_around(self._bus.look())
-        self._mig_due_ns = self._clock.boot_ns() + MIG_CHECK_NS
+        self._missing = failed or devices.dropped(refused, entities.values(), self._on_bus)
+        self._retry_due_ns = self._clock.boot_ns() + self._retry_ns
+        self._retry_ns = min(2 * self._retry_ns, MOST_RETRY_NS) if self._missing else RETRY_NS
 
     def _look_around(self, on_bus: tuple[pci.Accelerator, ...]) -> None:
         """What of the node is not metered, and why."""
@@ -271,13 +289,32 @@ class NvmlSource:
             log.info("nvml: shutdown: %s", e.name)
 
     def _check_migs(self) -> None:
-        """Instances may have come, gone, or been made anew under the same UUID: then the counters are others."""
-        self._mig_due_ns = self._clock.boot_ns() + MIG_CHECK_NS
-        for parent in [e for e in self._entities.values() if not e.device.mig]:
-            try:
-                self._check_instances(parent)
-            except (NvmlError, ContractError) as e:
-                log.info("nvml: %s: its MIG instances cannot be listed: %s", parent.device.entity, e)
+        """Instances may have come, gone, or been made anew under the same UUID: then the counters are others.
+
+        Not of a GPU that a read hangs in: its look would hang too.
+        """
+        hung = {e.device.parent or e.device.entity for e in self._entities.values() if e.busy}
+        for gpu in [e for e in self._entities.values() if not e.device.mig]:
+            if gpu.device.entity not in hung:
+                self._try_instances(gpu)
+
+    def _check_instances_if_due(self, instance: Entity) -> None:
+        """Of its own GPU alone: another that hangs is no matter of this one's."""
+        gpu = self._entities.get(instance.device.parent)
+        if gpu is not None and self._clock.boot_ns() >= gpu.instances_due_ns:
+            self._try_instances(gpu)
+
+    def _try_instances(self, gpu: Entity) -> None:
+        gpu.instances_due_ns = self._clock.boot_ns() + devices.INSTANCES_NS
+        try:
+            self._check_instances(gpu)
+        except (NvmlError, ContractError) as e:
+            log.info("nvml: %s: its MIG instances cannot be listed: %s", gpu.device.entity, e)
+
+    def _look_again(self, e: Entity) -> None:
+        """An instance of its GPU may be gone: look at the next reading."""
+        if (gpu := self._entities.get(e.device.parent)) is not None:
+            gpu.instances_due_ns = 0
 
     def _check_instances(self, parent: Entity) -> None:
         before = {u: e for u, e in self._entities.items() if e.device.parent == parent.device.entity}
@@ -330,8 +367,10 @@ class NvmlSource:
         t_unix_ns = self._clock.unix_ns() - (now_ns - t_boot_ns)
         e.readings += 1
         calibrating = e.readings <= CALIBRATION_READINGS or t_boot_ns - e.opened_ns < CALIBRATION_NS
-        clocks = e.clocks.take(t_unix_ns, history=not cycles or calibrating)
-        e.polled = e.clocks.short and not e.cut and (not cycles or calibrating)
+        # Without id 248 the others mean nothing, and the percentages need the clock.
+        by_clock = calibrating or SM_CYCLES_ELAPSED not in cycles
+        clocks = e.clocks.take(t_unix_ns, history=by_clock)
+        e.polled = e.clocks.short and not e.cut and by_clock
         if e.polled:
             self._poller.need()
         if now_ns >= e.memory_due_ns:
@@ -363,7 +402,7 @@ class NvmlSource:
             e.close()
             log.info("nvml: %s: no GPM: %s", e.device.entity, error.name)
         elif e.device.mig and error.code == nvml.NOT_FOUND:
-            self._mig_due_ns = 0
+            self._look_again(e)
             raise error
 
     def _processes(self, e: Entity, now_ns: int) -> tuple[Process, ...] | None:
@@ -380,7 +419,7 @@ class NvmlSource:
             if error.code in nvml.NEVER:
                 e.running = None
             elif e.device.mig:
-                self._mig_due_ns = 0  # a compute instance may be gone
+                self._look_again(e)  # a compute instance may be gone
             return None
         if not pids:
             if e.started:

@@ -7,7 +7,9 @@ one that is shorter than the time between readings, a Poller collects in between
 
 import logging
 import threading
+import time
 from collections.abc import Callable
+from operator import itemgetter
 
 from flopmeter.contract.clock import Clock
 from flopmeter.contract.limits import MAX_SM_CLOCK_MHZ
@@ -21,6 +23,8 @@ log = logging.getLogger(__name__)
 #: 10 Hz: NVIDIA's own benchmark polls faster, to see single kernels; a second's mean needs no more
 #: (reference/metering.md 3.1: "10-20 Hz").
 POLL_S = 0.1
+#: So long may one round of polling take; a GPU that hangs in it must not cost the others their clocks.
+HUNG_PERIODS = 10
 #: A reading carries at most so many samples and both extremes; of more, neighbours become their mean.
 MAX_SAMPLES = 512
 #: The driver stamps samples with the wall clock in us; stamps further from it than this are another clock's.
@@ -29,6 +33,7 @@ _SAME_CLOCK_US = 10_000_000
 _EMPTY_READINGS = 3
 
 Sample = tuple[int, float]  # wall clock in us, MHz
+_MHZ = itemgetter(1)
 
 
 class Clocks:
@@ -95,7 +100,10 @@ class Clocks:
             finally:
                 self._lock.release()
         self._last_us = until_us
-        clocks = [float(mhz) for _, mhz in samples if 0 < mhz <= MAX_SM_CLOCK_MHZ]
+        clocks = list(map(float, map(_MHZ, samples)))
+        # A NaN makes the sum NaN, whatever is least and most.
+        if clocks and not (sum(clocks) > 0 and min(clocks) > 0 and max(clocks) <= MAX_SM_CLOCK_MHZ):
+            clocks = [mhz for mhz in clocks if 0 < mhz <= MAX_SM_CLOCK_MHZ]
         if not clocks or self._ring is None:
             now = clock_mhz(self._now.ask())
             if now is not None:
@@ -189,31 +197,47 @@ def _mean(samples: list[Sample]) -> Sample:
 
 
 class Poller:
-    """Calls `collect` every `period_s` on a daemon thread of its own, from `need` until `stop`."""
+    """Calls `collect` every `period_s` on a daemon thread of its own, from `need` until `stop`.
+
+    A call that outlives HUNG_PERIODS is left behind, and another thread goes on: `collect` passes over what hangs.
+    """
 
     def __init__(self, collect: Callable[[], None], period_s: float = POLL_S) -> None:
         self._collect = collect
         self._period_s = period_s
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._began_s = 0.0  # of the call under way
 
     @property
     def running(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
     def need(self) -> None:
-        if self._thread is None and self._period_s > 0 and not self._stop.is_set():
-            self._thread = threading.Thread(target=self._run, name="clocks", daemon=True)
-            self._thread.start()
+        """Asked at each reading that needs it."""
+        if self._stop.is_set() or self._period_s <= 0:
+            return
+        if self._thread is not None:
+            began_s = self._began_s
+            if not began_s or time.monotonic() - began_s < HUNG_PERIODS * self._period_s:
+                return
+        self._began_s = 0.0
+        self._thread = threading.Thread(target=self._run, name="clocks", daemon=True)
+        self._thread.start()
 
     def _run(self) -> None:
-        while not self._stop.wait(self._period_s):
+        me = threading.current_thread()
+        while not self._stop.wait(self._period_s) and self._thread is me:
+            self._began_s = time.monotonic()
             try:
                 self._collect()
             except Exception:
                 # The source reads on: clocks are then those of the readings.
                 log.exception("nvml: the clock poller ends")
+                self._began_s = 0.0
                 return
+            if self._thread is me:
+                self._began_s = 0.0
 
     def stop(self) -> None:
         """Not waited for: a call that hangs in the driver is left to the process's end."""

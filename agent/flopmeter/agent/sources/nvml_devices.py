@@ -32,6 +32,8 @@ _CORES_PER_SM_BY_MAJOR = {10: 128, 11: 128, 12: 128}
 _MIG_BACKED = re.compile(r"-\d+-\d+[A-Z]+(ME)?$", re.ASCII)
 #: How long a process is taken to be the one it was: its number cannot come round in less.
 IDENTITY_NS = 10_000_000_000
+#: MIG instances may be destroyed and made again at any time; so often they are looked at beside the readings.
+INSTANCES_NS = 10_000_000_000
 #: How old the memory figure of a reading may be: it changes slowly, and nothing is metered by it.
 MEMORY_NS = 10_000_000_000
 
@@ -66,6 +68,7 @@ class Entity:
     memory: Value
     instance: Instance | None = None  # None = a whole GPU
     cut: bool = False  # a GPU whose SMs are metered in its instances
+    instances_due_ns: int = 0  # of a GPU: when its instances are to be looked at beside their readings
     gpm: Gpm | None = None
     energy: Value | None = None
     power: Value | None = None
@@ -144,6 +147,7 @@ def find(handle: Handle, clock: Clock, *, confidential: bool | None) -> list[Ent
         utilization=nvml.utilization_pct(handle),
         reasons=nvml.event_reasons(handle),
         opened_ns=clock.boot_ns(),
+        instances_due_ns=clock.boot_ns() + INSTANCES_NS,
     )
     listed = list_instances(handle) if mig else []
     instances = [open_instance(entity, each, clock) for each in listed]
@@ -249,6 +253,13 @@ def uncovered(
             reason = "NVML reads NVIDIA devices only"
             found.append(Uncovered(card.address, VENDORS[card.vendor], card.model, reason))
     return (*found, *by_address.values(), *nameless)
+
+
+def dropped(refused: Iterable[Uncovered], listed: Iterable[Entity], on_bus: Iterable[Accelerator]) -> bool:
+    """Whether the bus shows a GPU that NVIDIA's driver holds and NVML does not list."""
+    known = {normal_address(e.device.pci_address) for e in listed}
+    known |= {normal_address(u.pci_address) for u in refused}
+    return any(c.vendor == NVIDIA and c.driver == "nvidia" and c.address not in known for c in on_bus)
 
 
 def address_of(handle: Handle) -> str:
