@@ -54,7 +54,7 @@ class Rig:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         if role:
             named["Authorization"] = f"Bearer {self.token(role, tenant)}"
-        with closing(http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=20)) as connection:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=60)) as connection:
             connection.request(method, path, body, named)
             answer = connection.getresponse()
             return Reply(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
@@ -72,7 +72,7 @@ class Rig:
         assert said.status == 201, said.body
         return said.headers["set-cookie"].partition(";")[0]
 
-    def raw(self, data, *, wait_s=20.0):
+    def raw(self, data, *, wait_s=60.0):
         """What comes back to these bytes, until the port hangs up."""
         with socket.create_connection(("127.0.0.1", self.server.port), timeout=wait_s) as connection:
             connection.sendall(data)

@@ -14,6 +14,7 @@ FOLDER = Path(sys.argv[1])
 def answer(question):
     last = question.segments[-1]
     if last == "hang" or question.body == b"hang":
+        (FOLDER / "hangs").touch()
         time.sleep(3_600)
     if last == "die":
         os._exit(3)

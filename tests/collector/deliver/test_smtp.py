@@ -195,7 +195,8 @@ def endless(connection, over):
 def test_a_server_that_does_not_behave_is_tried_again(talk, said):
     with raw_server(talk) as port:
         target = Smtp("127.0.0.1", port, "f@example.org", ("t@example.org",))
-        (answer,) = sender(target, timeout_s=0.5).send([message(0)])
+        # Only what is to be too slow is given little time: a busy machine must not make the others so.
+        (answer,) = sender(target, timeout_s=0.5 if said == "no answer within" else 60).send([message(0)])
     assert answer.kind is Kind.FAILED
     assert re.search(said, answer.said), answer
 

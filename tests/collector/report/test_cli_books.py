@@ -209,7 +209,7 @@ def test_fleet_list(flopmeter):
 def test_fsck_says_good_or_names_the_difference(flopmeter, store):
     code, out, err = flopmeter("collector", "fsck")
     assert (code, err) == (0, "")
-    assert "good. 5 records" in out
+    assert "good. 5 records" in " ".join(out.split())  # a line ends where the path leaves no room
     assert json.loads(flopmeter("collector", "fsck", "--json")[1])["ok"] is True
     with sqlite3.connect(store) as db:
         db.execute("UPDATE totals SET hmma_cycles = '5' WHERE hmma_cycles != '0'")
