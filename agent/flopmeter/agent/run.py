@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import version
@@ -24,7 +25,7 @@ from .reader import Reader
 from .reading import Happening, NodeFacts, Reading
 from .settings import AgentSettings, parse_address
 from .sources.base import Recording, Source
-from .sources.open import open_source
+from .sources.open import opening
 from .workloads.allocations import AllocationSource
 from .workloads.attribution import Attribution, Attributor
 from .workloads.claims import Claims
@@ -32,6 +33,11 @@ from .workloads.declare_socket import open_declare_socket
 from .workloads.processes import ProcFinder
 
 log = logging.getLogger(__name__)
+
+#: Starting NVML wakes every GPU where persistence mode is off, seconds each; no answer for so long is said, again and again.
+NO_ANSWER_NS = 20_000_000_000
+#: While it starts, a signal to stop is seen this often.
+_STOP_SEEN_S = 0.5
 
 
 def named(facts: NodeFacts, settings: AgentSettings) -> NodeFacts:
@@ -88,11 +94,33 @@ def run_agent(settings: AgentSettings) -> None:
         _end_rekey(settings)
     clock = SystemClock()
     with stop_on_signals(clock.stop):
-        opened = open_source(settings.source, clock)
-        if hasattr(opened, "items"):
+        opened = _opened(settings.source, clock)
+        if opened is None:
+            log.warning("told to stop before the source answered: nothing was metered")
+        elif hasattr(opened, "items"):
             _play(NamedRecording(cast("Recording", opened), settings), settings, ours, clock)
         else:
             _meter(NamedSource(opened, settings), settings, ours, clock)
+
+
+def _opened(spec: str, clock: SystemClock) -> Source | Recording | None:
+    """The source, however long its driver takes, which is said; None: told to stop meanwhile.
+
+    A driver that hangs gives no way to end a call: who waits in it hears no signal.
+    """
+    answer = opening(spec, clock)
+    began_ns = said_ns = clock.boot_ns()
+    while not clock.stopping:
+        try:
+            return answer.result(_STOP_SEEN_S)
+        except FutureTimeout:
+            if answer.done():
+                raise
+        now_ns = clock.boot_ns()
+        if now_ns - said_ns >= NO_ANSWER_NS:
+            said_ns = now_ns
+            log.error("%s: no answer for %d s: see the kernel's log", spec, (now_ns - began_ns) // 10**9)
+    return None
 
 
 def _end_rekey(settings: AgentSettings) -> None:

@@ -1,6 +1,8 @@
 """From what a user types (`--source`) to an opened source. Sources are imported when they are asked for."""
 
 import logging
+import threading
+from concurrent.futures import Future
 from typing import cast
 
 from flopmeter.agent.errors import SettingsError, SourceError
@@ -41,6 +43,20 @@ def open_source(spec: str, clock: Clock) -> Source | Recording:
 
         return TraceFile(rest)
     raise SettingsError(f"source: expected one of {FORMS}, got {spec!r}", "for example --source nvml")
+
+
+def opening(spec: str, clock: Clock) -> "Future[Source | Recording]":
+    """`open_source` on a thread of its own: a call that hangs in the driver can be left, and ends with the process."""
+    answer: Future[Source | Recording] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(open_source(spec, clock))
+        except BaseException as e:  # noqa: BLE001 - raised again where it is waited for
+            answer.set_exception(e)
+
+    threading.Thread(target=ask, name="flopmeter-open", daemon=True).start()
+    return answer
 
 
 def _nvml_if_it_starts(clock: Clock) -> Source | None:

@@ -1,11 +1,9 @@
 """Rounds of readings for the tools that look at a node (top, doctor, read, record), live or from a trace."""
 
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import replace
-from typing import Protocol, TypeVar, cast
+from typing import Protocol, cast
 
 from flopmeter.agent.errors import SourceError
 from flopmeter.agent.reader import Reader
@@ -17,8 +15,6 @@ from flopmeter.contract.clock import Clock
 READ_DEADLINE_S = 2.0
 #: Starting NVML wakes every GPU where persistence mode is off, which takes seconds each.
 OPEN_DEADLINE_S = 20.0
-
-_T = TypeVar("_T")
 
 
 class Rounds(Protocol):
@@ -109,26 +105,17 @@ def open_rounds(
     """Rounds over whatever `spec` names (sources.open.open_source). SourceError after `deadline_s` of no answer."""
     from flopmeter.agent.sources import open as sources
 
-    def opening() -> Source | Recording:
-        return sources.open_source(spec, clock)
-
-    opened = opening() if deadline_s is None else _within(deadline_s, opening)
+    opened = sources.open_source(spec, clock) if deadline_s is None else _within(spec, clock, deadline_s)
     if hasattr(opened, "items"):
         return RecordedRounds(cast("Recording", opened), clock, pace_s)
     return LiveRounds(opened, clock, tick_ns)
 
 
-def _within(deadline_s: float, opening: Callable[[], _T]) -> _T:
-    """What `opening` gives or raises. One that hangs in the driver is left there: nothing can end it but the process."""
-    answer: Future[_T] = Future()
+def _within(spec: str, clock: Clock, deadline_s: float) -> Source | Recording:
+    """One that hangs in the driver is left there."""
+    from flopmeter.agent.sources import open as sources
 
-    def ask() -> None:
-        try:
-            answer.set_result(opening())
-        except BaseException as e:  # noqa: BLE001 - raised again where it was asked
-            answer.set_exception(e)
-
-    threading.Thread(target=ask, name="flopmeter-open", daemon=True).start()
+    answer = sources.opening(spec, clock)
     try:
         return answer.result(deadline_s)
     except FutureTimeout as e:
