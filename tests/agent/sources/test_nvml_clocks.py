@@ -222,7 +222,7 @@ def test_no_sample_is_lost_between_two_readings(count):
 # ---- the thread ------------------------------------------------------------------------------------------------
 
 
-def wait_for(what, seconds=20):
+def wait_for(what, seconds=60):
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline
@@ -253,8 +253,10 @@ def test_a_poller_that_hangs_holds_up_neither_readings_nor_the_stop(machine, tmp
     hang = tmp_path / "hang"
     hang.touch()
     m.say(f"gpu g0 hang.nvmlDeviceGetClockInfo={hang}")
+    asked = m.calls("nvmlDeviceGetClockInfo")
+    wait_for(lambda: m.calls("nvmlDeviceGetClockInfo") > asked)  # the lock alone is held in any call, that ends
     (entity,) = source._entities.values()
-    wait_for(entity.clocks._lock.locked)
+    assert entity.clocks._lock.locked()
     m.say("gpu g0 hang.nvmlDeviceGetClockInfo=")
     reading = m.tick(source)  # beside the call that hangs
     assert (reading.error, reading.percent[7]) == (None, 50.0)
@@ -280,5 +282,5 @@ def test_a_gpu_that_hangs_while_clocks_are_polled_costs_the_others_none(machine,
     source.close()
     assert m.calls("nvmlShutdown") == 0
     hang.unlink()
-    left.join(20)
+    left.join(60)
     assert not left.is_alive()  # it does not go on beside the other
