@@ -4,8 +4,8 @@ from typing import Any
 
 from .state import State
 
-#: FLOP per active SM-cycle of HMMA in BF16 on 9.0, stated by NVIDIA (reference/metering.md 3.2).
-BF16 = 4096
+#: The part of E6 that runs wgmma.
+NATIVE = "cudnn"
 UNKNOWN = "not answered by this run"
 #: Not to be answered on one GPU that nobody may reset, reconfigure or put into another mode.
 OUT_OF_REACH = {
@@ -25,7 +25,9 @@ def answers(results: dict[str, dict[str, Any]]) -> dict[str, str]:
     e0, e2, e4, e6 = (_raw(results, key) for key in ("E0", "E2", "E4", "E6"))
     found = {
         "FP8 in HMMA or only in ANY": _fp8(e4),
-        "mma.sync: FLOP per active SM-cycle": _legacy(e6),
+        "mma.sync: share of the table's rate on an active SM-cycle": _legacy(e6),
+        "class A1 and A2 against 2MNK": _truth(_raw(results, "E3")),
+        "class A2's clock term": _clock(_raw(results, "E16")),
         "scale of id 248": f"{e2['scale']} over the SMs (E2: {e2['counts_per_clock']:.3f} counts per clock)"
         if e2.get("scale")
         else UNKNOWN,
@@ -54,20 +56,40 @@ def _fp8(e4: dict[str, Any]) -> str:
     return told.get(place, UNKNOWN) + (" (E4)" if place in told else "")
 
 
-def legacy_rate(e6: dict[str, Any]) -> float | None:
-    """The lowest FLOP per active SM-cycle that a kernel of mma.sync showed."""
-    rates = [e6[f"implied {key}"] for key in ("flash", "mma.sync", "mma.sync gemm") if f"implied {key}" in e6]
-    return min(rates) if rates else None
+def legacy_share(e6: dict[str, Any]) -> float | None:
+    """The lowest share of its dtype's rate that a kernel of mma.sync showed on an active SM-cycle."""
+    shares = [share for key, share in _shares(e6).items() if key != NATIVE and share > 0]
+    return min(shares) if shares else None
+
+
+def _shares(e6: dict[str, Any]) -> dict[str, float]:
+    return {k.removeprefix("share "): v for k, v in e6.items() if k.startswith("share ")}
 
 
 def _legacy(e6: dict[str, Any]) -> str:
-    rate = legacy_rate(e6)
-    if rate is None:
+    share = legacy_share(e6)
+    if share is None:
         return UNKNOWN
-    parts = ", ".join(
-        f"{k.removeprefix('implied ')} {v:.0f}" for k, v in e6.items() if k.startswith("implied ")
-    )
-    return f"{rate:.0f} at least (E6: {parts})"
+    parts = ", ".join(f"{k} {v:.3f}" for k, v in _shares(e6).items())
+    return f"{share:.3f} at least (E6: {parts})"
+
+
+def _truth(e3: dict[str, Any]) -> str:
+    told = [
+        f"{dtype} by {path} {e3[dtype][path]['ratio']:.4f}"
+        for dtype in ("bf16", "fp16")
+        for path in ("counters", "percentages")
+        if path in e3.get(dtype, {})
+    ]
+    return f"F/T {', '.join(told)} (E3)" if told else UNKNOWN
+
+
+def _clock(e16: dict[str, Any]) -> str:
+    """How far each way of taking the mean clock was off."""
+    if not e16.get("true_mhz"):
+        return UNKNOWN
+    told = (f"{k} {100 * (v / e16['true_mhz'] - 1):+.2f} %" for k, v in e16["means_mhz"].items())
+    return f"{', '.join(told)} against {e16['true_by']}, {e16['true_mhz']:.0f} MHz (E16)"
 
 
 def _class_map(e4: dict[str, Any]) -> str:
@@ -106,7 +128,7 @@ def toml(state: State) -> str:
     lines = [f"# {state.machine.get('gpu', '?')}, driver {state.machine.get('driver', '?')}, by tests/gpu"]
     if state.machine.get("simulated"):
         lines.append("# SIMULATED: do not paste.")
-    for key, value in e4.items():
+    for key, value in (*_raw(state.results, "E3").items(), *e4.items(), *e6.items()):
         if key.startswith("implied "):
             lines.append(
                 f"# measured {key.removeprefix('implied ')}: {value:.1f} operations per active SM-cycle"
@@ -135,20 +157,20 @@ def toml(state: State) -> str:
             known.append('residual_holds = "measured"')
         else:
             lines.append("# residual_holds: nothing that ran was counted there; leave it as it is (E4)")
-    rate = legacy_rate(e6)
-    if rate is None:
+    share = legacy_share(e6)
+    if share is None:
         lines.append("# legacy_mma_permille: not measured; leave it as it is (E6)")
     else:
-        lines.append(f"legacy_mma_permille = {legacy_permille(rate)}  # lowest of E6: {rate:.0f} of {BF16}")
+        lines.append(f"legacy_mma_permille = {legacy_permille(share)}  # lowest of E6: {share:.4f}")
         known.append('legacy_mma_permille = "measured"')
     if known:
         lines.append(f"# and in `known`: {', '.join(known)}")
     return "\n".join(lines) + "\n"
 
 
-def legacy_permille(rate: float) -> int:
+def legacy_permille(share: float) -> int:
     """Rounded down, less one permille for the reading itself: a lower bound may not be too high."""
-    return 1000 if rate >= 0.999 * BF16 else max(1, int(1000 * rate / BF16) - 1)
+    return 1000 if share >= 0.999 else max(1, int(1000 * share) - 1)
 
 
 def _quoted(names: tuple[str, ...]) -> str:

@@ -1,4 +1,4 @@
-"""Kernels that no library has: nothing but mma.sync, nothing but integer multiply-adds, and the SMs' own clock.
+"""Kernels that no library has: nothing but mma.sync of a dtype, nothing but integer multiply-adds, and the SMs' own clock.
 
 Compiled on the machine by nvcc (loaded by ctypes) or, without a host compiler, by CuPy through NVRTC.
 """
@@ -16,21 +16,24 @@ _CHAINS = MmaSync().chains  # the sources below are unrolled for it
 _UNROLLED = IntMad().chains
 
 KERNELS = r"""
-extern "C" __global__ void mma_sync(float *out, int rounds) {
-  float d[8][4];
-  for (int c = 0; c < 8; c++) for (int i = 0; i < 4; i++) d[c][i] = 0.0f;
-  unsigned a0 = threadIdx.x, a1 = 1, a2 = 2, a3 = 3, b0 = blockIdx.x, b1 = 5;
-  for (int r = 0; r < rounds; r++) {
-#pragma unroll
-    for (int c = 0; c < 8; c++)
-      asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-        : "+f"(d[c][0]), "+f"(d[c][1]), "+f"(d[c][2]), "+f"(d[c][3])
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-  }
-  float sum = 0.0f;
-  for (int c = 0; c < 8; c++) for (int i = 0; i < 4; i++) sum += d[c][i];
-  if (sum == 12345.678f) out[0] = sum;  // never, but the compiler cannot know
+#define MMA_SYNC(name, type, bound, instruction) \
+extern "C" __global__ void name(float *out, int rounds) { \
+  type d[8][4]; \
+  for (int c = 0; c < 8; c++) for (int i = 0; i < 4; i++) d[c][i] = 0; \
+  unsigned a0 = threadIdx.x, a1 = 1, a2 = 2, a3 = 3, b0 = blockIdx.x, b1 = 5; \
+  for (int r = 0; r < rounds; r++) { \
+    _Pragma("unroll") for (int c = 0; c < 8; c++) \
+      asm volatile(instruction " {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};" \
+        : "+" bound(d[c][0]), "+" bound(d[c][1]), "+" bound(d[c][2]), "+" bound(d[c][3]) \
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1)); \
+  } \
+  type sum = 0; \
+  for (int c = 0; c < 8; c++) for (int i = 0; i < 4; i++) sum += d[c][i]; \
+  if (sum == (type)12345678) out[0] = (float)sum;  /* never, but the compiler cannot know */ \
 }
+MMA_SYNC(mma_sync_bf16, float, "f", "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32")
+MMA_SYNC(mma_sync_tf32, float, "f", "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32")
+MMA_SYNC(mma_sync_int8, int, "r", "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32")
 
 extern "C" __global__ void int_mad(float *out, int rounds) {
   int x[8];
@@ -64,7 +67,9 @@ LAUNCHER = r"""
 extern "C" int launch_##name(void *out, int blocks, int threads, int rounds, void *stream) { \
   name<<<blocks, threads, 0, (cudaStream_t)stream>>>((float *)out, rounds); \
   return (int)cudaGetLastError(); }
-LAUNCH(mma_sync)
+LAUNCH(mma_sync_bf16)
+LAUNCH(mma_sync_tf32)
+LAUNCH(mma_sync_int8)
 LAUNCH(int_mad)
 LAUNCH(sm_clock)
 """

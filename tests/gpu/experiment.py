@@ -89,12 +89,15 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """`seconds`: about how long it takes on an H200, with its setting up."""
+    """`seconds`: about how long it takes on an H200, with its setting up. `without_gpm`: it tells something even
+    where the driver gives no GPM value.
+    """
 
     key: str
     title: str
     seconds: int
     run: Callable[[Context], Outcome]
+    without_gpm: bool = False
 
 
 def point(result: dict[str, Any]) -> int:

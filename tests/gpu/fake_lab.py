@@ -15,7 +15,7 @@ from flopmeter.agent.reading import CYCLE_IDS, PERCENT_IDS, NodeFacts, Process, 
 from flopmeter.contract.usage import Device
 
 from .agent_path import PersistentAgent
-from .experiments_counters import PERCENT_OF_COUNTER
+from .experiments_counters import PERCENT_OF_COUNTER, SINCE_R595
 from .lab import SECOND, UnavailableError
 from .work import Attention, Copy, Gemm, GptStack, Idle, IntMad, MmaSync, Work, padded
 
@@ -59,11 +59,16 @@ class Script:
     ncu: bool = True
     mps: bool = False
     profiler_stops_gpm: bool = False
+    gpm: bool = True
     refresh_ns: int = 100_000_000  # counters stand still in between
 
     @property
     def cycles(self) -> bool:
-        return int(self.driver.partition(".")[0]) >= 595
+        return self.gpm and int(self.driver.partition(".")[0]) >= 595
+
+    @property
+    def percent_ids(self) -> tuple[int, ...]:
+        return tuple(i for i in PERCENT_IDS if self.gpm and (self.cycles or i not in SINCE_R595))
 
 
 @dataclass(slots=True)
@@ -127,7 +132,7 @@ class FakeSource:
         elapsed = now[248] - last[248]
         percent = {}
         if elapsed:
-            for key in PERCENT_IDS:
+            for key in gpu.script.percent_ids:
                 counter = _COUNTER_OF_PERCENT[key]
                 percent[key] = min(100.0, 100 * (now[counter] - last[counter]) / elapsed)
         clocks = tuple(mhz for us, mhz in gpu.samples if us > self._last_us) or (float(gpu.mhz),)
@@ -170,11 +175,11 @@ class FakeRawGpm:
         for key in ids:
             if key in newer and self._gpu.script.cycles:
                 found[key] = (0, float(newer[key]))
-            elif key in _COUNTER_OF_PERCENT:
+            elif key in self._gpu.script.percent_ids:
                 counter = _COUNTER_OF_PERCENT[key]
                 share = (newer[counter] - older[counter]) / elapsed if elapsed else 0.0
                 found[key] = (0, 100 * share)
-            elif key == 10:
+            elif key == 10 and self._gpu.script.gpm:
                 found[key] = (0, 88.0)
             else:
                 found[key] = (3, 0.0)  # NOT_SUPPORTED
@@ -224,10 +229,12 @@ class FakeRunning:
                 if work.dtype == "fp8" and not script.fp8_in_hmma:
                     pipes = (250,)
                 active = dict.fromkeys(pipes, count)
-            case Attention() | MmaSync():
-                wgmma = isinstance(work, Attention) and work.backend == "cudnn"
-                count = work.flop * 100 // RATES["bf16"] // (100 if wgmma else script.mma_sync_percent)
-                active = dict.fromkeys((252, 250), count)
+            case Attention():
+                percent = 100 if work.backend == "cudnn" else script.mma_sync_percent
+                active = dict.fromkeys((252, 250), work.flop * 100 // RATES["bf16"] // percent)
+            case MmaSync():
+                count = (work.flop + work.int_ops) * 100 // RATES[work.dtype] // script.mma_sync_percent
+                active = dict.fromkeys((253 if work.dtype == "int8" else 252, 250), count)
             case GptStack():
                 active = dict.fromkeys((252, 250), work.flop // RATES["bf16"]) | {259: work.flop // 100_000}
             case IntMad():
@@ -348,7 +355,7 @@ class FakeLab:
     def probe_as_user(self) -> dict[str, Any]:
         if not self.script.second_user:
             raise UnavailableError("not root: there is no other user to become")
-        ids = [*_COUNTER_OF_PERCENT, 10, *(CYCLE_IDS if self.script.cycles else ())]
+        ids = [*self.script.percent_ids, 10, *(CYCLE_IDS if self.script.cycles else ())]
         return {"answer": sorted(ids), "codes": {}}
 
     def profiled_flop(self, work: Work) -> dict[str, float]:

@@ -42,7 +42,7 @@ class RawGpm(Protocol):
     """GPM without any of flopmeter's rules, for what an agent would never do (ticks below 250 ms)."""
 
     def sample(self) -> Any:
-        """A sample of now, to be passed to `metrics`."""
+        """A sample of now, to be passed to `metrics`; raises UnavailableError where there is no GPM."""
         ...
 
     def metrics(self, older: Any, newer: Any, ids: tuple[int, ...]) -> dict[int, tuple[int, float]]:

@@ -35,6 +35,7 @@ class Bench:
     tick_s: float = 1.0
     readings: list[Reading] = field(default_factory=list)  # of the last measurement
     calibrated: bool = False
+    may_profile: bool = True
 
     def __post_init__(self) -> None:
         self.source = self.lab.source()
@@ -43,6 +44,23 @@ class Bench:
         self._paths = self._new_paths(self.tick_s)
         self.first = self.read()
         self.counters = has_counters(self.first)
+        self.gpm_fault = self._gpm_fault()
+
+    def _gpm_fault(self) -> str:
+        """Why no tensor percentage can be read here; "" if it can. Without one nothing is measured against it."""
+        raw = self.lab.raw()
+        try:
+            older = raw.sample()
+            self.lab.clock.wait(0.3)
+            found = raw.metrics(older, raw.sample(), (5, 7))
+        except UnavailableError as e:
+            return str(e)
+        except Exception as e:  # noqa: BLE001 - NVML's errors, whose module the simulation does without
+            return f"GPM cannot be read: {type(e).__name__}: {e}"
+        finally:
+            raw.close()
+        refused = {key: code for key, (code, _) in found.items() if code != 0}
+        return f"GPM gives no tensor percentage: return codes {refused}" if len(refused) == len(found) else ""
 
     def _new_paths(self, tick_s: float) -> dict[str, AgentPath]:
         tick_ns = round(tick_s * 1e9)
@@ -103,7 +121,7 @@ class Bench:
         running: Running | None = None,
     ) -> dict[str, Any]:
         """Run `work` for about `seconds`; the result as JSON. `ready` is called on the quiet GPU before the
-        first work, `each` between chunks of it.
+        first work, `each` between chunks of it. Kernels are named after the last reading, by one more call.
 
         `duty`: (on, off) in seconds. `running`: `work`, prepared by the caller. Raises UnavailableError where this machine cannot run it.
         """
@@ -116,13 +134,13 @@ class Bench:
         self.source = self.lab.source()
         workload = job(name, work.declared)
         try:
-            kernels = running.kernels() if ask_kernels else []
             writer = self._trace(name) if record else None
             try:
                 calls, busy_s = self._run(running, workload, (seconds, duty), (ready, each), writer)
             finally:
                 if writer is not None:
                     writer.close()
+            kernels = running.kernels() if ask_kernels and self.may_profile else []
         finally:
             running.close()
         for path in self._paths.values():

@@ -8,21 +8,24 @@ from .lab import UnavailableError
 
 
 class NvmlRaw:
-    """The first GPU. Samples belong to the caller's run; all are freed on close."""
+    """The first GPU. Samples belong to the caller's run; all are freed on close. Clocks and fields need no GPM."""
 
     def __init__(self) -> None:
         pynvml.nvmlInit()
         self._handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        self._refused = ""
         try:
             if not pynvml.nvmlGpmQueryDeviceSupport(self._handle).isSupportedDevice:
-                raise UnavailableError("this GPU has no GPM (Hopper or later is needed)")
+                self._refused = "this GPU has no GPM (Hopper or later is needed)"
         except pynvml.NVMLError as e:
-            raise UnavailableError(f"this driver offers no GPM: {e}") from e
+            self._refused = f"this driver offers no GPM: {e}"
         self._samples: list[Any] = []
         self._free: list[Any] = []
 
     def sample(self) -> Any:
         """A sample of now. At most 64 are kept: the oldest is used again, so that a long run needs no more."""
+        if self._refused:
+            raise UnavailableError(self._refused)
         if len(self._samples) >= 64:
             self._free.append(self._samples.pop(0))
         sample = self._free.pop() if self._free else pynvml.nvmlGpmSampleAlloc()

@@ -30,8 +30,10 @@ from .raw_gpm import NvmlRaw
 from .work import Copy, Gemm, Work
 
 VALIDATE = Path(__file__).with_name("validate.py")
+ROOT = VALIDATE.parents[2]
 NOBODY = 65534
 READY_S = 60.0
+QUERY_S, PROFILE_S = 30.0, 90.0  # ncu's list of metrics; one product under it, with PyTorch's start
 
 
 class RealLab:
@@ -65,6 +67,9 @@ class RealLab:
             "max_sm_mhz": ask(pynvml.nvmlDeviceGetMaxClockInfo, self._handle, pynvml.NVML_CLOCK_SM),
             "mig": ask(pynvml.nvmlDeviceGetMigMode, self._handle),
             "persistence": ask(pynvml.nvmlDeviceGetPersistenceMode, self._handle),
+            "ecc": ask(pynvml.nvmlDeviceGetEccMode, self._handle),
+            "compute_mode": ask(pynvml.nvmlDeviceGetComputeMode, self._handle),
+            "processes_before": self._processes(),
             "simulated": False,
             "user": os.geteuid(),
             "kernel": platform.release(),
@@ -72,12 +77,21 @@ class RealLab:
             "ncu": shutil.which("ncu") or "",
             "nvcc": shutil.which("nvcc") or "",
         }
-        for module in ("torch", "triton", "cupy"):
+        for module in ("nvidia-ml-py", "torch", "triton", "cupy"):
             try:
                 found[module] = importlib.metadata.version(module)
             except importlib.metadata.PackageNotFoundError:  # cupy's name holds the version of CUDA
                 found[module] = "yes" if importlib.util.find_spec(module) else ""
         return found
+
+    def _processes(self) -> int | str:
+        """Processes of others on the GPU: more than none, and no figure of this run can be relied on."""
+        try:
+            return len(
+                {p.pid for p in pynvml.nvmlDeviceGetComputeRunningProcesses(self._handle)} - {os.getpid()}
+            )
+        except pynvml.NVMLError as e:
+            return str(e)
 
     def source(self) -> Source:
         return NvmlSource(self.clock)
@@ -93,7 +107,13 @@ class RealLab:
         return self._kernels
 
     def build(self, work: Work, chunk_s: float) -> Running:
-        return _torch_work().build(work, chunk_s, self._compiled)
+        module = _torch_work()
+        mine, read = module.uuid(), pynvml.nvmlDeviceGetUUID(self._handle)
+        if mine and mine not in read and pynvml.nvmlDeviceGetCount() > 1:
+            raise UnavailableError(
+                f"CUDA's first GPU is {mine}, NVML's is {read}: set CUDA_VISIBLE_DEVICES={read}"
+            )
+        return module.build(work, chunk_s, self._compiled)
 
     def sm_clocks(self) -> Mapping[int, tuple[int, int]]:
         return _torch_work().sm_clocks(self._compiled())
@@ -135,13 +155,21 @@ class RealLab:
     def probe_as_user(self) -> dict[str, Any]:
         if os.geteuid() != 0:
             raise UnavailableError("not root: what was probed is what an ordinary user gets")
-        command = [sys.executable, str(VALIDATE), "_probe"]
-        try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=60, user=NOBODY, group=NOBODY, cwd="/"
-            )
-        except (OSError, subprocess.SubprocessError) as e:
-            raise UnavailableError(f"cannot run as user {NOBODY}: {e}") from e
+        with tempfile.TemporaryDirectory(prefix="flopmeter-probe-") as folder:
+            command = [sys.executable, str(readable_copy(Path(folder))), "_probe"]
+            try:
+                done = subprocess.run(
+                    command,
+                    capture_output=True,
+                    text=True,
+                    timeout=60,
+                    user=NOBODY,
+                    group=NOBODY,
+                    extra_groups=[],
+                    cwd="/",
+                )
+            except (OSError, subprocess.SubprocessError) as e:
+                raise UnavailableError(f"cannot run as user {NOBODY}: {e}") from e
         try:
             result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
         except (ValueError, IndexError):
@@ -168,22 +196,16 @@ class RealLab:
             work.dtype,
             str(work.m),
         ]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=150)
-        except subprocess.SubprocessError as e:
-            raise UnavailableError(f"ncu: {e!s:.200}") from e
-        found = ncu_sums(done.stdout, names)
+        said = _run_whole(command, PROFILE_S)
+        found = ncu_sums(said, names)
         if not found:
-            raise UnavailableError(f"ncu: {(done.stdout + done.stderr).strip()[-300:]}")
+            raise UnavailableError(f"ncu: {said.strip()[-300:]}")
         return found
 
     def _tensor_metrics(self, ncu: str) -> list[str]:
         """Names that this ncu knows: they change from version to version."""
         command = [ncu, "--query-metrics", "--chip", "gh100"]
-        try:
-            listed = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
-        except subprocess.SubprocessError as e:
-            raise UnavailableError(f"ncu: {e!s:.200}") from e
+        listed = _run_whole(command, QUERY_S)
         names = [
             w for line in listed.splitlines() for w in line.split()[:1] if w.startswith("sm__ops_path_tensor")
         ]
@@ -209,6 +231,15 @@ def _torch_work() -> types.ModuleType:
     return torch_work
 
 
+def readable_copy(folder: Path) -> Path:
+    """This program in `folder`, for everybody to read: the tree itself often lies in somebody's home."""
+    for room in ("agent/flopmeter", "protos/flopmeter", "tests/gpu"):
+        shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return folder / "tests/gpu/validate.py"
+
+
 def ncu_sums(text: str, names: list[str]) -> dict[str, float]:
     """Sum over kernels of each metric in ncu's raw CSV page: a header line, a line of units, one line a kernel."""
     lines = [line for line in text.splitlines() if line.startswith('"')]
@@ -219,6 +250,20 @@ def ncu_sums(text: str, names: list[str]) -> dict[str, float]:
             with contextlib.suppress(ValueError):  # the line of units; a metric that was not collected
                 found[name] = found.get(name, 0.0) + float((row.get(name) or "").replace(",", ""))
     return found
+
+
+def _run_whole(command: list[str], seconds: float) -> str:
+    """What it prints. It ends with all that it started: a product left under a profiler would go on working."""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        try:
+            return process.communicate(timeout=seconds)[0]
+        except subprocess.TimeoutExpired as e:
+            raise UnavailableError(f"{Path(command[0]).name} did not end within {seconds:.0f} s") from e
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 class _AgentProcess:

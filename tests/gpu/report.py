@@ -67,7 +67,7 @@ def markdown(state: State, answers: dict[str, str]) -> str:
     if machine.get("simulated"):
         lines += [f"**{SIMULATED}**", ""]
     lines.append(
-        "Machine: " + ", ".join(f"{k} {v}" for k, v in machine.items() if v not in ("", False)) + "."
+        "Machine: " + ", ".join(f"{k} {v}" for k, v in machine.items() if v != "" and v is not False) + "."
     )
     lines += ["", "| id | what ran | by | class | measured | true | measured / true | verdict |"]
     lines.append("| --- | --- | --- | --- | --- | --- | --- | --- |")
@@ -93,6 +93,11 @@ def markdown(state: State, answers: dict[str, str]) -> str:
             lines.append("| " + " | ".join(map(_cell, cells)) + " |")
     lines += ["", "| open question (reference/metering.md 9) | answer |", "| --- | --- |"]
     lines += [f"| {_cell(question)} | {_cell(answer)} |" for question, answer in answers.items()]
+    if state.superseded:
+        told = ", ".join(f"{old['key']} ({old['status']})" for old in state.superseded)
+        lines += ["", f"Run again, and what the run before said: {told}."]
+    if len(drivers := sorted({str(r["driver"]) for r in state.results.values() if r.get("driver")})) > 1:
+        lines += ["", f"Drivers, in several calls: {', '.join(drivers)}."]
     not_run = [k for k in ORDER if state.results.get(k, {}).get("status") == NOT_RUN]
     lines += ["", f"Not run: {', '.join(not_run) or 'none'}. All raw numbers are in `state.json` of the run."]
     return "\n".join(lines) + "\n"

@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,16 @@ class StateError(Exception):
 
 @dataclass(slots=True)
 class State:
-    """`results` by experiment id; `attempts` counts beginnings, so that what kills the program is found out."""
+    """`results` by experiment id; `attempts` counts beginnings, so that what kills the program is found out.
+
+    `superseded`: results that somebody had run again, so that nobody can keep the better one of two in silence.
+    """
 
     folder: Path
     machine: dict[str, Any] = field(default_factory=dict)
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
+    superseded: list[dict[str, Any]] = field(default_factory=list)
     bundle: Path | None = None
 
     @property
@@ -53,17 +58,29 @@ class State:
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise StateError(f"{state.file}: expected format {FORMAT}; name another --out")
         state.machine, state.results, state.attempts = data["machine"], data["results"], data["attempts"]
+        state.superseded = data.get("superseded", [])
         return state
 
     def same_machine(self, machine: dict[str, Any]) -> None:
-        """Raises StateError if the results so far are of another GPU, driver, or of the simulation."""
+        """Raises StateError if the results so far are of another GPU, driver branch, or of the simulation.
+
+        Releases of one branch may differ from call to call on machines that are lent; each result tells its own.
+        """
         for key in ("gpu", "driver", "simulated"):
-            if self.machine and self.machine.get(key) != machine.get(key):
+            if self.machine and _kind(self.machine.get(key)) != _kind(machine.get(key)):
                 raise StateError(
                     f"{self.file}: holds results of {key} {self.machine.get(key)!r}, this is "
                     f"{machine.get(key)!r}; name another --out"
                 )
         self.machine = self.machine or machine
+
+    def again(self, keys: Sequence[str]) -> None:
+        """Let these be run again; what they gave is kept as superseded."""
+        for key in keys:
+            self.attempts.pop(key, None)
+            if (result := self.results.pop(key, None)) is not None:
+                self.superseded.append({"key": key, **result})
+        self.save()
 
     def begin(self, key: str) -> bool:
         """Note that `key` is begun; False if it was begun too often already without an end."""
@@ -84,6 +101,7 @@ class State:
             "machine": self.machine,
             "results": self.results,
             "attempts": self.attempts,
+            "superseded": self.superseded,
         }
         _replace(self.file, json.dumps(data, indent=1).encode())
         if self.bundle is not None:
@@ -96,6 +114,12 @@ class State:
                 if path.is_file() and not path.name.endswith(".part"):
                     tar.add(path, arcname=str(path.relative_to(self.folder)))
         return buffer.getvalue()
+
+
+def _kind(value: object) -> object:
+    """A driver's branch ("580" of "580.159.04"); anything else whole."""
+    text = str(value)
+    return text.partition(".")[0] if text[:1].isdigit() else value
 
 
 def _replace(path: Path, data: bytes) -> None:

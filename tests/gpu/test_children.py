@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from fakenvml.driver import COMPILER, NO_COMPILER, Machine, build
 from gpu.agent_path import rows_of
 from gpu.lab import UnavailableError
-from gpu.real_lab import RealLab, _AgentProcess, ncu_sums
+from gpu.real_lab import RealLab, _AgentProcess, _run_whole, ncu_sums, readable_copy
 from gpu.work import Gemm
 
 from flopmeter.contract.usage import GapReason
@@ -171,6 +172,30 @@ def test_without_pytorch_every_workload_is_unavailable(
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(UnavailableError, match="no PyTorch"):
         lab().build(Gemm("bf16"), 0.05)
+
+
+@pytest.mark.usefixtures("driver")
+def test_another_user_can_read_the_copy_of_the_probe(tmp_path: Path) -> None:
+    (tmp_path / "copy").mkdir(mode=0o700)
+    program = readable_copy(tmp_path / "copy")
+    modes = {p.stat().st_mode & 0o777 for p in (tmp_path / "copy", *(tmp_path / "copy").rglob("*"))}
+    assert modes == {0o755, 0o644}
+    done = subprocess.run(
+        [sys.executable, program, "_probe"], capture_output=True, text=True, timeout=60, cwd="/"
+    )
+    assert {5, 7} <= set(json.loads(done.stdout)["answer"]), done.stderr
+
+
+def test_what_a_profiler_started_ends_with_it(tmp_path: Path) -> None:
+    """A shell that would wait for its own child, as ncu does for the program under it."""
+    child = tmp_path / "pid"
+    with pytest.raises(UnavailableError, match="did not end within 1 s"):
+        _run_whole(["sh", "-c", f"sleep 300 & echo $! >{child}; wait"], 1.0)
+    stat = Path(f"/proc/{child.read_text().strip()}/stat")
+    deadline = time.monotonic() + 20
+    while stat.exists() and ") Z " not in stat.read_text() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not stat.exists() or ") Z " in stat.read_text()
 
 
 def test_what_ncu_prints_is_summed_over_kernels() -> None:

@@ -18,7 +18,7 @@ from gpu.answers import UNKNOWN, answers, legacy_permille, toml
 from gpu.experiment import ERROR, Context, Outcome
 from gpu.fake_lab import FakeLab, Script
 from gpu.state import State
-from gpu.worker import AGAIN, DONE, EXPERIMENTS, ORDER, TIME_UP, left, work_off
+from gpu.worker import AGAIN, DONE, EXPERIMENTS, GRACE_S, ORDER, TIME_UP, left, work_off
 
 from flopmeter.agent.reading import Reading
 from flopmeter.agent.sources.trace import TraceFile
@@ -62,7 +62,18 @@ def test_a_driver_without_cycle_counters_is_tested_in_class_a2() -> None:
     assert "R595" in state.results["E2"]["why"]
     assert set(got.values()) == {"pass", "noted", "not run"}
     assert {x["by"] for r in state.results.values() for x in r["lines"]} == {"percentages"}
-    assert answers(state.results)["scale of id 248"] == UNKNOWN
+    found = answers(state.results)
+    assert found["scale of id 248"] == UNKNOWN
+    assert (
+        found["class A1 and A2 against 2MNK"]
+        == "F/T bf16 by percentages 1.0000, fp16 by percentages 1.0000 (E3)"
+    )
+    assert (
+        "the driver's buffer" in found["class A2's clock term"]
+        or "driver's buffer" in found["class A2's clock term"]
+    )
+    assert "clock64 on the SMs, 1755 MHz" in found["class A2's clock term"]
+    assert 8 not in state.results["E0"]["raw"]["probe"]["answer"]
 
 
 @pytest.mark.parametrize(("in_hmma", "place"), [(True, "hmma"), (False, "any")])
@@ -79,8 +90,8 @@ def test_a_slow_mma_sync_fails_e6_and_becomes_the_allowance() -> None:
     failed = {k for k, v in statuses(state).items() if v == "fail"}
     assert failed == {"E6"}
     by_name = {c["name"]: c["ok"] for c in state.results["E6"]["checks"]}
-    assert by_name["flash: FLOP per active SM-cycle"] is False
-    assert by_name["cudnn: FLOP per active SM-cycle"] is True
+    assert by_name["flash: operations per active SM-cycle"] is False
+    assert by_name["cudnn: operations per active SM-cycle"] is True
     assert by_name["flash: truth within bounds"] is True, "the table's allowance is wide enough for 62 %"
     assert "legacy_mma_permille = 619" in toml(state)
     assert report.verdict(state) == 1
@@ -195,11 +206,54 @@ def test_the_budget_is_kept(tmp_path: Path) -> None:
     assert set(state.results) == set(only)
 
 
-def test_the_watchdog_is_wound_for_every_experiment(tmp_path: Path) -> None:
+def test_what_does_not_fit_makes_room_for_a_shorter_one(tmp_path: Path) -> None:
+    state = State.load(tmp_path)
+    assert (
+        work_off(FakeLab(), state, only=["E3", "E5"], budget_s=EXPERIMENTS["E5"].seconds + 20, say=QUIET)
+        == TIME_UP
+    )
+    assert set(state.results) == {"E5"}
+
+
+def test_the_watchdog_is_wound_for_every_experiment_and_ends_with_the_budget(tmp_path: Path) -> None:
     wound: list[int] = []
     state = State.load(tmp_path)
     work_off(FakeLab(), state, only=["E0", "E16"], budget_s=1e9, say=QUIET, watchdog=wound.append)
     assert wound == [2 * EXPERIMENTS["E0"].seconds + 60, 0, 2 * EXPERIMENTS["E16"].seconds + 60, 0]
+    wound.clear()
+    work_off(FakeLab(), state, only=["E5"], budget_s=30, say=QUIET, now_s=lambda: 0.0, watchdog=wound.append)
+    assert wound == [30 + GRACE_S, 0], "a hang in the last experiment leaves time to tell of the others"
+
+
+def test_a_second_attempt_asks_no_profiler(tmp_path: Path) -> None:
+    """It may be what ended the first."""
+    asked: list[bool] = []
+
+    def look(ctx: Context) -> Outcome:
+        asked.append(ctx.bench.may_profile)
+        raise RuntimeError
+
+    state = State.load(tmp_path)
+    while (
+        work_off(
+            FakeLab(), state, only=["E6"], budget_s=1e9, say=QUIET, experiments=with_experiment("E6", look)
+        )
+        == AGAIN
+    ):
+        pass
+    assert asked == [True, False]
+
+
+def test_without_gpm_nothing_is_measured_against_it(tmp_path: Path) -> None:
+    """One sentence for each, in a second, and not forty minutes of zeros that look like a failed product."""
+    state = State.load(tmp_path)
+    lab = FakeLab(Script(gpm=False))
+    assert work_off(lab, state, budget_s=1e9, say=QUIET) == DONE
+    got = statuses(state)
+    assert {k for k, v in got.items() if v != "not run"} == {"E0", "E15", "E16", "E19"}
+    assert got["E0"] == "fail"
+    assert got["E15"] == got["E16"] == "pass"
+    assert all("no tensor percentage" in r["why"] for k, r in state.results.items() if got[k] == "not run")
 
 
 def test_order_and_budget_of_the_whole() -> None:
@@ -291,10 +345,10 @@ def test_the_w_table_takes_the_snippet(script: Script) -> None:
 
 
 def test_allowance_is_rounded_down() -> None:
-    assert legacy_permille(4096.0) == 1000
-    assert legacy_permille(4096 * 0.95) == 949
-    assert legacy_permille(2539.5) == 618
-    assert legacy_permille(1.0) == 1
+    assert legacy_permille(1.0) == 1000
+    assert legacy_permille(0.95) == 949
+    assert legacy_permille(2539.5 / 4096) == 618
+    assert legacy_permille(0.0001) == 1
 
 
 # ---- the program as it is called -----------------------------------------------------------------------------
@@ -334,7 +388,25 @@ def test_a_budget_too_small_says_run_again(tmp_path: Path) -> None:
     done = call("run", "--simulate", "--out", tmp_path, "--budget-s", "40")
     assert done.returncode == 4
     assert "run again for the rest" in done.stdout
-    assert set(json.loads((tmp_path / "state.json").read_text())["results"]) == {"E0"}
+    done_now = set(json.loads((tmp_path / "state.json").read_text())["results"])
+    assert done_now == {"E0", "E5", "E19"}, "what is shorter and further down still fits"
+
+
+def test_a_result_can_be_asked_for_again_and_the_old_one_is_kept(tmp_path: Path) -> None:
+    out, bundle = tmp_path / "o", tmp_path / "b.tar.gz"
+    call("run", "--simulate", "--out", out, "--only", "E0,E5", "--bundle", bundle)
+    # As on the next machine: an empty folder, and the bundle of the call before.
+    done = call(
+        "run", "--simulate", "--out", tmp_path / "p", "--only", "E5", "--again", "E5", "--bundle", bundle
+    )
+    assert done.returncode == 0, done.stderr
+    assert "E5: 2:4 sparse" in done.stdout
+    assert "E0: " not in done.stdout
+    state = State.load(tmp_path / "p")
+    assert [old["key"] for old in state.superseded] == ["E5"]
+    assert state.attempts == {"E0": 1, "E5": 1}
+    assert "Run again, and what the run before said: E5 (noted)." in report.markdown(state, {})
+    assert call("run", "--simulate", "--out", out, "--again", "E5,E77").returncode == 2
 
 
 def test_usage_and_missing_results_have_their_exit_codes(tmp_path: Path) -> None:

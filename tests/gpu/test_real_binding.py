@@ -145,6 +145,15 @@ def test_experiments_through_the_binding(
         assert line["ratio"] == pytest.approx(1.0, abs=0.001 if line["by"] == "counters" else 0.01)
 
 
+def test_clocks_and_fields_are_read_where_there_is_no_gpm(tmp_path: Path) -> None:
+    with Machine(tmp_path, "node driver=595.58.03", "gpu g0 gpm=0 clock=1755"):
+        raw = NvmlRaw()
+        assert raw.clock_mhz() == MHZ
+        with pytest.raises(UnavailableError, match="no GPM"):
+            raw.sample()
+        raw.close()
+
+
 def test_a_driver_without_gpm_is_told_not_crashed(tmp_path: Path) -> None:
     with Machine(tmp_path, "node driver=450.51.05", "gpu g0 gpm=0", without=ANCIENT_DRIVER) as machine:
         state = State.load(tmp_path / "out")

@@ -39,6 +39,25 @@ def test_another_machine_is_refused(tmp_path: Path, key: str) -> None:
     State.load(tmp_path).same_machine(MACHINE | {"kernel": "other"})
 
 
+def test_another_release_of_the_branch_goes_on_and_another_branch_does_not(tmp_path: Path) -> None:
+    """Machines that are lent differ in it from call to call."""
+    state = State.load(tmp_path)
+    state.same_machine(MACHINE)
+    state.same_machine(MACHINE | {"driver": "595.71.05"})
+    with pytest.raises(StateError, match="driver"):
+        state.same_machine(MACHINE | {"driver": "580.159.04"})
+
+
+def test_what_is_run_again_is_kept(tmp_path: Path) -> None:
+    state = State.load(tmp_path)
+    state.begin("E3")
+    state.finish("E3", {"status": "fail"})
+    state.again(["E3", "E4"])
+    now = State.load(tmp_path)
+    assert (now.results, now.attempts) == ({}, {})
+    assert now.superseded == [{"key": "E3", "status": "fail"}]
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "something/1"}'])
 def test_another_file_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "state.json").write_text(text)

@@ -1,8 +1,9 @@
 """True operations per call, against numbers worked out by hand or stated in reference/metering.md 8."""
 
 import pytest
-from gpu.cuda_source import KERNELS
+from gpu.cuda_source import KERNELS, LAUNCHER
 from gpu.work import (
+    DEPTH,
     Attention,
     Copy,
     Gemm,
@@ -40,8 +41,14 @@ def test_attention_is_two_products_of_every_head() -> None:
 
 def test_mma_sync_counts_what_its_kernel_does() -> None:
     assert MmaSync(blocks=1, warps=1, rounds=1, chains=1).flop == 2 * 16 * 8 * 16
-    assert f"float d[{MmaSync().chains}][4]" in KERNELS
+    assert f"type d[{MmaSync().chains}][4]" in KERNELS
     assert KERNELS.count("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32") == 1
+    for dtype, depth in DEPTH.items():
+        one = MmaSync(dtype, blocks=1, warps=1, rounds=1, chains=1)
+        assert one.flop + one.int_ops == 2 * 16 * 8 * depth
+        line = next(x for x in KERNELS.splitlines() if x.startswith(f"MMA_SYNC(mma_sync_{dtype},"))
+        assert f"m16n8k{depth}." in line
+        assert f"LAUNCH(mma_sync_{dtype})" in LAUNCHER
     assert f"int x[{IntMad().chains}]" in KERNELS
 
 
@@ -106,9 +113,11 @@ def test_keys_tell_the_workloads_apart() -> None:
         GptStack(),
         GptStack(recompute=True),
         MmaSync(),
+        MmaSync("tf32"),
+        MmaSync("int8"),
         IntMad(),
         Copy(),
         Idle(),
     ]
     assert len({w.key for w in works}) == len(works)
-    assert {w.declared for w in works} == {"bf16", "fp8", ""}
+    assert {w.declared for w in works} == {"bf16", "fp8", "tf32", ""}

@@ -110,7 +110,7 @@ def _call(work: Work, kernels: Callable[[], Kernels]) -> Callable[[], object]:
         case GptStack():
             return _gpt(work)
         case MmaSync():
-            return _kernel(kernels(), "mma_sync", (work.blocks, 32 * work.warps), work.rounds)
+            return _kernel(kernels(), f"mma_sync_{work.dtype}", (work.blocks, 32 * work.warps), work.rounds)
         case IntMad():
             return _kernel(kernels(), "int_mad", (work.blocks, work.threads), work.rounds)
         case Copy():
@@ -160,8 +160,8 @@ def _gemm(w: Gemm) -> Callable[[], object]:
         from . import triton_gemm
 
         chosen = triton_gemm.instructions(triton_gemm.launch(a, b, c))
-        if chosen == "wgmma":
-            raise UnavailableError("this Triton uses wgmma with two warps as well")
+        if chosen != "mma.sync":
+            raise UnavailableError(f"Triton compiled it to {chosen!r}, not to mma.sync")
         return lambda: triton_gemm.launch(a, b, c)
     if w.sparse:
         from torch.sparse import to_sparse_semi_structured
@@ -196,6 +196,7 @@ def _attention(w: Attention) -> Callable[[], object]:
 
 
 def _gpt(w: GptStack) -> Callable[[], object]:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.nn.functional import gelu, layer_norm, linear, scaled_dot_product_attention
     from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
@@ -210,7 +211,9 @@ def _gpt(w: GptStack) -> Callable[[], object]:
     def block(h: Any, qkv: Any, out: Any, up: Any, down: Any) -> Any:
         parts = linear(layer_norm(h, (d,)), qkv).view(w.batch, w.length, 3, heads, w.head_width)
         q, k, v = parts.permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = scaled_dot_product_attention(q, k, v, is_causal=True)
+        # FlashAttention-2 by name, whose tiles `GptStack.flop` counts: on Hopper PyTorch prefers cuDNN by now.
+        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+            mixed = scaled_dot_product_attention(q, k, v, is_causal=True)
         h = h + linear(mixed.transpose(1, 2).reshape(w.batch, w.length, d), out)
         return h + linear(gelu(linear(layer_norm(h, (d,)), up)), down)
 
@@ -227,6 +230,11 @@ def _gpt(w: GptStack) -> Callable[[], object]:
                 weight.grad = None
 
     return step
+
+
+def uuid() -> str:
+    """Of the GPU that the workloads run on, without "GPU-"; "" where this PyTorch does not tell."""
+    return str(getattr(torch.cuda.get_device_properties(0), "uuid", ""))
 
 
 def sm_clocks(kernels: Kernels) -> dict[int, tuple[int, int]]:

@@ -1,6 +1,6 @@
 """The H200 validation: reference/metering.md section 8, in one resumable program. docs/validation.md tells the story.
 
-    python3 tests/gpu/validate.py run --out DIR [--budget-s 540] [--only E0,E2] [--bundle FILE.tar.gz]
+    python3 tests/gpu/validate.py run --out DIR [--budget-s 540] [--only E0,E2] [--again E6] [--bundle FILE.tar.gz]
     python3 tests/gpu/validate.py report --out DIR [--markdown FILE] [--toml FILE] [--json]
     python3 tests/gpu/validate.py run --simulate --out DIR      the program itself, on a simulated GPU
 
@@ -35,6 +35,7 @@ def main(arguments: Sequence[str]) -> int:
         "--bundle", help="also keep the folder in this .tar.gz; an empty folder is filled from it"
     )
     run.add_argument("--only", default="", help="for example E0,E2")
+    run.add_argument("--again", default="", help="run these again; what they gave stays in state.json")
     run.add_argument("--budget-s", type=float, default=540.0, help="start nothing that does not fit")
     run.add_argument(
         "--simulate", action="store_true", help="on a simulated GPU: tests this program, not a GPU"
@@ -68,12 +69,19 @@ def main(arguments: Sequence[str]) -> int:
 
 def _supervise(args: argparse.Namespace) -> int:
     """Workers one after another: a CUDA error, a hang or a crash costs one experiment, not the rest."""
+    from gpu.state import State, StateError
     from gpu.worker import AGAIN, DONE, ORDER, TIME_UP, folder_of
 
-    unknown = [key for key in _only(args) if key not in ORDER]
-    if unknown:
-        print(f"--only: expected some of {', '.join(ORDER)}, got {', '.join(unknown)}", file=sys.stderr)
-        return 2
+    for option, text in (("--only", args.only), ("--again", args.again)):
+        if unknown := [key for key in _keys(text) if key not in ORDER]:
+            print(f"{option}: expected some of {', '.join(ORDER)}, got {', '.join(unknown)}", file=sys.stderr)
+            return 2
+    if args.again:
+        try:
+            State.load(folder_of(args.out), _bundle(args)).again(_keys(args.again))
+        except StateError as e:
+            print(e, file=sys.stderr)
+            return 3
     begun_s = time.monotonic()
     code = AGAIN
     for _ in range(2 * len(ORDER) + 2):
@@ -93,8 +101,6 @@ def _supervise(args: argparse.Namespace) -> int:
             print(f"the worker ended with {code}; going on with the next experiment", flush=True)
     if code in (2, 3):
         return code
-    from gpu.state import State
-
     state = State.load(folder_of(args.out))
     verdict = _print_report(state)
     return TIME_UP if code == TIME_UP else verdict
@@ -105,11 +111,11 @@ def _work(args: argparse.Namespace) -> int:
     from gpu.worker import folder_of, work_off
 
     try:
-        state = State.load(folder_of(args.out), Path(args.bundle).absolute() if args.bundle else None)
+        state = State.load(folder_of(args.out), _bundle(args))
         if args.simulate:
             from gpu.fake_lab import FakeLab
 
-            return work_off(FakeLab(), state, only=_only(args), budget_s=args.budget_s, say=_say)
+            return work_off(FakeLab(), state, only=_keys(args.only), budget_s=args.budget_s, say=_say)
         try:
             from gpu.real_lab import RealLab
 
@@ -123,7 +129,7 @@ def _work(args: argparse.Namespace) -> int:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, wherever it hangs
         try:
             return work_off(
-                lab, state, only=_only(args), budget_s=args.budget_s, say=_say, watchdog=signal.alarm
+                lab, state, only=_keys(args.only), budget_s=args.budget_s, say=_say, watchdog=signal.alarm
             )
         finally:
             lab.close()
@@ -194,8 +200,12 @@ def _child(args: argparse.Namespace) -> int:
             return children.product(args.dtype, args.size)
 
 
-def _only(args: argparse.Namespace) -> list[str]:
-    return [key for key in args.only.split(",") if key]
+def _keys(text: str) -> list[str]:
+    return [key for key in text.split(",") if key]
+
+
+def _bundle(args: argparse.Namespace) -> Path | None:
+    return Path(args.bundle).absolute() if args.bundle else None
 
 
 def _say(text: str) -> None:

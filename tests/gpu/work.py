@@ -13,6 +13,11 @@ G = 8192  # reference/metering.md 8: G = 8192^3 GEMM = 1.0995e12 FLOP
 _DECLARED = {"bf16": "bf16", "fp16": "fp16", "tf32": "tf32", "fp8": "fp8"}
 
 
+#: k of mma.sync.m16n8k, by dtype: the largest that PTX has. FP8 has none of its own on 9.0: nvcc 13 makes two
+#: FP16 instructions of it (HMMA.16816.F32 after F2FP.F16.E4M3 in the machine code).
+DEPTH = {"bf16": 16, "tf32": 8, "int8": 32}
+
+
 def matmul(m: int, n: int, k: int) -> int:
     """Operations of an M x K by K x N product: 2MNK."""
     return 2 * m * n * k
@@ -99,20 +104,33 @@ class Attention:
 
 @dataclass(frozen=True, slots=True)
 class MmaSync:
-    """Nothing but mma.sync.m16n8k16 BF16 with FP32 sums, in registers: the legacy path at its own full rate."""
+    """Nothing but mma.sync in registers, sums in FP32 or INT32: the legacy path at its own full rate."""
 
+    dtype: str = "bf16"  # a key of DEPTH
     blocks: int = 132 * 4
     warps: int = 8
     rounds: int = 20_000
     chains: int = 8  # independent accumulators of a warp
 
-    key = "mma.sync m16n8k16 bf16 in registers"
-    declared = "bf16"
-    int_ops = 0
+    @property
+    def key(self) -> str:
+        return f"mma.sync m16n8k{DEPTH[self.dtype]} {self.dtype} in registers"
+
+    @property
+    def declared(self) -> str:
+        return _DECLARED.get(self.dtype, "")
+
+    @property
+    def _operations(self) -> int:
+        return self.blocks * self.warps * self.rounds * self.chains * matmul(16, 8, DEPTH[self.dtype])
 
     @property
     def flop(self) -> int:
-        return self.blocks * self.warps * self.rounds * self.chains * matmul(16, 8, 16)
+        return 0 if self.dtype == "int8" else self._operations
+
+    @property
+    def int_ops(self) -> int:
+        return self._operations if self.dtype == "int8" else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +183,9 @@ class GptStack:
     head_width: int = 128
     length: int = 2048
     batch: int = 8
-    tile: int = 128  # of the attention kernel
+    #: FlashAttention-2 at head width 128 runs 128 x 64 tiles forward, 64 x 128 backward: both cover the causal
+    #: square as tiles of 128 do, the diagonal whole.
+    tile: int = 128
 
     declared = "bf16"
     int_ops = 0

@@ -19,6 +19,8 @@ ORDER += ("E1", "E5", "E7", "E8", "E9", "E11", "E12", "E14", "E15", "E17", "E19"
 EXPERIMENTS: dict[str, Experiment] = {e.key: e for e in (*COUNTERS, *TENSOR, *SYSTEM)}
 
 DONE, TIME_UP, AGAIN = 0, 4, 5
+#: Past the budget an experiment that takes longer than it should is given so long before it is ended.
+GRACE_S = 20.0
 
 
 def left(state: State, only: Sequence[str] = ()) -> list[str]:
@@ -44,18 +46,23 @@ def work_off(
 ) -> int:
     """DONE: nothing is left. TIME_UP: the rest does not fit. AGAIN: the GPU or the driver must be opened anew.
 
-    `watchdog(seconds)` ends this process if it is not called again in time: a hang costs one experiment.
+    `watchdog(seconds)` ends this process if it is not called again in time: a hang costs one experiment, and
+    never more time than the budget has.
     """
     known = experiments or EXPERIMENTS
     begun_s = now_s()
-    state.same_machine(lab.describe())
+    machine = lab.describe()
+    state.same_machine(machine)
     bench: Bench | None = None
+    too_long: list[str] = []
     try:
         for key in left(state, only):
             experiment = known[key]
-            if experiment.seconds > budget_s - (now_s() - begun_s):
+            left_s = budget_s - (now_s() - begun_s)
+            if experiment.seconds > left_s:  # a shorter one further down may fit
                 say(f"{key}: needs about {experiment.seconds} s, more than is left: run again for the rest")
-                return TIME_UP
+                too_long.append(key)
+                continue
             if not state.begin(key):
                 why = f"begun {MOST_ATTEMPTS} times without an end (killed, hung, or the process died)"
                 state.finish(key, _empty(ERROR, why))
@@ -63,11 +70,15 @@ def work_off(
                 continue
             say(f"{key}: {experiment.title} (about {experiment.seconds} s)")
             at_s = now_s()
-            watchdog(2 * experiment.seconds + 60)
+            watchdog(int(min(2 * experiment.seconds + 60, left_s + GRACE_S)))
             try:
                 bench = bench or Bench(lab, state.folder / "traces")
+                bench.may_profile = state.attempts[key] == 1  # a profiler may be what ended the first attempt
+                told = len(bench.notices)
+                if bench.gpm_fault and not experiment.without_gpm:
+                    raise UnavailableError(bench.gpm_fault)
                 outcome = experiment.run(Context(bench, state.results, state.folder))
-                result = outcome.data()
+                result = outcome.data() | {"agent_said": bench.notices[told : told + 40]}
             except UnavailableError as e:
                 result = _empty(NOT_RUN, str(e))
             except Exception as e:  # noqa: BLE001 - one experiment may not cost the others
@@ -76,6 +87,7 @@ def work_off(
             watchdog(0)
             result["seconds"] = round(now_s() - at_s, 3)
             result["unix"] = lab.clock.unix_ns() // 1_000_000_000
+            result["driver"] = machine.get("driver")
             state.finish(key, result)
             say(f"{key}: {result['status']}" + (f" ({result['why']})" if result["why"] else ""))
             if result["status"] == ERROR:
@@ -83,7 +95,7 @@ def work_off(
     finally:
         if bench is not None:
             bench.close()
-    return DONE
+    return TIME_UP if too_long else DONE
 
 
 def _empty(status: str, why: str) -> dict[str, object]:
