@@ -109,6 +109,7 @@ def test_passes_are_the_general_case() -> None:
         ({**TINY, "passes": "3"}, "params"),
         ({"passes": "3"}, "flop-per-pass"),
         ({"passes": "3", "flop_per_pass": "1", "layers": "3"}, "layers"),
+        ({"passes": "0.1", "flop_per_pass": "1"}, "flop-per-pass"),
     ],
 )
 def test_each_fault_names_its_option(entry: dict[str, str], key: str) -> None:

@@ -175,6 +175,27 @@ def test_more_than_dense_is_refused_even_where_it_is_not_twice() -> None:
     assert a_period(peak="1000e12").flop > 0  # datasheets round
 
 
+@pytest.mark.parametrize(
+    ("sku", "dtype", "given"), [("H100 SXM", "fp4", "3958e12"), ("A100", "fp8", "1248e12")]
+)
+def test_a_peak_of_a_dtype_that_the_model_lacks_is_refused(sku: str, dtype: str, given: str) -> None:
+    """Else the sparse figure of another dtype would come in by that name."""
+    assert f"known rate, got {dtype}: it has tf32, bf16" in str(refused(sku=sku, dtype=dtype, peak=given))
+
+
+@pytest.mark.parametrize("given", ["3958e12", "2.63P"])
+def test_more_than_any_device_can_do_is_refused_where_none_is_named(given: str) -> None:
+    error = refused(peak=given, sku=None)
+    assert "none of the W table has more than 2,500" in str(error)
+    assert "sparse" in error.hint
+    assert a_period(peak=given, sku="R200").flop > 0
+
+
+def test_the_sparse_figure_of_another_model_is_said_of_one_that_nobody_knows() -> None:
+    (said,) = remarks([a_period(peak="1979e12", sku="my cluster")])
+    assert "it is the sparse peak of H100 80GB HBM3" in said
+
+
 def test_a_given_peak_of_a_model_that_nobody_knows_is_taken_and_said() -> None:
     found = a_period(sku="MI355X", peak="2500e12")
     assert not found.hardware[0].peak.confirmed
@@ -210,9 +231,9 @@ def test_what_is_no_share_is_refused(u: str) -> None:
 
 
 def test_a_high_utilisation_is_warned_of() -> None:
-    assert remarks([a_period(utilisation="0.75")]) == []
-    (said,) = remarks([a_period(utilisation="0.7501")])
-    assert said.startswith("warning: U of 75% is above")
+    assert remarks([a_period(utilisation="0.8")]) == []
+    (said,) = remarks([a_period(utilisation="0.801")])
+    assert said.startswith("warning: U of 80.1% is above")
     assert "nvidia-smi" in said
     assert a_period(utilisation="1").flop == a_period(utilisation="1").ceiling
 
@@ -230,6 +251,8 @@ def test_a_high_utilisation_is_warned_of() -> None:
         ({"hours": None}, "hours"),
         ({"hours": "0"}, "hours"),
         ({"hours": "-1"}, "hours"),
+        ({"hours": "1e-30"}, "hours"),
+        ({"hours": None, "start": "0001-01-01T00:00:00+23:59", "end": "2026-11-01T00:00:00Z"}, "start"),
         ({"seconds": "5"}, "hours"),
         ({"device_hours": "80"}, "hours"),
         ({"hours": None, "device_hours": "80"}, "units"),
@@ -272,6 +295,7 @@ def test_unconfirmed_peaks_are_told_once() -> None:
         ("8e9", 8 * 10**9),
         ("8_030_261_248", 8_030_261_248),
         ("8,030", 8030),
+        ("64,862,437,376", 64_862_437_376),
         ("1.54E+9", 1_540_000_000),
         (".5e1", 5),
     ],
@@ -281,7 +305,30 @@ def test_numbers_are_exact(text: str, value: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["0", "0.0", "-1", "1e-41", "1e41", "1e", "e9", "1 000", "0x10", "1e9e9", "_1", "१"]
+    "text",
+    [
+        "0",
+        "0.0",
+        "-1",
+        "1e-41",
+        "1e41",
+        "1e",
+        "e9",
+        "1 000",
+        "0x10",
+        "1e9e9",
+        "_1",
+        "१",
+        "1,5",
+        "1,0,0",
+        "0,400",
+        "1_",
+        "1__0",
+        "1,00",
+        "1,0000",
+        "1,000_000",
+        ",",
+    ],
 )
 def test_what_is_no_number_is_refused(text: str) -> None:
     with pytest.raises(EstimateError, match=r"^x: expected a number above 0"):

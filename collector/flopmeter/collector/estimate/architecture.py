@@ -141,7 +141,10 @@ def _passes(f: Fields) -> Passes:
     for key in ("params", "tokens"):
         if f.has(key):
             raise f.fault(key, "no such key beside passes and flop_per_pass", f.text(key))
-    return Passes(f.number("passes"), f.number("flop_per_pass"))
+    found = Passes(f.number("passes"), f.number("flop_per_pass"))
+    if not found.model_flop:
+        raise f.fault("flop_per_pass", "at least one operation in all", f.text("flop_per_pass"))
+    return found
 
 
 def _architecture(f: Fields, *, need_tokens: bool) -> Architecture:

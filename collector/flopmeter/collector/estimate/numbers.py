@@ -4,12 +4,14 @@ Everything becomes a Fraction or an int: `1e25` is not 10^25 in binary, and what
 """
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
 from flopmeter.collector.errors import EstimateError
 
-_NUMBER = re.compile(r"(\d[\d_,]*(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?\Z", re.ASCII)
+#: A comma parts thousands and nothing else: what some write 1,5 is no 15.
+_NUMBER = re.compile(r"((\d+(_\d+)*|[1-9]\d{0,2}(,\d{3})+)(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?\Z", re.ASCII)
 _RATE = re.compile(r"(?P<number>\S+?)\s*(?P<prefix>[GTPE]?)(?:FLOP/s|FLOPS|FLOPs|flops)?\Z")
 _PREFIX = {"": 1, "G": 10**9, "T": 10**12, "P": 10**15, "E": 10**18}
 #: No number of an estimate has more digits: 10^40 FLOP is far past anything that could be computed.
@@ -79,7 +81,7 @@ def instant(what: str, text: str) -> int:
     if when.tzinfo is None:
         raise EstimateError(f"{what}: expected a time with its offset from UTC, got {text!r}", hint)
     try:
-        return (when - _EPOCH) // timedelta(microseconds=1) * 1000
+        return (when.astimezone(UTC) - _EPOCH) // timedelta(microseconds=1) * 1000
     except OverflowError as e:
         raise EstimateError(f"{what}: expected a time that exists in UTC, got {text!r}", hint) from e
 
@@ -89,13 +91,15 @@ def rounded(value: Fraction) -> int:
     return (2 * value.numerator + value.denominator) // (2 * value.denominator)
 
 
-def figures(value: int, digits: int) -> str:
-    """`value` to so many significant figures, halves up: 2.3×10^25 (reference/regulations.md 4)."""
+def figures(value: int, digits: int, way: Callable[[Fraction], int] = rounded) -> str:
+    """`value` to so many significant figures: 2.3×10^25 (reference/regulations.md 4). `way`: math.floor of a lower bound,
+    math.ceil of an upper one; else halves up.
+    """
     if value <= 0:
         return "0"
     exponent = len(str(value)) - 1
     cut = exponent + 1 - digits
-    lead = rounded(Fraction(value, 10**cut)) if cut > 0 else value * 10**-cut
+    lead = way(Fraction(value, 10**cut)) if cut > 0 else value * 10**-cut
     if len(str(lead)) > digits:  # 9.96 became 10.0
         lead //= 10
         exponent += 1

@@ -99,9 +99,13 @@ def peak(device: str, dtype: str, given: str, table: WTable) -> Peak:
     if given:
         value = rate("peak", given)
         possible = _candidates(device, table)
-        _refuse_sparse(value, kind, possible, device, table)
-        said = "given" if possible else "given; no model of the W table to check it by"
-        return Peak(value, kind, device, said, confirmed=bool(possible))
+        if possible and not any(_official(s, kind, table) for s in possible) and _rated(possible[0], table):
+            raise _no_such_rate(device, kind, possible[0], table)
+        checked = _refuse_sparse(value, kind, possible, device, table)
+        said = "given" if checked else "given; no model of the W table to check it by"
+        twin = None if checked else _sparse_twin(value, kind, table)
+        said += f"; it is the sparse peak of {names(twin)[0]}" if twin is not None else ""
+        return Peak(value, kind, device, said, confirmed=checked)
     if not device:
         raise EstimateError(
             "expected a device model or a peak, got neither",
@@ -115,12 +119,7 @@ def peak(device: str, dtype: str, given: str, table: WTable) -> Peak:
         )
     found = dense(sku, kind, table)
     if found is None:
-        known = [d for d in DTYPES if dense(sku, d, table) is not None]
-        what = f"has {', '.join(known)}" if known else "is known by its SM count only"
-        raise EstimateError(
-            f"device {device!r}: expected a dtype with a known rate, got {kind}: it {what}",
-            "say another dtype, or give the dense peak in FLOP/s beside the model",
-        )
+        raise _no_such_rate(device, kind, sku, table)
     arch = table.arch(sku.compute_capability, names(sku)[0])
     assert arch is not None  # dense() found a rate in it
     mhz = sku.vector_mhz if _vector_clock(sku, DTYPES[kind]) else sku.tensor_mhz
@@ -128,13 +127,27 @@ def peak(device: str, dtype: str, given: str, table: WTable) -> Peak:
     return Peak(found, kind, device, said, confirmed=sku.confirmed)
 
 
-def _refuse_sparse(value: Fraction, dtype: str, possible: list[Sku], device: str, table: WTable) -> None:
-    """U counts dense operations: a sparse peak would double the estimate."""
+def _rated(sku: Sku, table: WTable) -> list[str]:
+    """Dtypes whose dense peak the table knows."""
+    return [d for d in DTYPES if dense(sku, d, table) is not None]
+
+
+def _no_such_rate(device: str, dtype: str, sku: Sku, table: WTable) -> EstimateError:
+    known = _rated(sku, table)
+    what = f"has {', '.join(known)}" if known else "is known by its SM count only"
+    say = "say one of these" if known else "give its dense peak in FLOP/s beside the model"
+    return EstimateError(
+        f"device {device!r}: expected a dtype with a known rate, got {dtype}: it {what}", say
+    )
+
+
+def _refuse_sparse(value: Fraction, dtype: str, possible: list[Sku], device: str, table: WTable) -> bool:
+    """U counts dense operations: a sparse peak would double the estimate. True: it was held against its model."""
     limits = [d for s in possible if (d := _official(s, dtype, table)) is not None]
     if limits:
         limit = max(limits)
         if value <= limit * ABOVE_DENSE:
-            return
+            return True
         twice = any(abs(value - 2 * d) <= 2 * d * (ABOVE_DENSE - 1) for d in limits)
         got = "its sparse peak" if twice else "more than that"
         raise EstimateError(
@@ -143,16 +156,33 @@ def _refuse_sparse(value: Fraction, dtype: str, possible: list[Sku], device: str
             "twice as high. If the work was of another dtype, say it",
         )
     if device:  # a model that the table does not know: nothing to compare with
-        return
+        return False
+    other = "give the dense peak, or the model's name instead; if the device is another one, name it too"
+    twin = _sparse_twin(value, dtype, table)
+    if twin is not None:
+        raise EstimateError(
+            f"peak: expected a dense {dtype} peak, got {tera(value)}: that is the sparse one of "
+            f"{names(twin)[0]}, twice its dense {tera(_official(twin, dtype, table))}",
+            other,
+        )
+    highest = max(d for s in table.skus if (d := _official(s, dtype, table)) is not None)
+    if value > highest * ABOVE_DENSE:
+        raise EstimateError(
+            f"peak: expected a dense {dtype} peak of one device, got {tera(value)}: none of the W table has more than "
+            f"{tera(highest)}",
+            f"a sparse peak, or one of a narrower dtype? {other}",
+        )
+    return False
+
+
+def _sparse_twin(value: Fraction, dtype: str, table: WTable) -> Sku | None:
+    """A model whose 2:4-sparse peak `value` is."""
     for s in table.skus:
         d = _official(s, dtype, table)
         version = tuple(map(int, s.compute_capability.split(".")))
         if d is not None and version >= _SPARSE_FROM and abs(value - 2 * d) <= 2 * d * SPARSE_WITHIN:
-            raise EstimateError(
-                f"peak: expected a dense {dtype} peak, got {tera(value)}: that is the sparse one of "
-                f"{names(s)[0]}, twice its dense {tera(d)}",
-                "give the dense peak, or the model's name instead; if the device is another one, name it too",
-            )
+            return s
+    return None
 
 
 def _official(sku: Sku, dtype: str, table: WTable) -> Fraction | None:
