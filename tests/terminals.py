@@ -11,7 +11,7 @@ import termios
 import time
 from contextlib import suppress
 
-DEADLINE_S = 30
+DEADLINE_S = 60
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 _OURS = ("NO_COLOR", "COLUMNS", "LINES", "TERM", "LC_ALL", "PYTHONUTF8", "PYTHONIOENCODING")
 

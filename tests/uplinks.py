@@ -13,7 +13,7 @@ from flopmeter.collector.encode import decode_batch
 from flopmeter.contract.record import parse_record
 from flopmeter.contract.usage import GapReason
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 FAST = Timing(connect_s=5, handshake_s=5, ack_s=5, heartbeat_s=60, backoff_base_s=0.01, backoff_cap_s=0.05)
 Connect = Callable[..., Uplink]
 

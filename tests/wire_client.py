@@ -11,7 +11,7 @@ from builders import Chain, inventory_message, records_message
 from flopmeter.wire.v1 import ingest_pb2
 
 METHOD = "/flopmeter.wire.v1.IngestService/Stream"
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 
 
 class Ended(Exception):  # noqa: N818 - what happened to the stream

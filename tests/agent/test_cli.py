@@ -20,7 +20,7 @@ from flopmeter.agent.shipping.spool import Spool
 from flopmeter.cli.main import flopmeter
 
 FLOPMETER = [sys.executable, "-c", "from flopmeter.cli.main import main; main()"]
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 def environ(**more: str) -> dict[str, str]:

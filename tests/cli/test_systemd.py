@@ -8,7 +8,7 @@ import pytest
 
 from flopmeter.cli.systemd import Notifier
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 def test_systemd_is_told_ready_watchdog_and_stopping(tmp_path: Path) -> None:

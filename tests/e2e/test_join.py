@@ -22,7 +22,7 @@ from flopmeter.agent.shipping.uplink import Uplink
 from flopmeter.collector.check.fsck import check_store
 from flopmeter.collector.running import RunningCollector
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 NOT_YET = 1.0  # a clock by which nothing is due
 
 

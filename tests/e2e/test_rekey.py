@@ -31,7 +31,7 @@ from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.record import ZERO_HASH, parse_record
 from flopmeter.contract.usage import GapReason
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 TICKS = 60
 HALF = 31  # of 60 s, in windows of 10 s
 

@@ -55,7 +55,7 @@ channel.caller = caller
 rekey.rekey(pathlib.Path(state), collector)
 print(seen)
 """
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 @pytest.fixture

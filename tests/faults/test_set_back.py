@@ -20,7 +20,7 @@ from flopmeter.agent.shipping.uplink import Uplink
 from flopmeter.collector.check.fsck import check_store
 from flopmeter.collector.running import RunningCollector
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 #: Window ends of these chains lie in 2001; the collector's clock is a little later.
 CLOCK = itertools.count(10**18 + 90 * 86_400 * 10**9, 1_000_000)
 
