@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .output import emit_json, flop_text, json_option, seconds_text
+from .output import band_texts, emit_json, json_option, seconds_text
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -364,7 +364,7 @@ def _told(file: Path, found: "Found", wanted: "Wanted", seconds: float) -> None:
     _line("level", found.level)
     if total:
         rounded = any(r["path"] == "/totals/executedFlop" for r in p["redactions"])
-        figures = ", ".join(f"{name} {flop_text(int(total[name]))}" for name in ("lower", "point", "upper"))
+        figures = ", ".join(map(" ".join, zip(("lower", "point", "upper"), band_texts(total), strict=True)))
         _line("executed", f"FLOP: {figures}{' (rounded outwards)' if rounded else ''}")
     else:
         _line("executed", "withheld")

@@ -55,10 +55,10 @@ def test_hardware_for_people(flopmeter: Run) -> None:
     assert (code, err) == (0, "")
     flat = " ".join(out.split())
     assert "Estimate by hardware C = N x L x H x U class D: declared, not measured" in flat
-    assert "370,000.0 device-hours at U = 50.0% 6.58e23 FLOP" in flat
+    assert "370,000.0 device-hours at U = 50.0% 6.59e23 FLOP" in flat
     assert "H100 SXM 989.4 TFLOP/s bf16, dense 132 SMs x 4096 FLOP/cycle x 1830 MHz," in flat
     assert "estimate 6.6×10^23 FLOP unrounded 658,960,220,160,000,000,000,000" in flat
-    assert "±30 % between 4.61e23 and 8.56e23" in flat
+    assert "±30 % between 4.61e23 and 8.57e23" in flat
     assert "eu-gpai > 10^23 reached, even 30 % lower" in flat
     assert "eu-systemic-risk > 10^25 not reached, even 30 % higher" in flat
     assert "us-ny-raise > 10^26 not reached" in flat

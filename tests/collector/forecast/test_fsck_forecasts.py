@@ -1,6 +1,7 @@
 """Kept forecasts, and events of forecasts, plans and early lines: whatever is changed in them, fsck names it."""
 
 import json
+import re
 import shutil
 import sqlite3
 from contextlib import closing, contextmanager
@@ -134,6 +135,47 @@ def _total(document):
 
 def _until(document):
     document["until"] = str(int(document["until"]) + 10**9)
+
+
+SHORT = re.compile(r"\d\.\d\de\d+")
+
+
+def reword(path, digits):
+    """Each event of a plan as a flopmeter worded it that said every digit: what `digits` makes of it. How many there were."""
+    with writing(path) as db:
+        rows = [(n, json.loads(data)) for n, data in db.execute("SELECT event_no, data FROM events")]
+        rows = [(n, d) for n, d in rows if SHORT.search(d["message"])]
+        for number, d in rows:
+            lower = {"plan": "planned", "forecast": "projected", "measured": "executed"}[d["basis"]]
+            exact = iter((d.get("budget_flop") or d["counted_of_budget"], d[lower]["lower"]))
+            d["message"] = SHORT.sub(lambda _, exact=exact: digits(next(exact)), d["message"])
+            text = json.dumps(d, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+            db.execute("UPDATE events SET data = ? WHERE event_no = ?", (text, number))
+    relog(path)
+    return len(rows)
+
+
+def test_sentences_say_figures_in_three_digits_and_no_bound_too_high(copy):
+    with closing(sqlite3.connect(copy)) as db:
+        events = [json.loads(data) for (data,) in db.execute("SELECT data FROM events")]
+    said = [d for d in events if d.get("basis") in {"plan", "measured"}]
+    assert {d["basis"] for d in said} == {"plan", "measured"}
+    for d in said:
+        lower = d["planned" if d["basis"] == "plan" else "executed"]["lower"]
+        budget, shown = (Fraction(text) for text in SHORT.findall(d["message"]))
+        assert shown <= int(lower) < shown * Fraction(101, 100)
+        assert budget <= shown
+        assert lower not in d["message"]
+
+
+def test_a_store_whose_last_sentences_an_older_flopmeter_wrote_is_good(copy):
+    assert reword(copy, str) > 2
+    assert check_store(copy, [LINE]).difference is None
+
+
+def test_no_other_digits_are_taken_for_an_older_sentence(copy):
+    reword(copy, lambda exact: str(int(exact) + 1))
+    assert found(copy) == ("events", "data")
 
 
 @pytest.mark.parametrize(

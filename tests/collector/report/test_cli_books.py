@@ -15,6 +15,7 @@ from desk import Desk
 
 from flopmeter.cli.layout import Paint
 from flopmeter.cli.main import main
+from flopmeter.cli.output import flop_text, lower_text, upper_text
 from flopmeter.collector.law.regimes import shipped
 from flopmeter.collector.report.runs_view import run_view
 from flopmeter.contract.usage import IDLE, Workload, WorkloadKind
@@ -79,7 +80,9 @@ def test_runs_show_is_the_same_figure_in_both_forms(flopmeter):
     assert re.fullmatch(r"[0-9]+", point)
     code, text, _ = flopmeter("runs", "show", "llama-70b-pretrain")
     assert code == 0
-    assert f"{point[0]}.{point[1:3]}e{len(point) - 1} FLOP" in text
+    assert f"{flop_text(int(point))} FLOP" in text
+    flop = document["executed"]["flop"]
+    assert f"between {lower_text(int(flop['lower']))} and {upper_text(int(flop['upper']))}" in text
     for r in shipped():
         assert r.id in text
     assert "Why the bounds are as wide" in text

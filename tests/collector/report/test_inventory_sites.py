@@ -124,7 +124,7 @@ def test_the_page_with_sites_fits_and_says_what_is_not_law(run, monkeypatch):
     assert (
         "us-bis-702-7-cluster: > 10^20 op/s behind more than 300 Gbit/s (proposed: it binds nobody)" in text
     )
-    assert "dc-west 3.95e15 to 7.91e15 below" in text
+    assert "dc-west 3.95e15 to 7.92e15 below" in text
     assert "(whole fleet) 3.95e15 to ? cannot be told" in text, "of n8's eight GPUs nothing is known"
     assert "it is no FLOP and in no total" in out
 

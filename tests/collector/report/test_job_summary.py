@@ -9,7 +9,7 @@ from fractions import Fraction
 import pytest
 from builders import CLOCK_MHZ, SM_COUNT, UNIX_NS, WINDOW_NS, Chain, busy, gap
 from desk import Desk
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flopmeter.cli.main import main
@@ -18,7 +18,7 @@ from flopmeter.collector.registry.entries import Assign, JobKey
 from flopmeter.collector.registry.say import say
 from flopmeter.collector.report import queries
 from flopmeter.collector.report.job_books import JobBooks
-from flopmeter.collector.report.job_summary import MAX_CHARS, MAX_NAME_CHARS, plain_name, up_text
+from flopmeter.collector.report.job_summary import MAX_CHARS, MAX_NAME_CHARS, plain_name
 from flopmeter.contract.usage import ALL_MEASURED, IDLE, Measured, Workload, WorkloadKind
 
 #: All that may stand in a line: nothing that a shell, sacctmgr, sacct -P or awk takes for anything else.
@@ -205,13 +205,6 @@ class TestName:
         line = summary(path)["line"]
         assert len(line) <= MAX_CHARS
         assert fields(line)["run"] == plain_name(label)
-
-
-@given(st.integers(0, 10**40))
-@settings(max_examples=200)
-def test_an_upper_bound_is_never_rounded_below_itself(value):
-    shown = Fraction(up_text(value))
-    assert value <= shown <= value + value / Fraction(100)
 
 
 class TestCommand:

@@ -2,21 +2,46 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { bytes, clock, deviceTime, duration, exact, flop, line, log10, many, offset, percent, percentOf, relative, silentSince, time } from "./pages/format.js";
+import { bytes, clock, deviceTime, duration, exact, flop, flopDown, flopUp, line, log10, many, offset, percent, percentOf, percentUp, relative, silentSince, time } from "./pages/format.js";
 
-test("FLOP are rounded down as in the terminal, so that no line shows as reached before it is", () => {
-  assert.equal(flop("9999999999999999999999999"), "9.99e24"); // below 10²⁵, by one
-  assert.equal(flop("794870124316091110471963"), "7.94e23");
-  assert.equal(flop("377015992666030080000000"), "3.77e23");
-  assert.equal(flop("99949"), "9.99e4");
-  assert.equal(flop("99950"), "9.99e4");
-  assert.equal(flop("0"), "0");
-  assert.equal(flop("9999"), "9999");
-  assert.equal(flop("-377015992666030080000000"), "−3.77e23");
-  assert.equal(flop("1" + "0".repeat(400)), "1.00e400");
-  assert.equal(flop("000123456"), "1.23e5");
-  assert.equal(flop(null), "–");
-  assert.equal(flop("123456", 4), "1.234e5");
+test("a figure in three digits: as in the terminal", () => {
+  const cases = [ // the same as in tests/cli/test_figures.py
+    ["0", "0", "0", "0"],
+    ["9999", "9999", "9999", "9999"],
+    ["99949", "9.99e4", "9.99e4", "1.00e5"],
+    ["9999999999999999999999999", "9.99e24", "9.99e24", "1.00e25"], // below 10²⁵, by one: no point shows a line as reached
+    ["1" + "0".repeat(25), "1.00e25", "1.00e25", "1.00e25"],
+    ["1" + "0".repeat(24) + "1", "1.00e25", "1.00e25", "1.01e25"],
+    ["794870124316091110471963", "7.94e23", "7.95e23", "7.95e23"],
+    ["12350", "1.23e4", "1.24e4", "1.24e4"],
+    ["12349", "1.23e4", "1.23e4", "1.24e4"],
+    ["-377015992666030080000000", "−3.78e23", "−3.77e23", "−3.77e23"],
+    ["1" + "0".repeat(400), "1.00e400", "1.00e400", "1.00e400"],
+    ["000123456", "1.23e5", "1.23e5", "1.24e5"],
+    ["7900000000000000000000/3", "2.63e21", "2.63e21", "2.64e21"], // a line that is a third of what another took
+    ["13330.5", "1.33e4", "1.33e4", "1.34e4"],
+    ["12.5", "12", "13", "13"],
+    ["-0.4", "−1", "0", "0"],
+    [null, "–", "–", "–"],
+    ["not known", "not known", "not known", "not known"],
+  ];
+  for (const [text, ...said] of cases) assert.deepEqual([flopDown(text), flop(text), flopUp(text)], said, text);
+});
+
+test("a bound never excludes the exact number, and a point is one of its bounds", () => {
+  const value = (said) => {
+    const [lead, exponent] = said.split("e");
+    return exponent ? BigInt(lead.replace(".", "")) * 10n ** BigInt(exponent) / 100n : BigInt(said);
+  };
+  let state = 20261123n; // numbers as they come, the same each time
+  for (let i = 0; i < 3000; i += 1) {
+    state = (state * 6364136223846793005n + 1442695040888963407n) % 2n ** 64n;
+    const exact = state ** 2n % 10n ** BigInt(1 + (i % 38)) + BigInt(i % 3);
+    const [low, point, high] = [flopDown, flop, flopUp].map((say) => value(say(String(exact))));
+    assert.ok(low <= exact && exact <= high && (high - low) * 100n <= exact, String(exact));
+    assert.ok(point === low || point === high, String(exact));
+    if (low === exact) assert.equal(high, exact);
+  }
 });
 
 test("every digit stays where all of them are asked for", () => {
@@ -40,6 +65,9 @@ test("what is not all is never said to be all, nor what is something to be nothi
   assert.equal(percent(3.770538756), "377.0 %");
   assert.equal(percent(1.097226778, 3), "109.722 %");
   assert.equal(percent(null), "–");
+  assert.equal(percentUp(0.03770538), "3.8 %"); // of an upper bound
+  assert.equal(percentUp(0.29), "29.0 %");
+  assert.equal(percentUp(1.326123), "132.7 %");
   assert.equal(percentOf("1", "3"), 33.333);
   assert.equal(percentOf("1", "0"), null);
 });

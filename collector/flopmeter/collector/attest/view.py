@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flopmeter.cli.layout import Paint, Row, table
-from flopmeter.cli.output import flop_text, seconds_text
+from flopmeter.cli.output import band_texts, seconds_text
 from flopmeter.collector import empty
 from flopmeter.collector.spelling import threshold_text
 
@@ -160,7 +160,8 @@ def _printable(value: Any) -> Any:
 
 
 def _figure(f: Mapping[str, str]) -> str:
-    return f"{flop_text(int(f['point']))} ({flop_text(int(f['lower']))} to {flop_text(int(f['upper']))})"
+    lower, point, upper = band_texts(f)
+    return f"{point} ({lower} to {upper})"
 
 
 def _pairs(pairs: Iterable[tuple[str, str]], paint: Paint) -> list[str]:

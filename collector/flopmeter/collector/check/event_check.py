@@ -97,10 +97,13 @@ class StoredEvent:
     data: str
     logged: bool = False  # its leaf is under a head that the log's key signed (log_check)
 
-    def beside(self, derived: NewEvent) -> tuple[str, str]:
+    def beside(self, derived: NewEvent, formerly: NewEvent | None = None) -> tuple[str, str]:
         """(derived, stored) data, as they must agree: letter by letter, or, once a signed head holds its sentences, but
-        for those.
+        for those. `formerly`: the same, as a flopmeter before this one worded it: of a store that came from one, the
+        last events may be under no head yet.
         """
+        if formerly is not None and self.data == formerly.data_json:
+            return self.data, self.data
         if not self.logged or self.data == derived.data_json:
             return derived.data_json, self.data
         stored = json.loads(self.data)

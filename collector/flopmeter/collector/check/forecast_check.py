@@ -15,7 +15,7 @@ from fractions import Fraction
 from flopmeter.collector.books import BRIDGE
 from flopmeter.collector.figures import Model
 from flopmeter.collector.forecast.document import Document, again, forecast_document
-from flopmeter.collector.forecast.events import BY_PLAN, When, forecast_events, known_by_plan
+from flopmeter.collector.forecast.events import BY_PLAN, SAY, Say, When, forecast_events, known_by_plan
 from flopmeter.collector.forecast.history import Past, Work, grown, span_of
 from flopmeter.collector.forecast.keep import to_text
 from flopmeter.collector.forecast.project import DAY_NS, METHOD, MIN_BLOCKS
@@ -35,6 +35,9 @@ from .event_check import JudgedRow, StoredEvent
 from .rederive import Difference, Rederivation, compare
 from .standings import Standings
 from .texts import Texts
+
+#: How sentences said figures until 2026-11: every digit.
+FORMERLY: Say = str
 
 
 class ForecastCheck:
@@ -116,7 +119,8 @@ class ForecastCheck:
         document = self._documents.get(number)
         if document is None:
             raise Difference("events", e.name, "data.forecast", "a forecast that is kept", said)
-        expected = self._made(number, document, When(e.time_unix_ns, e.position)).get(e.key)
+        when = When(e.time_unix_ns, e.position)
+        expected = self._made(number, document, when).get(e.key)
         if expected is None:
             if any(line["regime"] and self._regime(line) is None for line in document["lines"]):
                 self.not_priced += 1  # its text is neither here nor kept
@@ -130,7 +134,7 @@ class ForecastCheck:
                 ("subject", expected.subject, e.subject),
                 ("position", self._position[number], e.position),
                 ("since_position", e.position, e.since_position),
-                ("data", *e.beside(expected)),
+                ("data", *e.beside(expected, self._made(number, document, when, FORMERLY)[e.key])),
                 ("time_unix_ns", int(document["unix_ns"]), e.time_unix_ns),
             ],
         )
@@ -139,9 +143,9 @@ class ForecastCheck:
         """The regime of a line by the text that it was drawn by."""
         return self._texts.find(line["regime"], line["digest"])
 
-    def _made(self, number: int, document: Document, when: When) -> dict[str, NewEvent]:
+    def _made(self, number: int, document: Document, when: When, say: Say = SAY) -> dict[str, NewEvent]:
         regimes = {x["regime"]: r for x in document["lines"] if x["regime"] and (r := self._regime(x))}
-        made = forecast_events(number, document, regimes, frozenset(), when)
+        made = forecast_events(number, document, regimes, frozenset(), when, say=say)
         return {event.key: event for event in made}
 
     def _none_missing(self) -> None:
@@ -285,7 +289,8 @@ class ForecastCheck:
         entries = self._entries(
             int(said) if isinstance(said, str) and said.isdecimal() else -1, "events", e.name, e.position
         )
-        made = self._by_plan(e.subject, entries, [regime], When(e.time_unix_ns, e.position))
+        when = When(e.time_unix_ns, e.position)
+        made = self._by_plan(e.subject, entries, [regime], when)
         expected = made.get(e.key)
         if expected is None:
             raise Difference(
@@ -297,7 +302,10 @@ class ForecastCheck:
             [
                 ("type", expected.type, e.type),
                 ("since_position", e.position, e.since_position),
-                ("data", *e.beside(expected)),
+                (
+                    "data",
+                    *e.beside(expected, self._by_plan(e.subject, entries, [regime], when, FORMERLY)[e.key]),
+                ),
             ],
         )
         self._not_late(e, entries, expected, regime)
@@ -333,10 +341,12 @@ class ForecastCheck:
             name in family or any(o.run in family for o in once) for name, once in registry.formerly.items()
         )
 
-    def _by_plan(self, run: str, entries: int, regimes: Sequence[Regime], when: When) -> dict[str, NewEvent]:
+    def _by_plan(
+        self, run: str, entries: int, regimes: Sequence[Regime], when: When, say: Say = SAY
+    ) -> dict[str, NewEvent]:
         stands = self._standings.stands(run, entries, regimes)
         registry = self._standings.registry(entries)
-        made = known_by_plan(stands, registry, regimes, frozenset(), when=when, table=self._table.id)
+        made = known_by_plan(stands, registry, regimes, frozenset(), when=when, table=self._table.id, say=say)
         return {event.key: event for event in made}
 
     def _no_plan_missing(self, books: Rederivation) -> None:

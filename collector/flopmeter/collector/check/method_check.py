@@ -1,5 +1,6 @@
 """Events of methods that disagree, against the books: estimate and measured figure both derived again. Pure."""
 
+import functools
 import json
 import operator
 from collections.abc import Iterable, Mapping
@@ -70,10 +71,13 @@ class MethodCheck:
         # By what was said at that commit: of one without a record it may have been new.
         entries = [self._standings.applied_at(e.position), *self._standings.new_at(e.position + 1)]
         could = [self._measured(d, books, n) for n in entries]
-        made = [
-            method_event(d, m, self._table.id, at_unix_ns=e.time_unix_ns, position=e.position) for m in could
-        ]
-        which = next((i for i, event in enumerate(made) if operator.eq(*e.beside(event))), 0)
+        event = functools.partial(
+            method_event, d, w_table=self._table.id, at_unix_ns=e.time_unix_ns, position=e.position
+        )
+        made, former = [event(m) for m in could], [event(m, formerly=True) for m in could]
+        which = next(
+            (i for i, both in enumerate(zip(made, former, strict=True)) if operator.eq(*e.beside(*both))), 0
+        )
         measured, expected = could[which], made[which]
         compare(
             "events",
@@ -82,7 +86,7 @@ class MethodCheck:
                 ("key", expected.key, e.key),
                 ("subject", expected.subject, e.subject),
                 ("since_position", e.position, e.since_position),
-                ("data", *e.beside(expected)),
+                ("data", *e.beside(expected, former[which])),
                 ("data.measured, agreement", Agreement.DISAGREES, agreement(measured, d.flop)),
             ],
         )

@@ -1,6 +1,7 @@
 """The event of two methods that disagree, with all that it rests on. Pure."""
 
 import json
+import math
 
 from flopmeter.collector.law.events import METHOD_DISAGREES, NewEvent
 from flopmeter.collector.spelling import figure_json, time_text
@@ -9,7 +10,7 @@ from flopmeter.contract.flop import Figure
 from .compare import ratio
 from .declared import Declared
 from .margin import margin
-from .numbers import figures
+from .numbers import figures, rounded
 
 
 def method_key(d: Declared) -> str:
@@ -17,10 +18,16 @@ def method_key(d: Declared) -> str:
     return f"method:{d.run}:{d.digest}"
 
 
-def method_event(d: Declared, measured: Figure, w_table: str, *, at_unix_ns: int, position: int) -> NewEvent:
-    """`d` against what the counters say of its run at `position`; the caller found that they disagree."""
+def method_event(
+    d: Declared, measured: Figure, w_table: str, *, at_unix_ns: int, position: int, formerly: bool = False
+) -> NewEvent:
+    """`d` against what the counters say of its run at `position`; the caller found that they disagree.
+
+    `formerly`: as sentences said bounds until 2026-11, to the nearest.
+    """
     factor = ratio(measured, d.flop)
-    lower, upper = figures(measured.lower, 3), figures(measured.upper, 3)
+    down, up = (rounded, rounded) if formerly else (math.floor, math.ceil)
+    lower, upper = figures(measured.lower, 3, down), figures(measured.upper, 3, up)
     if factor is None:  # class C and gaps bound from above and have no point
         counted = f"at most {upper} FLOP"
     else:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flopmeter.cli.layout import Paint, folded, shortened, wrapped
-from flopmeter.cli.output import flop_text, seconds_text
+from flopmeter.cli.output import band_texts, flop_text, lower_text, seconds_text, upper_text
 from flopmeter.collector.spelling import threshold_text
 
 _COLOURS = {"crossed": "red", "undetermined": "yellow", "below": "green"}
@@ -102,7 +102,7 @@ def _head(document: Mapping[str, Any], paint: Paint) -> str:
 
 def _figure(document: Mapping[str, Any], paint: Paint) -> list[str]:
     flop = document["flop"]
-    lower, upper = flop_text(int(flop["lower"])), flop_text(int(flop["upper"]))
+    lower, upper = lower_text(int(flop["lower"])), upper_text(int(flop["upper"]))
     rounded = f"{document['two_figures']} FLOP"
     # What is printed digit by digit stays whole: on a line of its own where it is long.
     wide = 26 + len(rounded) + len(f"{int(flop['point']):,}") > paint.width
@@ -175,8 +175,8 @@ def comparison_view(rows: Sequence[Mapping[str, Any]], paint: Paint) -> str:
         lines.append(f"  counters   {_three(measured)}")
         declared = r["if_declared"]
         if declared is not None:
-            bounds = (flop_text(int(declared["measured"][k])) for k in ("lower", "upper"))
-            said = f"between {' and '.join(bounds)} if the declared dtypes are true: {declared['agreement']}"
+            lower, _, upper = band_texts(declared["measured"])
+            said = f"between {lower} and {upper} if the declared dtypes are true: {declared['agreement']}"
             lines += wrapped(said, paint.width, " " * 13, "")
         if r["measured_to_estimate"] is not None:
             lines.append(f"  counters' point is {r['measured_to_estimate']:.2f} x the estimate")
@@ -198,7 +198,7 @@ _WHY = {
 
 
 def _three(figure: Mapping[str, str]) -> str:
-    point, lower, upper = (flop_text(int(figure[k])) for k in ("point", "lower", "upper"))
+    lower, point, upper = band_texts(figure)
     if not int(figure["point"]):
         return f"at most {upper} FLOP: nothing here has a point"
     return f"{point} FLOP, between {lower} and {upper}"

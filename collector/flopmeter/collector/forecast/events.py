@@ -4,11 +4,12 @@ Each is raised once for a run, a regime and a basis; a later forecast that says 
 one kept forecast, or on the plan as declared, and carries the figures that it was raised by.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from fractions import Fraction
 from typing import Any, NamedTuple
 
+from flopmeter.cli.output import lower_text
 from flopmeter.collector.law.events import (
     NOT_RISK,
     PLAN_EXCEEDS,
@@ -33,6 +34,11 @@ PLAN_PREFIX = "plan:"
 BY_PLAN = "plan"
 BY_FORECAST = "forecast"
 MEASURED = "measured"
+
+#: How sentences say figures; the exact ones stand beside them. Budgets too are rounded down, as the lower bounds that they
+#: are held against: of two that are said alike neither looks like the greater one.
+Say = Callable[[int], str]
+SAY: Say = lower_text
 
 
 class When(NamedTuple):
@@ -64,6 +70,7 @@ def known_by_plan(
     *,
     when: When,
     table: str,
+    say: Say = SAY,
 ) -> list[NewEvent]:
     """What a declared budget makes known, before the run has begun or while it runs; less what is `raised`.
 
@@ -81,7 +88,8 @@ def known_by_plan(
             continue
         data = {
             "message": f"Run {stands.run} will meet {_line(met.regime, met.original)} by its plan: "
-            f"{plan.budget} FLOP are declared{_with(plan.stands_on.lower)}, which come to {plan.total.lower} at least. {NOT_RISK}",
+            f"{say(plan.budget)} FLOP are declared{_with(plan.stands_on.lower, say)}, which come to "
+            f"{say(plan.total.lower)} at least. {NOT_RISK}",
             "basis": BY_PLAN,
             **_law(met.regime, met.original, met.line),
             "run": stands.run,
@@ -98,8 +106,8 @@ def known_by_plan(
     return found
 
 
-def _with(others: int) -> str:
-    return f", with {others} of what it stands on" if others > 0 else ""
+def _with(others: int, say: Say) -> str:
+    return f", with {say(others)} of what it stands on" if others > 0 else ""
 
 
 def _crossed(stands: Standing, met: Met) -> bool:
@@ -124,12 +132,14 @@ def forecast_events(
     regimes: Mapping[str, Regime],
     raised: AbstractSet[str],
     when: When,
+    *,
+    say: Say = SAY,
 ) -> list[NewEvent]:
     """What a forecast makes known, less what is `raised`. `regimes` by id: those that the run is judged by."""
     found: list[NewEvent] = []
     for line in document["lines"]:
         if line["regime"] is None:
-            found += _exceeds(forecast_no, document, line, raised, when)
+            found += _exceeds(forecast_no, document, line, raised, when, say=say)
         elif line["answer"] == WILL and line["regime"] in regimes:
             regime = regimes[line["regime"]]
             key = known_key(BY_FORECAST, regime, document["run"], line["original"] or "")
@@ -177,7 +187,13 @@ def _known(forecast_no: int, document: Document, line: Mapping[str, Any], regime
 
 
 def _exceeds(
-    forecast_no: int, document: Document, line: Mapping[str, Any], raised: AbstractSet[str], when: When
+    forecast_no: int,
+    document: Document,
+    line: Mapping[str, Any],
+    raised: AbstractSet[str],
+    when: When,
+    *,
+    say: Say,
 ) -> Iterator[NewEvent]:
     """The run has done more than its plan, or will have: each once per plan."""
     if line["answer"] not in (CROSSED, WILL):
@@ -189,11 +205,11 @@ def _exceeds(
         return
     series = _series_of(document, line)
     if basis == MEASURED:
-        said = f"has executed more than its declared {budget} FLOP: {series['total']['lower']} at least."
+        said = f"has executed more than its declared {say(int(budget))} FLOP: {say(int(series['total']['lower']))} at least."
     else:
         said = (
-            f"will have executed more than its declared {budget} FLOP by {_day(time_text(int(document['until'])))}, "
-            f"if it goes on like this: {series['projected']['lower']} at least "
+            f"will have executed more than its declared {say(int(budget))} FLOP by {_day(time_text(int(document['until'])))}, "
+            f"if it goes on like this: {say(int(series['projected']['lower']))} at least "
             f"({document['confidence_percent']} % interval)."
         )
     data = {

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from flopmeter.cli.layout import Paint, Row, table, wrapped
-from flopmeter.cli.output import flop_text
+from flopmeter.cli.output import band_texts, flop_text
 from flopmeter.collector.spelling import minute
 
 ROWS, MOST_COLUMNS = 12, 64
@@ -89,7 +89,8 @@ def _plan(document: Mapping[str, Any]) -> list[str]:
 
 
 def _span(figure: Mapping[str, str]) -> str:
-    return f"{flop_text(int(figure['point']))}, between {flop_text(int(figure['lower']))} and {flop_text(int(figure['upper']))}"
+    lower, point, upper = band_texts(figure)
+    return f"{point}, between {lower} and {upper}"
 
 
 def _table(document: Mapping[str, Any], paint: Paint) -> str:

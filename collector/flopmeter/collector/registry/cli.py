@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from flopmeter.cli.output import emit_json, flop_text, json_option
+from flopmeter.cli.output import band_texts, emit_json, json_option
 from flopmeter.collector.cli_parts import every_regime, login, paint, regimes_option, run_names, store_option
 from flopmeter.collector.store_path import store_file
 
@@ -405,7 +405,7 @@ def _alike(changes: list[dict[str, Any]]) -> list[tuple[str, list[str], dict[str
 def _figure(figure: dict[str, str] | None) -> str:
     if figure is None:
         return "no such run"
-    return "  ".join(flop_text(int(figure[name])) for name in ("lower", "point", "upper"))
+    return "  ".join(band_texts(figure))
 
 
 def _fraction(text: str) -> Any:

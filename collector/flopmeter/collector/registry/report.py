@@ -124,7 +124,7 @@ def _declared(registry: Registry, run: str) -> dict[str, Any] | None:
 def _plan(
     declared: Declare | None, metered: Mapping[str, Any] | None, now_unix_ns: int
 ) -> dict[str, Any] | None:
-    """The plan against what was measured; shares in millionths, rounded down. None: there is no plan."""
+    """The plan against what was measured; shares in millionths, rounded down, the upper one up. None: there is no plan."""
     if declared is None or (declared.budget_flop is None and declared.expected_end_unix_ns is None):
         return None
     plan: dict[str, Any] = {"budget_flop": None, "budget_used_ppm": None, "past_expected_end": None}
@@ -133,7 +133,9 @@ def _plan(
         if metered is not None:
             done = {name: int(metered["executed"]["flop"][name]) for name in done}
         plan["budget_flop"] = str(declared.budget_flop)
-        plan["budget_used_ppm"] = {name: n * 10**6 // declared.budget_flop for name, n in done.items()}
+        budget = declared.budget_flop
+        used = {name: n * 10**6 // budget for name, n in done.items()}
+        plan["budget_used_ppm"] = used | {"upper": -(-done["upper"] * 10**6 // budget)}
     if declared.expected_end_unix_ns is not None:
         plan["past_expected_end"] = now_unix_ns > declared.expected_end_unix_ns
     return plan

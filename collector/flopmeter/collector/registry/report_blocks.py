@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flopmeter.cli.layout import hours
-from flopmeter.cli.output import flop_text
+from flopmeter.cli.output import band_texts, flop_text, upper_text
 from flopmeter.collector.forecast.view import dates
 from flopmeter.collector.law.events import NOT_RISK
 from flopmeter.collector.law.regimes_view import power
@@ -13,7 +13,7 @@ from flopmeter.collector.paper.blocks import given, section, table
 from flopmeter.collector.report.plots import Course
 from flopmeter.collector.spelling import minute
 
-from .words import entries_words, figure_words, hour_words, names_text
+from .words import entries_words, figure_words, hour_words, names_text, used_words
 
 MAX_JOBS = 25
 MAX_SPANS = 6
@@ -100,18 +100,11 @@ def _measured(d: Section) -> Section:
                 "silent",
                 "Silent agents",
                 f"{', '.join(owed['nodes'])}{', the first' if len(owed['nodes']) > 1 else ''} since {minute(owed['since'])} UTC: {hours(owed['device_seconds'])}, in the "
-                f"total from 0 to {flop_text(int(owed['flop']['upper']))} FLOP",
+                f"total from 0 to {upper_text(int(owed['flop']['upper']))} FLOP",
             )
         )
     if d["plan"] is not None and d["plan"]["budget_used_ppm"] is not None:
-        used = {name: f"{ppm // 1000 / 10:.1f} %" for name, ppm in d["plan"]["budget_used_ppm"].items()}
-        rows.append(
-            given(
-                "plan",
-                "Of its budget",
-                f"{used['point']}, between {used['lower']} and {used['upper']}",
-            )
-        )
+        rows.append(given("plan", "Of its budget", used_words(d["plan"]["budget_used_ppm"])))
     return section("measured", "Measured", text=names_text(d["run"], d["names"]), fields=rows)
 
 
@@ -153,7 +146,7 @@ def _lines(whole: Whole) -> Section:
     for t in d["thresholds"]:
         flop = d["countable"][t["regime"]]["flop"]
         answer = t["verdict"] + ("" if t["in_force"] else f"; binds from {t['effective'] or 'a day not set'}")
-        counted = (flop_text(int(flop[k])) for k in _BOUNDS)
+        counted = band_texts(flop)
         rows.append(
             (
                 t["regime"],
@@ -340,13 +333,8 @@ def _rests(d: Section) -> Section:
             ("by_evidence_class", "By evidence class", "class"),
             ("by_model", "By device model", "model"),
         ):
-            rows = [
-                (
-                    name,
-                    *(flop_text(int(x["flop"][k])) for k in _BOUNDS),
-                    hours(x["device_seconds"]),
-                    _ratio(x),
-                )
+            rows: list[tuple[str, ...]] = [
+                (name, *band_texts(x["flop"]), hours(x["device_seconds"]), _ratio(x))
                 for name, x in d[key].items()
             ]
             tables.append(table(key, title, (first, *_BOUNDS, "device time", "share of it"), rows))
@@ -365,7 +353,7 @@ def _width(d: Section) -> Section:
 
 def _pipe(x: Section) -> Iterable[str]:
     figure = x["flop"] if "flop" in x else x["integer_ops"]
-    return (*(flop_text(int(figure[k])) for k in _BOUNDS), flop_text(int(x["sm_cycles"])))
+    return (*band_texts(figure), flop_text(int(x["sm_cycles"])))
 
 
 def _ratio(x: Section) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from flopmeter.cli.output import flop_text
+from flopmeter.cli.output import flop_text, lower_text, upper_text
 from flopmeter.collector.paper.html import page_head, section_html, shown
 from flopmeter.collector.report.course import stands_of
 from flopmeter.collector.report.plots import STYLE as PLOT_STYLE
@@ -104,7 +104,7 @@ def _tiles(d: Mapping[str, Any]) -> list[str]:
         _tile(
             "Executed",
             f"{flop_text(int(flop['point']))} FLOP",
-            f"between {flop_text(int(flop['lower']))} and {flop_text(int(flop['upper']))}",
+            f"between {lower_text(int(flop['lower']))} and {upper_text(int(flop['upper']))}",
         )
     ]
     binding = [t for t in d["thresholds"] if t["in_force"]]
@@ -167,6 +167,6 @@ def _caption(whole: Whole, course: Course, *, log: bool) -> str:
     owed = int(whole.report["unreported"]["flop"]["upper"])
     if owed:
         said.append(
-            f"Up to {flop_text(owed)} FLOP of silent agents are in the totals, and in no hour of this curve."
+            f"Up to {upper_text(owed)} FLOP of silent agents are in the totals, and in no hour of this curve."
         )
     return shown(" ".join(said))

@@ -10,7 +10,7 @@ from flopmeter.collector.report.counting_view import ACROSS
 from flopmeter.collector.report.runs_view import thresholds_view
 from flopmeter.collector.spelling import minute
 
-from .words import entries_words, figure_words, hour_words, names_text, paragraph
+from .words import entries_words, figure_words, hour_words, names_text, paragraph, used_words
 
 _SPANS_SHOWN = 3
 _JOBS_SHOWN = 12
@@ -94,11 +94,9 @@ class _Page:
         if plan is None:
             return
         if plan["budget_used_ppm"] is not None:
-            used = {name: _percent(ppm) for name, ppm in plan["budget_used_ppm"].items()}
-            over = " - past its budget" if plan["budget_used_ppm"]["point"] > _PPM else ""
-            self._text(
-                f"plan      {used['point']} of the budget, between {used['lower']} and {used['upper']}{over}"
-            )
+            used = plan["budget_used_ppm"]
+            over = " - past its budget" if used["point"] > _PPM else ""
+            self._text(f"plan      {used_words(used, ' of the budget')}{over}")
         if plan["past_expected_end"]:
             self._text("plan      its expected end has passed")
 
@@ -247,7 +245,3 @@ def _part(part: Mapping[str, Any]) -> str:
 
 def _restarts(n: int) -> str:
     return f"; {n} restart{'' if n == 1 else 's'}" if n else ""
-
-
-def _percent(ppm: int) -> str:
-    return f"{ppm // 1000 / 10:.1f} %"

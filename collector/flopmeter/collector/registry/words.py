@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flopmeter.cli.layout import Paint
-from flopmeter.cli.output import flop_text
+from flopmeter.cli.output import band_texts, flop_text, lower_text, upper_text
 from flopmeter.collector import empty
 from flopmeter.collector.spelling import minute, time_text
 
@@ -45,7 +45,9 @@ def sentence(s: Statement) -> str:
             return f"run {s.run} {s.relation} {s.parent}"
         case External():
             f = s.flop
-            bounds = "" if f.lower == f.upper else f" (between {flop_text(f.lower)} and {flop_text(f.upper)})"
+            bounds = (
+                "" if f.lower == f.upper else f" (between {lower_text(f.lower)} and {upper_text(f.upper)})"
+            )
             return f"model {s.name}, trained elsewhere with {flop_text(f.point)} FLOP{bounds}: {s.source}"
         case Retract():
             return f"entry {s.number} no longer holds"
@@ -153,8 +155,19 @@ def suggestions_view(documents: Sequence[Mapping[str, Any]], paint: Paint) -> st
 
 def figure_words(figure: Mapping[str, str]) -> str:
     """A figure as `figure_json` wrote it."""
-    lower, point, upper = (flop_text(int(figure[name])) for name in ("lower", "point", "upper"))
-    return f"{point} FLOP" if lower == upper else f"{point} FLOP, between {lower} and {upper}"
+    lower, point, upper = band_texts(figure)
+    return (
+        f"{point} FLOP"
+        if figure["lower"] == figure["upper"]
+        else f"{point} FLOP, between {lower} and {upper}"
+    )
+
+
+def used_words(ppm: Mapping[str, int], of: str = "") -> str:
+    """Of a budget, in tenths of a percent: rounded down, the upper bound up."""
+    said = {name: n // 1000 for name, n in ppm.items()} | {"upper": -(-ppm["upper"] // 1000)}
+    lower, point, upper = (f"{said[name] / 10:.1f} %" for name in ("lower", "point", "upper"))
+    return f"{point}{of}, between {lower} and {upper}"
 
 
 def entries_words(numbers: Iterable[int]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flopmeter.cli.layout import STATUS, Paint, Row, hours, table, wrapped
-from flopmeter.cli.output import flop_text, seconds_text
+from flopmeter.cli.output import band_texts, seconds_text
 from flopmeter.collector import empty
 
 from .clock_text import clocks_said, offset_text
@@ -191,7 +191,7 @@ def _unattributed(fleet: Mapping[str, Any]) -> Iterable[str]:
 
 def unattributed_text(found: Mapping[str, Any]) -> str:
     """What nobody owned, with its FLOP: said wherever totals of runs are."""
-    point, lower, upper = (flop_text(int(found["flop"][k])) for k in ("point", "lower", "upper"))
+    lower, point, upper = band_texts(found["flop"])
     return (
         f"Unattributed, in no run: {hours(found['device_seconds'])}, {point} FLOP, between {lower} and {upper}. Busy GPUs "
         "that no job owned, or time of which nobody knows the owner."

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flopmeter.cli.layout import Paint, Row, table, wrapped
-from flopmeter.cli.output import flop_text
+from flopmeter.cli.output import flop_text, lower_text, upper_text
 from flopmeter.collector import empty
 from flopmeter.collector.spelling import threshold_text
 
@@ -127,11 +127,11 @@ def _capacity(document: Mapping[str, Any], paint: Paint) -> list[str]:
 def _answer(s: Mapping[str, Any], *, binds: bool) -> Row:
     word, colour = _VERDICTS[s["verdict"]]
     low, high = s["op_per_s"]["lower"], s["op_per_s"]["upper"]
-    most = "?" if high is None else flop_text(int(high))
+    most = "?" if high is None else upper_text(int(high))
     where = "(whole fleet)" if s["whole_fleet"] else s["site"] or "(not known)"
     return (
         (f"  {where}", {}),
-        (most if low == high else f"{flop_text(int(low))} to {most}", {}),
+        (flop_text(int(low)) if low == high else f"{lower_text(int(low))} to {most}", {}),
         (word, {"fg": colour if binds else None}),
     )
 

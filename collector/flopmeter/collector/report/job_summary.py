@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flopmeter.cli.output import flop_text
+from flopmeter.cli.output import flop_text, lower_text, upper_text
 from flopmeter.collector.spelling import figure_json, time_text
 from flopmeter.contract.evidence_class import EvidenceClass
 
@@ -84,8 +84,8 @@ def _line(d: Mapping[str, Any], f: RunFigures, device_ns: int) -> str:
     said = {
         "job": plain_name(d["job"]),
         "flop": flop_text(flop.point),
-        "lower": flop_text(flop.lower),
-        "upper": up_text(flop.upper),
+        "lower": lower_text(flop.lower),
+        "upper": upper_text(flop.upper),
         "class": classes or "none",
         "gpu_h": f"{_hundredths(device_ns, _HOUR_NS)}",
         "coverage": _percent(f.observed_ns, device_ns) if device_ns else "none",
@@ -116,14 +116,6 @@ def plain_name(name: str, limit: int = MAX_NAME_CHARS) -> str:
         return name
     mark = "~" + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH_CHARS]
     return shown[: limit - len(mark)] + mark
-
-
-def up_text(value: int) -> str:
-    """An upper bound for people: 1.24e+25 style like flop_text, rounded up, so that it is still one."""
-    digits = str(value)
-    if len(digits) <= 3 or not digits[3:].strip("0"):
-        return flop_text(value)
-    return flop_text((int(digits[:3]) + 1) * 10 ** (len(digits) - 3))
 
 
 def _percent(part: int, whole: int, *, up: bool = False) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flopmeter.cli.layout import Paint, Row, hours, table
-from flopmeter.cli.output import flop_text
+from flopmeter.cli.output import band_texts, flop_text, upper_text
 from flopmeter.collector.law.accuracy import LIMIT_PERCENT
 
 _NAME = 13  # where a line's text begins, as in runs_view
@@ -43,7 +43,7 @@ def nominal_view(document: Mapping[str, Any]) -> list[str]:
     nominal = int(document["nominal_sparse_flop"])
     if nominal > int(document["executed"]["flop"]["upper"]):
         lines += _named(
-            "sparse", [f"nominally up to {flop_text(nominal)} FLOP, had all tensor work been 2:4 sparse"]
+            "sparse", [f"nominally up to {upper_text(nominal)} FLOP, had all tensor work been 2:4 sparse"]
         )
     return lines
 
@@ -79,6 +79,11 @@ def _parts(name: str, parts: Mapping[str, Any], paint: Paint) -> list[str]:
     return _table(name, ("device time", "share"), rows, paint)
 
 
+def _three(figure: Mapping[str, str]) -> tuple[str, str, str]:
+    lower, point, upper = band_texts(figure)
+    return point, lower, upper
+
+
 def _table(
     name: str,
     more: tuple[str, ...],
@@ -87,7 +92,7 @@ def _table(
 ) -> list[str]:
     """Numbers to the right, under their heads."""
     head = ("point", "lower", "upper", *more)
-    cells = [(label, (*(flop_text(int(f[k])) for k in head[:3]), *rest)) for label, f, rest in parts]
+    cells = [(label, (*_three(f), *rest)) for label, f, rest in parts]
     widths = [max(len(h), *(len(row[i]) for _, row in cells)) for i, h in enumerate(head)]
     rows: list[Row] = [
         [

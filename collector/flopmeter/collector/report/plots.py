@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from flopmeter.cli.output import flop_text
+from flopmeter.cli.output import flop_text, lower_text, upper_text
 from flopmeter.collector.paper.html import shown
 
 #: Points of a curve that are drawn; more would not be seen on paper, and make the file large.
@@ -122,7 +122,7 @@ def described(course: Course) -> str:
     last = course.points[-1]
     said = (
         f"From {_day(course.points[0].unix_s)} to {_day(last.unix_s)} UTC the total grew to {flop_text(last.point)} "
-        f"FLOP, between {flop_text(last.lower)} and {flop_text(last.upper)}."
+        f"FLOP, between {lower_text(last.lower)} and {upper_text(last.upper)}."
     )
     for line in course.lines:
         where = (
@@ -137,8 +137,8 @@ def described(course: Course) -> str:
     if course.ahead is not None:
         a = course.ahead
         said += (
-            f" If it goes on so it comes to {flop_text(a.point)} by {_day(a.unix_s)}, between {flop_text(a.lower)} and "
-            f"{flop_text(a.upper)} ({course.confidence_percent} % interval)."
+            f" If it goes on so it comes to {flop_text(a.point)} by {_day(a.unix_s)}, between {lower_text(a.lower)} and "
+            f"{upper_text(a.upper)} ({course.confidence_percent} % interval)."
         )
     return said
 
@@ -344,7 +344,7 @@ def stands_svg(stands: Sequence[Stand], *, ident: str) -> str:
 
     height, row = 22 + 22 * len(stands), 22
     said = "; ".join(
-        f"{s.label}: {flop_text(s.point)}, between {flop_text(s.lower)} and {flop_text(s.upper)}, line {_power(s.line)}, {s.verdict}"
+        f"{s.label}: {flop_text(s.point)}, between {lower_text(s.lower)} and {upper_text(s.upper)}, line {_power(s.line)}, {s.verdict}"
         for s in stands
     )
     out = [

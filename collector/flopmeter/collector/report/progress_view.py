@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flopmeter.cli.layout import Paint, hours, wrapped
-from flopmeter.cli.output import flop_text
+from flopmeter.cli.output import band_texts, flop_text
 
 _NAME = 13  # where a line's text begins, as in runs_view
 _COLOURS = {"agrees": "green", "disagrees": "red", "cannot tell": "yellow"}
@@ -16,7 +16,7 @@ def progress_view(p: Mapping[str, Any] | None, paint: Paint) -> list[str]:
     if p is None:
         return []
     claimed, m = flop_text(int(p["declared_flop"])), p["measured"]
-    point, lower, upper = (flop_text(int(m[k])) for k in ("point", "lower", "upper"))
+    lower, point, upper = band_texts(m)
     speaks = "the whole run" if not p["ranks"] else f"{p['ranks']} processes"
     lines = [
         f"{claimed} FLOP, at {flop_text(int(p['tokens']))} tokens, by {speaks}",
@@ -25,7 +25,7 @@ def progress_view(p: Mapping[str, Any] | None, paint: Paint) -> list[str]:
     if p["mfu"] is not None:
         h = p["hfu"]
         lines.append(
-            f"MFU {_percent(p['mfu'])}, HFU {_percent(h['point'])} ({_percent(h['lower'])} to {_percent(h['upper'])}) "
+            f"MFU {_percent(p['mfu'])}, HFU {_percent(h['point'])} ({_percent(h['lower'])} to {_percent(h['upper'], up=True)}) "
             f"of the dense {p['dtype']} "
             f"peak over {hours(p['device_seconds'])}"
         )
@@ -47,6 +47,7 @@ def progress_view(p: Mapping[str, Any] | None, paint: Paint) -> list[str]:
     ]
 
 
-def _percent(share: float) -> str:
-    """Tenths of a percent, rounded down as on the page; the millionth is for 0.29 * 1000 and its like."""
-    return f"{math.floor(share * 1000 + 1e-6) / 10:.1f} %"
+def _percent(share: float, *, up: bool = False) -> str:
+    """Tenths of a percent, rounded down as on the page; the millionth is for 0.29 * 1000 and its like. `up`: an upper bound."""
+    tenths = math.ceil(share * 1000 - 1e-6) if up else math.floor(share * 1000 + 1e-6)
+    return f"{tenths / 10:.1f} %"

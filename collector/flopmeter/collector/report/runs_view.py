@@ -1,6 +1,6 @@
 """Documents for people: tables and log-scale bars. Pure: a document in, text out.
 
-Figures are rounded down and bars drawn from logarithms; both are for the eye only. Verdicts come from the
+Figures are rounded (lower bounds down, upper ones up) and bars drawn from logarithms; both are for the eye only. Verdicts come from the
 exact integers in the document.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flopmeter.cli.layout import STATUS, Paint, Row, hours, table, wrapped
-from flopmeter.cli.output import flop_text
+from flopmeter.cli.output import flop_text, lower_text, upper_text
 from flopmeter.collector import empty
 from flopmeter.collector.forecast.view import brief_view
 from flopmeter.collector.law.regimes_view import power
@@ -35,7 +35,7 @@ def run_view(document: Mapping[str, Any], paint: Paint) -> str:
     span = f"{minute(document['first_seen'])} to {minute(document['last_seen'])} UTC"
     jobs = f"{_counted(document['job_count'], 'job')}, named by {document['rule']}"
     point = paint(flop_text(int(flop["point"])) + " FLOP", bold=True)
-    bounds = f"between {flop_text(int(flop['lower']))} and {flop_text(int(flop['upper']))}"
+    bounds = f"between {lower_text(int(flop['lower']))} and {upper_text(int(flop['upper']))}"
     name = wrapped(document["run"], paint.width - 12, "", "")  # a whole name, however long: people copy it
     lines = [
         *(paint(line, bold=True) for line in name[:-1]),
@@ -220,8 +220,8 @@ def runs_view(
                 (d["run"], {"bold": True}),
                 (f"{mark} {d['status']}", {"fg": fg}),
                 (flop_text(int(flop["point"])), {"bold": True}),
-                (flop_text(int(flop["lower"])), {}),
-                (flop_text(int(flop["upper"])), {}),
+                (lower_text(int(flop["lower"])), {}),
+                (upper_text(int(flop["upper"])), {}),
                 _nearest(d),
                 (f"{observed:.1f} %", {"fg": "yellow" if observed < 99 else None}),
                 (minute(d["last_seen"]), {"dim": True}),

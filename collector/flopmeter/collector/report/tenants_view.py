@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from flopmeter.cli.layout import Paint, Row, hours, table, wrapped
-from flopmeter.cli.output import flop_text
+from flopmeter.cli.output import flop_text, lower_text, upper_text
 from flopmeter.collector import empty
 from flopmeter.collector.books import SUM_FIELDS, GroupKey, Slot
 from flopmeter.collector.ingest.identity_rules import identities_of
@@ -57,7 +57,7 @@ def tenants_view(document: Mapping[str, Any], paint: Paint) -> str:
             (_BY[t["by"]], {}),
             (str(len(t["runs"])), {}),
             (flop_text(int(t["flop"]["point"])), {}),
-            (f"{flop_text(int(t['flop']['lower']))} to {flop_text(int(t['flop']['upper']))}", {}),
+            (f"{lower_text(int(t['flop']['lower']))} to {upper_text(int(t['flop']['upper']))}", {}),
             (hours(t["device_seconds"]), {}),
             (t["largest_run"], {}),
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 from flopmeter.cli.cells import fit
 from flopmeter.cli.layout import STATUS, Paint, shortened
-from flopmeter.cli.output import flop_text
+from flopmeter.cli.output import band_texts, flop_text
 from flopmeter.collector import empty
 from flopmeter.collector.forecast.view import dates
 
@@ -41,7 +41,7 @@ def _run(line: Line, ticks: Sequence[int], axis: "_Axis", paint: Paint) -> list[
         return [fit(f"{line['run']}: {line['fault']}", paint.width)]
     mark, fg = STATUS[line["status"]]
     flop = line["executed"]
-    lower, point, upper = (flop_text(int(flop[k])) for k in _BOUNDS)
+    lower, point, upper = band_texts(flop)
     status, rate = f"{mark} {line['status']}", _rate(line)
     right = f"  {point} FLOP"
     for more in (f" ({lower} to {upper})", f"  {rate}" if rate else ""):

@@ -1,12 +1,12 @@
 // Figures as they stand on the page: short, and exact to the last digit when pointed at or focused.
 
 import { h } from "./dom.js";
-import { NONE, exact, flop } from "./format.js";
+import { NONE, exact, flop, flopDown, flopUp } from "./format.js";
 
-/** One number: "3.77e23"; `unit` is said with the exact one. */
-export function figure(text, unit = "FLOP", properties = {}) {
+/** One number: "3.77e23"; `unit` is said with the exact one. `said`: flopDown of a lower bound, flopUp of an upper one. */
+export function figure(text, unit = "FLOP", said = flop) {
   if (text === null || text === undefined) return h("span", { class: "dim" }, NONE);
-  return h("data", { class: "figure", value: text, tabindex: "0", "data-exact": `${exact(text)} ${unit}`, ...properties }, flop(text));
+  return h("data", { class: "figure", value: text, tabindex: "0", "data-exact": `${exact(text)} ${unit}` }, said(text));
 }
 
 /** A band: the point, and beside it from what to what. All three are exact when pointed at. */
@@ -16,7 +16,7 @@ export function bandFigure(band, unit = "FLOP", { range = true } = {}) {
   return h("span", { class: "band-figure", tabindex: "0", "data-exact": said },
     h("data", { class: "figure", value: band.point }, flop(band.point)),
     range && h("span", { class: "range" },
-      h("data", { value: band.lower }, flop(band.lower)), " to ", h("data", { value: band.upper }, flop(band.upper))));
+      h("data", { value: band.lower }, flopDown(band.lower)), " to ", h("data", { value: band.upper }, flopUp(band.upper))));
 }
 
 /** Anything else that has a longer form: a share, a time. */

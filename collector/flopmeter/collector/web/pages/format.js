@@ -14,16 +14,32 @@ export const clock = {
 };
 const POWERS = "⁰¹²³⁴⁵⁶⁷⁸⁹";
 
-// "377123…" → "3.77e23": rounded down, as in the terminal, so that it never shows a line as reached. Small counts are said whole.
-export function flop(text, digits = 3) {
+// A figure in three digits, as in the terminal: "377123…" → "3.77e23"; below 10,000 whole. A lower bound is rounded down
+// and an upper one up, so that neither excludes the exact number; a point to the nearest, but never up onto a power of
+// ten, which is where laws draw their lines.
+const nearest = (lead, rest, unit) => lead !== 999n && 2n * rest >= unit;
+const down = () => false;
+const up = (_, rest) => rest > 0n;
+export const flop = (text) => figure(text, nearest, nearest);
+export const flopDown = (text) => figure(text, down, up);
+export const flopUp = (text) => figure(text, up, down);
+
+// `rule`: whether the digits become one more, for the `rest` that they leave out of a `unit`; `below`: the same of a figure below 0.
+function figure(text, rule, below) {
   if (text === null || text === undefined || text === "") return NONE;
-  let value = String(text).split(".")[0];
-  const minus = value.startsWith("-");
-  if (minus) value = value.slice(1);
-  value = value.replace(/^0+(?=\d)/, "");
-  const sign = minus && value !== "0" ? "−" : "";
-  if (value.length <= 4) return sign + value;
-  return `${sign}${value[0]}.${value.slice(1, digits)}e${value.length - 1}`;
+  const parts = /^(-?)(\d+)(?:\.(\d+)|\/(\d+))?$/.exec(text);
+  if (!parts) return String(text);
+  const [, minus, whole, decimals = "", over = "1"] = parts;
+  const one = BigInt(over) * 10n ** BigInt(decimals.length); // of what the number counts: a line may be a third of something
+  const number = BigInt(whole + decimals);
+  const length = String(number / one).length;
+  const unit = length <= 4 ? one : one * 10n ** BigInt(length - 3);
+  let lead = number / unit;
+  if ((minus ? below : rule)(lead, number % unit, unit)) lead += 1n;
+  const sign = minus && lead ? "−" : "";
+  if (length <= 4) return sign + lead;
+  const said = String(lead);
+  return `${sign}${said[0]}.${said.slice(1, 3)}e${length - 4 + said.length}`;
 }
 
 // Every digit, in groups of three.
@@ -42,7 +58,7 @@ export function line(text) {
 
 // {lower, point, upper} → "3.77e23 (1.09e23 to 7.94e23)".
 export function band(figure) {
-  return figure ? `${flop(figure.point)} (${flop(figure.lower)} to ${flop(figure.upper)})` : NONE;
+  return figure ? `${flop(figure.point)} (${flopDown(figure.lower)} to ${flopUp(figure.upper)})` : NONE;
 }
 
 // log10 of a decimal string, for where a figure stands on a scale; only ever drawn. -Infinity of nothing.
@@ -65,8 +81,14 @@ export function percent(share, digits = 1) {
   const least = 10 ** -digits;
   if (value > 0 && value < least) return `< ${least} %`;
   if (value < 100 && value > 100 - least) return `> ${100 - least} %`;
-  const down = Math.floor(value / least + 1e-6) * least; // the millionth: 0.29 * 100 is 28.999999999999996
-  return `${down.toFixed(value === 0 || value === 100 ? 0 : digits)} %`;
+  const cut = Math.floor(value / least + 1e-6) * least; // the millionth: 0.29 * 100 is 28.999999999999996
+  return `${cut.toFixed(value === 0 || value === 100 ? 0 : digits)} %`;
+}
+
+// The same of an upper bound: rounded up.
+export function percentUp(share, digits = 1) {
+  const least = 10 ** -digits;
+  return `${(Math.ceil((share * 100) / least - 1e-6) * least).toFixed(digits)} %`;
 }
 
 const COUNT = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });

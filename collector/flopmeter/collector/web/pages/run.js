@@ -4,7 +4,7 @@ import { ApiError, download, get } from "./api.js";
 import { h, render } from "./dom.js";
 import { inContext } from "./curve.js";
 import { bandFigure, longer } from "./figures.js";
-import { count, deviceTime, flop, many, percent, time } from "./format.js";
+import { count, deviceTime, flopDown, flopUp, many, percent, time } from "./format.js";
 import { lineageCard } from "./lineage.js";
 import { follow } from "./pace.js";
 import { announce, command, fact, facts, mark, severity } from "./parts.js";
@@ -162,7 +162,7 @@ function figures(run) {
   const [when, note, what] = outlook(run);
   const a = run.accuracy;
   return h("section", { class: "panel run-facts", "data-key": "figures", "aria-label": "Figures" }, facts(
-    fact("Executed", bandFigure(run.executed.flop, "FLOP", { range: false }), `FLOP, between ${flop(run.executed.flop.lower)} and ${flop(run.executed.flop.upper)}`),
+    fact("Executed", bandFigure(run.executed.flop, "FLOP", { range: false }), `FLOP, between ${flopDown(run.executed.flop.lower)} and ${flopUp(run.executed.flop.upper)}`),
     nearest && fact(`Countable, ${nearest.regime}`, bandFigure(run.countable[nearest.regime]?.flop, "operations", { range: false }),
       `${percent(nearest.fraction)} of its line: ${nearest.verdict}`),
     fact(`${what ?? "Next line"}, by forecast`, when, note),

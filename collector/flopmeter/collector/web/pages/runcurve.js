@@ -3,7 +3,7 @@
 
 import { course, limitsOf, linesOf, rangeOf } from "./curve.js";
 import { h, render } from "./dom.js";
-import { exact, flop, line as lineText, many, percent, silentSince, time } from "./format.js";
+import { exact, flop, flopDown, flopUp, line as lineText, many, percent, silentSince, time } from "./format.js";
 import { announce } from "./parts.js";
 import { timePlot } from "./plot.js";
 import { queryHref, setQuery } from "./route.js";
@@ -99,7 +99,7 @@ export function curveCard(name) {
       pair(`Point, ${unit}`, of(at.figures.point), "of-point"),
       pair("Lower", of(at.figures.lower)),
       pair("Upper", of(at.figures.upper)),
-      pair(`Rate, ${unit}/s`, at.rate ? [h("data", { value: at.rate.point, title: exact(at.rate.point) }, flop(at.rate.point)), h("span", { class: "dim" }, ` (${flop(at.rate.lower)} to ${flop(at.rate.upper)})`)] : h("span", { class: "dim" }, at.gap || "first point")),
+      pair(`Rate, ${unit}/s`, at.rate ? [h("data", { value: at.rate.point, title: exact(at.rate.point) }, flop(at.rate.point)), h("span", { class: "dim" }, ` (${flopDown(at.rate.lower)} to ${flopUp(at.rate.upper)})`)] : h("span", { class: "dim" }, at.gap || "first point")),
       pair("For", [at.purposes.join(", ") || h("span", { class: "dim" }, "untagged"), at.gap && h("span", { class: "gap-word" }, ` ▨ ${at.gap}`)]));
   }
 
@@ -112,7 +112,7 @@ export function curveCard(name) {
         curve.forecast?.projected && key("key-cone", `forecast of what counts, ${curve.forecast.confidence_percent} % interval`),
         key("key-line", "line of the law"), key("key-gap", "gap: not observed, nothing is drawn through it; of part of the devices, as high as their share"), key("key-restart", "restart")),
       outside && h("p", { class: "dim" }, outside),
-      curve.silent && h("p", { class: "dim" }, `Drawn is what records tell. Silent agents (${curve.silent.nodes.slice(0, 5).join(", ")}${curve.silent.nodes.length > 5 ? " …" : ""}, ${silentSince(curve.silent)}) may owe up to ${flop(curve.silent.flop.upper)} ${unitWord(curve)} more, which is in the run's upper bound.`));
+      curve.silent && h("p", { class: "dim" }, `Drawn is what records tell. Silent agents (${curve.silent.nodes.slice(0, 5).join(", ")}${curve.silent.nodes.length > 5 ? " …" : ""}, ${silentSince(curve.silent)}) may owe up to ${flopUp(curve.silent.flop.upper)} ${unitWord(curve)} more, which is in the run's upper bound.`));
   }
 
   const help = () => h("p", { class: "dim plot-help" },

@@ -1,7 +1,7 @@
 // A run against the law: each line with its verdict, the forecast's dates, how exact the figure is, and the plan.
 
 import { h } from "./dom.js";
-import { NONE, count, day, exact, line as lineText, many, percent } from "./format.js";
+import { NONE, count, day, exact, line as lineText, many, percent, percentUp } from "./format.js";
 import { bandFigure, figure, longer } from "./figures.js";
 import { mark } from "./parts.js";
 import { comparison, legend, lettered, scaleHead, scaleOf, strip, verdict } from "./standing.js";
@@ -93,7 +93,7 @@ export function planCard(report) {
   if (!d) return null;
   const used = report.plan?.budget_used_ppm;
   const rows = [
-    ["Owner", d.owner], ["Budget", d.budget_flop && [figure(d.budget_flop), used && h("span", { class: "dim" }, ` ${percent(used.point / 1e6)} used (${percent(used.lower / 1e6)} to ${percent(used.upper / 1e6)})`)]],
+    ["Owner", d.owner], ["Budget", d.budget_flop && [figure(d.budget_flop), used && h("span", { class: "dim" }, ` ${percent(used.point / 1e6)} used (${percent(used.lower / 1e6)} to ${percentUp(used.upper / 1e6)})`)]],
     ["Ends", d.expected_end && [day(d.expected_end), report.plan?.past_expected_end && mark("warn", "◆", " past")]], ["Hardware", d.hardware], ["Dtype", d.dtype], ["Purpose", d.purpose],
     ["Base models", d.base_models?.join(", ")], ["Said by", d.by?.join(", ")],
   ].filter(([, value]) => value);

@@ -3,7 +3,7 @@
 
 import { heights, lanes, linesOf, stretchesOf } from "./curve.js";
 import { svg } from "./dom.js";
-import { flop, line as lineText } from "./format.js";
+import { flop, flopDown, flopUp, line as lineText } from "./format.js";
 import { hatch, textWidth } from "./marks.js";
 import { bandPath, linePath, rectOf, stepBandPath, stepPath } from "./paths.js";
 import { named, yAxis } from "./plot.js";
@@ -248,7 +248,7 @@ export function readingAt(curve, made, i) {
 /** The same for a screen reader, in one breath. */
 export function readingText(reading, unit) {
   const { lower, point, upper } = reading.figures;
-  const parts = [`${reading.time.slice(0, 16).replace("T", " ")} UTC: ${flop(point)} ${unit}, between ${flop(lower)} and ${flop(upper)}`];
+  const parts = [`${reading.time.slice(0, 16).replace("T", " ")} UTC: ${flop(point)} ${unit}, between ${flopDown(lower)} and ${flopUp(upper)}`];
   if (reading.rate) parts.push(`${flop(reading.rate.point)} ${unit} a second`);
   if (reading.purposes.length) parts.push(reading.purposes.join(", "));
   if (reading.gap) parts.push(reading.gap);

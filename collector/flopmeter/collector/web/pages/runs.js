@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { h, render, svg } from "./dom.js";
-import { NONE, count, day, deviceTime, flop, many, percent } from "./format.js";
+import { NONE, count, day, deviceTime, flop, flopUp, many, percent } from "./format.js";
 import { bandFigure, longer } from "./figures.js";
 import { follow } from "./pace.js";
 import { announce, choice, empty, instant, mark, severity } from "./parts.js";
@@ -215,7 +215,7 @@ function spark(found) {
     const height = value > 0 ? Math.max(1, (value / top) * 16) : 0;
     return svg("rect", { x: i * 3, y: 16 - height, width: 2, height });
   });
-  return svg("svg", { class: "spark", width: found.flop.length * 3, height: 16, role: "img", "aria-label": `FLOP a day since ${found.from}: at most ${flop(String(BigInt(Math.round(top))))}, last ${flop(String(BigInt(Math.round(found.flop.at(-1)))))}` }, bars);
+  return svg("svg", { class: "spark", width: found.flop.length * 3, height: 16, role: "img", "aria-label": `FLOP a day since ${found.from}: at most ${flopUp(String(BigInt(Math.round(top))))}, last ${flop(String(BigInt(Math.round(found.flop.at(-1)))))}` }, bars);
 }
 
 function pages(found, query) {

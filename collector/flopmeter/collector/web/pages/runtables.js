@@ -1,7 +1,7 @@
 // What a run's figure is made of: by class, pipe, precision, device model, purpose, job; coverage, energy, utilisation.
 
 import { h } from "./dom.js";
-import { NONE, count, deviceTime, flop, percent, silentSince, time } from "./format.js";
+import { NONE, count, deviceTime, flop, flopDown, flopUp, percent, percentUp, silentSince, time } from "./format.js";
 import { bandFigure, figure, longer } from "./figures.js";
 import { command, mark } from "./parts.js";
 
@@ -23,7 +23,7 @@ function table(key, title, columns, rows, note) {
 const WORDS = new Set(["When (UTC)", "Looks like", "Here by", "Pipe"]);
 const side = (column, i) => (i === 0 || WORDS.has(column) ? null : "num");
 
-const three = (band, unit = "FLOP") => [figure(band.point, unit), figure(band.lower, unit), figure(band.upper, unit)];
+const three = (band, unit = "FLOP") => [figure(band.point, unit), figure(band.lower, unit, flopDown), figure(band.upper, unit, flopUp)];
 const share = (part) => longer(percent(part), percent(part, 4));
 
 export function breakdowns(run) {
@@ -136,7 +136,7 @@ export function utilisationCard(run) {
   const kinds = { agrees: ["good", "✓"], disagrees: ["bad", "▲"] };
   return h("section", { class: "card", "data-key": "mfu" }, h("h2", null, "MFU and HFU"),
     p.mfu === null ? h("p", { class: "dim" }, "No peak is known for every device model of this run.")
-      : h("p", null, "MFU ", h("b", null, percent(p.mfu)), ", HFU ", longer(percent(p.hfu.point), `${percent(p.hfu.lower, 3)} to ${percent(p.hfu.upper, 3)}`), ` of the dense ${p.dtype} peak, over ${deviceTime(p.device_seconds)}`),
+      : h("p", null, "MFU ", h("b", null, percent(p.mfu)), ", HFU ", longer(percent(p.hfu.point), `${percent(p.hfu.lower, 3)} to ${percentUp(p.hfu.upper, 3)}`), ` of the dense ${p.dtype} peak, over ${deviceTime(p.device_seconds)}`),
     h("dl", { class: "pairs" }, h("dt", null, "Claimed"), h("dd", null, figure(p.declared_flop), ` at ${flop(p.tokens)} tokens`),
       h("dt", null, "Measured"), h("dd", null, bandFigure(p.measured), ` in the same ${count(p.hours)} h`),
       h("dt", null, "Together"), h("dd", null, mark(...(kinds[p.agreement] ?? ["warn", "◆"]), p.agreement), p.agreement !== "cannot tell" && ` within ${p.margin_percent} %`)),

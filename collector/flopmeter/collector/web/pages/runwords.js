@@ -2,7 +2,7 @@
 // people have said of the run.
 
 import { h } from "./dom.js";
-import { deviceTime, flop, percent, percentOf } from "./format.js";
+import { deviceTime, flopUp, percent, percentOf } from "./format.js";
 import { longer } from "./figures.js";
 import { instant } from "./parts.js";
 import { queryHref } from "./route.js";
@@ -16,7 +16,7 @@ export function madeCard(run, report) {
       `These SM-cycles are whole numbers and were added up as such. Table ${run.w_table} says how many operations a cycle of each pipe can do on each model; cycles times that is FLOP. `,
       "Where more than one number can be true the band has all of them: lower and upper hold what the counter cannot tell, the point takes what is declared or usual."),
     run.nominal_sparse_flop && h("p", { class: "dim" }, "Had all tensor work been 2:4 sparse, its nominal figure would be up to ",
-      longer(`${flop(run.nominal_sparse_flop)} FLOP`, `${run.nominal_sparse_flop} FLOP`), "; dense work is what is counted."),
+      longer(`${flopUp(run.nominal_sparse_flop)} FLOP`, `${run.nominal_sparse_flop} FLOP`), "; dense work is what is counted."),
     run.apportioned_device_seconds > 0 && h("p", { class: "dim" }, `${deviceTime(run.apportioned_device_seconds)} are this run's share of GPUs that several held: apportioned, not measured.`),
     run.width.length > 0 && [
       h("h3", null, "Why the band is as wide as it is"),
