@@ -1,5 +1,6 @@
 """The dcgm source: pages over time, what is asked beside them, and exporters that misbehave."""
 
+import contextlib
 import http.server
 import threading
 from collections.abc import Callable
@@ -11,8 +12,9 @@ from fakes import FakeClock
 from flopmeter.agent.errors import SourceError
 from flopmeter.agent.metering.meter import Meter, MeterSettings
 from flopmeter.agent.reading import NodeFacts, Process, Reading
-from flopmeter.agent.sources.dcgm import RETRY_NS, DcgmSource, fetch_page
+from flopmeter.agent.sources.dcgm import RETRY_NS, DcgmSource
 from flopmeter.agent.sources.dcgm_age import FAST_NS, FROZEN_AFTER, SLOW_NS, STILL_NS
+from flopmeter.agent.sources.fetch import fetch_page
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.limits import MAX_SCRAPE_BYTES
 from flopmeter.contract.usage import Device, GapReason, Library
@@ -271,6 +273,26 @@ def test_a_page_without_gpus_and_a_url_that_is_none_are_refused_with_a_hint():
 # ---- the fetch, against a real server ---------------------------------------------------------------------
 
 
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+#: What comes first, and what again and again: each byte in its time, and never an end.
+DRIPS = {
+    "/drip-status": (b"HTTP/1.1 200 O", b"K"),
+    "/drip-headers": (b"HTTP/1.1 200 OK\r\n", b"A: b\r\n"),
+    "/drip-go-on": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "/drip-chunks": (CHUNKED, b"1\r\nx\r\n"),
+    "/drip-chunk-size": (CHUNKED + b"1;", b"x"),
+    "/drip-trailers": (CHUNKED + b"1\r\nx\r\n0\r\n", b"A: b\r\n"),
+}
+#: Pages that are not whole.
+UNTRUE = {
+    "/cut-in-chunk": CHUNKED + b"5\r\nab",
+    "/cut-after-chunk": CHUNKED + b"2\r\nab\r\n",
+    "/cut-in-number": b"HTTP/1.0 200 OK\r\n\r\n" + row("DCGM_FI_DEV_SM_CLOCK", 1410).encode()[:-3],
+    "/part": b"HTTP/1.1 206 Partial Content\r\nContent-Length: 2\r\n\r\n1\n",
+    "/empty": b"HTTP/1.1 204 No Content\r\n\r\n",
+}
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/metrics":
@@ -287,6 +309,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     self.wfile.write(b"x" if self.path == "/drip" else b"x" * 65536)
             except OSError:
                 pass  # the client has had enough
+        elif self.path in DRIPS:
+            begun, again = DRIPS[self.path]
+            self.wfile.write(begun)
+            with contextlib.suppress(OSError):
+                while not self.server.stopping.wait(0.05):
+                    self.wfile.write(again)
+        elif self.path in UNTRUE:
+            self.wfile.write(UNTRUE[self.path])
         elif self.path == "/silent":
             self.server.stopping.wait(30)
         elif self.path == "/cut":
@@ -331,6 +361,12 @@ def test_a_page_is_fetched(server, monkeypatch):
     [
         ("/endless", "at most 1000000 bytes"),
         ("/drip", "timed out"),
+        *((path, "timed out") for path in DRIPS),
+        ("/cut-in-chunk", "IncompleteRead"),
+        ("/cut-after-chunk", "IncompleteRead"),
+        ("/cut-in-number", "last line of the page has no end"),
+        ("/part", "status 206"),
+        ("/empty", "status 204"),
         ("/silent", "timed out"),
         ("/cut", "996 bytes of the page are missing"),
         ("/nonsense", "nonsense"),

@@ -12,12 +12,8 @@ Where NVML can be asked too (`beside`), the device's own facts (SM count, comput
 UUIDs), its processes, clock samples, energy and power are read there: fresher than a page, and no table's guess.
 """
 
-import http.client
 import logging
 import threading
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import replace
 from urllib.parse import urlsplit
@@ -32,6 +28,7 @@ from . import dcgm_fields as fields
 from .base import Source
 from .dcgm_age import STILL_NS, Freshness
 from .dcgm_page import Scrape, understand
+from .fetch import fetch_page
 from .node import boot_id, node_name
 from .prom_text import parse_page
 
@@ -259,28 +256,3 @@ def _with_fresher(reading: Reading, beside: Reading) -> Reading:
         processes=beside.processes,
         clock_event_reasons=beside.clock_event_reasons,
     )
-
-
-def fetch_page(url: str, timeout_s: float, limit: int) -> bytes:
-    """GET `url`, within `timeout_s` in all and never holding more than `limit` bytes. Raises SourceError."""
-    deadline = time.monotonic() + timeout_s
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # the node's own exporter: no proxy
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        request = urllib.request.Request(url, headers={"Accept": "text/plain;version=0.0.4"})  # noqa: S310
-        with opener.open(request, timeout=timeout_s) as response:
-            while chunk := response.read1(1 << 16):
-                size += len(chunk)
-                if size > limit:
-                    raise SourceError(f"expected a page of at most {limit} bytes, got more")
-                if time.monotonic() > deadline:
-                    raise SourceError(f"timed out after {timeout_s} s, {size} bytes came")
-                chunks.append(chunk)
-            if response.length:  # bytes promised that did not come: half a page would look like lost GPUs
-                raise SourceError(f"cut off: {response.length} bytes of the page are missing")
-    except urllib.error.URLError as e:
-        raise SourceError(str(getattr(e, "reason", e) or e)) from e
-    except (OSError, http.client.HTTPException, ValueError) as e:
-        raise SourceError(str(e) or type(e).__name__) from e
-    return b"".join(chunks)
