@@ -41,6 +41,9 @@ MAX_REBOOT_GAP_NS = 31 * 86_400_000_000_000
 #: So many readings in a row that lack a counter are waited out; then the others go on without it.
 MAX_LACKING = 10
 
+Remarks = tuple[tuple[str, str], ...]  # (entity, what is odd about who holds it)
+Held = tuple[Holding, Remarks]
+
 _TENSOR_PERCENT = frozenset({ANY_TENSOR_UTIL, HMMA_TENSOR_UTIL})
 _NOT_METERED = (GapReason.AGENT_DOWN, GapReason.SPOOL_FULL)
 _AFTER_FAILED_READ = (GapReason.READ_FAILED, GapReason.READ_HUNG, GapReason.LOST)
@@ -100,18 +103,24 @@ class Intake(Epochs):
 
     # ---- readings ------------------------------------------------------------------------------
 
-    def good(self, track: Track, reading: Reading) -> None:
-        """A reading with values, later than the entity's last."""
+    def attribute(self, reading: Reading) -> Held:
+        """Who holds its entity. To be asked at once: processes go, and are given other devices."""
+        holding, remarks = self._attributor.attribute(reading), self._attributor.remarks
+        if not remarks:
+            return holding, ()
+        odd = tuple(remarks)
+        remarks.clear()
+        return holding, odd
+
+    def good(self, track: Track, reading: Reading, holding: Holding, odd: Remarks) -> None:
+        """A reading with values, later than the entity's last, and what `attribute` said of it."""
         now = point(reading)
-        holding = self._attributor.attribute(reading)
         if holding.shared != track.shared:
             track.shared = holding.shared
             if holding.shared:
                 self.say(NoticeKind.SHARED_DEVICE, reading.entity, holding.shared)
-        if self._attributor.remarks:
-            for entity, odd in self._attributor.remarks:
-                self.say(NoticeKind.ATTRIBUTION, entity, odd)
-            self._attributor.remarks.clear()
+        for entity, said in odd:
+            self.say(NoticeKind.ATTRIBUTION, entity, said)
         if track.counting:
             self._by_counters(track, reading, now, holding)
         else:

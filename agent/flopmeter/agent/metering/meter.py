@@ -4,35 +4,37 @@ An entity's time is accounted exactly once: as cycles, or as a gap. With cycle c
 one good reading to the next, across failed reads, restarts of the agent and suspends, and belongs to the
 window in which it ends. Without them every reading, good or failed, ends an interval, and silence becomes
 a gap when the window closes. docs/metering.md and ARCHITECTURE.md tell the story; tests/invariants proves it.
+
+Good readings wait for each other and are metered several ticks at a time, since what a tick a second costs is mostly
+that the processor's caches have gone cold. Who held the entity is asked at once; all else is as if none had waited, and
+none waits longer than its window is open.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 
 from flopmeter.agent.reading import Happening, HappeningKind, NodeFacts, Reading
 from flopmeter.agent.shipping.encode import encode_inventory, inventory_digest
 from flopmeter.agent.shipping.journal import Journal, JournalError, dump_journal, load_journal, new_journal
 from flopmeter.agent.workloads.attribution import Attributor
 from flopmeter.agent.workloads.known import alike
-from flopmeter.agent.workloads.labels import tidy_label
 from flopmeter.agent.workloads.processes import WorkloadFinder
-from flopmeter.contract.limits import ANCHOR_PERIOD_NS, DEFAULT_TICK_NS, DEFAULT_WINDOW_NS, MAX_ENTITIES
+from flopmeter.contract.limits import ANCHOR_PERIOD_NS, DEFAULT_TICK_NS, DEFAULT_WINDOW_NS
 from flopmeter.contract.usage import (
     IDLE,
     UNATTRIBUTED,
     Batch,
     GapReason,
     Inventory,
-    Library,
     NoticeKind,
-    Uncovered,
     Workload,
 )
 from flopmeter.contract.w_table import WTable, current
 
 from .crosscheck import library_details
 from .entity import describe
-from .intake import Intake
+from .intake import Held, Intake
+from .inventory import inventory_of
 from .track import Track, dump_track, load_track
 from .window import Window
 
@@ -41,6 +43,8 @@ LONG_TICKS = 10
 #: The wall clock moving against the boot clock by more than this between two items is a step.
 CLOCK_STEP_NS = 1_000_000_000
 _MAX_UNIX_NS = (1 << 63) - 1
+#: So many readings of each entity wait for each other. Of 8 most of the gain is had (tests/bench/bench_tick.py).
+WAITING_TICKS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,9 @@ class Meter:
         self._loaded_happened_ns = -1  # happenings up to here were taken before a restart
         self._skipping = False  # a replay is still in a boot before the journal's
         self._down = GapReason.NONE  # nobody metered until the next item
+        # What lies in the open window and is not metered yet, in order: a good reading and who held its entity, or
+        # None and how far time has come (boot, wall).
+        self._waiting: list[tuple[Reading, Held] | tuple[None, tuple[int, int]]] = []
         self._j = new_journal(facts)
         attributor = attributor or Attributor(finder)
         self._in = Intake(self._j, self._table, facts.source, attributor, self._long_ns)
@@ -123,28 +130,24 @@ class Meter:
         Items of one entity come in order of time. One that the journal says was taken already is ignored.
         """
         if isinstance(item, Happening):
+            self._meter_waiting()
             return self._happen(item)
-        t = item.t_boot_ns
         track = self._in.tracks.get(item.entity)
-        if self._skipping or t <= (self._j.resume_ns if track is None else track.loaded_ns):
-            self._down = GapReason.NONE  # time comes again: a replay, in which nobody was down
-            return []
-        sealed = self._roll(t) if t >= self._window_end else []
-        self._pass(t, item.t_unix_ns)
-        if track is None:
-            said = f"{item.entity[:80]!r} is not in the inventory"
-            self._in.say(NoticeKind.READING_REFUSED, "", said)
-        elif t <= track.seen_ns:
-            said = f"reading at {t} ns came after one at {track.seen_ns} ns"
-            self._in.say(NoticeKind.READING_REFUSED, item.entity, said)
-        elif item.error is not None:
-            self._in.failed(track, t, item.error)
-        else:
-            self._in.good(track, item)
-        return sealed
+        if track is None or not self._may_wait(track, item):
+            self._meter_waiting()
+            return self._take(item)
+        track.waits_ns = item.t_boot_ns
+        self._waiting.append((item, self._in.attribute(item)))  # now: later another may hold it
+        if len(self._waiting) >= WAITING_TICKS * (len(self._in.tracks) + 1):
+            self._meter_waiting()
+        return []
 
     def advance(self, t_boot_ns: int, t_unix_ns: int) -> list[Sealed]:
         """Time passes without a reading: windows close; entities silent without counters get gaps."""
+        if self._waiting and t_boot_ns < self._window_end:
+            self._waiting.append((None, (t_boot_ns, t_unix_ns)))
+            return []
+        self._meter_waiting()
         if self._skipping or t_boot_ns < self._j.now_ns:
             return []
         sealed = self._roll(t_boot_ns) if t_boot_ns >= self._window_end else []
@@ -158,6 +161,7 @@ class Meter:
         them. `final`: there is no next start (a recording is at its end), so they become gaps, and what is
         held back for want of a scale is priced.
         """
+        self._meter_waiting()
         j = self._j
         if j.now_ns < 0 or self._skipping:
             return None
@@ -173,6 +177,7 @@ class Meter:
 
     def refacts(self, facts: NodeFacts) -> None:
         """Devices came, went or changed, or the driver did. The boot does not change while an agent lives."""
+        self._meter_waiting()
         if facts.driver != self._j.driver:
             self._reload_driver(f"driver {self._j.driver} became {facts.driver}")
         known = library_details(self._facts.library, self._facts.driver)
@@ -188,6 +193,7 @@ class Meter:
 
         False if that cannot be, as it is only `now_ns`; a replay comes from behind, and may skip ahead.
         """
+        self._meter_waiting()
         j = self._j
         if boot_id != j.boot_id:
             return True
@@ -205,6 +211,7 @@ class Meter:
 
     def holders(self) -> dict[str, set[Workload]]:
         """Who held each entity since the journal, as far as the open window tells."""
+        self._meter_waiting()
         describe = self._in.describe
         return {entity: {describe(w) for w in held} for entity, held in self._in.holders().items()}
 
@@ -230,6 +237,7 @@ class Meter:
 
         With a `name` the journal says that it was told, until `forget_told`.
         """
+        self._meter_waiting()
         if self._j.now_ns < 0:
             self._unplaced.append((kind, entity, detail, name))
         else:
@@ -244,6 +252,45 @@ class Meter:
         self._in.say(kind, entity, detail)
         if name and name not in self._j.told:
             self._j.told.append(name)
+
+    # ---- readings ------------------------------------------------------------------------------
+
+    def _may_wait(self, track: Track, reading: Reading) -> bool:
+        """A good reading in its place, of the open window."""
+        t = reading.t_boot_ns
+        if reading.error is not None or self._skipping:
+            return False
+        return max(track.loaded_ns, track.seen_ns, track.waits_ns) < t < self._window_end
+
+    def _meter_waiting(self) -> None:
+        """Meter what waits. It closes no window: all of it lies in the one that is open."""
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            if each[0] is not None:
+                self._take(*each)
+            elif each[1][0] >= self._j.now_ns:
+                self._pass(*each[1])
+
+    def _take(self, reading: Reading, held: Held | None = None) -> list[Sealed]:
+        """Meter one reading. `held`: who held its entity then, where that was asked already."""
+        t = reading.t_boot_ns
+        track = self._in.tracks.get(reading.entity)
+        if self._skipping or t <= (self._j.resume_ns if track is None else track.loaded_ns):
+            self._down = GapReason.NONE  # time comes again: a replay, in which nobody was down
+            return []
+        sealed = self._roll(t) if t >= self._window_end else []
+        self._pass(t, reading.t_unix_ns)
+        if track is None:
+            said = f"{reading.entity[:80]!r} is not in the inventory"
+            self._in.say(NoticeKind.READING_REFUSED, "", said)
+        elif t <= track.seen_ns:
+            said = f"reading at {t} ns came after one at {track.seen_ns} ns"
+            self._in.say(NoticeKind.READING_REFUSED, reading.entity, said)
+        elif reading.error is not None:
+            self._in.failed(track, t, reading.error)
+        else:
+            self._in.good(track, reading, *(held or self._in.attribute(reading)))
+        return sealed
 
     # ---- time and windows ----------------------------------------------------------------------
 
@@ -331,19 +378,9 @@ class Meter:
 
     def _inventory_for(self, named: set[str]) -> tuple[Inventory, bytes, dict[str, int]]:
         """The inventory that a batch refers to: the devices there are, and those that left in the window."""
-        f, j = self._facts, self._j
+        j = self._j
         devices = (*j.devices, *(d for e, d in self._in.gone.items() if e in named))
-        node, cluster, source = tidy_label(f.node), tidy_label(f.cluster), tidy_label(f.source)
-        inventory = Inventory(
-            node=node,
-            cluster=cluster,
-            driver=tidy_label(j.driver),
-            nvml=tidy_label(j.nvml),
-            source=source,
-            devices=devices,
-            library=Library(*(tidy_label(text) for text in astuple(f.library))),
-            uncovered=tuple(Uncovered(*map(tidy_label, astuple(u))) for u in f.uncovered[:MAX_ENTITIES]),
-        )
+        inventory = inventory_of(self._facts, j.driver, j.nvml, devices)
         if self._inventory is None or self._inventory[0] != inventory:
             self._inventory = inventory, inventory_digest(encode_inventory(inventory))
         return *self._inventory, {d.entity: i for i, d in enumerate(devices)}

@@ -108,7 +108,7 @@ def clean(percent: Mapping[int, float]) -> tuple[dict[int, int], str]:
         if value is None:
             continue
         if 0 <= value <= MAX_PERCENT:  # false for NaN
-            fractions[key] = min(round(value * PERCENT_UNITS), HUNDRED_PERCENT)
+            fractions[key] = min(round(value * PERCENT_UNITS), HUNDRED_PERCENT) if value else 0
         else:
             refused = refused or f"percentage {key}: expected 0 to {MAX_PERCENT}, got {value}"
     return fractions, refused
@@ -120,7 +120,7 @@ def agree(deltas: Sequence[int], percent: Mapping[int, float], k: Sequence[int])
     get = percent.get
     for place, key in PAIRS:
         said = get(key)
-        if said is not None:
+        if said is not None and (said or deltas[place]):  # most pipes stand still, by both
             counted = deltas[place] * k[place] * per_cycle
             if abs(said - counted) > SLACK_PERCENT + said * (TOLERANCE_PERMILLE / 1_000):
                 return False

@@ -29,6 +29,7 @@ class Track:
     entity: Entity
     born_ns: int = -1  # known to be there since
     seen_ns: int = -1  # last reading taken, good or failed
+    waits_ns: int = -1  # last reading that waited to be taken
     loaded_ns: int = -1  # readings up to here were taken before a restart
     accounted_ns: int = -1
     owed_unix_ns: int = -1  # after a reboot: wall clock of `accounted_ns` in the boot before
@@ -79,7 +80,9 @@ class Track:
         if self.owed_unix_ns < 0 and self.accounted_ns >= 0:
             self.owed_unix_ns = self.accounted_ns + offset_ns
         self.forget_base(GapReason.RESET)
-        self.born_ns = self.seen_ns = self.loaded_ns = self.accounted_ns = self.anchored_ns = -1
+        self.born_ns = self.seen_ns = self.waits_ns = self.loaded_ns = self.accounted_ns = (
+            self.anchored_ns
+        ) = -1
         self.cadences = (0, 0)
 
 

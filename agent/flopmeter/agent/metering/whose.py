@@ -35,6 +35,14 @@ def _by_instants(track: Track, holding: Holding, got: Interval, since_ns: int) -
     somebody. Who was given it and had no process there did nothing.
     """
     now = holding.workload
+    if (
+        now is not None
+        and now is track.workload
+        and now is not IDLE
+        and not track.sharers
+        and not holding.parts
+    ):
+        return ()  # the usual case, quickly: one workload at both instants
     held = () if track.waiting else track.sharers or (track.workload,)
     left = [w for w in held if w is not None and w not in (IDLE, UNATTRIBUTED)]
     if now == IDLE or holding.waiting:
