@@ -35,8 +35,24 @@ def test_what_counters_that_differ_by_a_percent_leave_over_is_no_float_work(
     assert residual(tensor_any=400_000 + rest, hmma=0, elapsed=1_000_000, **work) == expected
 
 
+@pytest.mark.parametrize("pipe", ["imma", "dmma"])
+@pytest.mark.parametrize(
+    ("rest", "expected"), [(90_000, 0), (94_999, 0), (95_000, 5_000), (190_000, 100_000)]
+)
+def test_of_an_exporters_gauges_the_residual_is_what_they_cannot_be_off_by(
+    pipe: str, rest: int, expected: int
+) -> None:
+    """1.1 / 0.9 of 400,000 is 90,000 more (metering.md 7.1: up to 10 % each): taken off, and 0.5 % as everywhere."""
+    work = {"imma": 0, "dmma": 0, pipe: 400_000}
+    b1 = evidence_class.MISMATCH_PPM[EvidenceClass.B1]
+    seen = residual(tensor_any=400_000 + rest, hmma=0, elapsed=1_000_000, mismatch_ppm=b1, **work)
+    assert seen == expected
+
+
 def test_residual_is_whole_where_nothing_else_was_read() -> None:
     assert residual(tensor_any=700, hmma=0, imma=0, dmma=0, elapsed=1_000) == 700
+    assert residual(tensor_any=4, hmma=None, imma=0, dmma=0, elapsed=1_000) == 4
+    assert residual(tensor_any=1_030, hmma=None, imma=1_000, dmma=0, elapsed=10_000) == 10
 
 
 def test_residual_of_nothing_is_nothing() -> None:
@@ -68,7 +84,7 @@ def test_a_spread_past_every_step_is_none_and_no_narrower_one() -> None:
 
 
 def test_every_class_has_its_half_width() -> None:
-    assert set(CYCLE_ERROR_PPM) == set(EvidenceClass)
+    assert set(CYCLE_ERROR_PPM) == set(EvidenceClass) == set(evidence_class.MISMATCH_PPM)
     assert all(CYCLE_ERROR_PPM[c] == 0 for c in UPPER_ONLY)
     ranked = [CYCLE_ERROR_PPM[c] for c in (EvidenceClass.A1, EvidenceClass.A2, EvidenceClass.A3)]
     assert ranked == sorted(ranked)

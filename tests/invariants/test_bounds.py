@@ -17,7 +17,7 @@ from flopmeter.agent.metering.window import Window
 from flopmeter.collector.books import SUM_FIELDS, GroupKey
 from flopmeter.collector.figures import Model, tally
 from flopmeter.collector.report.run_figures import run_figures
-from flopmeter.contract.evidence_class import CYCLE_ERROR_PPM, EvidenceClass
+from flopmeter.contract.evidence_class import CYCLE_ERROR_PPM, MISMATCH_PPM, EvidenceClass
 from flopmeter.contract.flop import Cycles, Figure, flop, integer_ops, nominal_sparse, total
 from flopmeter.contract.pipes import residual
 from flopmeter.contract.usage import ALL_MEASURED, Measured, Usage, Workload, WorkloadKind
@@ -153,10 +153,14 @@ def sealed(d: Device, measured: Measured, grade: EvidenceClass, spread: int = 0,
     dmma = read(Measured.DMMA, d.seen("dmma"))
     tensor = read(Measured.TENSOR_OTHER, d.any)
     elapsed = d.elapsed * 1_000_000 // (1_000_000 + off_ppm)
-    if Measured.HMMA in measured:
-        other = residual(tensor_any=tensor, hmma=hmma, imma=imma, dmma=dmma, elapsed=elapsed)
-    else:
-        other = max(0, tensor - imma - dmma)
+    other = residual(
+        tensor_any=tensor,
+        hmma=hmma if Measured.HMMA in measured else None,
+        imma=imma,
+        dmma=dmma,
+        elapsed=elapsed,
+        mismatch_ppm=MISMATCH_PPM[grade],
+    )
     return Cycles(
         grade,
         measured,
@@ -381,30 +385,57 @@ def test_a_report_of_a_shared_run_adds_up() -> None:
     assert report.flop.upper >= d.flop
 
 
+#: How far off each counter may be on its own, in 10^-5: k_p is accepted within 1 % (metering.md 7.2, item 2); an
+#: exporter's gauges are of times of their own, multiplexed (7.1: 5-10 %).
+APART = {EvidenceClass.A1: 990, EvidenceClass.A2: 990, EvidenceClass.B1: 10_000, EvidenceClass.B2: 10_000}
+
+
 @given(
-    st.sampled_from([a for a in ARCHS if "fp64_tensor" in a.rates]),
-    st.tuples(*[st.sampled_from((0, 300_000_000)) | st.integers(0, 300_000_000)] * 3),
-    st.tuples(*[st.sampled_from((-1_000, 1_000)) | st.integers(-1_000, 1_000)] * 4),
+    arch=st.sampled_from([a for a in ARCHS if "fp64_tensor" in a.rates]),
+    grade=st.sampled_from(sorted(APART)),
+    hmma_read=st.booleans(),
+    work=st.tuples(*[st.sampled_from((0, 2_500)) | st.integers(0, 2_500)] * 4),
+    off=st.tuples(*[st.sampled_from((-1.0, 1.0)) | st.floats(-1, 1)] * 4),
 )
 def test_counters_that_are_each_a_little_off_leave_no_float_work_over(
-    arch: Arch, work: tuple[int, int, int], off_1e5: tuple[int, int, int, int]
+    arch: Arch,
+    grade: EvidenceClass,
+    hmma_read: bool,
+    work: tuple[int, int, int, int],
+    off: tuple[float, float, float, float],
 ) -> None:
-    """BF16, INT8 and FP64 tensor work; each counter within 1 % of the truth, on its own (metering.md 7.2, item 2)."""
+    """BF16, INT8, FP64, and the best that only the any-tensor counter sees; each counter off on its own."""
     elapsed = 1_000_000_000
-    hmma, imma, dmma = work
-    true_flop = hmma * arch.rates["bf16"] + dmma * arch.rates["fp64_tensor"]
-    seen = [n + n * off // 100_000 for n, off in zip((hmma, imma, dmma, sum(work)), off_1e5, strict=True)]
-    other = residual(tensor_any=seen[3], hmma=seen[0], imma=seen[1], dmma=seen[2], elapsed=elapsed)
+    hmma, imma, dmma, narrow = work = tuple(n * 100_000 for n in work)
+    best = max(arch.rates[n] for n in arch.residual_holds)
+    true_flop = hmma * arch.rates["bf16"] + dmma * arch.rates["fp64_tensor"] + narrow * best
+    true_ops = imma * arch.rates["int8"]
+    seen = [
+        n * 100_000 // (100_000 + round(o * APART[grade]))
+        for n, o in zip((hmma, imma, dmma, sum(work)), off, strict=True)
+    ]
+    measured = ALL_MEASURED if hmma_read else ALL_MEASURED & ~Measured.HMMA
+    other = residual(
+        tensor_any=seen[3],
+        hmma=seen[0] if hmma_read else None,
+        imma=seen[1],
+        dmma=seen[2],
+        elapsed=elapsed,
+        mismatch_ppm=MISMATCH_PPM[grade],
+    )
     counted = Cycles(
-        EvidenceClass.A1,
-        ALL_MEASURED,
+        grade,
+        measured,
         0,
         elapsed,
         active=elapsed,
-        hmma=seen[0],
+        hmma=seen[0] if hmma_read else 0,
         imma=seen[1],
         dmma=seen[2],
         tensor_other=other,
     )
-    figure = flop(counted, arch)
-    assert figure.lower <= true_flop <= figure.upper
+    figure, ops = flop(counted, arch), integer_ops(counted, arch)
+    rounding = 2 * sum(arch.rates.values())  # a counter has whole cycles
+    assert figure.lower - rounding <= true_flop <= figure.upper + rounding
+    assert figure.lower <= figure.point <= figure.upper
+    assert ops.lower - rounding <= true_ops <= ops.upper + rounding

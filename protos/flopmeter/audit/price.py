@@ -11,6 +11,8 @@ from flopmeter.evidence.errors import EvidenceError, require
 
 #: Half-width of the counter-to-cycles step in ppm, of A1, A2, A3, B1, B2 (4.5, 7.1); the others bound from above only.
 _ERROR_PPM = {1: 30_000, 2: 30_000, 3: 130_000, 4: 100_000, 5: 100_000}
+#: Two counters of those classes may disagree by so many ppm about the same work (7.1, 7.2).
+_APART_PPM = {1: 20_000, 2: 20_000, 3: 20_000, 4: 225_000, 5: 225_000}
 _RATE = {
     "fp16": "bf16",
     "mxfp8": "fp8",
@@ -85,8 +87,9 @@ def _flop(
     upper += sum((sums[i] + (0 if measured & bit else most)) * rates[rate] for rate, bit, i in _VECTOR)
     if not measured & _ANY:
         upper += max(0, most - hmma - imma - dmma) * top
-    elif measured & _HMMA:  # a residual within the counters' noise was dropped when the row was sealed
-        noise = Fraction(elapsed * 5_000 + (imma + dmma) * 20_000, 1_000_000)
+    else:  # a residual within the counters' noise was dropped when the row was sealed
+        apart = (imma + dmma) * _APART_PPM[level] * (1 if measured & _HMMA and level < 4 else 2)
+        noise = Fraction((elapsed * 5_000 if measured & _HMMA else 0) + apart, 1_000_000)
         upper += min(noise, Fraction(max(0, most - hmma - imma - dmma - other))) * top
     lower = 0 if measured & (_APPORTIONED | OTHERS) else floor(lower * max(Fraction(0), 1 - error))
     return lower, 0 if measured & OTHERS else middle, ceil(upper * (1 + error))

@@ -35,6 +35,20 @@ CYCLE_ERROR_PPM: dict[EvidenceClass, int] = {
     EvidenceClass.GAP: 0,
 }
 
+#: By how much two counters of one entity may disagree about the same work, in parts per million of the lower: each is
+#: known to 1 % against its percentage (metering.md 7.2, item 2); an exporter's gauges before Hopper are each of times
+#: of their own, multiplexed (7.1: up to 10 %, and 1.1 / 0.9 is 1.222).
+MISMATCH_PPM: dict[EvidenceClass, int] = {
+    EvidenceClass.A1: 20_000,
+    EvidenceClass.A2: 20_000,
+    EvidenceClass.A3: 20_000,
+    EvidenceClass.B1: 225_000,
+    EvidenceClass.B2: 225_000,
+    EvidenceClass.C: 0,
+    EvidenceClass.D: 0,
+    EvidenceClass.GAP: 0,
+}
+
 #: Classes that bound work from above only; they add nothing to lower or point.
 UPPER_ONLY = frozenset({EvidenceClass.C, EvidenceClass.D, EvidenceClass.GAP})
 

@@ -22,7 +22,7 @@ from functools import cache
 from typing import NamedTuple
 
 from .errors import ContractError
-from .evidence_class import CYCLE_ERROR_PPM, UPPER_ONLY, EvidenceClass
+from .evidence_class import CYCLE_ERROR_PPM, MISMATCH_PPM, UPPER_ONLY, EvidenceClass
 from .pipes import residual_noise
 from .usage import Measured
 from .w_table import DTYPE_RATE, Arch
@@ -281,15 +281,21 @@ def unread_flop(c: Cycles, arch: Arch, ceiling: int) -> tuple[int, int]:
 def noise_ppm(c: Cycles) -> int:
     """The most of the residual that sealing may have dropped (pipes.residual), in millionths of an SM-cycle.
 
-    0.5 % of the elapsed and 2 % of the integer and FP64 tensor cycles, where the SMs were active and no tensor pipe
-    is known to have been: noise in all likelihood, and so in no lower or point; but what was dropped is not known to
-    be nothing.
+    0.5 % of the elapsed cycles, where HMMA was read too, and what counters of the class may be off by in the integer
+    and FP64 tensor cycles, where the SMs were active and no tensor pipe is known to have been: noise in all likelihood,
+    and so in no lower or point; but what was dropped is not known to be nothing.
     """
-    both = _HMMA | _ANY
-    if c.measured.value & both != both:
+    measured = c.measured.value
+    if not measured & _ANY:
         return 0
     room = max(0, c.most - c.hmma - c.imma - c.dmma - c.tensor_other)
-    return min(residual_noise(elapsed=c.elapsed, imma=c.imma, dmma=c.dmma), room * _MILLION)
+    noise = residual_noise(
+        elapsed=c.elapsed,
+        hmma_read=bool(measured & _HMMA),
+        others=c.imma + c.dmma,
+        mismatch_ppm=MISMATCH_PPM[c.evidence_class],
+    )
+    return min(noise, room * _MILLION)
 
 
 def _narrowed(cycles: int, k: Calibration, lower: int, point: int, upper: int) -> tuple[int, int, int]:

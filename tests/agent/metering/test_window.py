@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from metering import JOB_A, JOB_B, SECOND
 
-from flopmeter.agent.metering.interval import ENERGY, HMMA, SM_ACTIVE, TENSOR, Interval
+from flopmeter.agent.metering.interval import ENERGY, HMMA, IMMA, SM_ACTIVE, TENSOR, Interval
 from flopmeter.agent.metering.shares import APPORTIONED
 from flopmeter.agent.metering.window import (
     MAX_WINDOW_NAME_CHARS,
@@ -53,6 +53,16 @@ def test_equal_keys_add_up_and_others_do_not() -> None:
     assert [u.sm_elapsed_cycles for u in usage] == [2000, 1000, 7, 1000, 1000]
     assert usage[2].gap_reason is GapReason.LOST
     assert [u.entity_index for u in usage] == [0, 0, 0, 0, 1]
+
+
+def test_an_exporters_gauges_leave_no_float_work_over_of_integer_work() -> None:
+    """INT8 work alone, the any-tensor gauge 8 % above it: within what B1 may be off by, and not within what A1 may."""
+    for grade, wanted in ((EvidenceClass.B1, 0), (EvidenceClass.A1, 80)):
+        window = Window()
+        said = interval(HMMA | IMMA | TENSOR, elapsed=2_000, imma=1_000, tensor=1_080)
+        window.add("GPU-0", JOB_A, said._replace(evidence_class=grade))
+        [row] = window.usage({"GPU-0": 0})[1]
+        assert row.tensor_other_cycles == wanted
 
 
 def test_residual_once_a_row_noise_cut_only_where_hmma_is_measured() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from flopmeter.contract.evidence_class import EvidenceClass
+from flopmeter.contract.evidence_class import MISMATCH_PPM, EvidenceClass
 from flopmeter.contract.limits import MAX_NOTICES, MAX_PROGRESS, MAX_TEXT_CHARS
 from flopmeter.contract.pipes import residual
 from flopmeter.contract.usage import (
@@ -304,11 +304,14 @@ def _row(key: tuple[int, int, int, int, int, int], numbers: list[int]) -> Usage:
     duration, elapsed, active, hmma, imma, dmma, tensor, fp64, fp32, fp16, whole, energy = numbers
     if energy * NJ_PER_MJ > (duration + 4 * ENERGY_SLACK_NS) * MAX_DEVICE_WATTS:
         energy, measured = 0, measured & ~ENERGY  # leaps that were each just believable
-    if measured & HMMA:
-        other = residual(tensor_any=tensor, hmma=hmma, imma=imma, dmma=dmma, elapsed=elapsed)
-    else:
-        # Nothing else saw the float tensor cycles: the counter stands whole, noise included.
-        other = max(0, tensor - imma - dmma)
+    other = residual(
+        tensor_any=tensor,
+        hmma=hmma if measured & HMMA else None,
+        imma=imma,
+        dmma=dmma,
+        elapsed=elapsed,
+        mismatch_ppm=MISMATCH_PPM[EvidenceClass(grade)],
+    )
     return Usage(
         entity_index=index,
         workload_index=workload,

@@ -11,7 +11,7 @@ from flopmeter.agent.metering.interval import Interval, NoInterval, Numbers, Poi
 from flopmeter.agent.reading import Happening, HappeningKind, NodeFacts, Reading
 from flopmeter.agent.workloads.attribution import Attributor, Holding
 from flopmeter.contract.checks import Check
-from flopmeter.contract.evidence_class import UPPER_ONLY, EvidenceClass
+from flopmeter.contract.evidence_class import MISMATCH_PPM, UPPER_ONLY, EvidenceClass
 from flopmeter.contract.flop import Cycles, Figure, flop
 from flopmeter.contract.pipes import residual
 from flopmeter.contract.usage import IDLE, UNATTRIBUTED, Device, Measured, Workload
@@ -218,7 +218,14 @@ def _cycles(found: Interval) -> Cycles:
         hmma=hmma,
         imma=imma,
         dmma=dmma,
-        tensor_other=residual(tensor_any=tensor, hmma=hmma, imma=imma, dmma=dmma, elapsed=elapsed),
+        tensor_other=residual(
+            tensor_any=tensor,
+            hmma=hmma if found.measured & Measured.HMMA else None,
+            imma=imma,
+            dmma=dmma,
+            elapsed=elapsed,
+            mismatch_ppm=MISMATCH_PPM[found.evidence_class],
+        ),
         fp64=fp64,
         fp32=fp32,
         fp16=fp16,
