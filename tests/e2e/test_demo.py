@@ -290,7 +290,11 @@ def test_live_on_a_terminal(tmp_path: Path, number: int) -> None:
     found = re.search(rb"the page: (http://\S+)/#token=(\S+)", terminal.output)
     assert found is not None
     address, token = (part.decode() for part in found.groups())
-    assert asked(f"{address}/api/v1/overview", token)["nodes"]["by_status"]["live"] == 4
+
+    def live() -> bool:
+        return bool(asked(f"{address}/api/v1/overview", token)["nodes"]["by_status"]["live"] == 4)
+
+    wait_for("four nodes report", live)
     with urllib.request.urlopen(f"{address}/", timeout=60) as page:
         assert b"<!doctype html>" in page.read(200).lower()
     frames_before = terminal.output.count(b"\x1b[H")
