@@ -140,7 +140,7 @@ class Node:
         with self.channel(address) as channel:
             call = channel.unary_unary("/flopmeter.wire.v1.IdentityService/Renew")
             asked = identity_pb2.RenewRequest(csr=csr, sequence=sequence).SerializeToString()
-            return identity_pb2.RenewResponse.FromString(call(asked, timeout=20))
+            return identity_pb2.RenewResponse.FromString(call(asked, timeout=60))
 
 
 def der_of(csr: bytes) -> bytes:
@@ -164,7 +164,7 @@ class Enrolment443:
     def __call__(self, method: str, path: str, body: Any = None) -> tuple[int, dict[str, str], Any]:
         """(status, headers, JSON)."""
         host, _, port = self.address.rpartition(":")
-        connection = http.client.HTTPSConnection(host, int(port), timeout=20, context=self.context)
+        connection = http.client.HTTPSConnection(host, int(port), timeout=60, context=self.context)
         try:
             data = body if isinstance(body, bytes) or body is None else json.dumps(body)
             connection.request(method, path, data)

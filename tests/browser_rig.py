@@ -106,8 +106,8 @@ def serving(store: Path, tokens: dict[str, str], *more: str) -> Iterator[Site]:
             process.wait(30)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait(10)
-        reader.join(10)
+            process.wait(60)
+        reader.join(60)
         if process.stderr is not None:
             process.stderr.close()
     assert not [line for line in said if "Traceback" in line], "".join(said[-60:])

@@ -38,7 +38,7 @@ class ChaosProxy:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._ready.wait(20), "the proxy did not start"
+        assert self._ready.wait(60), "the proxy did not start"
         return self
 
     def __exit__(
@@ -47,7 +47,7 @@ class ChaosProxy:
         assert self._loop is not None
         assert self._stop is not None
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(20)
+        self._thread.join(60)
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()

@@ -116,12 +116,12 @@ def exim() -> Iterator[Exim]:
             subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True) as process,
         ):
             try:
-                wait_for("Exim listens", lambda: process.poll() is not None or _greets(plain), 30)
+                wait_for("Exim listens", lambda: process.poll() is not None or _greets(plain), 60)
                 assert process.poll() is None, (folder / "output").read_text()
                 yield Exim(folder, plain, tls, ca)
             finally:
                 process.terminate()
-                process.wait(30)
+                process.wait(60)
 
 
 def _greets(port: int) -> bool:

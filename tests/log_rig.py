@@ -24,7 +24,7 @@ from flopmeter.evidence.note import parse_checkpoint, parse_key, signers
 @contextmanager
 def opened(path: Path) -> Iterator[EvidenceLog]:
     """As a command opens it."""
-    with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as connection:
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=60)) as connection:
         connection.execute("PRAGMA synchronous = FULL")
         yield EvidenceLog(connection)
 
@@ -89,7 +89,7 @@ def say(path: Path, run: str = "r1") -> None:
 
 def insert(path: Path, table: str, key: str, **values: object) -> None:
     """A row of another table of words, chained as its trigger asks."""
-    with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as db:
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=60)) as db:
         db.execute("BEGIN IMMEDIATE")
         last = db.execute(f"SELECT {key}, hash FROM {table} ORDER BY {key} DESC LIMIT 1").fetchone()
         number, prev = (last[0] + 1, last[1]) if last else (1, bytes(32))

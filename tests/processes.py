@@ -69,12 +69,12 @@ def serving(tmp_path: Path, *args: str) -> Iterator[tuple[str, Path]]:
         "collector", "serve", "--store", store, "--listen", "127.0.0.1:0", "--http", "", *args, log=log
     )
     try:
-        wait_for("collector listens", lambda: "listening on" in log.read_text(), 30)
+        wait_for("collector listens", lambda: "listening on" in log.read_text(), 60)
         line = next(line for line in log.read_text().splitlines() if "listening on" in line)
         yield line.split("listening on ")[1].split(",")[0], store
     finally:
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
 
 
 def gone(pid: int) -> bool:

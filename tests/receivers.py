@@ -101,9 +101,9 @@ def raw_server(talk: Callable[[socket.socket, threading.Event], None]) -> Iterat
         finally:
             over.set()
             listener.shutdown(socket.SHUT_RDWR)
-            accepting.join(10)
+            accepting.join(60)
             for thread in threads:
-                thread.join(10)
+                thread.join(60)
 
 
 def authority(folder: Path, *names: str) -> tuple[Path, Path, Path]:

@@ -102,7 +102,7 @@ class CollectorProcess:
     def kill(self) -> None:
         assert self.process is not None
         self.process.kill()
-        assert self.process.wait(30) == -signal.SIGKILL, "it was gone before it was killed"
+        assert self.process.wait(60) == -signal.SIGKILL, "it was gone before it was killed"
         self.process = None
         self.kills += 1
 
@@ -185,7 +185,7 @@ class FedAgent:
             process.wait(after_s)
         except subprocess.TimeoutExpired:
             process.kill()
-        assert process.wait(30) == -signal.SIGKILL, self.log.read_text()[-2000:]
+        assert process.wait(60) == -signal.SIGKILL, self.log.read_text()[-2000:]
         held = self.__dict__.pop("_held", -1)
         if held >= 0:
             os.close(held)

@@ -28,7 +28,7 @@ def stored(running):
 
 def http_status(running, path):
     try:
-        with urllib.request.urlopen(f"http://{running.http_address}{path}", timeout=10) as r:
+        with urllib.request.urlopen(f"http://{running.http_address}{path}", timeout=60) as r:
             return r.status
     except urllib.error.HTTPError as e:
         e.close()

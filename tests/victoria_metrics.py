@@ -21,10 +21,10 @@ class VictoriaMetrics:
 
     def last(self, service: str) -> Series:
         """The last sample of each series of ours that the service sent, without what tells services apart."""
-        with urllib.request.urlopen(f"{self._at}/internal/force_flush", timeout=20):
+        with urllib.request.urlopen(f"{self._at}/internal/force_flush", timeout=60):
             pass  # what it took a moment ago can be read from now on
         match = urllib.parse.quote(f'{{__name__=~"flopmeter_.+",service_name="{service}"}}')
-        with urllib.request.urlopen(f"{self._at}/api/v1/export?match[]={match}", timeout=20) as answer:
+        with urllib.request.urlopen(f"{self._at}/api/v1/export?match[]={match}", timeout=60) as answer:
             lines = [json.loads(line) for line in answer.read().splitlines()]
         found: Series = {}
         for line in lines:
@@ -54,8 +54,8 @@ def running(folder: Path) -> Iterator[VictoriaMetrics]:
             except OSError:
                 return False
 
-        wait_for("VictoriaMetrics listens", listens, 30)
+        wait_for("VictoriaMetrics listens", listens, 60)
         yield VictoriaMetrics(port)
     finally:
         process.kill()
-        process.wait(30)
+        process.wait(60)

@@ -134,7 +134,7 @@ def served(witness: Witness, **limits: object) -> Iterator[WitnessServer]:
 
 
 def post(port: int, body: bytes, path: str = "/add-checkpoint") -> Answer:
-    call = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    call = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     with contextlib.closing(call):
         call.request("POST", path, body)
         answer = call.getresponse()

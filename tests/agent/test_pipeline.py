@@ -287,7 +287,7 @@ def test_usage_that_is_in_the_books_already_is_not_sent_twice(
     head = collector.head_window_end
     pipeline = opened(recording, tmp_path / "copy", collector=collector.target)
     assert pipeline.uplink is not None
-    assert pipeline.uplink.wait_for(lambda: pipeline.uplink.status.connected, 20)  # type: ignore[union-attr]
+    assert pipeline.uplink.wait_for(lambda: pipeline.uplink.status.connected, 60)  # type: ignore[union-attr]
     feed(pipeline, items[100:])
     assert pipeline.stop(20)
     made = batches([collector.records[n] for n in sorted(collector.records)])

@@ -266,7 +266,7 @@ def test_books_that_end_in_the_future_are_not_believed(tmp_path: Path, collector
     collector.head_window_end = 1 << 62
     pipeline = opened(recording, tmp_path, collector=collector.target)
     assert pipeline.uplink is not None
-    assert pipeline.uplink.wait_for(lambda: pipeline.uplink.status.connected, 20)  # type: ignore[union-attr]
+    assert pipeline.uplink.wait_for(lambda: pipeline.uplink.status.connected, 60)  # type: ignore[union-attr]
     collector.head_window_end = 0
     feed(pipeline, items)
     assert pipeline.stop(20)

@@ -54,7 +54,7 @@ def test_a_signal_commits_what_was_taken_and_ends_well(tmp_path, serve, number):
         client.records(chain.next(), chain.next())
         client.ack(2)
         process.send_signal(number)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     assert "setting: linger_ms = 50" in log.read_text()
     assert "stopped" in log.read_text()
     connection = sqlite3.connect(tmp_path / "b.db")
@@ -87,20 +87,20 @@ def test_flag_over_environment_over_file_over_default(tmp_path, serve):
 def test_systemd_is_told(tmp_path, serve):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
         s.bind(str(tmp_path / "notify"))
-        s.settimeout(20)
+        s.settimeout(60)
         process, _ = serve(
             "--store", tmp_path / "b.db", env=os.environ | {"NOTIFY_SOCKET": str(tmp_path / "notify")}
         )
         assert s.recv(100).startswith(b"READY=1\nSTATUS=listening on 127.0.0.1:")
         process.terminate()
         assert s.recv(100) == b"STOPPING=1\nSTATUS=committing what was taken"
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
 
 
 def test_systemds_watchdog_hears_of_it_again_and_again(tmp_path, serve):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
         s.bind(str(tmp_path / "notify"))
-        s.settimeout(20)
+        s.settimeout(60)
         asked = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
         serve("--store", tmp_path / "b.db", env=os.environ | asked)
         assert s.recv(100).startswith(b"READY=1")

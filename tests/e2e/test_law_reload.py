@@ -21,7 +21,7 @@ class Served:
         self.url = line.split(" on ")[1]
 
     def gauge(self, name: str) -> float:
-        with urllib.request.urlopen(f"{self.url}/metrics", timeout=10) as response:
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=60) as response:
             lines = response.read().decode().splitlines()
         return next(
             float(line.split()[1]) for line in lines if line.startswith(f"flopmeter_collector_{name} ")
@@ -37,7 +37,7 @@ class Served:
 
     def stop(self) -> None:
         self.process.terminate()
-        assert self.process.wait(30) == 0
+        assert self.process.wait(60) == 0
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def rotel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rotel]:
         said = stack.enter_context((folder / "said").open("wb"))
         words = [str(binary), "start", *(w for flag in flags.items() for w in flag)]
         process = subprocess.Popen(words, stdout=said, stderr=said, cwd=folder)
-        stack.callback(process.wait, 30)
+        stack.callback(process.wait, 60)
         stack.callback(process.kill)
 
         def listens() -> bool:

@@ -38,7 +38,7 @@ def victoria(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VictoriaMetri
 
 
 def scraped(address: str) -> Series:
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=20) as answer:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=60) as answer:
         families = list(text_string_to_metric_families(answer.read().decode()))
     return {
         (s.name, frozenset((k, v) for k, v in s.labels.items() if v)): s.value
@@ -84,7 +84,7 @@ def test_it_keeps_of_an_agent_what_metrics_shows(victoria: VictoriaMetrics, tmp_
         return sealed and shown.keys() == kept.keys() and steady(shown) == steady(kept)
 
     try:
-        wait_for("both have the same series, and of what a window seals the same values", same, 60)
+        wait_for("both have the same series, and of what a window seals the same values", same, 120)
     except AssertionError as e:
         shown, kept = seen
         differ = {
@@ -93,7 +93,7 @@ def test_it_keeps_of_an_agent_what_metrics_shows(victoria: VictoriaMetrics, tmp_
         raise AssertionError(f"{e}: {list(differ.items())[:10]}") from e
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
     shown = seen[0]
     assert len(steady(shown)) > 150
     assert {name for name, _ in shown} > {
@@ -123,7 +123,7 @@ def test_a_histogram_arrives_with_its_buckets(victoria: VictoriaMetrics) -> None
     sending = open_exporter(victoria.otlp, lambda: [times], {"service.name": "one"}, {})
     assert sending.export() == SENT
     sending.close()
-    wait_for("all of it can be read", lambda: len(victoria.last("one")) == 5, 20)
+    wait_for("all of it can be read", lambda: len(victoria.last("one")) == 5, 60)
     assert victoria.last("one") == {
         **{(f"{name}_bucket", frozenset({("le", le)})): count for le, count in buckets.items()},
         (f"{name}_count", frozenset()): 6,

@@ -407,7 +407,7 @@ def test_a_store_that_is_taken_away_acknowledges_nothing_more(tmp_path, monkeypa
         wait_for("tried again and again", lambda: caplog.text.count("still cannot commit") >= 3)
         assert not collector._collector.server.ready
         with pytest.raises(urllib.error.HTTPError, match="503") as e:
-            urllib.request.urlopen(f"http://{collector.http_address}/readyz", timeout=10)
+            urllib.request.urlopen(f"http://{collector.http_address}/readyz", timeout=60)
         e.value.close()
         assert "found another file" in caplog.text if vanish is replaced else "found no file" in caplog.text
         assert "put it back" in caplog.text

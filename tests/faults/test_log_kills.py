@@ -26,7 +26,7 @@ from flopmeter.collector.keys import log_key
 from flopmeter.collector.log.append import Appender
 from flopmeter.collector.log.evidence_log import EvidenceLog
 path = Path(sys.argv[1])
-db = sqlite3.connect(path, isolation_level=None, timeout=30)
+db = sqlite3.connect(path, isolation_level=None, timeout=60)
 db.execute("PRAGMA synchronous = FULL")
 log, key = EvidenceLog(db), log_key(path.parent / "keys")
 while True:
@@ -69,7 +69,7 @@ def test_killed_at_any_instant_no_head_that_was_shown_is_lost(tmp_path: Path, pr
                     size, root = line.split()
                     shown.append((int(size), root.decode()))
             killer.join()
-            assert process.wait(30) == -signal.SIGKILL, process.stderr.read().decode()[-2000:]
+            assert process.wait(60) == -signal.SIGKILL, process.stderr.read().decode()[-2000:]
             process.stdout.close()
             process.stderr.close()
 

@@ -30,7 +30,7 @@ class Live:
 
     def _get(self, path: str, **query: str) -> Any:
         with urllib.request.urlopen(
-            f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(query)}", timeout=20
+            f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(query)}", timeout=60
         ) as got:
             said = json.load(got)
         assert said["status"] == "success", said
@@ -89,7 +89,7 @@ def running(folder: Path) -> Iterator[Live]:
                     process.wait(30)
                 except subprocess.TimeoutExpired:
                     process.kill()
-                    process.wait(10)
+                    process.wait(60)
 
             undo.callback(end)
             assert process.poll() is None, (folder / f"{name}.log").read_text()[-2000:]
@@ -102,7 +102,7 @@ def running(folder: Path) -> Iterator[Live]:
                 "--checkpoint-s", "2", "--sinks", sinks, log=log,
             ),
         )  # fmt: skip
-        wait_for("the collector listens", lambda: "listening on" in log.read_text(), 30)
+        wait_for("the collector listens", lambda: "listening on" in log.read_text(), 60)
         begin(
             "agent",
             start(
@@ -122,7 +122,7 @@ def running(folder: Path) -> Iterator[Live]:
         begin("prometheus", prometheus)
         live = Live(f"http://{at['prometheus']}", at["metrics"], at["http"])
         try:
-            wait_for("Prometheus has recorded what it is asked for", live.ready, 60)
+            wait_for("Prometheus has recorded what it is asked for", live.ready, 150)
         except AssertionError as e:
             logs = "\n".join(f"--- {f.name}\n{f.read_text()[-1500:]}" for f in folder.glob("*.log"))
             raise AssertionError(f"{e}\n{logs}") from e

@@ -42,7 +42,7 @@ Thing = dict[str, Any]
 
 def shipped() -> dict[str, Thing]:
     rules = subprocess.run(
-        ["sh", OPERATOR / "rule.sh"], capture_output=True, text=True, timeout=20, check=True
+        ["sh", OPERATOR / "rule.sh"], capture_output=True, text=True, timeout=60, check=True
     )
     every = [*yaml.safe_load_all(rules.stdout), *yaml.safe_load_all((OPERATOR / "monitors.yaml").read_text())]
     return {f"{thing['kind']}-{thing['metadata']['name']}": thing for thing in every}

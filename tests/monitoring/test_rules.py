@@ -317,7 +317,7 @@ def test_the_page_has_each_alert_with_its_severity() -> None:
 
 def test_the_operators_objects_are_the_same_rules() -> None:
     done = subprocess.run(
-        ["sh", FOLDER / "operator/rule.sh"], capture_output=True, text=True, timeout=20, check=True
+        ["sh", FOLDER / "operator/rule.sh"], capture_output=True, text=True, timeout=60, check=True
     )
     found = list(yaml.safe_load_all(done.stdout))
     assert [d["kind"] for d in found] == ["PrometheusRule", "PrometheusRule"]

@@ -124,7 +124,7 @@ class Cluster:
                 process.wait(10)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait(10)
+                process.wait(60)
         self._up.clear()
         self._sruns.clear()
 
@@ -138,7 +138,7 @@ class Cluster:
                     os.kill(pid, signal.SIGKILL)
             return not left
 
-        wait_for("what the jobs started is gone", none_left, 20)
+        wait_for("what the jobs started is gone", none_left, 60)
 
     def _remove_cgroups(self) -> None:
         def removed(folder: Path) -> bool:
@@ -150,7 +150,7 @@ class Cluster:
             for name in self.nodes.values():
                 top = controller / f"slurm_{name}"
                 for folder in sorted((Path(p) for p, _, _ in os.walk(top)), key=lambda p: -len(p.parts)):
-                    wait_for(f"cgroup {folder} is removed", partial(removed, folder), 10)
+                    wait_for(f"cgroup {folder} is removed", partial(removed, folder), 60)
 
     def _left(self) -> list[int]:
         """Processes of jobs. "slurmstepd: [12.batch]" bears no name of ours; its environment does."""

@@ -62,7 +62,7 @@ class Life:
                 opened.append(os.open(self.gate, os.O_WRONLY | os.O_NONBLOCK))
             return opened != []
 
-        wait_for(f"job {self.job} waits to be told to end", waits, 30)
+        wait_for(f"job {self.job} waits to be told to end", waits, 60)
         os.write(opened[0], b"go\n")
         os.close(opened[0])
 
@@ -194,7 +194,7 @@ class Node:
     def kill(self) -> None:
         if self.process is not None:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(60)
             self.process = None
 
     def _page(self) -> str:

@@ -101,7 +101,7 @@ def test_a_prolog_that_can_do_nothing_neither_drains_the_node_nor_hinders_the_jo
         write_conf(slurm, GPUS, f"{in_the_way}/mapping")
         job = slurm.sbatch("sleep 0", "--gres=gpu:1")
         slurm.wait_until(job, "COMPLETED")
-        wait_for("no node is completing", lambda: set(slurm.node_states().values()) == {"idle"}, 30)
+        wait_for("no node is completing", lambda: set(slurm.node_states().values()) == {"idle"}, 60)
     finally:
         write_conf(slurm, GPUS)
 
@@ -113,4 +113,4 @@ def test_what_a_failing_prolog_would_do(folder: Path) -> None:
     prolog.chmod(0o755)
     with Cluster(folder, {"x": 1}, prolog=prolog) as cluster:
         cluster.sbatch("sleep 0", "--gres=gpu:1")
-        wait_for("the node is drained", lambda: "drained" in cluster.node_states().values(), 30)
+        wait_for("the node is drained", lambda: "drained" in cluster.node_states().values(), 60)

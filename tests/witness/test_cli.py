@@ -63,13 +63,13 @@ def test_a_day_of_a_witness(folder: Path) -> None:
         assert answer.status == 200
         signers(parse_checkpoint(LOG.sign(LOG.text(5)) + answer.body), [parse_key(vkey)])
         witness.kill()
-        witness.wait(30)
+        witness.wait(60)
     with process(folder) as (witness, port):
         assert post(port, LOG.ask(0)).body == b"5\n"
         fork = LOG.fork(3, b"other")
         assert post(port, fork.ask(5, 5)).status == 422
         witness.send_signal(signal.SIGTERM)
-        assert witness.wait(30) == 0
+        assert witness.wait(60) == 0
     shown = CliRunner().invoke(flopmeter, ["witness", "show", "--state", str(folder / "w.db"), "--json"])
     assert shown.exit_code == 1  # the state proves a fork
     document = json.loads(shown.output)

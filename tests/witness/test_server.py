@@ -36,7 +36,7 @@ def server(tmp_path: Path) -> Iterator[WitnessServer]:
 
 
 def get(port: int, path: str) -> tuple[int, bytes]:
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as call:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as call:
         call.request("GET", path)
         answer = call.getresponse()
         return answer.status, answer.read()
@@ -51,7 +51,7 @@ def is_healthy(port: int) -> bool:
 
 def raw(port: int, sent: bytes) -> bytes:
     """All that comes back until the other side closes."""
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as s:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as s:
         s.sendall(sent)
         found = b""
         with contextlib.suppress(ConnectionResetError):
@@ -82,7 +82,7 @@ def test_404_elsewhere(server: WitnessServer, path: str) -> None:
 
 
 def test_keep_alive_many_requests_on_one_connection(server: WitnessServer) -> None:
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)) as call:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)) as call:
         for old, size in ((0, 1), (1, 2), (2, 8)):
             call.request("POST", "/add-checkpoint", LOG.ask(old, size))
             answer = call.getresponse()
@@ -120,7 +120,7 @@ def test_a_body_of_unknown_or_great_length_is_not_read(
     ],
 )
 def test_what_is_not_http_is_answered_or_closed(server: WitnessServer, sent: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as s:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as s:
         s.sendall(sent)
         s.shutdown(socket.SHUT_WR)
         with contextlib.suppress(ConnectionResetError):
@@ -134,7 +134,7 @@ def test_what_is_not_http_is_answered_or_closed(server: WitnessServer, sent: byt
 def test_a_peer_that_drips_is_cut_off(tmp_path: Path, sent: bytes) -> None:
     """Each byte comes in time; the whole does not."""
     with serving(tmp_path / "w.db", request_s=0.3) as server:
-        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as s:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as s:
             over = threading.Event()
 
             def drip() -> None:
@@ -156,7 +156,7 @@ def test_a_peer_that_drips_is_cut_off(tmp_path: Path, sent: bytes) -> None:
 
 def test_headers_without_end_are_cut_off(server: WitnessServer) -> None:
     line = b"X-More: " + b"x" * 60_000 + b"\r\n"
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as s:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as s:
         sent = 0
         with contextlib.suppress(OSError):
             s.sendall(b"GET /healthz HTTP/1.1\r\n")
@@ -172,7 +172,7 @@ def test_headers_without_end_are_cut_off(server: WitnessServer) -> None:
 def test_a_client_that_asks_first_whether_to_send(server: WitnessServer) -> None:
     """curl does, with bodies past a kilobyte: one 100 Continue, then the answer."""
     body = LOG.ask(0)
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as s:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as s:
         head = f"POST /add-checkpoint HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         s.sendall(head.encode())
         found = s.recv(100)
@@ -190,7 +190,7 @@ def test_one_connection_too_many_is_closed_and_the_others_are_served(
     with serving(tmp_path / "w.db", max_connections=2) as server, contextlib.ExitStack() as stack:
         calls = [
             stack.enter_context(
-                contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=20))
+                contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=60))
             )
             for _ in range(2)
         ]
@@ -208,7 +208,7 @@ def test_stop_cuts_idle_connections_and_ends(tmp_path: Path) -> None:
     with contextlib.closing(heads):
         server = WitnessServer(witness, "127.0.0.1", 0)
         server.start()
-        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as s:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as s:
             s.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
             found = b""
             while not found.endswith(b"ok\n"):
@@ -225,7 +225,7 @@ def test_tls_and_a_certificate_that_is_renewed(tmp_path: Path, caplog: pytest.Lo
 
     def presented(port: int) -> bytes:
         with contextlib.closing(
-            http.client.HTTPSConnection("127.0.0.1", port, context=client, timeout=20)
+            http.client.HTTPSConnection("127.0.0.1", port, context=client, timeout=60)
         ) as call:
             call.request("POST", "/add-checkpoint", LOG.ask(0))
             assert call.getresponse().status in (200, 409)

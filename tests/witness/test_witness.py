@@ -341,7 +341,7 @@ def two_at_once(witnesses: list[Witness], bodies: list[bytes]) -> list[tuple[int
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     return answers
 
 

@@ -281,7 +281,7 @@ def test_a_gpu_that_hangs_while_instances_are_looked_at_costs_no_instance_of_ano
     assert [r.error for r in reader.read(others)] == [None] * 3
     hang.unlink()
     m.say("gpu g0 hang.*=")
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while reader.stuck and time.monotonic() < until:
         time.sleep(0.001)
     reader.close()

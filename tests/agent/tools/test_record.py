@@ -122,7 +122,7 @@ def test_the_commands(tmp_path):
         while not path.exists() or not _rounds(path):  # bounded by pytest's own timeout
             assert live.poll() is None
         live.terminate()
-        out, err = live.communicate(timeout=20)
+        out, err = live.communicate(timeout=60)
         assert live.returncode == 0, err
     got = json.loads(out)
     items = items_of(path)

@@ -187,7 +187,7 @@ def test_the_command():
         json.loads(live.stdout.readline())
         json.loads(live.stdout.readline())
         live.terminate()
-        assert live.wait(20) == 0
+        assert live.wait(60) == 0
 
 
 # ---- what a person should look at --------------------------------------------------------------------------

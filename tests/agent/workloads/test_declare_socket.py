@@ -64,7 +64,7 @@ def test_what_is_too_long_or_empty_or_brings_files_along(path: Path) -> None:
     found = there.take(9)
     assert [len(datagram) for _, datagram in found] == [0, MAX_DATAGRAM_BYTES + 1, 7]
     assert {pid for pid, _ in found} == {os.getpid()}
-    wait_for("no file is left open", lambda: set(os.listdir("/proc/self/fd")) <= before, 20)  # noqa: PTH208
+    wait_for("no file is left open", lambda: set(os.listdir("/proc/self/fd")) <= before, 60)  # noqa: PTH208
     claims = Claims(ProcFinder())
     for pid, datagram in found:
         claims.hear(pid, datagram, 1, 1)

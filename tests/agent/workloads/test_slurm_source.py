@@ -367,7 +367,7 @@ def test_a_directory_that_hangs_holds_nobody_up(
     monkeypatch.setattr(os, "open", hang)
     ours.start()
     try:
-        assert entered.wait(30)
+        assert entered.wait(60)
         clock.advance(STALE_NS + 1)
         assert ours.latest() is None
         assert ours.describe(slurm("1")) == slurm("1")

@@ -201,7 +201,7 @@ def test_slow_clients_do_not_hold_up_others(patient, desk, node):
     with ExitStack() as stack:
 
         def slow(number: int) -> socket.socket:
-            raw = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20))
+            raw = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=60))
             if number % 2:
                 raw.sendall(b"\x16")
             return raw
@@ -224,7 +224,7 @@ def test_slow_clients_do_not_hold_up_others(patient, desk, node):
 def test_silent_clients_are_cut_off_and_named(hasty, caplog):
     with (
         caplog.at_level(logging.WARNING),
-        socket.create_connection(("127.0.0.1", hasty.port), timeout=20) as raw,
+        socket.create_connection(("127.0.0.1", hasty.port), timeout=60) as raw,
     ):
         assert hung_up(raw)
         wait_for("named", lambda: "too-slow" in caplog.text)
@@ -235,7 +235,7 @@ def test_a_client_that_drips_is_cut_off_at_the_end_of_its_time(hasty, desk, capl
     context = ssl.create_default_context(cadata=desk.ca.pem.decode())
     with (
         caplog.at_level(logging.WARNING),
-        socket.create_connection(("127.0.0.1", hasty.port), timeout=20) as raw,
+        socket.create_connection(("127.0.0.1", hasty.port), timeout=60) as raw,
         context.wrap_socket(raw, server_hostname="localhost") as tls,
     ):
         tls.settimeout(0.05)
@@ -256,7 +256,7 @@ def test_a_client_that_drips_is_cut_off_at_the_end_of_its_time(hasty, desk, capl
 def test_plain_http_and_garbage_on_the_port_are_refused_and_named(server, caplog):
     with caplog.at_level(logging.WARNING):
         for data in (b"GET /ca HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01" + bytes(400)):
-            with socket.create_connection(("127.0.0.1", server.port), timeout=20) as raw:
+            with socket.create_connection(("127.0.0.1", server.port), timeout=60) as raw:
                 raw.sendall(data)
                 try:
                     while raw.recv(4_096):

@@ -73,7 +73,7 @@ def test_an_agent_with_the_certificate_of_another_is_refused(running, desk, node
 
 def fails(channel) -> str:
     with channel, pytest.raises(grpc.RpcError) as caught:
-        list(channel.stream_stream("/flopmeter.wire.v1.IngestService/Stream")(iter([]), timeout=10))
+        list(channel.stream_stream("/flopmeter.wire.v1.IngestService/Stream")(iter([]), timeout=60))
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     return str(caught.value.details())
 
@@ -117,7 +117,7 @@ def test_a_plaintext_client_gets_nothing_and_is_in_the_log(running, capfd):
         lambda: said.append(capfd.readouterr().err) or "Handshake failed" in "".join(said),
     )
     host, _, port = running.address.rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=20) as raw:
+    with socket.create_connection((host, int(port)), timeout=60) as raw:
         raw.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         got = raw.recv(4_096)
         assert got[:1] in (b"", b"\x15")  # hung up, or a TLS alert: no HTTP/2 settings frame
@@ -196,7 +196,7 @@ def a_second(node, desk):
 def test_what_is_no_renewal(running, desk, node, bad):
     node.joined(desk)
     with node.channel(running.address) as channel, pytest.raises(grpc.RpcError) as caught:
-        channel.unary_unary("/flopmeter.wire.v1.IdentityService/Renew")(bad, timeout=20)
+        channel.unary_unary("/flopmeter.wire.v1.IdentityService/Renew")(bad, timeout=60)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -258,7 +258,7 @@ def served_by(address: str) -> bytes:
     import ssl
 
     host, _, port = address.rpartition(":")
-    return ssl.get_server_certificate((host, int(port)), timeout=20).encode()
+    return ssl.get_server_certificate((host, int(port)), timeout=60).encode()
 
 
 def test_a_certificate_that_is_swapped_is_served_without_a_restart_and_a_bad_one_is_not(
@@ -394,7 +394,7 @@ def test_a_new_record_key_over_the_wire(running, desk, node, store):
         client.ack(1)
         with node.channel(running.address) as channel:
             call = channel.unary_unary("/flopmeter.wire.v1.IdentityService/ChangeKey")
-            answer = identity_pb2.RenewResponse.FromString(call(asked.SerializeToString(), timeout=20))
+            answer = identity_pb2.RenewResponse.FromString(call(asked.SerializeToString(), timeout=60))
         assert answer.sequence == 1
         sweep(running)
         with pytest.raises(Ended) as ended:

@@ -36,7 +36,7 @@ def child(path):
     process = subprocess.Popen([*COMMAND, f"--store={path}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     yield process
     process.stdin.close()
-    assert process.wait(20) in (0, 1)
+    assert process.wait(60) in (0, 1)
     process.stdout.close()
 
 
@@ -71,7 +71,7 @@ def test_many_questions_at_once_are_answered_in_turn(child):
 
 def test_half_a_frame_ends_it(path):
     done = subprocess.run(
-        [*COMMAND, f"--store={path}"], input=b"\0\0\0\x20{", capture_output=True, timeout=30
+        [*COMMAND, f"--store={path}"], input=b"\0\0\0\x20{", capture_output=True, timeout=60
     )
     assert done.returncode == 1
     assert done.stdout == b""
@@ -94,7 +94,7 @@ def test_lines_are_made_again_in_the_background(path):
         wait_for("a second view", lambda: books.books.refreshes > 1)
     finally:
         stop.set()
-        thread.join(20)
+        thread.join(60)
     assert books.get("runs")["items"][0]["spark"] is not None
 
 
@@ -114,7 +114,7 @@ def test_a_store_that_goes_away_ends_no_background(monkeypatch, caplog):
     thread.start()
     wait_for("another try", lambda: broken.tries > 1)
     stop.set()
-    thread.join(20)
+    thread.join(60)
     assert sum("stay as they are" in m for m in caplog.messages) == 1
 
 

@@ -176,7 +176,7 @@ def listening(log):
 
 def get(url):
     try:
-        with urllib.request.urlopen(url, timeout=10) as response:
+        with urllib.request.urlopen(url, timeout=60) as response:
             return response.read()
     except (urllib.error.URLError, ConnectionError):
         return None

@@ -132,12 +132,12 @@ def test_a_sink_that_hangs_delays_neither_commits_nor_the_stop_of_others(tmp_pat
         desk.commit()
         log = file_worker(path, tmp_path / "events.jsonl", append=hang)
         log.start()
-        assert entered.wait(10)
+        assert entered.wait(60)
         desk.agent(Chain("n2"), oldest_seq=5)
         assert len(desk.commit().events) == 1  # no lock is held while the file hangs
         release.set()
         log.ask_to_stop()
-        log.join(10)
+        log.join(60)
 
 
 def test_the_thread_delivers_when_woken_and_after_a_restart(store, tmp_path):
@@ -150,11 +150,11 @@ def test_the_thread_delivers_when_woken_and_after_a_restart(store, tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     log.ask_to_stop()
-    log.join(10)
+    log.join(60)
     again = file_worker(store, path)
     again.start()
     again.ask_to_stop()
-    again.join(10)
+    again.join(60)
     assert len(lines(path)) == 3
 
 

@@ -66,7 +66,7 @@ class Serving:
         return self.log.read_text()
 
     def metrics(self, sink):
-        with urllib.request.urlopen(self.http + "/metrics", timeout=20) as response:
+        with urllib.request.urlopen(self.http + "/metrics", timeout=60) as response:
             found = re.findall(r"flopmeter_collector_sink_(\w+)\{(.*?)\} (\S+)", response.read().decode())
         return {
             name + (f"/{m[1]}" if (m := re.search(r'outcome="(\w+)"', labels)) else ""): float(value)

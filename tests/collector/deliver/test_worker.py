@@ -377,11 +377,11 @@ def test_a_sink_that_hangs_delays_no_commit(tmp_path, clock):
         worker = worker_of(path, Hangs(), clock)
         worker.start()
         try:
-            assert entered.wait(10)
+            assert entered.wait(60)
             desk.agent(Chain("n2"), oldest_seq=5)
             assert len(desk.commit().events) == 1  # no lock is held while the sink hangs
         finally:
             release.set()
             worker.ask_to_stop()
-            worker.join(10)
+            worker.join(60)
     assert ends(path) == [DELIVERED] * 2

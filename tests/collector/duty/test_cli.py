@@ -333,11 +333,11 @@ def test_following_ends_by_ctrl_c_without_a_word(store, as_json):
         desk.offer(agent, chain.next())
         desk.agent(Chain("other"), oldest_seq=5)  # numbers 1 to 4 are lost
         desk.commit()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while "coverage.lost" not in seen[-1] and time.monotonic() < deadline:
         seen.append(process.stdout.readline())
     process.send_signal(2)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     if as_json:
         kinds = [json.loads(line)["type"] for line in seen]

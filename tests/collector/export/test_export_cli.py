@@ -336,7 +336,7 @@ main()
     assert fifo.read_text() == "begun"
     assert [p.suffix for p in tmp_path.iterdir() if p != fifo] == [".part"]
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 130
+    assert process.wait(60) == 130
     process.stderr.close()
     assert list(tmp_path.iterdir()) == [fifo]
 

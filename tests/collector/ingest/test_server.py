@@ -287,7 +287,7 @@ def test_metrics_count_what_happened(running, chain):
         client.ack(1)
         client.records(chain.seal(b"\xff"))
         client.read("refusal")
-        with urllib.request.urlopen(f"http://{running.http_address}/metrics", timeout=10) as r:
+        with urllib.request.urlopen(f"http://{running.http_address}/metrics", timeout=60) as r:
             text = r.read().decode()
     lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     assert lines["flopmeter_collector_records_total"] == "1.0"

@@ -98,7 +98,7 @@ def test_systemds_watchdog_hears_nothing_while_the_writer_is_stuck():
         systemd, done = Systemd(), asyncio.Event()
         lives = [True, True, False, False, True, False]
         beating = asyncio.create_task(keep_beating(systemd, lambda: lives.pop(0) if lives else done.set()))
-        await asyncio.wait_for(done.wait(), 20)
+        await asyncio.wait_for(done.wait(), 60)
         beating.cancel()
         return systemd.beats
 
@@ -142,7 +142,7 @@ def test_a_stream_with_records_in_the_next_group_hears_of_both_commits_at_once_a
 
         def gated(transaction):
             begun.append(len(transaction.records))
-            assert go.acquire(timeout=10)
+            assert go.acquire(timeout=60)
             write(transaction)
 
         books.write = gated
@@ -233,7 +233,7 @@ def test_stopping_while_the_store_is_broken_commits_nothing_behind_the_failed_gr
         stopping.start()
         wait_for("stopping", lambda: committer.stopping)
         failing.set()
-        stopping.join(20)
+        stopping.join(60)
         assert not stopping.is_alive()
     assert stored(running) == [1]
 

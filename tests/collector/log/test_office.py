@@ -109,7 +109,7 @@ def test_heads_are_made_every_so_often_and_at_the_stop(path):
             first.set()
 
         office.on_release(told)
-        await asyncio.wait_for(first.wait(), 10)
+        await asyncio.wait_for(first.wait(), 60)
         fill_more(path)
 
     told = in_office(path, script, every_s=0.02)
@@ -264,7 +264,7 @@ def test_a_contradiction_stops_the_signing_raises_an_event_once_and_records_are_
             assert metric(running, "failures_total") >= 2
             assert metric(running, "checkpoint_size") == first.size
             running.review()
-            wait_for("the event", lambda: stored(running, "SELECT count(*) FROM log_faults") == 1, 10)
+            wait_for("the event", lambda: stored(running, "SELECT count(*) FROM log_faults") == 1, 60)
             running.review()
             client.records(chain.next())  # and records go on being taken
             client.ack(4)

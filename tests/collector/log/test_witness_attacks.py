@@ -99,7 +99,7 @@ class Lab:
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         self._stack.callback(process.stderr.close)
-        self._stack.callback(process.wait, 30)
+        self._stack.callback(process.wait, 60)
         self._stack.callback(process.kill)
         assert process.stderr is not None
         line = next(line for line in process.stderr if "listening on" in line)
@@ -271,7 +271,7 @@ def test_a_witness_killed_between_its_disk_and_its_answer(lab: Lab) -> None:
             answer = witness.recv(65_536)  # it is on the witness's disk by now
             if kill.is_set():
                 process.kill()
-                process.wait(30)
+                process.wait(60)
                 kill.clear()
                 return
             while answer:
@@ -309,7 +309,7 @@ def test_metrics_and_what_people_see(lab: Lab) -> None:
         ship(served, lab.chain)
 
         def scraped() -> str:
-            with urllib.request.urlopen(f"http://{served.http_address}/metrics", timeout=10) as answer:
+            with urllib.request.urlopen(f"http://{served.http_address}/metrics", timeout=60) as answer:
                 return answer.read().decode()
 
         wait_for(

@@ -385,7 +385,7 @@ def test_collector_serve_takes_the_file_of_sites(path, tmp_path):
     settings = CollectorSettings(store=path, listen="127.0.0.1:0", http="", regimes=laws, sites=sites)
     running = RunningCollector(settings, review_s=0.05)
     try:
-        found, deadline = [], time.monotonic() + 30
+        found, deadline = [], time.monotonic() + 60
         while not found and time.monotonic() < deadline:
             with suppress(StoreChangedError), reading(path) as reader:
                 found = [e for e in reader.events() if e["type"] == FLEET_CAPACITY]

@@ -261,7 +261,7 @@ def on_terminal(store, *words, **environ):
     except OSError:  # the terminal's other end was closed
         pass
     os.close(parent)
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     return shown
 
 

@@ -121,7 +121,7 @@ def test_it_ends_when_nobody_reads_any_more(store):
         assert watch.stdout is not None
         watch.stdout.readline()
         watch.stdout.close()
-        assert watch.wait(30) == 0
+        assert watch.wait(60) == 0
 
 
 @pytest.mark.e2e

@@ -144,12 +144,12 @@ def test_the_whole_port_is_served_by_tls(over_tls):
     running, known = over_tls
     for path in ("/healthz", "/readyz", "/metrics", "/"):
         with urllib.request.urlopen(
-            f"https://{running.http_address}{path}", context=known, timeout=20
+            f"https://{running.http_address}{path}", context=known, timeout=60
         ) as said:
             assert said.status == 200
             assert said.headers["Strict-Transport-Security"]
     text, _ = Desk(running.store_path, None).make_api_token(role="viewer", name="ann", lasts_s=0, who="tests")
-    connection = http.client.HTTPSConnection(running.http_address, timeout=20, context=known)
+    connection = http.client.HTTPSConnection(running.http_address, timeout=60, context=known)
     connection.request("GET", WHOAMI, headers={"Authorization": f"Bearer {text}"})
     assert json.loads(connection.getresponse().read())["role"] == "viewer"
     body = json.dumps({"token": text})
@@ -169,7 +169,7 @@ def test_metrics_that_name_runs_ask_who_comes_from_elsewhere_for_a_token(over_tl
 
     def scraped(path, text=""):
         headers = {"Authorization": f"Bearer {text}"} if text else {}
-        connection = http.client.HTTPSConnection(running.http_address, timeout=20, context=known)
+        connection = http.client.HTTPSConnection(running.http_address, timeout=60, context=known)
         connection.request("GET", path, headers=headers)
         status = connection.getresponse().status
         connection.close()
@@ -184,9 +184,9 @@ def test_metrics_that_name_runs_ask_who_comes_from_elsewhere_for_a_token(over_tl
 def test_plain_text_and_strangers_authorities_get_nothing_from_it(over_tls):
     running, _ = over_tls
     with pytest.raises((ConnectionError, http.client.BadStatusLine)):
-        urllib.request.urlopen(f"http://{running.http_address}/healthz", timeout=20)
+        urllib.request.urlopen(f"http://{running.http_address}/healthz", timeout=60)
     with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
-        urllib.request.urlopen(f"https://{running.http_address}/healthz", timeout=20)
+        urllib.request.urlopen(f"https://{running.http_address}/healthz", timeout=60)
 
 
 def test_a_handshake_that_does_not_come_is_hung_up_on(over_tls, monkeypatch):
@@ -195,11 +195,11 @@ def test_a_handshake_that_does_not_come_is_hung_up_on(over_tls, monkeypatch):
     host, port = running.http_address.split(":")
     places = running._collector._http._edge.places
     for data in (b"", b"\x16\x03\x01"):
-        with socket.create_connection((host, int(port)), timeout=20) as raw:
+        with socket.create_connection((host, int(port)), timeout=60) as raw:
             raw.sendall(data)
             assert until_end(raw) == b""
     wait_for("their places are free", lambda: places.taken == 0)
-    with urllib.request.urlopen(f"https://{running.http_address}/healthz", context=known, timeout=20) as said:
+    with urllib.request.urlopen(f"https://{running.http_address}/healthz", context=known, timeout=60) as said:
         assert said.status == 200
 
 
@@ -208,13 +208,13 @@ def test_a_renewed_certificate_is_taken_while_it_runs(over_tls):
     host, port = running.http_address.split(":")
 
     def shown():
-        return ssl.get_server_certificate((host, int(port)), timeout=20)
+        return ssl.get_server_certificate((host, int(port)), timeout=60)
 
     before = shown()
     tls = running._collector._front.tls
     tls._source._due_unix_s = 0  # as if half of its life were over
     wait_for("another is shown", lambda: shown() != before)
-    with urllib.request.urlopen(f"https://{running.http_address}/healthz", context=known, timeout=20) as said:
+    with urllib.request.urlopen(f"https://{running.http_address}/healthz", context=known, timeout=60) as said:
         assert said.status == 200
 
 

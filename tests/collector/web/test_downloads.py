@@ -109,7 +109,7 @@ def test_half_a_file_does_not_look_like_a_whole_one(rig):
 
 
 def endless(rig):
-    connection = http.client.HTTPConnection("127.0.0.1", rig.server.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", rig.server.port, timeout=60)
     connection.request("GET", f"{EXPORT}?run=endless", headers={"Authorization": f"Bearer {rig.token()}"})
     answer = connection.getresponse()
     assert answer.read(8) == b"row\nrow\n"

@@ -56,7 +56,7 @@ def test_request_smuggling(shared, headers):
 
 def test_what_is_said_behind_a_refusal_is_not_heard(shared):
     """In a piece of its own, while the refusal is on its way."""
-    with socket.create_connection(("127.0.0.1", shared.server.port), timeout=20) as raw:
+    with socket.create_connection(("127.0.0.1", shared.server.port), timeout=60) as raw:
         raw.sendall(b"nonsense\r\n\r\n")
         said = raw.recv(65_536)
         with contextlib.suppress(OSError):
@@ -160,7 +160,7 @@ def test_a_body_that_does_not_come_is_408(shared, monkeypatch):
 
 
 def test_half_a_body_is_no_question(shared):
-    with socket.create_connection(("127.0.0.1", shared.server.port), timeout=20) as raw:
+    with socket.create_connection(("127.0.0.1", shared.server.port), timeout=60) as raw:
         raw.sendall(
             request(
                 "POST",

@@ -86,7 +86,7 @@ def test_records_are_acknowledged_while_what_answers_is_stopped_and_killed(tmp_p
             client.hello()
             client.records(chain.next())
             client.ack(1)
-            with urllib.request.urlopen(f"http://{running.http_address}/healthz", timeout=20) as said:
+            with urllib.request.urlopen(f"http://{running.http_address}/healthz", timeout=60) as said:
                 assert said.status == 200
             os.kill(pid, signal.SIGKILL)
             client.records(chain.next())
@@ -116,7 +116,7 @@ def test_the_start_says_where_the_page_is_and_a_kill_leaves_no_process(tmp_path)
         wait_for("it says where", lambda: "page on http://127.0.0.1:" in log.read_text(), 60)
         url = log.read_text().partition("page on ")[2].split()[0]
         assert url.endswith("/")
-        with urllib.request.urlopen(url, timeout=20) as said:
+        with urllib.request.urlopen(url, timeout=60) as said:
             assert said.headers["Content-Type"].startswith("text/html")
         text, _ = Desk(tmp_path / "b.db", None).make_api_token(
             role="viewer", name="a", lasts_s=0, who="tests"
