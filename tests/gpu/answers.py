@@ -6,6 +6,9 @@ from .state import State
 
 #: The part of E6 that runs wgmma.
 NATIVE = "cudnn"
+#: Shares of the table's rate that an active cycle can stand for. Said so far: 0.6 (reference/metering.md 4.3); what lies
+#: far from it means that something else ran, or was counted.
+SOUND = (0.4, 1.05)
 UNKNOWN = "not answered by this run"
 #: Not to be answered on one GPU that nobody may reset, reconfigure or put into another mode.
 OUT_OF_REACH = {
@@ -133,6 +136,8 @@ def toml(state: State) -> str:
             lines.append(
                 f"# measured {key.removeprefix('implied ')}: {value:.1f} operations per active SM-cycle"
             )
+    if state.results.get("E3", {}).get("status") != "pass":
+        lines.append("# E3 did not pass: nothing here is to be pasted before that is explained.")
     e2 = _raw(state.results, "E2")
     if e2.get("scale"):
         lines.append(
@@ -160,6 +165,10 @@ def toml(state: State) -> str:
     share = legacy_share(e6)
     if share is None:
         lines.append("# legacy_mma_permille: not measured; leave it as it is (E6)")
+    elif not SOUND[0] <= share <= SOUND[1]:
+        lines.append(
+            f"# legacy_mma_permille: a share of {share:.4f} is no rate that a pipe can have; look at E6"
+        )
     else:
         lines.append(f"legacy_mma_permille = {legacy_permille(share)}  # lowest of E6: {share:.4f}")
         known.append('legacy_mma_permille = "measured"')

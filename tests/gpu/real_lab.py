@@ -30,7 +30,6 @@ from .raw_gpm import NvmlRaw
 from .work import Copy, Gemm, Work
 
 VALIDATE = Path(__file__).with_name("validate.py")
-ROOT = VALIDATE.parents[2]
 NOBODY = 65534
 READY_S = 60.0
 QUERY_S, PROFILE_S = 30.0, 90.0  # ncu's list of metrics; one product under it, with PyTorch's start
@@ -94,7 +93,9 @@ class RealLab:
             return str(e)
 
     def source(self) -> Source:
-        return NvmlSource(self.clock)
+        return NvmlSource(
+            self.clock, node="gpu-validation"
+        )  # traces become fixtures: no name of somebody's machine
 
     def raw(self) -> RawGpm:
         return NvmlRaw()
@@ -155,25 +156,14 @@ class RealLab:
     def probe_as_user(self) -> dict[str, Any]:
         if os.geteuid() != 0:
             raise UnavailableError("not root: what was probed is what an ordinary user gets")
-        with tempfile.TemporaryDirectory(prefix="flopmeter-probe-") as folder:
-            command = [sys.executable, str(readable_copy(Path(folder))), "_probe"]
-            try:
-                done = subprocess.run(
-                    command,
-                    capture_output=True,
-                    text=True,
-                    timeout=60,
-                    user=NOBODY,
-                    group=NOBODY,
-                    extra_groups=[],
-                    cwd="/",
-                )
-            except (OSError, subprocess.SubprocessError) as e:
-                raise UnavailableError(f"cannot run as user {NOBODY}: {e}") from e
+        command = [sys.executable, str(VALIDATE), "_probe", str(NOBODY)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd="/")
+        except (OSError, subprocess.SubprocessError) as e:
+            raise UnavailableError(f"no process as user {NOBODY}: {e}") from e
         try:
             result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
         except (ValueError, IndexError):
-            # An interpreter that this user may not read says nothing about GPM.
             raise UnavailableError(
                 f"as user {NOBODY}: {(done.stderr or 'no output').strip()[-300:]}"
             ) from None
@@ -229,15 +219,6 @@ def _torch_work() -> types.ModuleType:
     if not torch.cuda.is_available():
         raise UnavailableError(f"PyTorch {torch.__version__} sees no GPU")
     return torch_work
-
-
-def readable_copy(folder: Path) -> Path:
-    """This program in `folder`, for everybody to read: the tree itself often lies in somebody's home."""
-    for room in ("agent/flopmeter", "protos/flopmeter", "tests/gpu"):
-        shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in (folder, *folder.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    return folder / "tests/gpu/validate.py"
 
 
 def ncu_sums(text: str, names: list[str]) -> dict[str, float]:

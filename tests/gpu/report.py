@@ -91,6 +91,12 @@ def markdown(state: State, answers: dict[str, str]) -> str:
             mark = {True: "pass", False: "**fail**", None: "noted"}[check["ok"]]
             cells = [key, check["name"], _number(check["measured"]), check["expected"], mark]
             lines.append("| " + " | ".join(map(_cell, cells)) + " |")
+    lines += ["", "| id | part | kernels |", "| --- | --- | --- |"]
+    for key in ORDER:
+        for part, found in state.results.get(key, {}).get("raw", {}).items():
+            if isinstance(found, dict) and (names := found.get("kernels")):
+                told = ", ".join(f"`{name[:100]}`" for name in names)
+                lines.append(f"| {key} | {_cell(part)} | {_cell(told)} |")
     lines += ["", "| open question (reference/metering.md 9) | answer |", "| --- | --- |"]
     lines += [f"| {_cell(question)} | {_cell(answer)} |" for question, answer in answers.items()]
     if state.superseded:

@@ -94,7 +94,16 @@ def test_a_slow_mma_sync_fails_e6_and_becomes_the_allowance() -> None:
     assert by_name["cudnn: operations per active SM-cycle"] is True
     assert by_name["flash: truth within bounds"] is True, "the table's allowance is wide enough for 62 %"
     assert "legacy_mma_permille = 619" in toml(state)
+    assert "E3 did not pass" not in toml(state)
     assert report.verdict(state) == 1
+
+
+def test_a_share_that_no_pipe_can_have_is_not_offered() -> None:
+    """Another kernel than was meant, or another pipe: a line to paste would look like an answer."""
+    text = toml(whole_run(Script(mma_sync_percent=20), ("E6",)))
+    assert "legacy_mma_permille: a share of 0.2000 is no rate" in text
+    assert "\nlegacy_mma_permille = " not in text
+    assert "E3 did not pass" in text
 
 
 def test_counters_that_say_too_much_are_found() -> None:
@@ -312,7 +321,8 @@ def test_table_and_markdown_show_every_experiment_and_that_it_was_simulated() ->
     assert "# id 248 is the average over the SMs (1.0000 counts per clock)" in toml(state)
     assert "# k of the counters: 250 1.0000, 252 1.0000" in toml(state)
     widths = {line.replace("\\|", "").count("|") for line in page.splitlines() if line.startswith("| E")}
-    assert widths == {9, 6}
+    assert widths == {9, 6, 4}
+    assert "| E4 | fp8 | `simulated_gemm_tilesize128x256x64_kernel` |" in page
 
 
 def test_an_empty_state_reports_everything_as_open() -> None:

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
     report.add_argument("--json", action="store_true")
     commands.add_parser("list", help="the experiments, in order")
     for name, values in (
-        ("_probe", ()),
+        ("_probe", ("user",)),
         ("_agent", ("folder", "job")),
         ("_load", ("kind", "size")),
         ("_product", ("dtype", "size")),
@@ -191,7 +191,7 @@ def _child(args: argparse.Namespace) -> int:
 
     match args.command:
         case "_probe":
-            return children.probe()
+            return children.probe(args.user)
         case "_agent":
             return children.agent(args.folder, args.job)
         case "_load":
