@@ -37,6 +37,9 @@ def test_the_first_view_stands_whole_and_its_gpus_are_those_of_the_fleet(visit: 
     page.wait_for_selector(".runs-table tbody .spark")
     settled(page)
     assert cut(page) == []
+    planned = page.locator("section", has=page.get_by_role("heading", name="Planned"))
+    expect(planned.locator("tbody tr")).to_contain_text(["atlas-400b"])
+    expect(planned).to_contain_text("1.60e25")
     said = re.fullmatch(
         r"\D*(\d+ of \d+) GPUs metered", page.locator('.glance [data-key="gpus"]').inner_text()
     )

@@ -5,6 +5,7 @@ from typing import Any
 
 from flopmeter.collector.errors import StoreError
 from flopmeter.collector.forecast.live import last_kept
+from flopmeter.collector.registry.planned import planned_runs
 from flopmeter.collector.registry.reporting import run_report
 from flopmeter.collector.registry.words import entry_document
 from flopmeter.collector.report.documents import run_document
@@ -16,6 +17,7 @@ from .books import Books
 from .lineage_graph import graph
 from .problems import Problem, missing, quoted
 from .shared_runs import shared_runs
+from .tenancy import Sight
 from .told import body_of, no_run, once, page, paged
 from .view import View, size_of
 
@@ -28,6 +30,10 @@ _ORDERS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "rate": lambda line: -(int(line["rate"]["flop_per_second"]["point"]) if line["rate"] else -1),
     "open_events": lambda line: tuple(-n for n in (line["open_events"] or {}).values()) or (0,),
 }
+
+
+#: Of planned runs the list says at most so many, and how many there are.
+MAX_PLANNED = 100
 
 
 def runs(books: Books, wish: Wish) -> bytes:
@@ -63,7 +69,29 @@ def _runs(books: Books, view: View, wish: Wish) -> dict[str, Any]:
         more = [key or books.orders.keep(whose, order), end]
     items = [sight.cleaned(view.lines[n], relatives(view, n)) for n in names]
     shared = [] if sight.whole else shared_with(view, wish.tenant)
-    return paged(view.as_of_unix_ns, items, more=more, total=len(order), lines=view.binding, shared=shared)
+    planned = [] if "status" in said else _planned(view, sight, said.get("q", "").casefold())
+    return paged(
+        view.as_of_unix_ns,
+        items,
+        more=more,
+        total=len(order),
+        lines=view.binding,
+        shared=shared,
+        planned=planned[:MAX_PLANNED],
+        planned_total=len(planned),
+    )
+
+
+def _planned(view: View, sight: Sight, part: str) -> list[dict[str, Any]]:
+    """Runs of which nothing is metered yet: no status fits them, and no page of runs has them."""
+    found = view.made.get("planned")
+    if found is None:
+        found = view.made["planned"] = planned_runs(view.registry, view.lines)
+    return [
+        sight.cleaned(p, relatives(view, p["run"]))
+        for p in found
+        if sight.run(p["run"]) and (not part or part in p["run"].casefold())
+    ]
 
 
 def shared_with(view: View, tenant: str) -> list[dict[str, Any]]:

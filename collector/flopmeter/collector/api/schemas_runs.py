@@ -1,5 +1,7 @@
 """Shapes of what is said of runs. Pure."""
 
+from flopmeter.collector.registry.planned import NOT_BEGUN
+
 from .routes import MAX_POINTS, SEVERITIES, STATUSES, UNITS
 from .shapes import (
     ANY_OBJECT,
@@ -93,6 +95,19 @@ SCHEMAS: dict[str, Schema] = {
                 last_seen=TIME,
             )
         ),
+        planned=array(thing(run=TEXT, status=one_of(NOT_BEGUN), declared=ref("Declared"))),
+        planned_total=COUNT,
+    ),
+    "Declared": thing(
+        owner=null(TEXT),
+        budget_flop=null(DECIMAL),
+        hardware=null(TEXT),
+        expected_end=null(TIME),
+        dtype=null(TEXT),
+        purpose=null(TEXT),
+        base_models=array(TEXT),
+        entries=array(COUNT),
+        by=array(TEXT),
     ),
     "Run": open_thing(
         as_of=TIME,

@@ -22,6 +22,7 @@ from .counting import Counting
 from .entries import Declare, Entry, Retract
 from .kind import Looks, guess_json
 from .known import job_text
+from .planned import NOT_BEGUN, declared_document
 from .run_books import Member, RunBooks
 from .shares import Told, told
 from .state import Registry, names_of
@@ -78,10 +79,10 @@ def report_document(asked: Asked) -> dict[str, Any]:
     return {
         "run": run,
         "time": time_text(asked.now_unix_ns),
-        "status": "not begun" if metered is None else metered["status"],
+        "status": NOT_BEGUN if metered is None else metered["status"],
         "first_seen": None if metered is None else metered["first_seen"],
         "last_seen": None if metered is None else metered["last_seen"],
-        "declared": _declared(registry, run),
+        "declared": declared_document(registry, run),
         "names": names_json(registry, run),
         "plan": _plan(registry.declared(run), metered, asked.now_unix_ns),
         "executed": None if metered is None else metered["executed"],
@@ -99,25 +100,6 @@ def report_document(asked: Asked) -> dict[str, Any]:
         "open_questions": _open_questions(asked.regimes),
         "unsaid": list(UNSAID),
         "w_table": asked.table.id,
-    }
-
-
-def _declared(registry: Registry, run: str) -> dict[str, Any] | None:
-    d = registry.declared(run)
-    if d is None:
-        return None
-    names = {run, *(name for name in registry.names(run) if registry.now(name) == run)}
-    said = [e for e in registry.in_force if isinstance(e.statement, Declare) and e.statement.run in names]
-    return {
-        "owner": d.owner,
-        "budget_flop": None if d.budget_flop is None else str(d.budget_flop),
-        "hardware": d.hardware,
-        "expected_end": None if d.expected_end_unix_ns is None else time_text(d.expected_end_unix_ns),
-        "dtype": d.dtype,
-        "purpose": None if d.purpose is None else d.purpose.value,
-        "base_models": list(d.base_models),
-        "entries": [e.number for e in said],
-        "by": list(dict.fromkeys(e.who for e in said)),
     }
 
 

@@ -73,7 +73,9 @@ def runs() -> None:
 def runs_list(
     as_of: str | None, expect: Path | None, store: Path, regimes_dir: Path | None, as_json: bool
 ) -> None:
-    """Every run with its FLOP, bounds and nearest threshold; the largest first."""
+    """Every run with its FLOP, bounds and nearest threshold; the largest first. Then those that are only planned."""
+    from flopmeter.collector.registry.planned import planned_runs
+
     from . import queries
     from .runs_view import runs_view
 
@@ -82,10 +84,11 @@ def runs_list(
         question = queries.asked(unix_ns, regimes_as_of(store, as_of, unix_ns, regimes_dir), nodes)
         documents = reader.runs(question) if as_json else reader.briefs(question)
         unattributed = reader.unowned(question)["unattributed"]
+        planned = planned_runs(reader.registry(), {d["run"] for d in documents})
     if as_json:
-        emit_json({"runs": documents, "unattributed": unattributed})
+        emit_json({"runs": documents, "planned": planned, "unattributed": unattributed})
     else:
-        click.echo(runs_view(documents, paint(), unattributed))
+        click.echo(runs_view(documents, paint(), unattributed, planned))
 
 
 @runs.command("show")

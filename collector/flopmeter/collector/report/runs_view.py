@@ -24,6 +24,8 @@ from .progress_view import progress_view
 
 VERDICT = {"crossed": "red", "undetermined": "yellow", "below": "green"}
 _NARROW = 72  # columns below which a line's day is left out
+#: Planned runs that `runs list` shows; --json has all.
+MAX_PLANNED_SHOWN = 20
 _MAX_SHARE_SHOWN = 10  # times the line; beyond, "over 10 x"
 
 
@@ -200,12 +202,15 @@ def _small_print(document: Mapping[str, Any], width: int) -> list[str]:
 
 
 def runs_view(
-    documents: Sequence[Mapping[str, Any]], paint: Paint, unattributed: Mapping[str, Any] | None = None
+    documents: Sequence[Mapping[str, Any]],
+    paint: Paint,
+    unattributed: Mapping[str, Any] | None = None,
+    planned: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """`runs list`: one line a run, the largest first; then what is in none."""
-    notes = []
+    """`runs list`: one line a run, the largest first; then those that are only planned, and what is in no run."""
+    notes = _planned(planned, paint)
     if unattributed is not None and unattributed["device_seconds"]:
-        notes = ["", *wrapped(unattributed_text(unattributed), paint.width, "", "")]
+        notes += ["", *wrapped(unattributed_text(unattributed), paint.width, "", "")]
     if not documents:
         return "\n".join((empty.RUNS, *notes))
     head = ("run", "", "FLOP", "lower", "upper", "nearest line", "observed", "last seen (UTC)")
@@ -229,6 +234,32 @@ def runs_view(
         )
     page = table(head, rows, paint, spare=(7, 6, 1))  # last seen, observed, status
     return "\n".join((page, *notes))
+
+
+def _planned(planned: Sequence[Mapping[str, Any]], paint: Paint) -> list[str]:
+    """Runs of which nothing is metered: what they were declared to come to, which is no usage."""
+    if not planned:
+        return []
+    rows: list[Row] = []
+    for p in planned[:MAX_PLANNED_SHOWN]:
+        d = p["declared"]
+        budget, end = d["budget_flop"], d["expected_end"]
+        rows.append(
+            (
+                (p["run"], {"bold": True}),
+                (f"· {p['status']}", {"dim": True}),
+                ("" if budget is None else flop_text(int(budget)), {}),
+                ("" if end is None else end[:10], {}),
+                (d["owner"] or "", {}),
+                (d["hardware"] or "", {"dim": True}),
+            )
+        )
+    said = "Planned: nothing of it is metered, and no total has it (flopmeter runs report RUN)."
+    head = ("run", "", "budget FLOP", "until", "owner", "hardware")
+    lines = ["", *wrapped(said, paint.width, "", ""), *table(head, rows, paint, spare=(5, 4)).splitlines()]
+    if len(planned) > MAX_PLANNED_SHOWN:
+        lines.append(f"and {len(planned) - MAX_PLANNED_SHOWN} more; --json has all")
+    return lines
 
 
 def _nearest(document: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

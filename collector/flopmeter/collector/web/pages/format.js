@@ -87,6 +87,7 @@ export function percent(share, digits = 1) {
 
 // The same of an upper bound: rounded up.
 export function percentUp(share, digits = 1) {
+  if (share === 0) return "0 %";
   const least = 10 ** -digits;
   return `${(Math.ceil((share * 100) / least - 1e-6) * least).toFixed(digits)} %`;
 }

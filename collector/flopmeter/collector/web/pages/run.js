@@ -184,7 +184,8 @@ function notFound(name, error) {
 
 function notBegun(name, report) {
   return [
-    h("header", { class: "head", "data-key": "head" }, h("h1", null, h("bdi", { class: "run-title" }, name)), status("not begun")),
+    h("header", { class: "head", "data-key": "head" }, h("h1", null, h("bdi", { class: "run-title" }, name)), status("not begun"),
+      h("a", { href: `/events?run=${encodeURIComponent(name)}` }, "Events of its plan")),
     h("section", { class: "empty card", "data-key": "empty" }, h("h2", null, "Nothing metered yet"),
       h("p", null, "This run was declared, and no agent has shipped a record of it. It begins with the first job that carries its name:"),
       command(`FLOPMETER_RUN=${quoted(name)} srun …`),

@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { h, render, svg } from "./dom.js";
 import { NONE, count, day, deviceTime, flop, flopUp, many, percent } from "./format.js";
-import { bandFigure, longer } from "./figures.js";
+import { bandFigure, figure, longer } from "./figures.js";
 import { follow } from "./pace.js";
 import { announce, choice, empty, instant, mark, severity } from "./parts.js";
 import { queryHref, runHref, setQuery } from "./route.js";
@@ -41,12 +41,14 @@ export async function show(root, { query, signal }) {
 
 function view(found, query) {
   const filtered = Boolean(query.q || query.status);
-  if (found.total === 0 && !filtered) return [head(found, query), found.shared.length > 0 ? sharedCard(found.shared) : nothing()];
+  const planned = found.planned_total > 0 && !query.after && plannedCard(found);
+  if (found.total === 0 && !filtered) return [head(found, query), found.shared.length > 0 ? sharedCard(found.shared) : !planned && nothing(), planned].filter(Boolean);
   return [
     head(found, query),
     filters(query),
-    found.items.length === 0 ? noneFits(query) : table(found, query),
+    found.items.length > 0 ? table(found, query) : !planned && noneFits(query),
     pages(found, query),
+    planned,
     found.shared.length > 0 && sharedCard(found.shared),
   ].filter(Boolean);
 }
@@ -64,9 +66,26 @@ function sharedCard(shared) {
           .map(([label, content]) => h("td", { role: "cell", "data-label": label }, h("div", null, content)))))))));
 }
 
+/** Runs of which there is a plan, and no usage: they are in no table of usage, no total and no order. */
+function plannedCard({ planned, planned_total: total }) {
+  const cells = ({ declared: d }) => [
+    ["Budget, FLOP", d.budget_flop ? figure(d.budget_flop) : NONE], ["Until", d.expected_end ? day(d.expected_end) : NONE],
+    ["Owner", d.owner ?? NONE], ["Hardware", d.hardware ?? NONE], ["Purpose", d.purpose ?? NONE],
+  ];
+  return h("section", { class: "card", "data-key": "planned", "aria-labelledby": "planned-title" },
+    h("h2", { id: "planned-title" }, "Planned"),
+    h("p", { class: "dim" }, "Declared, and nothing of them is metered: no usage, and in no total. A run begins with the first record of a job that carries its name."),
+    h("div", { class: "scroll" }, h("table", { class: "card-table", role: "table" },
+      h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, ["Run", ...cells(planned[0]).map(([label]) => label)].map((t) => h("th", { scope: "col", role: "columnheader" }, t)))),
+      h("tbody", { role: "rowgroup" }, planned.map((run) => h("tr", { role: "row", "data-key": run.run },
+        h("th", { scope: "row", role: "rowheader" }, h("a", { href: runHref(run.run), class: "run-name", title: run.run }, h("bdi", null, run.run)), h("div", { class: "under" }, status(run.status))),
+        cells(run).map(([label, content]) => h("td", { role: "cell", "data-label": label }, h("div", null, content)))))))),
+    total > planned.length && h("p", { class: "dim" }, `${count(total - planned.length)} more: a part of a name, above, finds them.`));
+}
+
 function head(found) {
   return h("header", { class: "head", "data-key": "head" }, h("h1", null, "Runs"),
-    h("p", { class: "dim" }, many(found.total, "run"), ", executed and countable FLOP as a band (lower, point, upper) against the lines that apply"));
+    h("p", { class: "dim" }, many(found.total, "run"), found.planned_total > 0 && `, ${count(found.planned_total)} planned`, ", executed and countable FLOP as a band (lower, point, upper) against the lines that apply"));
 }
 
 function filters(query) {
