@@ -5,9 +5,11 @@ not. From it follow the counters, as the driver would count them, and the true F
 the same sealing and pricing as everything; the truth must lie within what comes out.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -176,6 +178,41 @@ def sealed(d: Device, measured: Measured, grade: EvidenceClass, spread: int = 0,
         fp16=read(Measured.FP16, d.seen("fp16")),
         int=read(Measured.INT, d.seen("int")),
     )
+
+
+def kinds(arch: Arch) -> list[Work]:
+    """Every kind of work that the architecture can do, at its full rate and at its least."""
+    cycles, rates = 10**12, arch.rates
+    least = LEGACY_SHARE.get(arch.compute_capability, 1000)
+    found = []
+    for dtype in (n for n in FLOAT_TENSOR_RATES if n in rates):
+        by_any = dtype.startswith("fp") or dtype in arch.residual_holds
+        for counter in ("hmma", "any") if by_any else ("hmma",):
+            found += [Work(cycles, counter, cycles * rates[dtype] * share // 1000) for share in (least, 1000)]
+    found += [Work(cycles, "dmma", cycles * rates["fp64_tensor"])] if "fp64_tensor" in rates else []
+    for name in (n for n in ("int8", "int4") if n in rates):
+        found += [Work(cycles, "imma", 0, cycles * rates[name] * share // 1000) for share in (least, 1000)]
+    for kind, name in (("fp64", "fp64"), ("fp32", "fp32"), ("fp16", "fp16_vector")):
+        found += [Work(cycles, kind, cycles * rates[name] * share) for share in (0, 1)]
+    return [*found, Work(cycles, "int", 0, cycles * rates["int32"])]
+
+
+@pytest.mark.parametrize("arch", ARCHS, ids=lambda a: f"{a.compute_capability} {a.name}".strip())
+def test_each_kind_of_work_and_any_two_lie_within_the_bounds(arch: Arch) -> None:
+    """All of them and not a sample: a bound that has one dtype or one rate too few cannot pass."""
+    for one, other in itertools.combinations_with_replacement(kinds(arch), 2):
+        d = Device(arch, (one, other) if one is not other else (one,), 0, 0)
+        c = sealed(d, ALL_MEASURED, EvidenceClass.A1)
+        figure, ops = flop(c, arch), integer_ops(c, arch)
+        assert figure.lower <= d.flop <= figure.upper, d
+        assert ops.lower <= d.ops <= ops.upper, d
+    for work, grade, spread, way in itertools.product(
+        kinds(arch), (c for c in EvidenceClass if CYCLE_ERROR_PPM[c]), (0, 200_000), (-1, 1)
+    ):
+        d = Device(arch, (work,), 0, 0)
+        c = sealed(d, ALL_MEASURED, grade, spread, way * (CYCLE_ERROR_PPM[grade] + spread))
+        figure, rounding = flop(c, arch), 2 * sum(arch.rates.values())
+        assert figure.lower - rounding <= d.flop <= figure.upper + rounding, (d, grade, spread, way)
 
 
 @given(d=devices(), measured=SETS, dtype=DTYPES)
