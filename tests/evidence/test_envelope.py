@@ -142,12 +142,13 @@ def test_securesystemslib_drops_a_signature_whose_keyid_differs():
 
 def test_securesystemslib_refuses_what_we_refuse():
     key = SSlibKey.from_crypto(PUBLIC, keyid=KEY_ID)
-    flipped = bytearray(STATEMENT)
+    flipped, sig = bytearray(STATEMENT), bytearray(signature())
     flipped[-10] ^= 1
+    sig[-1] ^= 1
     for bundle in (
         changed("dsseEnvelope", "payload", value=base64_of(bytes(flipped))),
         changed("dsseEnvelope", "payloadType", value="application/json"),
-        changed("dsseEnvelope", "signatures", 0, "sig", value=base64_of(signature()[:-1] + b"\x01")),
+        changed("dsseEnvelope", "signatures", 0, "sig", value=base64_of(bytes(sig))),
     ):
         with pytest.raises(VerificationError):
             envelope_of(bundle).verify([key], threshold=1)
