@@ -22,6 +22,7 @@ from metering import (
     notices,
     percent,
     rows,
+    taken,
     total,
 )
 
@@ -259,13 +260,49 @@ def test_a_device_that_leaves_closes_its_time_as_lost_and_stays_in_the_batch_tha
 
 def test_a_device_that_changed_starts_anew() -> None:
     node = Node().calibrated()
-    node.agent.refacts(facts(device(sm_count=60)))
+    node.sealed += node.agent.refacts(facts(device(sm_count=60)))
     node.gpu.sms = 60
     node.tick()
     node.tick()
     sealed = node.flush()
     assert gaps(sealed) == [(GapReason.RESET, 1, JOB_A)]
     assert total(sealed, "sm_elapsed_cycles") == 6 * ONE_SECOND + 1_700_000_000 * 60
+
+
+@pytest.mark.parametrize("away", [False, True])
+@pytest.mark.parametrize("sms", [16, 132])
+def test_what_an_entity_was_before_it_became_another_is_in_a_batch_of_its_own(sms: int, away: bool) -> None:
+    """The collector holds all of a batch against the one description of each entity in it."""
+    node = Node(agent=meter(facts(device(sm_count=60), device(1))), sms=60)
+    node.read()
+    for _ in range(6):
+        node.tick()
+    for _ in range(3):
+        node.fail()
+    if away:
+        node.agent.refacts(facts(device(1)))
+    node.gpu.sms = sms
+    node.sealed += node.agent.refacts(facts(device(sm_count=sms), device(1)))
+    described = [[d.sm_count for d in s.inventory.devices if d.entity == "GPU-0"] for s in node.sealed]
+    assert described == [[60]]
+    node.tick()
+    node.tick()
+    sealed = node.flush()
+    taken(sealed)
+    assert {d.sm_count for d in sealed[-1].inventory.devices if d.entity == "GPU-0"} == {sms}
+    assert duration(sealed, "GPU-0") == (10 if away else 11) * SECOND  # away: since it was back
+    lost = GapReason.LOST if away else GapReason.RESET
+    assert (lost, 3, JOB_A) in gaps(sealed[:1], "GPU-0")
+
+
+def test_facts_that_no_figure_depends_on_cut_nothing() -> None:
+    node = Node().calibrated()
+    told = device(persistence=False, confidential=True, serial="x", pci_address="00000000:10:00.0")
+    assert node.agent.refacts(facts(told)) == []
+    node.tick()
+    sealed = node.flush()
+    assert gaps(sealed) == []
+    assert sealed[-1].inventory.devices == (told,)
 
 
 def test_a_gpu_cut_into_instances_is_metered_there_and_gives_energy_only() -> None:

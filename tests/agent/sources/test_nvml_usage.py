@@ -78,7 +78,7 @@ class Node:
     def refacts(self) -> None:
         facts = self.source.facts()
         self.devices = {d.entity: d for d in facts.devices}
-        self.meter.refacts(facts)
+        self.take(self.meter.refacts(facts))
 
     def round(self) -> None:
         self.observe([self.source.read(entity) for entity in self.devices])

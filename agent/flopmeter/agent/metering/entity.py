@@ -31,6 +31,19 @@ class Entity:
     board_watts: int = 0  # the board's power limit; 0 = not known
 
 
+def counts_on(before: Entity, now: Entity) -> bool:
+    """Whether `now` counts on what `before` did: at most facts differ that no figure depends on."""
+    told = now.device
+    same = replace(
+        before.device,
+        serial=told.serial,
+        pci_address=told.pci_address,
+        persistence=told.persistence,
+        confidential=told.confidential,
+    )
+    return replace(before, device=same) == now
+
+
 def fit(device: Device) -> Device | None:
     """The device as the contract allows it, or None where its UUID is not one. Odd values become "not known"."""
     try:

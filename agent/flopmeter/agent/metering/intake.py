@@ -5,7 +5,7 @@ counters an interval runs from one good reading to the next, across whatever fai
 them every reading, good or failed, ends an interval.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from flopmeter.agent.reading import ANY_TENSOR_UTIL, HMMA_TENSOR_UTIL, Reading
 from flopmeter.agent.shipping.journal import Journal
@@ -17,7 +17,7 @@ from flopmeter.contract.usage import UNATTRIBUTED, Device, GapReason, NoticeKind
 from flopmeter.contract.w_table import WTable
 
 from .crosscheck import rate_detail
-from .entity import describe, fit
+from .entity import counts_on, describe, fit
 from .epochs import Epochs, alone
 from .interval import (
     Interval,
@@ -422,18 +422,30 @@ class Intake(Epochs):
             track.forget_base(GapReason.RECORD_LOST)
             track.accounted_ns = t
 
-    def take_devices(self, devices: Iterable[Device]) -> str:
+    def take_devices(self, devices: Iterable[Device], seal: Callable[[], None] | None) -> str:
         """Make the tracks fit `devices`: settle those that left, begin those that came, restart the changed.
 
-        Returns what changed, in words; "" if nothing did, or there was nothing before.
+        `seal` closes the window: a batch describes each entity once, so that what one did before it became another, as
+        an instance made anew with other SMs, must not stand beside what it does from here on. None, at the start: what is
+        open of a changed one is a gap of what it is now. Returns what changed, in words; "" if nothing did, or there was
+        nothing before.
         """
         j = self.j
         listed = tuple(devices)
         allowed = [d for d in map(fit, listed) if d is not None][:MAX_ENTITIES]
         new = {d.entity: d for d in allowed}
-        self._attributor.take_devices(allowed)
         before = {d.entity: d for d in j.devices}
         parents = frozenset(d.parent for d in new.values() if d.mig and d.parent)
+        now = {e: describe(d, self._table, source=self._source, parents=parents) for e, d in new.items()}
+        changed = {e for e, t in self.tracks.items() if e in now and not counts_on(t.entity, now[e])}
+        if seal is not None:
+            for entity in changed:
+                self.release(self.tracks[entity])
+                self._gap_if_open(self.tracks[entity], GapReason.RESET)
+            back = {e for e, device in self.gone.items() if new.get(e, device) != device}
+            if not self.window.entities().isdisjoint(changed | back):
+                seal()
+        self._attributor.take_devices(allowed)
         for entity, device in before.items():
             if entity not in new:
                 track = self.tracks.pop(entity)
@@ -441,16 +453,13 @@ class Intake(Epochs):
                 self._gap_if_open(track, GapReason.LOST)
                 self._attributor.forget(entity)
                 self.gone[entity] = device
-        for entity, device in new.items():
-            described = describe(device, self._table, source=self._source, parents=parents)
-            known = self.tracks.get(entity)
-            if known is None:
+        for entity, described in now.items():
+            if (known := self.tracks.get(entity)) is None:
                 self.tracks[entity] = Track(entity=described, born_ns=j.now_ns)
                 self.gone.pop(entity, None)
-            elif known.entity != described:
-                self.release(known)
-                self._gap_if_open(known, GapReason.RESET)
-                known.entity = described
+                continue
+            known.entity = described
+            if entity in changed:
                 known.forget_base(GapReason.RESET)
         j.devices = tuple(new.values())
         text = ""
@@ -458,8 +467,8 @@ class Intake(Epochs):
             text = f"{len(listed) - len(new)} of {len(listed)} left out (too many, doubled or no UUID); "
         if before and before != new:
             came, went = len(new.keys() - before.keys()), len(before.keys() - new.keys())
-            changed = sum(1 for e in new.keys() & before.keys() if new[e] != before[e])
-            text += f"{came} came, {went} went, {changed} changed"
+            others = sum(1 for e in new.keys() & before.keys() if new[e] != before[e])
+            text += f"{came} came, {went} went, {others} changed"
         return text
 
 

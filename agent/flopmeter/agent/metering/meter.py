@@ -175,7 +175,7 @@ class Meter:
             self._in.anchor(track)
         return self._seal(max(j.now_ns, j.batch_start_ns + 1))
 
-    def refacts(self, facts: NodeFacts) -> None:
+    def refacts(self, facts: NodeFacts) -> list[Sealed]:
         """Devices came, went or changed, or the driver did. The boot does not change while an agent lives."""
         self._meter_waiting()
         if facts.driver != self._j.driver:
@@ -186,7 +186,7 @@ class Meter:
                 self.note(NoticeKind.CROSS_CHECK, said)
         self._facts = facts
         self._j.driver, self._j.nvml = facts.driver, facts.nvml
-        self._take_devices()
+        return self._take_devices()
 
     def skip_to(self, boot_id: bytes, t_boot_ns: int, now_ns: int, *, reanchored: bool = False) -> bool:
         """Usage up to `t_boot_ns` is in the books already: drop it here, go on from there with a gap.
@@ -408,7 +408,7 @@ class Meter:
             self._reload_driver(said)
         elif item.kind is HappeningKind.MIG_CHANGE:
             self._facts = replace(self._facts, devices=item.devices)
-            self._take_devices()
+            sealed += self._take_devices()
         elif item.kind is HappeningKind.AGENT_STOP:
             self._in.say(NoticeKind.AGENT_STOPPED, "", said)
         elif item.kind is HappeningKind.AGENT_START:
@@ -456,10 +456,12 @@ class Meter:
         self.note(NoticeKind.DRIVER_RELOADED, detail)
         self._in.reload_driver()
 
-    def _take_devices(self) -> None:
-        changed = self._in.take_devices(self._facts.devices)
-        if changed:
+    def _take_devices(self, *, live: bool = True) -> list[Sealed]:
+        sealed: list[Sealed] = []
+        seal = lambda: sealed.append(self._seal(max(self._j.now_ns, self._j.batch_start_ns + 1)))  # noqa: E731
+        if changed := self._in.take_devices(self._facts.devices, seal if live else None):
             self.note(NoticeKind.DEVICES_CHANGED, changed)
+        return sealed
 
     def _load(self, j: Journal, because: GapReason) -> None:
         """Go on from a journal: same boot, or another one, or a replay from the beginning."""
@@ -487,7 +489,7 @@ class Meter:
         if facts.driver != j.driver:
             self._reload_driver(f"driver {j.driver} became {facts.driver}")
         j.driver, j.nvml = facts.driver, facts.nvml
-        self._take_devices()
+        self._take_devices(live=False)
 
 
 def wall(unix_ns: int) -> int:
