@@ -4,10 +4,12 @@ import dataclasses
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -370,6 +372,22 @@ def test_a_trace_can_be_examined(tmp_path):
 def flopmeter(*args: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from flopmeter.cli.main import main; main()", *args]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_the_page_names_every_key():
+    page = (
+        (Path(__file__).parents[3] / "docs/agent.md").read_text().partition("## Where readings come from")[0]
+    )
+    card = Uncovered("00000000:41:00.0", "AMD", "1002:74a1", "NVML reads NVIDIA devices only")
+    given = diagnose(
+        H100, uncovered=(card,), GPU_1={"cycles": True, "percent": PERCENT, **CLOCK}, driver="570.1"
+    )
+    found = to_json(given)
+    several = ("devices", "uncovered", "findings", "library")
+    keys = {*found, *found["devices"][0], *found["uncovered"][0], *found["library"], "why", "change"}
+    said = set(re.findall(r"`([a-z_0-9]+)(?:\[\])?`", page))
+    assert keys - said == set()
+    assert {f"{key}[]" for key in several[:3]} <= set(re.findall(r"`([a-z_]+\[\])`", page))
 
 
 def test_names_and_paths_stay_whole_however_narrow_the_page():
