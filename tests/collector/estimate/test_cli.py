@@ -245,6 +245,11 @@ def test_compare_exits_1_where_any_disagrees(flopmeter: Run, store: Path, tmp_pa
     assert two["measured_to_estimate"] == 0.01
     assert int(one["measured"]["lower"]) < int(one["if_declared"]["measured"]["lower"])
     assert two["if_declared"]["agreement"] == "disagrees"
+    far = estimates_file(tmp_path / "far.toml", 3777 * WINDOW_FLOP)
+    code, out, _ = flopmeter("compare", "r1", "--store", store, "--estimates", far)
+    assert "counters' point is 0.00026 x the estimate" in out
+    code, out, _ = flopmeter("compare", "r1", "--store", store, "--estimates", far, "--json")
+    assert json.loads(out)["estimates"][0]["measured_to_estimate"] == 0.0002648
 
 
 def test_compare_as_of_an_hour(flopmeter: Run, tmp_path: Path) -> None:

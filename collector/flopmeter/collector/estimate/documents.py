@@ -145,7 +145,7 @@ def comparison_document(
         "as_of": time_text(d.as_of_unix_ns) if d.as_of_unix_ns is not None else None,
         "estimate": figure_json(margin(d.flop)),
         "measured": figure_json(measured) if measured is not None else None,
-        "measured_to_estimate": round(float(points), 4) if points is not None else None,
+        "measured_to_estimate": float(f"{float(points):.4g}") if points is not None else None,
         "agreement": compare(measured, d.flop).value if measured is not None else "not metered",
         "if_declared": {
             "measured": figure_json(if_declared),

@@ -179,7 +179,9 @@ def comparison_view(rows: Sequence[Mapping[str, Any]], paint: Paint) -> str:
             said = f"between {lower} and {upper} if the declared dtypes are true: {declared['agreement']}"
             lines += wrapped(said, paint.width, " " * 13, "")
         if r["measured_to_estimate"] is not None:
-            lines.append(f"  counters' point is {r['measured_to_estimate']:.2f} x the estimate")
+            factor = r["measured_to_estimate"]
+            said = f"{factor:,.2f}" if factor >= 0.1 else f"{factor:.2g}"  # 0.00 would say nothing
+            lines.append(f"  counters' point is {said} x the estimate")
         lines += [
             paint(text, dim=True)
             for text in textwrap.wrap(
