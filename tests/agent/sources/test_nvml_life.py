@@ -13,7 +13,9 @@ from fakenvml.driver import COMPILER, NO_COMPILER, SECOND, build
 from nvml_machine import ALL_CYCLES, BUSY, GPU0, GPU1
 
 from flopmeter.agent.errors import SourceError
+from flopmeter.agent.sources import nvml_devices
 from flopmeter.agent.sources.base import COUNTERS_RESTARTED
+from flopmeter.agent.sources.nvml import RETRY_NS
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason=NO_COMPILER)
 
@@ -338,3 +340,32 @@ def test_no_library_is_an_error_with_a_hint():
     got = run_alone(LD_LIBRARY_PATH="/nonexistent")
     assert "NVML_ERROR_LIBRARY_NOT_FOUND" in got["error"]
     assert "--source sim" in got["hint"]
+
+
+@pytest.mark.parametrize("function", ["nvmlGpmSampleGet", "nvmlDeviceGetUUID"])
+def test_a_gpu_that_hangs_when_nvml_starts_keeps_no_other_from_being_metered(
+    machine, tmp_path, monkeypatch, function
+):
+    monkeypatch.setattr(nvml_devices, "FIND_S", 0.05)
+    hang = tmp_path / "hang"
+    hang.touch()
+    m = machine(BUSY, f"gpu g1 hmma=0.5 hang.{function}={hang}")
+    source = m.source()
+    facts = source.facts()
+    assert [d.entity for d in facts.devices] == [GPU0]
+    (left,) = facts.uncovered
+    assert (left.vendor, left.reason) == ("NVIDIA", "NVML_ERROR_TIMEOUT")
+    assert left.model  # as far as it had told before
+    m.tick(source)
+    assert m.tick(source).error is None
+    m.advance(RETRY_NS)
+    assert [d.entity for d in source.facts().devices] == [GPU0]  # NVML stays up under the call
+    assert m.tick(source).error is None
+    m.say(f"gpu g1 hang.{function}=")
+    hang.unlink()
+    deadline = time.monotonic() + 60
+    while len(source.facts().devices) < 2 and time.monotonic() < deadline:
+        m.advance(RETRY_NS)
+    assert [d.entity for d in source.facts().devices] == [GPU0, GPU1]
+    assert source.facts().uncovered == ()
+    source.close()

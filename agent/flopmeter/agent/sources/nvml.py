@@ -28,7 +28,7 @@ from .library import loaded_library
 from .node import boot_id, node_name, start_ticks
 from .nvml_calls import NvmlError
 from .nvml_clocks import POLL_S, Poller
-from .nvml_devices import Entity, Refused
+from .nvml_devices import Entity, Found
 from .values import counter, percent, power_mw
 
 log = logging.getLogger(__name__)
@@ -245,17 +245,12 @@ class NvmlSource:
         refused: list[Uncovered] = []
         failed = False
         for index in range(nvml.device_count()):
-            address = model = ""
-            try:
-                handle = nvml.device_at(index)
-                address, model = devices.address_of(handle), devices.text(nvml.name, handle)
-                for e in devices.find(handle, self._clock, confidential=confidential):
-                    entities[e.device.entity] = e
-            except (NvmlError, ContractError, Refused) as error:
-                reason = error.name if isinstance(error, NvmlError) else str(error)
-                log.warning("nvml: GPU %d is left out: %s", index, reason)
-                refused.append(Uncovered(address, "NVIDIA", model, reason))
-                failed = failed or (isinstance(error, NvmlError) and error.code not in nvml.NEVER)
+            found = self._find(index, confidential)
+            entities |= {e.device.entity: e for e in found.entities}
+            if found.why:
+                log.warning("nvml: GPU %d is left out: %s", index, found.why)
+                refused.append(Uncovered(found.address, "NVIDIA", found.model, found.why))
+                failed = failed or found.may_come_back
         for uuid, e in entities.items():
             e.restarted = "" in self._broken or bool({uuid, e.device.parent} & self._broken)
             if e.device.persistence is False:
@@ -268,6 +263,18 @@ class NvmlSource:
         self._missing = failed or devices.dropped(refused, entities.values(), self._on_bus)
         self._retry_due_ns = self._clock.boot_ns() + self._retry_ns
         self._retry_ns = min(2 * self._retry_ns, MOST_RETRY_NS) if self._missing else RETRY_NS
+
+    def _find(self, index: int, confidential: bool | None) -> Found:
+        """While a call hangs in one GPU, NVML stays up under it, and the others are found."""
+        with self._lock:
+            self._inside += 1
+        return devices.find_within(
+            devices.FIND_S, index, self._clock, confidential=confidential, left=self._came_back
+        )
+
+    def _came_back(self) -> None:
+        with self._lock:
+            self._left()
 
     def _look_around(self, on_bus: tuple[pci.Accelerator, ...]) -> None:
         """What of the node is not metered, and why."""

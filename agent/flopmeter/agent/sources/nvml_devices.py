@@ -2,7 +2,11 @@
 
 import logging
 import re
+import threading
 from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -24,6 +28,10 @@ from .pci import NVIDIA, VENDORS, Accelerator, normal_address
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
+#: How long a GPU is waited for when NVML starts: waking one where persistence mode is off takes seconds.
+FIND_S = 5.0
+HUNG = "NVML_ERROR_TIMEOUT"  # as a read that hangs is told
+
 #: CUDA cores of one SM by compute capability (reference/metering.md 3.1): cores / this = SMs. Others: not known.
 _CORES_PER_SM = {"7.0": 64, "7.2": 64, "7.5": 64, "8.0": 64, "8.6": 128, "8.7": 128, "8.9": 128, "9.0": 128}
 _CORES_PER_SM_BY_MAJOR = {10: 128, 11: 128, 12: 128}
@@ -40,6 +48,17 @@ MEMORY_NS = 10_000_000_000
 
 class Refused(Exception):  # noqa: N818 - not an error: what the device is
     """A device that must not be metered, because its numbers would be wrong."""
+
+
+@dataclass(slots=True)
+class Found:
+    """What the driver says of its GPU at one index: its entities, or why there are none."""
+
+    address: str = ""
+    model: str = ""
+    entities: "list[Entity]" = field(default_factory=list)
+    why: str = ""
+    may_come_back: bool = False
 
 
 @dataclass(slots=True)
@@ -109,6 +128,48 @@ class Entity:
         if self.gpm is not None:
             self.gpm.close()
             self.gpm = None
+
+
+def find_within(
+    deadline_s: float, index: int, clock: Clock, *, confidential: bool | None, left: Callable[[], None]
+) -> Found:
+    """The GPU that NVML lists at `index`. A call that hangs is left behind, with the thread that made it; `left` is told
+    when it has come back, or at once.
+    """
+    answer: Future[Found] = Future()
+    found = Found()
+
+    def look() -> None:
+        try:
+            _fill(found, index, clock, confidential=confidential)
+            answer.set_result(found)
+        except InvalidStateError:  # too late
+            for e in found.entities:
+                e.close()
+        except BaseException as e:  # noqa: BLE001 - raised again where it was asked
+            with suppress(InvalidStateError):
+                answer.set_exception(e)
+        finally:
+            left()
+
+    threading.Thread(target=look, name=f"nvml-gpu-{index}", daemon=True).start()
+    try:
+        return answer.result(deadline_s)
+    except FutureTimeout:
+        if answer.cancel():
+            return Found(found.address, found.model, why=HUNG, may_come_back=True)
+        return answer.result()
+
+
+def _fill(found: Found, index: int, clock: Clock, *, confidential: bool | None) -> None:
+    try:
+        handle = nvml.device_at(index)
+        found.address, found.model = address_of(handle), text(nvml.name, handle)
+        found.entities = find(handle, clock, confidential=confidential)
+    except NvmlError as e:
+        found.why, found.may_come_back = e.name, e.code not in nvml.NEVER
+    except (ContractError, Refused) as e:
+        found.why = str(e)
 
 
 def find(handle: Handle, clock: Clock, *, confidential: bool | None) -> list[Entity]:

@@ -254,7 +254,7 @@ def _change_for(error: str) -> str:
             "let the agent's user open /dev/nvidia* (systemd: DeviceAllow=; a container: its device cgroup)"
         )
     if "TIMEOUT" in error or "HUNG" in error:
-        return "a driver call hangs: see the kernel's log"
+        return "a driver call hangs: see the kernel's log for Xid errors; a GPU that hangs needs a reset or a reboot"
     if error == "DCGM_PAGE_STALE":
         return "dcgm-exporter goes on serving an old page: restart it and its host engine"
     if error.startswith("DCGM"):
