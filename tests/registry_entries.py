@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from flopmeter.collector.registry.entries import (
     Assign,
+    Calibrated,
     Decision,
     Declare,
     Entry,
@@ -18,7 +19,7 @@ from flopmeter.collector.registry.entries import (
     Statement,
     Tag,
 )
-from flopmeter.contract.flop import Figure
+from flopmeter.contract.flop import Calibration, Figure
 from flopmeter.contract.usage import WorkloadKind
 
 RUNS = ("r1", "r2", "r3")
@@ -54,6 +55,7 @@ tags = st.builds(
     lambda run, a, b, job, fraction: Tag(run, Purpose.RECOMPUTATION, a, b, job, ("sha256:0",), fraction),
     _runs, _hours, _hours, st.none() | _jobs, _fractions,
 )  # fmt: skip
+_counts = st.builds(Calibration, st.integers(1, 10**40), st.integers(1, 10**40), st.integers(0, 10**6))
 statements: st.SearchStrategy[Statement] = st.one_of(
     st.builds(
         Declare,
@@ -65,6 +67,7 @@ statements: st.SearchStrategy[Statement] = st.one_of(
         dtype=st.none() | st.sampled_from(["bf16", "fp8"]),
         purpose=st.none() | _plain,
         base_models=st.lists(words, max_size=3, unique=True).map(tuple),
+        calibration=st.none() | st.builds(Calibrated, words, _counts),
     ),
     st.builds(Assign, _jobs, st.just("") | _runs, st.none() | st.sampled_from(STEPS)),
     tags,

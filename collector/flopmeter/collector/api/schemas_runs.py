@@ -106,6 +106,7 @@ SCHEMAS: dict[str, Schema] = {
         dtype=null(TEXT),
         purpose=null(TEXT),
         base_models=array(TEXT),
+        calibration=null(thing(model=TEXT, flop=DECIMAL, cycles=DECIMAL, error_ppm=DECIMAL)),
         entries=array(COUNT),
         by=array(TEXT),
     ),

@@ -88,6 +88,12 @@ def _why(default: str | None = None) -> Callable[[_F], _F]:
 @click.option(
     "--base", "base_models", multiple=True, metavar="NAME", help="A run or model it starts from; repeatable."
 )
+@click.option(
+    "--calibration",
+    nargs=4,
+    metavar="FLOP CYCLES PERCENT MODEL",
+    help="Counted by ncu or CUPTI over some steps: FLOP in so many tensor SM-cycles, within PERCENT, on GPUs of MODEL.",
+)
 @_why("a plan, as declared")
 def declare(
     run: str,
@@ -99,6 +105,7 @@ def declare(
     dtype: str | None,
     purpose: Any,
     base_models: tuple[str, ...],
+    calibration: tuple[str, str, str, str] | None,
     **common: Any,
 ) -> None:
     """State what RUN is to be: owner, budget, hardware, end, dtype, purpose, base models.
@@ -111,6 +118,7 @@ def declare(
     """  # noqa: D301 - click wants the backspace character itself
     from flopmeter.collector.estimate.numbers import whole
 
+    from .calibrating import calibrated
     from .entries import Declare
     from .when import end_of
 
@@ -123,6 +131,7 @@ def declare(
         dtype,
         purpose,
         base_models,
+        None if calibration is None else calibrated(*calibration),
     )
     _say(lambda _: statement, **common)
 

@@ -12,11 +12,13 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from flopmeter.collector.errors import RegistryError
-from flopmeter.contract.flop import Figure
+from flopmeter.contract.errors import ContractError
+from flopmeter.contract.flop import Calibration, Figure
 from flopmeter.contract.usage import WorkloadKind
 
 from .entries import (
     Assign,
+    Calibrated,
     Decision,
     Declare,
     Entry,
@@ -74,6 +76,7 @@ def statement_json(s: Statement) -> dict[str, Any]:
                 "dtype": s.dtype,
                 "purpose": s.purpose and s.purpose.value,
                 "base_models": list(s.base_models) or None,
+                "calibration": None if s.calibration is None else calibration_json(s.calibration),
             }
         case Assign():
             said = {"job": job_json(s.job), "run": s.run, "step": s.step}
@@ -99,6 +102,16 @@ def statement_json(s: Statement) -> dict[str, Any]:
         case Decision():
             said = {"suggestion": s.suggestion, "accepted": s.accepted}
     return {"kind": type(s).__name__.lower(), **{k: v for k, v in said.items() if v is not None}}
+
+
+def calibration_json(c: Calibrated) -> dict[str, str]:
+    """As statements and reports have it."""
+    return {
+        "model": c.model,
+        "flop": str(c.counts.flop),
+        "cycles": str(c.counts.cycles),
+        "error_ppm": str(c.counts.error_ppm),
+    }
 
 
 def encode(statement: Statement) -> str:
@@ -221,6 +234,20 @@ class _Fields:
         f.done()
         return job
 
+    def calibration(self, name: str) -> Calibrated | None:
+        if name not in self._left:
+            return None
+        f = self.within(name)
+        numbers = [
+            f.need(n, f.number(n), "an integer as a decimal string") for n in ("flop", "cycles", "error_ppm")
+        ]
+        model = f.must("model")
+        f.done()
+        try:
+            return Calibrated(model, Calibration(*numbers))
+        except ContractError as e:
+            raise RegistryError(f"{self._what}: {e}", _SUGGESTION) from e
+
     def figure(self, name: str) -> Figure:
         f = self.within(name)
         found = [
@@ -248,6 +275,7 @@ def _declare(f: _Fields) -> Declare:
         f.text("dtype"),
         f.purpose("purpose"),
         f.texts("base_models"),
+        f.calibration("calibration"),
     )
 
 

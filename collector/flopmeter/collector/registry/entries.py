@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 
-from flopmeter.contract.flop import Figure
+from flopmeter.contract.flop import Calibration, Figure
 
 
 class Purpose(StrEnum):
@@ -51,6 +51,17 @@ class JobKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Calibrated:
+    """The lab's own counts per dtype over some of the run's steps, on GPUs of one model (reference/metering.md 4.2 b).
+
+    A claim: reports show beside the bounds what they are if it is true. No total and no threshold takes it.
+    """
+
+    model: str  # as NVML names it
+    counts: Calibration
+
+
+@dataclass(frozen=True, slots=True)
 class Declare:
     """What the lab says of a run. A later one replaces only the fields it gives (None, () = not said)."""
 
@@ -62,6 +73,7 @@ class Declare:
     dtype: str | None = None
     purpose: Purpose | None = None  # of all of the run that no tag says otherwise of
     base_models: tuple[str, ...] = ()  # external ancestors by name, or runs
+    calibration: Calibrated | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,10 +110,18 @@ def _declare(s: Declare) -> None:
         check_name("base model", base)
     if len(set(s.base_models)) != len(s.base_models):
         raise RegistryError("base models: expected each once", "name each ancestor once")
+    if s.calibration is not None:
+        check_name("model of the calibration", s.calibration.model)
+        for what, n in (("FLOP", s.calibration.counts.flop), ("SM-cycles", s.calibration.counts.cycles)):
+            if n > MAX_FLOP:
+                raise RegistryError(
+                    f"calibration: expected at most 10^{len(str(MAX_FLOP)) - 1} {what}, got {_number(n)}",
+                    "give what was counted over some steps",
+                )
     if s == Declare(s.run):
         raise RegistryError(
             f"declare {s.run}: expected something that is said of it, got nothing",
-            "give at least one of --owner, --budget, --hardware, --end, --dtype, --purpose, --base",
+            "give at least one of --owner, --budget, --hardware, --end, --dtype, --purpose, --base, --calibration",
         )
     if s.purpose in EXCLUSIONS:
         raise RegistryError(

@@ -5,6 +5,7 @@ from typing import Any
 
 from flopmeter.collector.spelling import time_text
 
+from .codec import calibration_json
 from .entries import Declare
 from .state import Registry
 
@@ -27,6 +28,7 @@ def declared_document(registry: Registry, run: str) -> dict[str, Any] | None:
         "dtype": d.dtype,
         "purpose": None if d.purpose is None else d.purpose.value,
         "base_models": list(d.base_models),
+        "calibration": None if d.calibration is None else calibration_json(d.calibration),
         "entries": [e.number for e in said],
         "by": list(dict.fromkeys(e.who for e in said)),
     }

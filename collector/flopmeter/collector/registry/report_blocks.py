@@ -13,7 +13,7 @@ from flopmeter.collector.paper.blocks import given, section, table
 from flopmeter.collector.report.plots import Course
 from flopmeter.collector.spelling import minute
 
-from .words import entries_words, figure_words, hour_words, names_text, used_words
+from .words import calibration_words, entries_words, figure_words, hour_words, names_text, used_words
 
 MAX_JOBS = 25
 MAX_SPANS = 6
@@ -203,6 +203,8 @@ def _declared(d: Section) -> Iterable[Section]:
         rows.append(given("end", "Expected end", f"{minute(said['expected_end'])} UTC"))
     if said["base_models"]:
         rows.append(given("base", "Base models", ", ".join(said["base_models"])))
+    if (c := said["calibration"]) is not None:
+        rows.append(given("calibration", "Calibration", calibration_words(c)))
     rows.append(given("by", "Said by", f"{', '.join(said['by'])} ({entries_words(said['entries'])})"))
     yield section("declared", "Declared", fields=rows)
 

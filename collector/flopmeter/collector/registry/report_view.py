@@ -10,7 +10,15 @@ from flopmeter.collector.report.counting_view import ACROSS
 from flopmeter.collector.report.runs_view import thresholds_view
 from flopmeter.collector.spelling import minute
 
-from .words import entries_words, figure_words, hour_words, names_text, paragraph, used_words
+from .words import (
+    calibration_words,
+    entries_words,
+    figure_words,
+    hour_words,
+    names_text,
+    paragraph,
+    used_words,
+)
 
 _SPANS_SHOWN = 3
 _JOBS_SHOWN = 12
@@ -76,6 +84,8 @@ class _Page:
             self._text(f"ends      {minute(said['expected_end'])} UTC, as expected")
         if said["base_models"]:
             self._text(f"from      {', '.join(said['base_models'])}")
+        if said["calibration"] is not None:
+            self._text(f"counted   {calibration_words(said['calibration'])}")
         self._text(f"said by   {', '.join(said['by'])} ({entries_words(said['entries'])})")
 
     def measured(self, d: Mapping[str, Any]) -> None:

@@ -9,11 +9,19 @@ from flopmeter.cli.output import band_texts, flop_text, lower_text, upper_text
 from flopmeter.collector import empty
 from flopmeter.collector.spelling import minute, time_text
 
-from .codec import statement_json
+from .codec import calibration_json, statement_json
 from .entries import Assign, Decision, Declare, Entry, External, Link, Retract, Statement, Tag
 from .known import job_text
 from .state import Registry
 from .when import span_text
+
+
+def calibration_words(c: Mapping[str, str]) -> str:
+    """What a calibration claims, as reports have it."""
+    return (
+        f"{flop_text(int(c['flop']))} FLOP in {flop_text(int(c['cycles']))} tensor SM-cycles of {c['model']}, "
+        f"within {int(c['error_ppm']) / 10_000:g} %"
+    )
 
 
 def sentence(s: Statement) -> str:
@@ -32,6 +40,11 @@ def sentence(s: Statement) -> str:
                 *([f"dtype {s.dtype}"] if s.dtype is not None else []),
                 *([f"purpose {s.purpose}"] if s.purpose is not None else []),
                 *([f"from {', '.join(s.base_models)}"] if s.base_models else []),
+                *(
+                    [f"calibration {calibration_words(calibration_json(s.calibration))}"]
+                    if s.calibration is not None
+                    else []
+                ),
             ]
             return f"run {s.run} declared: {'; '.join(said)}"
         case Assign():

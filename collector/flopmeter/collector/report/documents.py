@@ -21,6 +21,7 @@ from flopmeter.collector.law.regimes import MODIFICATION, RUN, Regime
 from flopmeter.collector.law.rules import Verdict, counted, in_force, verdict
 from flopmeter.collector.law.standing import Counted, Standing, standing
 from flopmeter.collector.law.thresholds import threshold_key, threshold_state
+from flopmeter.collector.registry.codec import calibration_json
 from flopmeter.collector.registry.counting import Counting
 from flopmeter.collector.registry.entries import Declare
 from flopmeter.collector.registry.words import names_json
@@ -91,7 +92,9 @@ def run_document(
     """One run's whole report, under regimes of either scope. `hourly` adds its curve under "hourly"."""
     missing = silence.of(rows.run)
     dtypes = {w.workload_no: w.dtype for w in rows.workloads}
-    figures = run_figures(rows.groups, models, dtypes, table, missing)
+    said = counting.registry.declared(rows.run)
+    calibration = None if said is None else said.calibration
+    figures = run_figures(rows.groups, models, dtypes, table, missing, calibration=calibration)
     regimes = tuple(regimes)
     stands = standing(counting, rows.run, (figures.booked_flop, figures.booked_integer_ops), regimes)
     of_runs = [r for r in regimes if r.scope == RUN]
@@ -104,7 +107,7 @@ def run_document(
         "assigned_by": sorted({w.assigned_by for w in rows.workloads if w.assigned_by}),
         "identities": _identities(rows.workloads),
         "attempts": _attempts(rows.workloads, rules),
-        "declared": _declared(counting.registry.declared(rows.run)),
+        "declared": _declared(said),
         "names": names_json(counting.registry, rows.run),
         "first_seen": time_text(rows.first_unix_ns),
         "last_seen": time_text(rows.last_unix_ns),
@@ -211,8 +214,8 @@ def _jobs(workloads: list[WorkloadRow]) -> list[dict[str, Any]]:
 
 
 def _accuracy(figures: RunFigures) -> dict[str, Any]:
-    """Against the EU's 30 %: as metered, and as if the declared dtype were true."""
-    declared = figures.flop_if_declared
+    """Against the EU's 30 %: as metered, as if the declared dtype were true, and as if the run's calibration were."""
+    declared, calibrated = figures.flop_if_declared, figures.flop_if_calibrated
     return {
         "limit_percent": LIMIT_PERCENT,
         "answer": answer(figures.flop, declared).value,
@@ -220,6 +223,9 @@ def _accuracy(figures: RunFigures) -> dict[str, Any]:
         "if_declared": None
         if declared is None
         else {"flop": figure_json(declared), **accuracy_json(declared)},
+        "if_calibrated": None
+        if calibrated is None
+        else {"flop": figure_json(calibrated), **accuracy_json(calibrated)},
     }
 
 
@@ -281,6 +287,7 @@ def _declared(said: Declare | None) -> dict[str, Any] | None:
         "dtype": said.dtype,
         "purpose": None if said.purpose is None else said.purpose.value,
         "base_models": list(said.base_models),
+        "calibration": None if said.calibration is None else calibration_json(said.calibration),
     }
 
 

@@ -23,6 +23,7 @@ def accuracy_view(document: Mapping[str, Any], paint: Paint) -> list[str]:
         lines.append(f"{_around(declared)} if {dtypes} is true as declared: {_verdict(declared, paint)}")
         if declared["below_percent"] is not None:
             best, which = declared["best_estimate"], " then"
+    lines += _calibrated(document, paint)
     if not a["within"] and best["percent"] is not None:
         good = best["percent"] <= LIMIT_PERCENT
         said = f"best single figure{which}: {flop_text(int(best['flop']))} FLOP ±{best['percent']:g} %"
@@ -30,6 +31,16 @@ def accuracy_view(document: Mapping[str, Any], paint: Paint) -> list[str]:
     if owed := document["coverage"]["gaps"].get("unreported", 0):
         lines.append(f"{hours(owed)} of silent agents are priced in it, from 0 to the most")
     return _named("accuracy", lines)
+
+
+def _calibrated(document: Mapping[str, Any], paint: Paint) -> list[str]:
+    claim = (document.get("declared") or {}).get("calibration")
+    if claim is None:
+        return []
+    found = document["accuracy"]["if_calibrated"]
+    if found is None:
+        return [f"the calibration of {claim['model']} fits no GPU of this run: not taken"]
+    return [f"{_around(found)} if the calibration of {claim['model']} is true: {_verdict(found, paint)}"]
 
 
 def nominal_view(document: Mapping[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from flopmeter.collector.books import NO_SUMS, GroupKey
 from flopmeter.collector.figures import Model, Priced, cycles, is_others, tally
+from flopmeter.collector.registry.entries import Calibrated
 from flopmeter.contract.evidence_class import UPPER_ONLY, EvidenceClass
 from flopmeter.contract.flop import ZERO, Cycles, Figure, flop, integer_ops, nominal_sparse, total
 from flopmeter.contract.pipes import PIPES, Pipe
@@ -47,6 +48,8 @@ class RunFigures:
     flop: Figure  # with what silent agents may have done unreported, in its upper bound
     #: Bounds as if each declared dtype were true of its job's tensor work; None where none is declared.
     flop_if_declared: Figure | None
+    #: Bounds and point as if the run's calibration were true; None where none is claimed, or no GPU of it can have done that.
+    flop_if_calibrated: Figure | None
     integer_ops: Figure
     nominal_sparse_flop: int  # the upper bound, had all tensor work been 2:4 sparse; in no figure
     by_pipe: Mapping[str, PipeFigure]
@@ -80,6 +83,8 @@ def run_figures(
     dtypes: Mapping[int, str],
     table: WTable,
     unreported: Unreported = NOTHING,
+    *,
+    calibration: Calibrated | None = None,
 ) -> RunFigures:
     """Price one run's groups, and what silent agents owe of it; say where the figures and their width come from."""
     booked = tally(groups, dtypes).priced(models, table)
@@ -100,6 +105,7 @@ def run_figures(
     return RunFigures(
         flop=total(g.flop for g in priced),
         flop_if_declared=_if_declared(priced, models, table),
+        flop_if_calibrated=_if_calibrated(priced, models, table, calibration),
         integer_ops=total(g.integer_ops for g in priced),
         nominal_sparse_flop=_nominal_sparse(priced, models, table),
         by_pipe=_by_pipe(booked, models, table),
@@ -180,6 +186,22 @@ def _if_declared(priced: Sequence[Priced], models: Mapping[int, Model], table: W
         else:
             result += flop(cycles(g.key, g.sums), arch, g.key.dtype, trusted=True)
     return result
+
+
+def _if_calibrated(
+    priced: Sequence[Priced], models: Mapping[int, Model], table: WTable, claim: Calibrated | None
+) -> Figure | None:
+    """As `flop` narrows them on the claim's model; what lies elsewhere, and what has no point, keeps its bounds."""
+    result, used = ZERO, False
+    for g in priced:
+        model = models[g.key.model_no]
+        arch = table.arch(model.compute_capability, model.name)
+        if claim is None or arch is None or model.name != claim.model or not claim.counts.fits(arch):
+            result += g.flop
+        else:
+            used = used or g.key.evidence_class not in UPPER_ONLY
+            result += flop(cycles(g.key, g.sums), arch, g.key.dtype, calibration=claim.counts)
+    return result if used else None
 
 
 def _nominal_sparse(priced: Iterable[Priced], models: Mapping[int, Model], table: WTable) -> int:
