@@ -91,11 +91,11 @@ def _lived(schedule: list, waiting: int, *, blind: bool) -> tuple[list[Sealed], 
             elif then == "holders":
                 said.append(agent.holders())
             elif then == "devices":
-                agent.refacts(facts(device(0), device(2), boot=boot))
-                agent.refacts(facts(device(0), device(1), device(2), boot=boot))
+                sealed += agent.refacts(facts(device(0), device(2, sm_count=60 + len(sealed)), boot=boot))
+                sealed += agent.refacts(facts(device(0), device(1), device(2), boot=boot))
             elif then == "driver":
-                agent.refacts(facts(device(0), device(1), device(2), boot=boot, driver="600.1"))
-                agent.refacts(facts(device(0), device(1), device(2), boot=boot))
+                sealed += agent.refacts(facts(device(0), device(1), device(2), boot=boot, driver="600.1"))
+                sealed += agent.refacts(facts(device(0), device(1), device(2), boot=boot))
             elif then == "flush":
                 sealed += [last] if (last := agent.flush()) else []
             elif then == "kill":
