@@ -10,6 +10,7 @@ import pytest
 from flopmeter.collector.report.queries import asked, document, reading
 from flopmeter.play import snapshot, story
 from flopmeter.play.cluster import Cluster
+from flopmeter.play.demo import present
 from flopmeter.play.scenario import HOUR_NS, Scenario
 from flopmeter.play.story import BASE, FINETUNE, MODIFIED, NEXT, PRETRAIN, UNLABELLED
 from flopmeter.play.view import draw
@@ -32,6 +33,21 @@ def books(script: Scenario, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
         assert seen[-1] == cluster.readings == script.readings
         assert seen == sorted(set(seen))
         return cluster.store, document(cluster.store, END)
+
+
+def test_a_history_ends_within_an_hour_whenever_it_is_begun(script: Scenario, tmp_path: Path) -> None:
+    """On a full hour there would be no last readings, and the progress of them would not come to its end."""
+    second = 1_000_000_000
+    hour = END // HOUR_NS * HOUR_NS
+    for now, ends in (
+        (hour - 1, hour - second),
+        (hour, hour - second),
+        (hour + second - 1, hour - second),
+        (hour + second, hour + second),
+        (END, END // second * second),
+    ):
+        assert present(now) == ends
+        assert Cluster(script, tmp_path, ends).beyond_ns > 0
 
 
 def of(books: tuple[Path, dict[str, Any]], run: str) -> dict[str, Any]:

@@ -39,8 +39,7 @@ def run(
     """
     with place(directory, keep=not quiet) as where, _logged(where.path / LOG):
         http = "" if once else page.address()
-        now_unix_ns = time.time_ns() // _SECOND_NS * _SECOND_NS  # as exact as its end is told with --json
-        with Cluster(script, where.path, now_unix_ns, http) as cluster:
+        with Cluster(script, where.path, present(time.time_ns()), http) as cluster:
             link = "" if once else page.link(cluster.http_address, cluster.store, lambda: cluster.now_unix_ns)
             if link:
                 _say([f"the page: {link}", ""])
@@ -54,6 +53,13 @@ def run(
         if picture is not None:
             _say(_leaving(picture, where, link))
         return result
+
+
+def present(unix_ns: int) -> int:
+    """When the history ends: at a whole second, as exact as its end is told with --json, and within an hour of UTC,
+    because the last readings are those of an hour that has begun."""
+    second = unix_ns // _SECOND_NS
+    return (second - (second % 3_600 == 0)) * _SECOND_NS
 
 
 @contextmanager
