@@ -85,8 +85,11 @@ class Collector:
         settings: CollectorSettings,
         unix_ns: Callable[[], int] = time.time_ns,
         review_s: float | None = REVIEW_S,
+        books_unix_ns: Callable[[], int] | None = None,
     ) -> None:
+        """`books_unix_ns`: as of when the page is answered; None: this machine's clock."""
         self.settings = settings
+        self._books_unix_ns = books_unix_ns
         self._review_s = review_s
         self._unix_ns = unix_ns
         self.address = self.http_address = self.enrol_address = self.page = ""
@@ -289,6 +292,7 @@ class Collector:
             alive=self._alive,
             ready=lambda: server.ready,
             tls=self._front.tls if self._front is not None else None,
+            books_unix_ns=self._books_unix_ns,
         )
         host, _ = split_address("--http", self.settings.http)
         self.http_address = f"{host}:{self._http.port}"

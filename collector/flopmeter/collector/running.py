@@ -41,9 +41,10 @@ class RunningCollector:
         settings: CollectorSettings,
         unix_ns: Callable[[], int] = time.time_ns,
         review_s: float | None = REVIEW_S,
+        books_unix_ns: Callable[[], int] | None = None,
     ) -> None:
         """Returns when it serves. Raises CollectorError if it cannot."""
-        self._collector = Collector(settings, unix_ns, review_s)
+        self._collector = Collector(settings, unix_ns, review_s, books_unix_ns)
         self._started = threading.Event()
         self._failed: BaseException | None = None
         self._stop_asked: asyncio.Event
@@ -112,12 +113,14 @@ def run_collector(
     unix_ns: Callable[[], int] = time.time_ns,
     *,
     review_s: float | None = REVIEW_S,
+    books_unix_ns: Callable[[], int] | None = None,
 ) -> RunningCollector:
     """Start a collector in a thread; use as a context manager. Raises CollectorError.
 
     `review_s` None: whoever moves `unix_ns` calls `review`, when all that came until then is in the books.
+    `books_unix_ns`: as of when the page is answered, for whoever lets agents catch up one after the other; None: now.
     """
-    return RunningCollector(settings, unix_ns, review_s)
+    return RunningCollector(settings, unix_ns, review_s, books_unix_ns)
 
 
 def serve_forever(settings: CollectorSettings) -> None:

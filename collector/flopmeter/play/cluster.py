@@ -144,6 +144,8 @@ class Cluster:
         self.start_unix_ns = first_hour * HOUR_NS - BEFORE_EDGE_NS
         self.end_unix_ns = end_unix_ns
         self.now_unix_ns = first_hour * HOUR_NS  # the collector's clock, too
+        #: Until when all agents' records are in the books, while the history is played: they come one agent after the other.
+        self.settled_unix_ns = self.now_unix_ns
         self.readings = 0
         self._reviewed_ns = end_unix_ns
         self._directory = directory
@@ -174,7 +176,12 @@ class Cluster:
             admit_new=True,
             linger_ms=_LINGER_MS,
         )
-        self._collector = run_collector(settings, lambda: self.now_unix_ns, review_s=None)
+        self._collector = run_collector(
+            settings,
+            lambda: self.now_unix_ns,
+            review_s=None,
+            books_unix_ns=lambda: self.settled_unix_ns or self.now_unix_ns,
+        )
         for node in self.scenario.nodes:
             sim = SimNode(self.scenario, node, self.start_unix_ns)
             state = self._directory / "agents" / node.name
@@ -203,6 +210,7 @@ class Cluster:
             progress(self.readings)
             hour = chunk[-1] + 1
         self._present()
+        self.settled_unix_ns = 0  # from here on it is the present
         progress(self.readings)
 
     def _edge(self, hour: int) -> int:
@@ -213,6 +221,7 @@ class Cluster:
         """All is in the books: people say and answer what they have to, and the collector looks at it."""
         assert self._collector is not None
         self.settle()
+        self.settled_unix_ns = self.now_unix_ns
         self._people.speak(hour, self.now_unix_ns)
         self._collector.review()
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import threading
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from api_books import api_store, asked
@@ -46,6 +47,12 @@ def ask(process, *segments, **more):
     frame = read_frame(process.stdout)
     assert frame is not None
     return answer_of(*frame)
+
+
+def test_a_history_that_is_played_is_answered_by_its_own_clock(child):
+    day_ns = 24 * 3_600_000_000_000
+    as_of = json.loads(ask(child, "overview", behind_ns=40 * day_ns).body)["as_of"]
+    assert timedelta(days=40) <= datetime.now(UTC) - datetime.fromisoformat(as_of) < timedelta(days=41)
 
 
 def test_answers_are_those_of_the_same_books_without_a_process(child, path):

@@ -98,7 +98,11 @@ test("a laptop whose clock is wrong goes by the collector's", () => {
   assert.ok(Math.abs(clock.now() - Date.now() - 3_600_000) < 2_000);
   clock.heard("no date");
   assert.ok(clock.now() - Date.now() > 3_500_000);
+  clock.heard(new Date().toUTCString(), "2026-01-01T00:00:00.000Z"); // a history is played
+  assert.ok(Math.abs(clock.now() - Date.parse("2026-01-01T00:00:00.000Z")) < 2_000);
+  assert.equal(clock.played, "2026-01-01T00:00:00.000Z");
   clock.heard(new Date().toUTCString());
+  assert.equal(clock.played, null);
   assert.equal(Math.abs(clock.now() - Date.now()) < 5, true);
 });
 

@@ -35,6 +35,7 @@ class Question:
     who: str = ""  # name of the token
     role: str = ""  # one of access.tokens.ROLES
     tenant: str = ""  # "": sees every run; else Tenant.id, and only that tenant's
+    behind_ns: int = 0  # so far the books' clock is behind this machine's: 0 unless a history is played
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ def question_bytes(q: Question) -> bytes:
             "who": q.who,
             "role": q.role,
             "tenant": q.tenant,
+            "behind_ns": q.behind_ns,
         },
         q.body,
     )
@@ -92,6 +94,7 @@ def question_of(head: Mapping[str, Any], body: bytes) -> Question:
         head["who"],
         head["role"],
         head["tenant"],
+        head["behind_ns"],
     )
 
 

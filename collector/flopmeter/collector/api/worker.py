@@ -29,6 +29,16 @@ IDLE_S = 20.0
 _NOBODY = (("state",), ("metrics-of-runs",))
 
 
+class PlayedClock:
+    """This machine's, less what the last question said that the books' is behind it (a history that is played)."""
+
+    def __init__(self) -> None:
+        self.behind_ns = 0
+
+    def __call__(self) -> int:
+        return time.time_ns() - self.behind_ns
+
+
 class Pace:
     """When the view is made again next. Times are of one monotonic clock, in seconds. Pure."""
 
@@ -86,10 +96,11 @@ def tidy() -> None:
     gc.freeze()
 
 
-def serve(books: Books, pace: Pace, take: BinaryIO, give: BinaryIO) -> None:
+def serve(books: Books, pace: Pace, clock: PlayedClock, take: BinaryIO, give: BinaryIO) -> None:
     """Answer frame after frame, until the pipe ends. Raises FrameError for what is none."""
     while (frame := read_frame(take)) is not None:
         question = question_of(*frame)
+        clock.behind_ns = question.behind_ns
         if question.segments not in _NOBODY:
             pace.asked(time.monotonic())
         give.write(answer_bytes(answer(question, books)))
@@ -114,6 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     take, give = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr  # a print of anybody's must not stand between two frames
+    clock = PlayedClock()
     books = Books(
         flags.store,
         regimes=flags.regimes,
@@ -122,6 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sites=flags.sites,
         keys=flags.keys,
         fresh=False,
+        clock=clock,
     )
     pace, stop = Pace(), threading.Event()
     if not flags.apart:
@@ -129,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             target=keep_fresh, args=(books, pace, stop, time.monotonic, tidy), daemon=True
         ).start()
     try:
-        serve(books, pace, take, give)
+        serve(books, pace, clock, take, give)
     except (FrameError, BrokenPipeError) as e:
         log.warning("%s", e)
         sys.exit(1)

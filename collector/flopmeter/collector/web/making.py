@@ -28,8 +28,11 @@ def edge_server(
     alive: Callable[[], bool],
     ready: Callable[[], bool],
     tls: "ServerTls | None",
+    books_unix_ns: Callable[[], int] | None = None,
 ) -> EdgeServer:
-    """Serving from here on. Raises OSError. `tls`: what agents are served with."""
+    """Serving from here on. Raises OSError. `tls`: what agents are served with; `books_unix_ns`: as of
+    when the books are answered; None: this machine's clock.
+    """
     host, port = split_address("--http", settings.http)
     # All of a proxy's connections come from one address.
     places = Places(of_one=MAX_CONNECTIONS - RESERVED) if settings.http_proxied else Places()
@@ -39,6 +42,7 @@ def edge_server(
         ready=ready,
         store=store,
         unix_ns=unix_ns,
+        books_unix_ns=books_unix_ns,
         worker=worker_command(settings, store),
         commands=commands_of(settings, store),
         tls=tls if settings.http_tls else None,

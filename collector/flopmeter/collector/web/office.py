@@ -11,6 +11,7 @@ import os
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from flopmeter.collector.api.question import (
     LENGTH,
@@ -22,6 +23,7 @@ from flopmeter.collector.api.question import (
     head_size,
     question_bytes,
 )
+from flopmeter.collector.spelling import time_text
 
 from .says import Refused
 
@@ -33,6 +35,10 @@ FIRST_S = 180.0
 #: How long somebody waits for those before them.
 WAIT_S = 20.0
 MAX_WAITING = 64
+#: A clock so far from this machine's is one that plays a history; nearer ones are the same.
+PLAYED_NS = 60_000_000_000
+#: What that clock says; answers by this machine's have none.
+CLOCK_HEADER = "flopmeter-clock"
 #: Between two starts, when the last one did not come to an answer.
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.5, 30.0
 #: Not for it: whom systemd listens to is the collector.
@@ -57,7 +63,10 @@ class Office:
         first_s: float = FIRST_S,
         wait_s: float = WAIT_S,
         monotonic: Callable[[], float] = time.monotonic,
+        unix_ns: Callable[[], int] = time.time_ns,
     ) -> None:
+        """`unix_ns`: the clock that the books are answered by."""
+        self._unix_ns = unix_ns
         self._command, self._monotonic = tuple(command), monotonic
         self._ask_s, self._first_s, self._wait_s = ask_s, first_s, wait_s
         self._turn = asyncio.Lock()
@@ -70,8 +79,11 @@ class Office:
 
     async def ask(self, question: Question) -> Answer:
         """The answer. Raises Refused: 400 for what fits no frame, 503 while nobody answers."""
+        behind_ns = time.time_ns() - self._unix_ns()
+        if abs(behind_ns) < PLAYED_NS:
+            behind_ns = 0
         try:
-            frame = question_bytes(question)
+            frame = question_bytes(replace(question, behind_ns=behind_ns))
         except FrameError as e:
             raise Refused(400, str(e)) from e
         if self._waiting >= MAX_WAITING:
@@ -84,11 +96,15 @@ class Office:
             except TimeoutError as e:
                 raise _not_now("the books are being read for those who asked before", 5) from e
             try:
-                return await self._exchange(frame)
+                answer = await self._exchange(frame)
             finally:
                 self._turn.release()
         finally:
             self._waiting -= 1
+        if not behind_ns:
+            return answer
+        clock = time_text(time.time_ns() - behind_ns)
+        return replace(answer, headers={**answer.headers, CLOCK_HEADER: clock})
 
     async def _exchange(self, frame: bytes) -> Answer:
         child = await self._ready()

@@ -53,6 +53,7 @@ class Edge:
     background: "Callable[[Ask], Coroutine[Any, Any, None]] | None" = None
     limits: "Limits | None" = None
     places: Places = field(default_factory=Places)
+    books_unix_ns: Callable[[], int] | None = None  # as of when the books are answered; None: now
     # Others than the usual ones, in tests:
     program: tuple[str, ...] | None = None  # of flopmeter
     ask_s: float | None = None  # for one answer
@@ -113,7 +114,7 @@ class EdgeServer:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
         keyring = Keyring(e.store, e.unix_ns)
         door = Door(keyring, self.port, e.monotonic or time.monotonic)
-        office = Office(e.worker, ask_s=e.ask_s or ASK_S)
+        office = Office(e.worker, ask_s=e.ask_s or ASK_S, unix_ns=e.books_unix_ns or time.time_ns)
         apart = Office((*e.worker, "--apart"), ask_s=e.ask_s or ASK_S)
         stream = Stream(office.ask)
         health = Health(e.metrics, e.alive, e.ready)

@@ -92,7 +92,7 @@ async function ask(url, options) {
       detail: navigator.onLine ? String(error.message) : "This machine is offline.",
     });
   }
-  clock.heard(response.headers.get("Date"));
+  clock.heard(response.headers.get("Date"), response.headers.get("Flopmeter-Clock"));
   if (response.ok || response.status === 304) return response;
   throw new ApiError(response.status, await problem(response));
 }

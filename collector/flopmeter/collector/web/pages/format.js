@@ -3,11 +3,14 @@
 export const NONE = "–";
 
 // The collector's clock, as its answers' Date says it: a laptop whose own is wrong still says "6 min ago" rightly.
+// While a history is played, it is the history's, which each answer says; `played` is what it said last.
 let ahead = 0;
 export const clock = {
   now: () => Date.now() + ahead,
-  heard: (date) => {
-    const told = Date.parse(date ?? "");
+  played: null,
+  heard: (date, played = null) => {
+    clock.played = played;
+    const told = Date.parse(played ?? date ?? "");
     // A Date header has whole seconds; what differs by less than two is the network.
     if (!Number.isNaN(told)) ahead = Math.abs(told - Date.now()) < 2000 ? 0 : told - Date.now();
   },

@@ -147,6 +147,10 @@ function unsure() {
 }
 
 function old() {
+  if (clock.played) {
+    return h("p", { class: "notice played" },
+      mark("accent", "▶", "A history is being played."), ` It has come to ${time(clock.played)}: what stands here is as of then. Live readings begin when it reaches the present.`);
+  }
   const age = (clock.now() - Date.parse(seen?.as_of ?? "")) / 1000;
   if (age > OLD_S) {
     return h("p", { class: "notice warn" },
@@ -171,7 +175,7 @@ function glance(o) {
     !o.nodes && o.runs && item("runs", "/runs", h("b", null, count(o.runs.total)), o.runs.total === 1 ? " run" : " runs"),
     o.events && eventsLine(o.events),
     o.deadlines && deadlineLine(o),
-    o.log && logLine(o.log));
+    o.log && !clock.played && logLine(o.log)); // heads are signed by the clock of the wall
 }
 
 const item = (key, href, ...what) => h("li", { "data-key": key }, href ? h("a", { href }, what) : h("span", null, what));
