@@ -57,7 +57,8 @@ def run(
 
 def present(unix_ns: int) -> int:
     """When the history ends: at a whole second, as exact as its end is told with --json, and within an hour of UTC,
-    because the last readings are those of an hour that has begun."""
+    because the last readings are those of an hour that has begun.
+    """
     second = unix_ns // _SECOND_NS
     return (second - (second % 3_600 == 0)) * _SECOND_NS
 
