@@ -66,7 +66,7 @@ def legacy_share(e6: dict[str, Any]) -> float | None:
 
 
 def _shares(e6: dict[str, Any]) -> dict[str, float]:
-    return {k.removeprefix("share "): v for k, v in e6.items() if k.startswith("share ")}
+    return {k.removeprefix("share "): v for k, v in e6.items() if k.startswith("share ") and v is not None}
 
 
 def _legacy(e6: dict[str, Any]) -> str:
@@ -82,7 +82,7 @@ def _truth(e3: dict[str, Any]) -> str:
         f"{dtype} by {path} {e3[dtype][path]['ratio']:.4f}"
         for dtype in ("bf16", "fp16")
         for path in ("counters", "percentages")
-        if path in e3.get(dtype, {})
+        if e3.get(dtype, {}).get(path, {}).get("ratio") is not None
     ]
     return f"F/T {', '.join(told)} (E3)" if told else UNKNOWN
 
@@ -132,7 +132,7 @@ def toml(state: State) -> str:
     if state.machine.get("simulated"):
         lines.append("# SIMULATED: do not paste.")
     for key, value in (*_raw(state.results, "E3").items(), *e4.items(), *e6.items()):
-        if key.startswith("implied "):
+        if key.startswith("implied ") and value is not None:
             lines.append(
                 f"# measured {key.removeprefix('implied ')}: {value:.1f} operations per active SM-cycle"
             )

@@ -20,6 +20,7 @@ class Outcome:
     lines: list[dict[str, Any]] = field(default_factory=list)
     raw: dict[str, Any] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)  # parts that this machine cannot run, and why
+    begin: Callable[[str], bool] = lambda part: True
 
     @property
     def status(self) -> str:
@@ -49,7 +50,10 @@ class Outcome:
         return result
 
     def attempt(self, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
-        """A part that the machine may not be able to run."""
+        """A part that the machine may not be able to run, or that ended the process the time before."""
+        if not self.begin(key):
+            self.skipped.append(f"{key}: the attempt before ended in it (an error, a hang or a crash)")
+            return None
         try:
             return self.take(key, measure())
         except UnavailableError as e:
@@ -81,6 +85,11 @@ class Context:
     bench: Bench
     results: dict[str, dict[str, Any]]  # of the experiments before
     folder: Path
+    begin_part: Callable[[str], bool] = lambda part: True
+
+    def outcome(self) -> Outcome:
+        """For an experiment of several parts: one that ends the process is left out of the second attempt."""
+        return Outcome(begin=self.begin_part)
 
     @property
     def lab(self) -> Lab:

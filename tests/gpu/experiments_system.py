@@ -56,7 +56,7 @@ def e9(ctx: Context) -> Outcome:
 
 def e11(ctx: Context) -> Outcome:
     """FP32 on the vector pipes; and integer work that the FP32 counter takes for FP32."""
-    out = Outcome()
+    out = ctx.outcome()
     device = ctx.bench.device
     result = out.take("sgemm", ctx.bench.measure(Gemm("fp32"), 15, name="E11-fp32", ask_kernels=True))
     found = primary(result)
@@ -117,7 +117,7 @@ def e12(ctx: Context) -> Outcome:
 
 def e14(ctx: Context) -> Outcome:
     """A product and a copy in two processes: the device's sum must be right, whoever is given what."""
-    out = Outcome()
+    out = ctx.outcome()
     out.attempt("time-slicing", lambda: _shared(ctx, out, "time-slicing", None))
 
     def under_mps() -> dict[str, Any]:

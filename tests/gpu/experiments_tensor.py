@@ -36,7 +36,7 @@ def _truth_inside(name: str, result: dict[str, Any]) -> rules.Check:
 
 def e4(ctx: Context) -> Outcome:
     """Which pipe each dtype runs in, and at which rate: the class map and the W table."""
-    out = Outcome()
+    out = ctx.outcome()
     rates = tensor_rates(ctx.bench.device)
     wanted = {
         "tf32": (Gemm("tf32"), "tf32"),
@@ -84,7 +84,7 @@ def _sparse(ctx: Context) -> dict[str, Any]:
 
 
 def e5(ctx: Context) -> Outcome:
-    out = Outcome()
+    out = ctx.outcome()
     result = out.attempt("2:4", lambda: _sparse(ctx))
     if result is not None:
         implied = implied_rate(result, *TENSOR)
@@ -103,7 +103,7 @@ def e5(ctx: Context) -> Outcome:
 
 def e6(ctx: Context) -> Outcome:
     """Legacy mma.sync against wgmma: does an active cycle stand for the table's rate on both?"""
-    out = Outcome()
+    out = ctx.outcome()
     wanted: dict[str, Attention | MmaSync | Gemm] = {
         "flash": Attention("flash"),
         "cudnn": Attention("cudnn"),
@@ -168,7 +168,7 @@ def e8(ctx: Context) -> Outcome:
 
 
 def e13(ctx: Context) -> Outcome:
-    out = Outcome()
+    out = ctx.outcome()
     for recompute, (low, high) in ((False, (1.0, 1.1)), (True, (1.3, 1.45))):
         work = GptStack(recompute=recompute)
         key = "recomputation" if recompute else "plain"

@@ -60,6 +60,7 @@ class Script:
     mps: bool = False
     profiler_stops_gpm: bool = False
     gpm: bool = True
+    pipes_stand_still: bool = False
     refresh_ns: int = 100_000_000  # counters stand still in between
 
     @property
@@ -250,7 +251,9 @@ class FakeRunning:
         if self._idle:
             self._gpu.idle(50_000_000)
             return 1
-        self._gpu.work(self._calls * self._call_ns, {k: v * self._calls for k, v in self._active.items()})
+        still = self._gpu.script.pipes_stand_still
+        active = {} if still else {k: v * self._calls for k, v in self._active.items()}
+        self._gpu.work(self._calls * self._call_ns, active)
         return self._calls
 
     def drain(self) -> int:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,7 +30,9 @@ class State:
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
     superseded: list[dict[str, Any]] = field(default_factory=list)
+    parts: dict[str, str] = field(default_factory=dict)  # of an experiment that is under way: which part is
     bundle: Path | None = None
+    _lost: str = ""  # the part in which the attempt before came to its end
 
     @property
     def file(self) -> Path:
@@ -59,6 +62,7 @@ class State:
             raise StateError(f"{state.file}: expected format {FORMAT}; name another --out")
         state.machine, state.results, state.attempts = data["machine"], data["results"], data["attempts"]
         state.superseded = data.get("superseded", [])
+        state.parts = data.get("parts", {})
         return state
 
     def same_machine(self, machine: dict[str, Any]) -> None:
@@ -78,6 +82,7 @@ class State:
         """Let these be run again; what they gave is kept as superseded."""
         for key in keys:
             self.attempts.pop(key, None)
+            self.parts.pop(key, None)
             if (result := self.results.pop(key, None)) is not None:
                 self.superseded.append({"key": key, **result})
         self.save()
@@ -87,11 +92,23 @@ class State:
         if self.attempts.get(key, 0) >= MOST_ATTEMPTS:
             return False
         self.attempts[key] = self.attempts.get(key, 0) + 1
+        self._lost = self.parts.pop(key, "")
         self.save()
         return True
 
-    def finish(self, key: str, result: dict[str, Any]) -> None:
+    def begin_part(self, key: str, part: str) -> bool:
+        """Note that `part` is begun; False if the attempt before ended in it: the other parts are worth more."""
+        if part == self._lost:
+            return False
+        self.parts[key] = part
+        self.save()
+        return True
+
+    def finish(self, key: str, result: dict[str, Any], *, again: bool = False) -> None:
+        """`again`: it may be begun once more, without the part it ended in."""
         self.results[key] = result
+        if not again:
+            self.parts.pop(key, None)
         self.save()
 
     def save(self) -> None:
@@ -102,8 +119,9 @@ class State:
             "results": self.results,
             "attempts": self.attempts,
             "superseded": self.superseded,
+            "parts": self.parts,
         }
-        _replace(self.file, json.dumps(data, indent=1).encode())
+        _replace(self.file, json.dumps(strict(data), indent=1, allow_nan=False).encode())
         if self.bundle is not None:
             _replace(self.bundle, self._packed())
 
@@ -114,6 +132,15 @@ class State:
                 if path.is_file() and not path.name.endswith(".part"):
                     tar.add(path, arcname=str(path.relative_to(self.folder)))
         return buffer.getvalue()
+
+
+def strict(value: Any) -> Any:
+    """For JSON, which has no NaN and no infinity: null, "there is no such number"."""
+    if isinstance(value, dict):
+        return {key: strict(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [strict(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _kind(value: object) -> object:

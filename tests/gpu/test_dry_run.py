@@ -106,6 +106,22 @@ def test_a_share_that_no_pipe_can_have_is_not_offered() -> None:
     assert "E3 did not pass" in text
 
 
+def test_pipes_that_stood_still_are_no_answer(tmp_path: Path) -> None:
+    """GPM that answers, with zeros: no share, no rate, and a report that is written all the same."""
+    state = State.load(tmp_path)
+    only = ["E3", "E4", "E6", "E16"]
+    assert (
+        work_off(FakeLab(Script(pipes_stand_still=True)), state, only=only, budget_s=1e9, say=QUIET) == DONE
+    )
+    for kept in (state, State.load(tmp_path)):
+        found = answers(kept.results)
+        assert found["mma.sync: share of the table's rate on an active SM-cycle"] == UNKNOWN
+        assert found["FP8 in HMMA or only in ANY"] == UNKNOWN
+        assert tomllib.loads(toml(kept)) == {}
+        assert "E3   FAIL" in report.table(kept)
+        assert "| E6 |" in report.markdown(kept, found)
+
+
 def test_counters_that_say_too_much_are_found() -> None:
     judged = ("E3", "E4", "E8", "E9", "E13", "E14", "E17", "E18")
     got = statuses(whole_run(Script(counting_error_permille=60), judged))
@@ -197,6 +213,33 @@ def test_an_error_costs_one_experiment_and_is_tried_once_more(tmp_path: Path) ->
     assert "illegal memory access" in state.results["E3"]["why"]
     assert "Traceback" in state.results["E3"]["traceback"]
     assert state.results["E16"]["status"] == "pass"
+
+
+@pytest.mark.parametrize("end", [RuntimeError, Killed], ids=["error", "crash"])
+def test_the_part_that_ends_an_experiment_is_left_out_the_second_time(
+    tmp_path: Path, end: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that loses the CUDA context, hangs or crashes may not cost what the others of E6 told."""
+    build = FakeLab.build
+
+    def built(lab: FakeLab, work: Any, chunk_s: float) -> Any:
+        if work.key.startswith("mma.sync m16n8k16"):
+            raise end("an illegal memory access was encountered")
+        return build(lab, work, chunk_s)
+
+    monkeypatch.setattr(FakeLab, "build", built)
+    code = AGAIN
+    while code == AGAIN:
+        try:
+            code = work_off(FakeLab(), State.load(tmp_path), only=["E6"], budget_s=1e9, say=QUIET)
+        except Killed:
+            code = AGAIN
+    state = State.load(tmp_path)
+    assert (code, state.attempts, state.parts) == (DONE, {"E6": 2}, {})
+    result = state.results["E6"]
+    assert result["status"] == "pass"
+    assert result["why"] == "mma.sync: the attempt before ended in it (an error, a hang or a crash)"
+    assert {"flash", "cudnn", "mma.sync gemm", "mma.sync tf32", "mma.sync int8"} <= set(result["raw"])
 
 
 def test_the_budget_is_kept(tmp_path: Path) -> None:

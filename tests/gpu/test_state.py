@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import tarfile
 from pathlib import Path
 
@@ -84,6 +85,19 @@ def test_what_was_written_is_json(tmp_path: Path) -> None:
     state = State.load(tmp_path)
     state.finish("E0", {"status": "pass"})
     assert json.loads(state.file.read_text())["format"] == "flopmeter-gpu-validation/1"
+
+
+def test_no_number_is_null_in_json(tmp_path: Path) -> None:
+    state = State.load(tmp_path)
+    state.finish(
+        "E1", {"status": "pass", "raw": {"ratio": math.nan, "values": [1.5, math.inf], "pair": (1, 2)}}
+    )
+
+    def refuse(text: str) -> object:
+        raise AssertionError(text)
+
+    data = json.loads(state.file.read_text(), parse_constant=refuse)
+    assert data["results"]["E1"]["raw"] == {"ratio": None, "values": [1.5, None], "pair": [1, 2]}
 
 
 def test_a_bundle_writes_nothing_outside_its_folder(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def _work(args: argparse.Namespace) -> int:
 def _report(args: argparse.Namespace) -> int:
     from gpu import report
     from gpu.answers import answers, toml
-    from gpu.state import State, StateError
+    from gpu.state import State, StateError, strict
     from gpu.worker import folder_of
 
     try:
@@ -157,7 +157,7 @@ def _report(args: argparse.Namespace) -> int:
     if args.toml:
         Path(args.toml).write_text(toml(state))
     if args.json:
-        print(json.dumps(report.summary(state) | {"answers": answers(state.results)}, indent=1))
+        print(json.dumps(strict(report.summary(state) | {"answers": answers(state.results)}), indent=1))
         return report.verdict(state)
     return _print_report(state)
 

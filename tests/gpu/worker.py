@@ -3,6 +3,7 @@
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from .experiment import ERROR, NOT_RUN, Context, Experiment
@@ -77,7 +78,9 @@ def work_off(
                 told = len(bench.notices)
                 if bench.gpm_fault and not experiment.without_gpm:
                     raise UnavailableError(bench.gpm_fault)
-                outcome = experiment.run(Context(bench, state.results, state.folder))
+                outcome = experiment.run(
+                    Context(bench, state.results, state.folder, partial(state.begin_part, key))
+                )
                 result = outcome.data() | {"agent_said": bench.notices[told : told + 40]}
             except UnavailableError as e:
                 result = _empty(NOT_RUN, str(e))
@@ -88,7 +91,7 @@ def work_off(
             result["seconds"] = round(now_s() - at_s, 3)
             result["unix"] = lab.clock.unix_ns() // 1_000_000_000
             result["driver"] = machine.get("driver")
-            state.finish(key, result)
+            state.finish(key, result, again=result["status"] == ERROR)
             say(f"{key}: {result['status']}" + (f" ({result['why']})" if result["why"] else ""))
             if result["status"] == ERROR:
                 return AGAIN if left(state, only) else DONE  # a CUDA error stays until the process ends
