@@ -147,6 +147,7 @@ def classes(rows):
     return {u.evidence_class for u in rows}
 
 
+ANEW = ["sms=60 ci=1 start=4 size=4", "sms=16 ci=1 start=4 size=1", "sms=60 start=0 size=4"]
 TICKS = [SECOND // 4, SECOND, 7 * SECOND, 60 * SECOND]
 
 
@@ -218,12 +219,10 @@ def test_a2_with_polled_clocks_holds_the_truth_within_its_bounds(machine, clock,
     rows = node.rows()
     assert classes(rows) == {EvidenceClass.A2}
     got, true = figure(rows), truth(clock, WORK, script, began, m.boot_ns())
-    assert off(got.point, true) < 0.05
+    assert off(got.point, true) < (0.01 if tick_ns >= SECOND else 0.03)  # two or three clocks in 0.25 s
     assert got.lower <= true <= got.upper
-    if clock == FAST and tick_ns >= SECOND:
-        assert (
-            min(u.spread_ppm for u in rows) >= 500_000
-        )  # half of 345 to 1980, over the mean: said, not hidden
+    if clock == FAST and tick_ns >= SECOND:  # half of 345 to 1980, over the mean: said, not hidden
+        assert min(u.spread_ppm for u in rows) >= 500_000
 
 
 def test_a2_with_one_clock_per_reading_says_how_little_it_knows(machine):
@@ -323,9 +322,7 @@ def test_a_gpu_reset_gives_nothing_negative_and_nothing_twice(machine, seen):
     assert off(figure(other).point, true) < 0.00001
 
 
-@pytest.mark.parametrize(
-    "again", ["sms=60 ci=1 start=4 size=4", "sms=16 ci=1 start=4 size=1", "sms=60 start=0 size=4"]
-)
+@pytest.mark.parametrize("again", ANEW)
 @pytest.mark.parametrize("scale", ["sum", "average"])
 def test_a_mig_instance_made_anew_is_counted_once_with_its_own_sms(machine, scale, again):
     clock, share = "1500", "0.5"
@@ -358,9 +355,8 @@ def test_a_mig_instance_made_anew_is_counted_once_with_its_own_sms(machine, scal
     assert 1 <= gap_s <= 20
     # What is no gap was counted at the right size.
     assert got.point == pytest.approx(before + after * (1 - gap_s / 75), rel=0.001)
-    other = node.rows(one)
     true = truth(clock, share, script, began, m.boot_ns(), sms=32)
-    assert off(figure(other).point, true) < 0.00001
+    assert off(figure(node.rows(one)).point, true) < 0.00001
     whole = node.rows(m.uuid(0))
     assert sum(u.sm_elapsed_cycles for u in whole) == 0  # nothing of it twice
     assert sum(u.energy_mj for u in whole) > 0
