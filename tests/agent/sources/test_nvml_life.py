@@ -199,6 +199,32 @@ def test_a_driver_that_does_not_come_back_is_tried_again(machine):
     assert [m.tick(source).error for _ in range(2)] == [COUNTERS_RESTARTED, None]
 
 
+@pytest.mark.parametrize("code", [1, 9, 18])
+def test_a_driver_that_goes_while_its_gpus_are_listed_takes_none_off_the_list(machine, code):
+    m = machine(BUSY, "gpu g1")
+    source = m.source()
+    m.say("gpu g0 state=lost")
+    m.tick(source)
+    m.say("gpu g0 state=ok")
+    m.say(f"gpu g1 fail.nvmlDeviceGetCudaComputeCapability={code}")
+    with pytest.raises(SourceError, match="cannot list the GPUs"):  # who meters keeps those it knows
+        source.facts()
+    m.say("gpu g1 fail.nvmlDeviceGetCudaComputeCapability=")
+    assert [d.entity for d in source.facts().devices] == [GPU0, GPU1]
+    assert m.tick(source, GPU1).error is None
+
+
+def test_a_gpu_that_is_lost_beside_one_that_stays_lost_is_back_soon(machine):
+    m = machine(BUSY, "gpu g1 state=lost", "gpu g2")
+    source = m.source()
+    assert _facts_each_minute(m, source, 60)[-1][0] == (GPU0, m.uuid(2))
+    m.say("gpu g2 state=lost")
+    m.tick(source, m.uuid(2))
+    source.facts()
+    m.say("gpu g2 state=ok")
+    assert _facts_each_minute(m, source, 2)[-1][0] == (GPU0, m.uuid(2))
+
+
 def _in_thread(call, until):
     """Start `call` in a thread and wait until it is where it hangs."""
     results = []

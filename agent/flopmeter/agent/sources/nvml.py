@@ -34,7 +34,7 @@ from .values import counter, percent, power_mw
 log = logging.getLogger(__name__)
 
 #: A GPU that was reset is seen by who starts NVML anew only. Where one is missing that may come back this is tried after
-#: so long, then half as often each time: it costs the percentages of all others an interval.
+#: so long, then half as often each time, until others are missing: it costs the percentages of all there an interval.
 RETRY_NS = 30_000_000_000
 MOST_RETRY_NS = 600_000_000_000
 #: With cycle counters clock samples serve the calibration of their scale only (reference/metering.md 7.2): they
@@ -82,7 +82,7 @@ class NvmlSource:
         self._refused: tuple[Uncovered, ...] = ()  # by NVML, or for what they are
         self._uncovered: tuple[Uncovered, ...] = ()
         self._on_bus: tuple[pci.Accelerator, ...] = ()
-        self._missing = False  # a GPU that may come back
+        self._missing: list[str] = []  # GPUs that may come back: address, or error where it has none
         self._retry_ns = RETRY_NS
         self._retry_due_ns = 0
         self._driver = self._nvml = ""
@@ -243,14 +243,15 @@ class NvmlSource:
             log.warning("nvml: confidential-computing mode: NVIDIA documents performance counters as off")
         entities: dict[str, Entity] = {}
         refused: list[Uncovered] = []
-        failed = False
+        missing: list[str] = []
         for index in range(nvml.device_count()):
             found = self._find(index, confidential)
             entities |= {e.device.entity: e for e in found.entities}
             if found.why:
                 log.warning("nvml: GPU %d is left out: %s", index, found.why)
                 refused.append(Uncovered(found.address, "NVIDIA", found.model, found.why))
-                failed = failed or found.may_come_back
+                if found.may_come_back:
+                    missing.append(found.address or found.why)
         for uuid, e in entities.items():
             e.restarted = "" in self._broken or bool({uuid, e.device.parent} & self._broken)
             if e.device.persistence is False:
@@ -260,9 +261,11 @@ class NvmlSource:
         with self._lock:
             self._entities = entities
         self._look_around(self._bus.look())
-        self._missing = failed or devices.dropped(refused, entities.values(), self._on_bus)
+        missing += devices.dropped(refused, entities.values(), self._on_bus)
+        if sorted(missing) != self._missing:
+            self._missing, self._retry_ns = sorted(missing), RETRY_NS
         self._retry_due_ns = self._clock.boot_ns() + self._retry_ns
-        self._retry_ns = min(2 * self._retry_ns, MOST_RETRY_NS) if self._missing else RETRY_NS
+        self._retry_ns = min(2 * self._retry_ns, MOST_RETRY_NS)
 
     def _find(self, index: int, confidential: bool | None) -> Found:
         """While a call hangs in one GPU, NVML stays up under it, and the others are found."""

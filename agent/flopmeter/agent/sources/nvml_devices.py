@@ -167,6 +167,8 @@ def _fill(found: Found, index: int, clock: Clock, *, confidential: bool | None) 
         found.address, found.model = address_of(handle), text(nvml.name, handle)
         found.entities = find(handle, clock, confidential=confidential)
     except NvmlError as e:
+        if e.code in nvml.DRIVER_GONE:
+            raise  # reloaded meanwhile: that is no word on this GPU
         found.why, found.may_come_back = e.name, e.code not in nvml.NEVER
     except (ContractError, Refused) as e:
         found.why = str(e)
@@ -316,11 +318,14 @@ def uncovered(
     return (*found, *by_address.values(), *nameless)
 
 
-def dropped(refused: Iterable[Uncovered], listed: Iterable[Entity], on_bus: Iterable[Accelerator]) -> bool:
-    """Whether the bus shows a GPU that NVIDIA's driver holds and NVML does not list."""
+def dropped(
+    refused: Iterable[Uncovered], listed: Iterable[Entity], on_bus: Iterable[Accelerator]
+) -> frozenset[str]:
+    """Addresses of GPUs that NVIDIA's driver holds and NVML does not list."""
     known = {normal_address(e.device.pci_address) for e in listed}
     known |= {normal_address(u.pci_address) for u in refused}
-    return any(c.vendor == NVIDIA and c.driver == "nvidia" and c.address not in known for c in on_bus)
+    held = (c.address for c in on_bus if c.vendor == NVIDIA and c.driver == "nvidia")
+    return frozenset(held) - known
 
 
 def address_of(handle: Handle) -> str:
