@@ -16,7 +16,7 @@ from flopmeter.collector.ingest.group import Group
 from flopmeter.collector.ingest.writer import Writer
 from flopmeter.collector.law.events import THRESHOLD_APPROACHING
 from flopmeter.collector.law.regimes import shipped
-from flopmeter.contract.evidence_class import EvidenceClass
+from flopmeter.contract.evidence_class import SPREAD_STEPS_PPM, EvidenceClass
 from flopmeter.contract.record import parse_record
 from flopmeter.contract.usage import Workload, WorkloadKind
 from flopmeter.contract.w_table import current
@@ -220,7 +220,7 @@ def test_events_and_their_outbox_rows_are_in_the_same_commit(tmp_path):
 
 @pytest.mark.parametrize("evidence_class", list(EvidenceClass))
 @pytest.mark.parametrize("measured", [0, 1, 31, 1022, 1023])
-@pytest.mark.parametrize("spread", [0, 1_000_000])
+@pytest.mark.parametrize("spread", [0, SPREAD_STEPS_PPM[-1]])
 def test_no_cycle_adds_more_than_the_bound_says(desk, evidence_class, measured, spread):
     """Every kind of cycle, on every listed architecture and on none, alone and with the others."""
     writer = Writer(desk.store.books, shipped())

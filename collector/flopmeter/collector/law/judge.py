@@ -98,10 +98,11 @@ class Judge:
         self._modifications = [r for r in self._regimes if r.scope == MODIFICATION]
         self._table = table
         # FLOP and integer operations per counted cycle, at the very most: what one cycle adds to a figure is
-        # at most four unread pipes and its own, at the best rate, widened by under 2.2, for FLOP and for
-        # integer operations. 40 best rates are more than that (tests/collector/test_writer.py).
+        # at most four unread pipes, its own and half of one as noise, at the best rate, for FLOP, and three and a
+        # half for integer operations, widened by under 6.2 (SPREAD_STEPS_PPM). 64 best rates are more than that
+        # (tests/collector/ingest/test_writer.py).
         best = max((rate for arch in table.archs for rate in arch.rates.values()), default=1)
-        self._most_per_cycle = best * 40
+        self._most_per_cycle = best * 64
         of_runs = [r for r in self._regimes if r.scope == RUN]
         self._lines = sorted(
             {r.threshold_flop for r in of_runs} | {floor(at) for r in of_runs for at in early_lines(r)}
