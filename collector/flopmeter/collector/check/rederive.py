@@ -81,6 +81,8 @@ class AgentBooks:
     position: int = 0  # of its last record; 0 = none
     losses: list[tuple[int, int]] = field(default_factory=list)  # not yet met in the chain, by number
     inventory: Inventory | None = None  # of its last record
+    nodes: set[str] = field(default_factory=set)  # that its inventories name
+    versions: set[str] = field(default_factory=set)  # that its records were made by
 
     @property
     def name(self) -> str:
@@ -223,6 +225,8 @@ class Rederivation:
         stopped = any(n.kind is NoticeKind.AGENT_STOPPED for n in batch.notices)
         ingest.move(agent.head, record, stored_hash, batch, received_unix_ns=received_ns, stopped=stopped)
         agent.position, agent.inventory = position, inventory
+        agent.nodes.add(inventory.node)
+        agent.versions.add(batch.agent_version)
         ends = batch.window_start_unix_ns, batch.window_end_unix_ns
         self.leaf = LogLeaf(position, agent.agent_id.hex(), stored_hash, seq, *ends, received_ns)
         self.received_unix_ns = received_ns

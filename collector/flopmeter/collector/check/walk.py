@@ -25,6 +25,7 @@ from flopmeter.collector.store.forecasts import forecast_rows
 from flopmeter.contract.w_table import current
 
 from .access_check import AccessCheck
+from .agent_words import agent_words
 from .attestation_check import check_attestations
 from .capacity_check import CapacityCheck
 from .delivery_check import check_delivery
@@ -214,6 +215,7 @@ class Walk:
         self._log.finish()
         counts.leaves, counts.checkpoints = self._log.tree.leaves, self._log.tree.heads
         counts.notes += self._log.notes
+        counts.notes += agent_words(self._reader, books)
         # Last: of what somebody got at, the rows say more than the trigger that they dropped.
         check_schema(self._reader)
         counts.notes += self._notes(duties.unknown_texts)
