@@ -40,6 +40,9 @@ class Bench:
     def __post_init__(self) -> None:
         self.source = self.lab.source()
         self.facts = self.source.facts()
+        if not self.facts.devices:
+            left = "; ".join(f"{u.model}: {u.reason}" for u in self.facts.uncovered)
+            raise UnavailableError(f"flopmeter finds no GPU to read here ({left or 'the driver lists none'})")
         self.device = self.facts.devices[0]
         self._paths = self._new_paths(self.tick_s)
         self.first = self.read()
@@ -48,6 +51,8 @@ class Bench:
 
     def _gpm_fault(self) -> str:
         """Why no tensor percentage can be read here; "" if it can. Without one nothing is measured against it."""
+        if any(d.mig for d in self.facts.devices):
+            return "MIG is on: its instances are metered, and the workloads are of a whole GPU"
         raw = self.lab.raw()
         try:
             older = raw.sample()

@@ -1,6 +1,7 @@
 """The whole program on a simulated GPU that counts exactly: what it finds must be what was scripted."""
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -460,6 +461,18 @@ def test_a_result_can_be_asked_for_again_and_the_old_one_is_kept(tmp_path: Path)
     assert state.attempts == {"E0": 1, "E5": 1}
     assert "Run again, and what the run before said: E5 (noted)." in report.markdown(state, {})
     assert call("run", "--simulate", "--out", out, "--again", "E5,E77").returncode == 2
+
+
+def test_a_worker_that_ends_before_it_begins_is_not_started_for_ever(tmp_path: Path) -> None:
+    """As where the driver's library kills the process that opens it: the GPU's time is not spent on that."""
+    (tmp_path / "pynvml.py").write_text("import os\nos.abort()\n")
+    command = [sys.executable, VALIDATE, "run", "--out", tmp_path / "o"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONPATH": str(tmp_path)}
+    )
+    assert done.returncode == 3
+    assert done.stdout.count("the worker ended with -6") == 2
+    assert "before it begins" in done.stderr
 
 
 def test_usage_and_missing_results_have_their_exit_codes(tmp_path: Path) -> None:

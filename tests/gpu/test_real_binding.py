@@ -154,6 +154,24 @@ def test_clocks_and_fields_are_read_where_there_is_no_gpm(tmp_path: Path) -> Non
         raw.close()
 
 
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        (["gpu g0 state=lost"], "no GPU to read"),
+        (["gpu g0 sms=132 mig=1", "gi g0/1 sms=16"], "MIG is on"),
+    ],
+    ids=["lost", "mig"],
+)
+def test_a_gpu_that_cannot_be_validated_is_told_not_crashed(
+    tmp_path: Path, lines: list[str], why: str
+) -> None:
+    with Machine(tmp_path, "node driver=595.58.03", *lines) as machine:
+        state = State.load(tmp_path / "out")
+        work_off(MachineLab(machine), state, only=["E3"], budget_s=1e9, say=lambda text: None)  # type: ignore[arg-type]
+        assert state.results["E3"]["status"] == "not run"
+        assert why in state.results["E3"]["why"]
+
+
 def test_a_driver_without_gpm_is_told_not_crashed(tmp_path: Path) -> None:
     with Machine(tmp_path, "node driver=450.51.05", "gpu g0 gpm=0", without=ANCIENT_DRIVER) as machine:
         state = State.load(tmp_path / "out")

@@ -84,6 +84,7 @@ def _supervise(args: argparse.Namespace) -> int:
             return 3
     begun_s = time.monotonic()
     code = AGAIN
+    attempts: dict[str, int] | None = None
     for _ in range(2 * len(ORDER) + 2):
         left_s = args.budget_s - SPARE_S - (time.monotonic() - begun_s)
         if left_s <= 0:
@@ -99,6 +100,14 @@ def _supervise(args: argparse.Namespace) -> int:
             break
         if code != AGAIN:
             print(f"the worker ended with {code}; going on with the next experiment", flush=True)
+            before, attempts = attempts, State.load(folder_of(args.out)).attempts
+            if attempts == before:
+                print(
+                    "it ends before it begins an experiment: that is no matter of one of them",
+                    file=sys.stderr,
+                )
+                code = 3
+                break
     if code in (2, 3):
         return code
     state = State.load(folder_of(args.out))
