@@ -20,7 +20,7 @@ for extra in otlp timestamps parquet; do
 done
 compile pyproject.toml --extra agent --extra collector --group dev -c requirements/bench.lock -o requirements/dev.lock
 compile pyproject.toml --extra agent --extra collector -c requirements/bench.lock -o requirements/run.lock
-printf 'hatchling\neditables\n' | compile - -c requirements/bench.lock -o requirements/build.lock
+printf 'click\nhatchling\neditables\n' | compile - -c requirements/bench.lock -o requirements/build.lock
 # The test tools stay where dev.lock has them: what is lowered is what users install.
 { grep -oE '^(editables|hatchling|hypothesis|icalendar|pytest|pytest-timeout|pytest-xdist|pyyaml|rfc3161-client|securesystemslib|tlog-scales)==[^ ;\\]+' requirements/dev.lock; } |
   compile --resolution lowest-direct pyproject.toml - --extra agent --extra collector --extra otlp --extra parquet -o requirements/lowest.lock

@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import os
 import statistics
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 import flopmeter
+from flopmeter.cli.main import flopmeter as command
+from flopmeter.cli.manual import pages
 
 ROOT = Path(__file__).parents[2]
 SOURCES = (ROOT / "agent", ROOT / "collector", ROOT / "protos")
@@ -130,6 +133,7 @@ def test_wheel_holds_every_source_and_data_file(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         timeout=120,
+        env={name: text for name, text in os.environ.items() if name != "SOURCE_DATE_EPOCH"},
     )
     assert built.returncode == 0, built.stderr
     (wheel,) = tmp_path.glob("flopmeter-*.whl")
@@ -139,6 +143,7 @@ def test_wheel_holds_every_source_and_data_file(tmp_path: Path) -> None:
         entry_points = z.read(next(n for n in z.namelist() if n.endswith("entry_points.txt"))).decode()
         metadata = z.read(meta).decode()
         assert any(n.endswith("licenses/LICENSE") for n in z.namelist())
+        manual = {Path(n).name: z.read(n).decode() for n in z.namelist() if "/data/share/man/man1/" in n}
     here = {
         str(p.relative_to(root))
         for root in SOURCES
@@ -146,6 +151,8 @@ def test_wheel_holds_every_source_and_data_file(tmp_path: Path) -> None:
         if p.is_file() and "__pycache__" not in p.parts and p.suffix != ".pyc"
     }
     assert shipped == here
+    assert manual == {f"{name}.1": text for name, text in pages(command, "")}
+    assert len(manual) > 100
     for kind in (".proto", ".toml", "py.typed", "_pb2.py", "_pb2.pyi"):
         assert any(n.endswith(kind) for n in shipped), kind
     assert "flopmeter/__init__.py" not in shipped
