@@ -24,7 +24,7 @@ from flopmeter.contract.usage import NO_LIBRARY, Device, Library, Uncovered
 
 H100 = Device("GPU-1", "NVIDIA H100 80GB HBM3", "9.0", 132, 1980)
 S = 1_000_000_000
-PERCENT = {5: 45.0, 7: 45.0}
+PERCENT = {2: 60.0, 4: 1.0, 5: 45.0, 6: 0.0, 7: 45.0, 8: 0.0, 9: 0.0, 11: 0.0, 12: 5.0, 13: 0.0}
 
 
 class Node:
@@ -37,10 +37,11 @@ class Node:
         return self._facts
 
     def read(self, entity: str) -> Reading:
-        values = dict(self.given[entity])
+        values = {"energy_mj": 5, **self.given[entity]}
         t = self.clock.boot_ns()
-        if values.pop("cycles", False):
-            values["cycles"] = {i: t * (132 * 18 if i == 248 else 132 * 9) // 10 for i in CYCLE_IDS}
+        if ids := values.pop("cycles", ()):
+            ids = CYCLE_IDS if ids is True else ids
+            values["cycles"] = {i: t * (132 * 18 if i == 248 else 132 * 9) // 10 for i in ids}
         return Reading(entity, t, self.clock.unix_ns(), **values)
 
     def close(self) -> None:
@@ -99,6 +100,22 @@ CASES = {
         dataclasses.replace(H100, name="NVIDIA GB300", compute_capability="10.3", sm_count=148),
         "nvml", "595.1", {"cycles": True, **CLOCK}, "A3", True, 0, [("not confirmed", "")],
     ),
+    "A1 without HMMA": (
+        H100, "nvml", "595.1", {"cycles": set(CYCLE_IDS) - {252}, **CLOCK}, "A1", True, 0,
+        [("does not answer for HMMA: bounds are wider", "")],
+    ),
+    "A1 without any tensor pipe": (
+        H100, "nvml", "595.1", {"cycles": {248, 249, 257, 258, 259, 260}, **CLOCK}, "A1", False, 1,
+        [("answers for no tensor pipe", "update the driver")],
+    ),
+    "A2 where the elapsed counter alone is missing": (
+        H100, "nvml", "595.1", {"cycles": set(CYCLE_IDS) - {248}, "percent": PERCENT, **CLOCK}, "A2", True, 0,
+        [("no since-boot cycle counters", "")],
+    ),
+    "no energy counter": (
+        H100, "nvml", "595.1", {"cycles": True, "energy_mj": None, **CLOCK}, "A1", True, 0,
+        [("no energy counter", "")],
+    ),
     "B1 with every row": (A100, "dcgm", "580.1", without(), "B1", True, 0, []),
     "B1": (
         A100, "dcgm", "580.1", without(2, 11, 13), "B1", True, 1,
@@ -115,7 +132,8 @@ CASES = {
         V100, "dcgm", "550.1", without(6, 7, 9), "B2", True, 0, [("shows this model's tensor pipes as one", "")],
     ),
     "rows that tell a dead counter and a stale page": (
-        A100, "dcgm", "580.1", {"percent": {i: 40.0 for i in PAGE if i not in (1, 10)}, **CLOCK}, "B1", True, 1,
+        A100, "dcgm", "580.1",
+        {"percent": {i: 40.0 for i in PAGE if i not in (1, 10)}, **CLOCK, "energy_mj": None}, "B1", True, 1,
         [("have died", "DCGM_FI_PROF_GR_ENGINE_ACTIVE"), ("stale", "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION")],
     ),
     "Hopper by an exporter": (H100, "dcgm", "580.1", without(), "B1", True, 1, [("NVML itself", "--source nvml")]),

@@ -9,14 +9,27 @@ from dataclasses import dataclass
 from flopmeter.agent.metering.crosscheck import library_details
 from flopmeter.agent.reading import (
     ANY_TENSOR_UTIL,
+    DFMA_CYCLES_ACTIVE,
     DFMA_TENSOR_UTIL,
+    DMMA_CYCLES_ACTIVE,
+    DMMA_TENSOR_UTIL,
     DRAM_BW_UTIL,
+    FP16_CYCLES_ACTIVE,
     FP16_UTIL,
+    FP32_CYCLES_ACTIVE,
     FP32_UTIL,
+    FP64_CYCLES_ACTIVE,
     FP64_UTIL,
     GRAPHICS_UTIL,
+    HMMA_CYCLES_ACTIVE,
     HMMA_TENSOR_UTIL,
+    IMMA_CYCLES_ACTIVE,
     IMMA_TENSOR_UTIL,
+    INTEGER_CYCLES_ACTIVE,
+    INTEGER_UTIL,
+    MMA_CYCLES_ACTIVE,
+    SM_CYCLES_ACTIVE,
+    SM_CYCLES_ELAPSED,
     SM_UTIL,
     NodeFacts,
     Reading,
@@ -41,6 +54,20 @@ _ROWS = {
     FP32_UTIL: "DCGM_FI_PROF_PIPE_FP32_ACTIVE",
     FP16_UTIL: "DCGM_FI_PROF_PIPE_FP16_ACTIVE",
 }
+#: Pipes by the ids of their since-boot counters and of their percentages.
+_PIPES = {
+    "any tensor": (MMA_CYCLES_ACTIVE, ANY_TENSOR_UTIL),
+    "HMMA": (HMMA_CYCLES_ACTIVE, HMMA_TENSOR_UTIL),
+    "IMMA": (IMMA_CYCLES_ACTIVE, IMMA_TENSOR_UTIL),
+    "FP64 tensor": (DMMA_CYCLES_ACTIVE, DFMA_CYCLES_ACTIVE, DFMA_TENSOR_UTIL, DMMA_TENSOR_UTIL),
+    "SM active": (SM_CYCLES_ACTIVE, SM_UTIL),
+    "FP64": (FP64_CYCLES_ACTIVE, FP64_UTIL),
+    "FP32": (FP32_CYCLES_ACTIVE, FP32_UTIL),
+    "FP16": (FP16_CYCLES_ACTIVE, FP16_UTIL),
+    "INT": (INTEGER_CYCLES_ACTIVE, INTEGER_UTIL),
+}
+#: Without both there is no float tensor work to be seen, and so no point.
+TENSOR = {"any tensor", "HMMA"}
 _SPLIT = (HMMA_TENSOR_UTIL, IMMA_TENSOR_UTIL)
 _VECTOR = (SM_UTIL, FP64_UTIL, FP32_UTIL, FP16_UTIL)
 #: The profiling module shows no HMMA and IMMA there (reference/metering.md 2.1: V100 refuses them, A10 lacks them).
@@ -112,7 +139,7 @@ def _class(
         )
     elif grade is EvidenceClass.A3:
         found.append(Advice("the rates of this model are not confirmed: bounds are 10 % wider"))
-    if not dcgm and grade in (EvidenceClass.A2, EvidenceClass.A3) and not reading.cycles:
+    if not dcgm and grade in (EvidenceClass.A2, EvidenceClass.A3) and SM_CYCLES_ELAPSED not in reading.cycles:
         found.append(_no_counters(facts.driver))
         if len(reading.sm_clock_mhz) < 2:
             found.append(
@@ -120,8 +147,32 @@ def _class(
                     "the driver keeps no clock samples: the clock is polled, and its spread widens the bounds"
                 )
             )
-    if dcgm:
-        found += _exporter_rows(device, reading)
+    found += _exporter_rows(device, reading) if dcgm else _unanswered(device, reading)
+    return found
+
+
+def unanswered(reading: Reading) -> set[str]:
+    """Pipes that the reading has neither by a counter nor by a percentage."""
+    have = reading.cycles.keys() | reading.percent.keys()
+    return {name for name, ids in _PIPES.items() if have.isdisjoint(ids)}
+
+
+def _unanswered(device: Device, reading: Reading) -> list[Advice]:
+    """What the driver should have answered for and did not."""
+    lacking = unanswered(reading)
+    found: list[Advice] = []
+    if lacking >= TENSOR:
+        found.append(
+            Advice(
+                "the driver answers for no tensor pipe: there is no point, only an upper bound",
+                "update the driver; `flopmeter agent read` shows what it answers",
+            )
+        )
+    elif lacking:
+        names = ", ".join(name for name in _PIPES if name in lacking)
+        found.append(Advice(f"the driver does not answer for {names}: bounds are wider for it"))
+    if reading.energy_mj is None and not device.mig:
+        found.append(Advice("the driver shows no energy counter: cycles are not checked against it"))
     return found
 
 
@@ -278,7 +329,10 @@ def of_node(
         found.append(
             Advice(
                 "no source tells which processes hold the GPUs: what they run stays unattributed",
-                "let the agent load libnvidia-ml.so.1 beside the exporter",
+                "let the agent load libnvidia-ml.so.1 beside the exporter"
+                if facts.source == "dcgm"
+                else "let the agent's user open /dev/nvidia*, or set the scheduler's own lists (--kubelet, "
+                "--slurm-job-mapping-dir)",
             )
         )
     if hidden_processes and not own_pid_namespace:

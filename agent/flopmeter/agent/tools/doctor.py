@@ -14,7 +14,7 @@ from flopmeter.contract.evidence_class import UPPER_ONLY, EvidenceClass
 from flopmeter.contract.usage import Uncovered
 from flopmeter.contract.w_table import current
 
-from .advice import Advice, of_device, of_error, of_node, of_uncounted, of_uncovered
+from .advice import TENSOR, Advice, of_device, of_error, of_node, of_uncounted, of_uncovered, unanswered
 from .live import Rounds
 from .view import NodeView, Shown
 
@@ -49,7 +49,7 @@ class Finding:
     @property
     def bounded(self) -> bool:
         """Metered, or at least bounded from above by what was read."""
-        return self.metered or self.grade is EvidenceClass.C
+        return self.metered or self.grade not in (None, EvidenceClass.GAP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,8 @@ def _finding(facts: NodeFacts, shown: Shown, reading: Reading) -> Finding:
         said = f"what the driver said cannot be true: {shown.note}"
         return Finding(shown, False, (Advice(said, "update the driver"),))
     advice = of_device(facts, device, reading, grade, shown.note)
-    return Finding(shown, grade is not None and grade not in UPPER_ONLY, tuple(advice))
+    metered = grade is not None and grade not in UPPER_ONLY and not unanswered(reading) >= TENSOR
+    return Finding(shown, metered, tuple(advice))
 
 
 def to_json(diagnosis: Diagnosis) -> dict[str, Any]:
