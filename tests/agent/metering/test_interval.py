@@ -92,11 +92,15 @@ def test_a_missing_counter_is_not_measured_and_not_zero() -> None:
 def test_energy_that_restarts_or_leaps_is_not_measured() -> None:
     before, now, _ = pair()
     assert before.energy_mj is not None
-    for energy in (None, before.energy_mj - 1, before.energy_mj + 400_000_000):
+    for energy in (None, before.energy_mj - 1, before.energy_mj + 400_000_000, before.energy_mj + 75_000_000):
         got = by_counters(before, now._replace(energy_mj=energy), ENTITY, 1)
         assert isinstance(got, Interval)
         assert not got.measured & ENERGY
         assert number(got, "energy_mj") == 0
+    dcgm = describe(device(), current(), source="dcgm")  # its gauge may be 30 s old: 75 kJ are 2.5 kW
+    late = by_counters(before, now._replace(energy_mj=before.energy_mj + 75_000_000), dcgm, 1)
+    assert isinstance(late, Interval)
+    assert number(late, "energy_mj") == 75_000_000
 
 
 @pytest.mark.parametrize("key", CYCLE_IDS)

@@ -18,6 +18,8 @@ from metering import (
     gaps,
     meter,
     notices,
+    percent,
+    rows,
     total,
 )
 
@@ -218,3 +220,26 @@ def test_a_gap_of_a_gpu_cut_into_instances_has_no_price_and_the_collector_takes_
     BatchView(encode_batch(sealed.batch)).groups(bounds)
     with pytest.raises(ContractError, match="never priced at nothing"):
         BatchView(encode_batch(sealed.batch)).groups([device_bounds(d, 0) for d in inventory.devices])
+
+
+@pytest.mark.parametrize("counters", [True, False])
+def test_a_device_of_which_no_reading_was_kept_is_a_gap_since_it_was_there(counters: bool) -> None:
+    """It came just before a window closed, and the agent died in the next."""
+    node = Node().calibrated()
+    node.agent.refacts(facts(device(0), device(1)))
+    node.advance()
+    node.tick(60)
+    (sealed,) = node.sealed
+    came = 126 * SECOND  # at the last reading before it was listed
+    node = Node(
+        agent=meter(facts(device(0), device(1)), journal=sealed.journal), t=190 * SECOND, entity="GPU-1"
+    )
+    for _ in range(3):
+        node.tick() if counters else node.take(percent(node.t, entity="GPU-1"))
+        node.t += 0 if counters else SECOND
+    last = node.agent.flush(final=True)
+    assert last is not None
+    (gap,) = gaps([last], "GPU-1")
+    assert gap[0] is GapReason.AGENT_DOWN
+    first = 191 * SECOND if counters else 190 * SECOND
+    assert sum(u.duration_ns for _, u in rows([last], "GPU-1") if u.gap_reason) == first - came

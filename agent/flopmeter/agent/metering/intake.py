@@ -289,7 +289,7 @@ class Intake(Epochs):
             whole = track.accounted_ns == track.seen_ns and track.owed_unix_ns < 0
             if whole and not late and (base is not None or track.why in _AFTER_FAILED_READ):
                 if track.entity.energy_only:
-                    got = energy_only(track.seen_ns, base, now)
+                    got = energy_only(track.seen_ns, base, now, track.entity)
                 else:
                     got, refused = by_percent(track.seen_ns, base, reading, now, track.entity)
                     reason = GapReason.REFUSED if refused else GapReason.READ_FAILED

@@ -94,6 +94,8 @@ MAX_LATE_NS = MIN_TICK_NS
 #: whose energy gauge is as old as their collect interval (30 s, reference/metering.md 2.2).
 MAX_DEVICE_WATTS = 10_000
 ENERGY_SLACK_NS = 30_000_000_000
+#: NVML's is read with the others, and later by no more than a read may take (settings.read_deadline's default).
+NVML_ENERGY_SLACK_NS = 2_000_000_000
 NJ_PER_MJ = 1_000_000
 #: Clock samples further apart than this do not tell what the clock was between them, so that their spread bounds
 #: nothing: reference/metering.md 3.1 asks for 10-20 a second. An exporter's gauges have a class of their own,
@@ -182,12 +184,13 @@ def point(reading: Reading) -> Point:
     )
 
 
-def energy_between(before: Point | None, now: Point) -> int | None:
+def energy_between(before: Point | None, now: Point, entity: Entity) -> int | None:
     """Millijoules, or None where an end was not read, the counter restarted (driver reload) or leapt."""
     if before is None or before.energy_mj is None or now.energy_mj is None:
         return None
     delta = now.energy_mj - before.energy_mj
-    most = (now.t_boot_ns - before.t_boot_ns + ENERGY_SLACK_NS) * MAX_DEVICE_WATTS  # nJ
+    slack_ns = ENERGY_SLACK_NS if entity.from_dcgm else NVML_ENERGY_SLACK_NS
+    most = (now.t_boot_ns - before.t_boot_ns + slack_ns) * MAX_DEVICE_WATTS  # nJ
     return delta if 0 <= delta * NJ_PER_MJ <= most else None
 
 
@@ -254,7 +257,7 @@ def by_counters(  # noqa: PLR0917
     else:
         made = [divmod(d * scale * p + r, ONE) for d, p, r in zip(deltas, k, rest or _NO_REST, strict=True)]
         cycles, rest = [whole for whole, _ in made], tuple([left for _, left in made])
-    energy = energy_between(before, now)
+    energy = energy_between(before, now, entity)
     if energy is None:
         energy = 0
     else:
@@ -309,7 +312,7 @@ def by_percent(
     fractions, refused = _clean(reading._replace(percent={}) if dead else reading)
     refused = dead or refused
     clocks = clock(before.clock_khz if before else 0, reading)
-    energy = energy_between(before, now)
+    energy = energy_between(before, now, entity)
     bits = 0 if energy is None else ENERGY
     if entity.sm_count == 0:
         return None, refused or "SM count not known"
@@ -356,9 +359,9 @@ def by_percent(
     ), refused
 
 
-def energy_only(since_ns: int, before: Point | None, now: Point) -> Interval:
+def energy_only(since_ns: int, before: Point | None, now: Point, entity: Entity) -> Interval:
     """A GPU whose SMs are metered in its MIG instances: time and energy, no cycles, nothing twice."""
-    energy = energy_between(before, now)
+    energy = energy_between(before, now, entity)
     numbers = (now.t_boot_ns - since_ns, *(0,) * 10, energy or 0)
     return Interval(EvidenceClass.C, 0 if energy is None else ENERGY, 0, numbers)
 

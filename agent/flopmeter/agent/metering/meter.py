@@ -484,6 +484,9 @@ class Meter:
             return
         if same_boot:
             self._down = because
+            for track in tracks.values():
+                if track.accounted_ns < 0:  # it was there, and no reading of it was kept
+                    track.accounted_ns = track.born_ns
         else:
             self._reboot(facts.boot_id)
         if facts.driver != j.driver:
