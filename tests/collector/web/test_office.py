@@ -6,6 +6,7 @@ import http.client
 import os
 import sys
 import threading
+from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,20 @@ def test_one_that_does_not_start_is_not_started_at_each_request(tmp_path):
         assert len(rig.starts()) < 5
     with edge(tmp_path, worker=(str(tmp_path / "nothing"),)) as rig:
         assert rig.get("/api/v1/overview", role="viewer").status == 503
+
+
+def test_a_child_is_buried_once(monkeypatch):
+    """By who watches for it: where another had looked first, the log would speak of a stranger's process."""
+
+    async def main():
+        code = "import sys; sys.stdout.write('x' * 1_000_000); sys.stdin.read()"  # its pipe is full, and nobody reads
+        child = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdin=PIPE, stdout=PIPE)
+        looked = []
+        monkeypatch.setattr(child._transport._proc, "poll", lambda: looked.append(child.returncode))
+        await offices.ended(child)
+        return child.returncode, looked
+
+    assert asyncio.run(main()) == (-9, [None])  # once, before it is killed: kill() does that itself
 
 
 def test_it_ends_with_the_port(tmp_path):

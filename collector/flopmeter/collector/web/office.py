@@ -173,11 +173,16 @@ async def ended(child: Process) -> None:
     """Kill it, and take leave of it: no zombie, no open pipe."""
     with contextlib.suppress(ProcessLookupError):
         child.kill()
-    # Its pipes first: while one is full and nobody reads it, asyncio does not see the process end.
+    # Its pipes first: while one is full and nobody reads it, asyncio does not see the process end. Its transport last:
+    # that looks for the end itself, and what watches for it would find a stranger and say so in the log.
     transport = getattr(child, "_transport", None)
+    for fd in (0, 1, 2):
+        pipe = transport.get_pipe_transport(fd) if transport is not None else None
+        if pipe is not None:
+            pipe.close()
+    await asyncio.shield(child.wait())
     if transport is not None:
         transport.close()
-    await asyncio.shield(child.wait())
 
 
 async def _asked(child: Process, frame: bytes) -> Answer:
