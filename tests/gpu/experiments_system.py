@@ -11,7 +11,7 @@ from . import rules
 from .agent_path import AgentPath, job, priced, rate, rows_of
 from .experiment import Context, Experiment, Outcome
 from .lab import SECOND, Helper, Lab, UnavailableError
-from .measure import primary
+from .measure import SETTLE_S, primary
 from .work import Copy, Gemm, IntMad, Work
 
 
@@ -38,6 +38,8 @@ def e9(ctx: Context) -> Outcome:
             read("slow")
 
     try:
+        read("between")
+        bench.quiet(SETTLE_S)
         result = out.take(
             "1 s", bench.measure(Gemm("bf16"), 35, name="E9-duty", ready=ready, each=each, duty=(0.35, 0.35))
         )
@@ -319,7 +321,7 @@ def e18(ctx: Context) -> Outcome:
 
 
 EXPERIMENTS = (
-    Experiment("E9", "duty cycle of 0.35 s, ticks of 1 s and 7 s", 45, e9),
+    Experiment("E9", "duty cycle of 0.35 s, ticks of 1 s and 7 s", 50, e9),
     Experiment("E11", "FP32 product; INT32 multiply-adds", 45, e11),
     Experiment("E12", "copy within the device", 28, e12),
     Experiment("E14", "two processes, time-sliced, then MPS", 70, e14),

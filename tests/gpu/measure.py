@@ -22,6 +22,9 @@ from .work import Gemm, Work
 #: Longer than any internal refresh of the counters that is known of (100 ms, reference/metering.md 1.2).
 QUIET_S = 0.5
 CHUNK_S = 0.05
+#: An agent with a long tick finds out at its second reading that the driver's buffer of clocks is shorter, and lets
+#: them be collected in between. What is validated is an agent that has run for a while, not its first interval.
+SETTLE_S = 8.0
 #: Enough for the scale (5 s) and k_p (10 intervals) of reference/metering.md 7.2.
 CALIBRATE_S = 12.0
 
