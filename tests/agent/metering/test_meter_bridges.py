@@ -2,13 +2,17 @@
 
 import pytest
 from metering import (
+    BUSY,
     JOB_A,
     JOB_B,
     ONE_SECOND,
     SECOND,
     UNIX0,
+    Gpu,
     Node,
+    device,
     duration,
+    facts,
     gaps,
     meter,
     notices,
@@ -17,7 +21,7 @@ from metering import (
     total,
 )
 
-from flopmeter.agent.reading import Happening, HappeningKind
+from flopmeter.agent.reading import CYCLE_IDS, Happening, HappeningKind
 from flopmeter.contract.evidence_class import EvidenceClass
 from flopmeter.contract.usage import IDLE, UNATTRIBUTED, GapReason
 
@@ -189,3 +193,19 @@ def test_another_driver_counts_anew() -> None:
     assert gaps(sealed) == [(GapReason.RESET, 1, JOB_A)]
     assert total(sealed, "sm_elapsed_cycles") == 12 * ONE_SECOND
     assert notices(sealed) == ["calibration", "driver-reloaded", "calibration"]
+
+
+def test_a_counter_that_leaps_and_sticks_is_no_matter_of_others_of_its_model() -> None:
+    """The scale, which is of the model, is another only if all between two such readings is too fast, too."""
+    node = Node(agent=meter(facts(device(0), device(1)))).calibrated()
+    other = Gpu("GPU-1")
+    node.take(other.reading(node.t))
+    for _ in range(3):
+        node.tick(cycles=dict.fromkeys(CYCLE_IDS, 1 << 60))
+        other.run(SECOND, BUSY)
+        node.take(other.reading(node.t))
+    sealed = node.flush()
+    assert gaps(sealed, "GPU-1") == []
+    assert total(sealed, "sm_elapsed_cycles", "GPU-1") == 3 * ONE_SECOND
+    assert {reason for reason, _, _ in gaps(sealed, "GPU-0")} == {GapReason.REFUSED}
+    assert not [n for s in sealed for n in s.batch.notices if "measured again" in n.detail]

@@ -268,10 +268,12 @@ class Intake(Epochs):
             track.bridging = True
             return
         since, held_by = track.doubted
-        if got.why is Why.TOO_FAST:
-            self.forget_scale(track.entity.device)
         self._restart(track, since, Holding(held_by), GapReason.REFUSED)
         again = self._difference(track, since, now, reading)
+        if isinstance(again, NoInterval) and again.why is Why.TOO_FAST:
+            # From one of them to the other, too: no value that stuck, but a scale that is another, of all of the model.
+            self.forget_scale(track.entity.device)
+            again = self._difference(track, since, now, reading)
         if isinstance(again, Interval):
             self._accept(track, again, reading, now, holding)
         elif again.why is Why.RESET:
