@@ -61,6 +61,7 @@ class Script:
     profiler_stops_gpm: bool = False
     gpm: bool = True
     pipes_stand_still: bool = False
+    silent_when_idle: bool = False  # no tensor percentage without work
     refresh_ns: int = 100_000_000  # counters stand still in between
 
     @property
@@ -176,6 +177,8 @@ class FakeRawGpm:
         for key in ids:
             if key in newer and self._gpu.script.cycles:
                 found[key] = (0, float(newer[key]))
+            elif self._gpu.script.silent_when_idle and newer[249] == older[249]:
+                found[key] = (3, 0.0)
             elif key in self._gpu.script.percent_ids:
                 counter = _COUNTER_OF_PERCENT[key]
                 share = (newer[counter] - older[counter]) / elapsed if elapsed else 0.0

@@ -62,6 +62,17 @@ def test_what_cannot_be_built_is_unavailable_and_leaves_the_bench_as_it_was(tmp_
     assert bench.measure(Gemm("bf16"), 2, name="y")["counters"]["ratio"] == pytest.approx(1, abs=1e-6)
 
 
+def test_gpm_that_is_silent_on_an_idle_gpu_is_asked_with_work_on_it(tmp_path: Path) -> None:
+    bench = Bench(FakeLab(Script(driver="580.159.04", silent_when_idle=True)), tmp_path)
+    assert "no tensor percentage" in bench.gpm_fault
+    assert bench.look_again() == bench.gpm_fault == ""
+    bench = Bench(FakeLab(Script(gpm=False)), tmp_path)
+    assert "no tensor percentage" in bench.look_again()
+    at = bench.lab.clock.boot_ns()
+    assert "no tensor percentage" in bench.look_again()
+    assert bench.lab.clock.boot_ns() == at, "once is enough"
+
+
 def test_primary_is_what_the_driver_allows(tmp_path: Path) -> None:
     old = Bench(FakeLab(Script(driver="580.159.04")), tmp_path)
     result = old.measure(Gemm("bf16"), 3, name="x")

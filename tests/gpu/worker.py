@@ -76,8 +76,8 @@ def work_off(
                 bench = bench or Bench(lab, state.folder / "traces")
                 bench.may_profile = state.attempts[key] == 1  # a profiler may be what ended the first attempt
                 told = len(bench.notices)
-                if bench.gpm_fault and not experiment.without_gpm:
-                    raise UnavailableError(bench.gpm_fault)
+                if not experiment.without_gpm and (fault := bench.look_again()):
+                    raise UnavailableError(fault)
                 outcome = experiment.run(
                     Context(bench, state.results, state.folder, partial(state.begin_part, key))
                 )
