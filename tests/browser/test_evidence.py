@@ -7,6 +7,8 @@ from pathlib import Path
 from browser_rig import Desk, Site, settled, shot
 from playwright.sync_api import expect
 
+from flopmeter.play.witness import NAME
+
 
 def attestation(site: Site, tmp_path: Path) -> Path:
     path = tmp_path / "atlas.fma"
@@ -64,8 +66,19 @@ def test_the_head_is_the_one_that_is_signed(visit: Desk, site: Site) -> None:
     expect(page.locator("section[aria-labelledby=head-title]")).to_contain_text(
         evidence["log"]["checkpoint"]["root"]
     )
-    expect(page.get_by_text("No witness cosigns this log.")).to_be_visible()
+    expect(page.locator("section[aria-labelledby=witness-title] tbody tr")).to_contain_text([NAME])
     expect(page.get_by_text("Not that nothing was left out")).to_be_visible()
+
+
+def test_without_a_witness_it_says_how_one_is_run(visit: Desk) -> None:
+    def alone(route) -> None:
+        answer = route.fetch().json()
+        answer["witnesses"] = []
+        route.fulfill(content_type="application/json", body=json.dumps(answer))
+
+    page = visit("/evidence", before=lambda p: p.route("**/api/v1/evidence", alone))
+    settled(page)
+    expect(page.get_by_text("No witness cosigns this log.")).to_be_visible()
 
 
 def test_a_head_that_leaves_records_out_for_long_is_an_alarm(visit: Desk) -> None:

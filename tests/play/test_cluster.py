@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from flopmeter.collector.report.queries import asked, document, reading
+from flopmeter.evidence.note import parse_checkpoint, parse_policy
 from flopmeter.play import snapshot, story
 from flopmeter.play.cluster import Cluster
 from flopmeter.play.demo import present
 from flopmeter.play.scenario import HOUR_NS, Scenario
 from flopmeter.play.story import BASE, FINETUNE, MODIFIED, NEXT, PRETRAIN, UNLABELLED
 from flopmeter.play.view import draw
+from flopmeter.play.witness import NAME
 
 END = 1_795_000_123_456_789_000  # November 2026, not on a full hour
 BEYOND_NS = END % HOUR_NS + 1_000_000_000  # since the last reading before a full hour
@@ -206,6 +208,21 @@ def test_the_books_stand_up_to_fsck(books: tuple[Path, dict[str, Any]]) -> None:
 
     done = flopmeter("collector", "fsck", "--store", books[0])
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_its_witness_has_cosigned_the_last_head(books: tuple[Path, dict[str, Any]]) -> None:
+    """As `flopmeter verify --policy` would count it: by the policy that the collector was given."""
+    policy = parse_policy((books[0].parent / "witness" / "policy").read_bytes())
+    with reading(books[0]) as reader:
+        number, note = reader.rows(
+            "SELECT checkpoint_no, note FROM checkpoints ORDER BY checkpoint_no DESC"
+        ).fetchone()
+        lines = reader.rows("SELECT line FROM cosignatures WHERE checkpoint_no = ?", (number,)).fetchall()
+    said = str(note) + "".join(f"{line}\n" for (line,) in lines)
+    (key,) = policy.check(
+        parse_checkpoint(said.encode())
+    )  # it raises without the log's signature, or a quorum
+    assert key.name == NAME
 
 
 def test_the_picture_shows_the_story(script: Scenario, books: tuple[Path, dict[str, Any]]) -> None:

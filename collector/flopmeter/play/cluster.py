@@ -27,6 +27,7 @@ from .node import BEFORE_EDGE_NS, SimNode
 from .people import People
 from .scenario import HOUR_NS, Scenario
 from .voice import Voice
+from .witness import DemoWitness
 
 HISTORY = MeterSettings(window_ns=HOUR_NS, tick_ns=HOUR_NS)
 LIVE = MeterSettings(window_ns=5_000_000_000, tick_ns=1_000_000_000)
@@ -150,6 +151,7 @@ class Cluster:
         self._reviewed_ns = end_unix_ns
         self._directory = directory
         self._collector: RunningCollector | None = None
+        self._witness: DemoWitness | None = None
         self._agents: list[Agent] = []
         self._people = People(scenario, self.store, first_hour)
 
@@ -169,19 +171,26 @@ class Cluster:
         return self._collector.http_address if self._collector is not None else ""
 
     def __enter__(self) -> Self:
+        self._witness = witness = DemoWitness(self.store)
         settings = CollectorSettings(
             store=self.store,
             listen="127.0.0.1:0",
             http=self._http,
             admit_new=True,
             linger_ms=_LINGER_MS,
+            log_origin=witness.log_origin,
+            witness_policy=witness.policy,
         )
-        self._collector = run_collector(
-            settings,
-            lambda: self.now_unix_ns,
-            review_s=None,
-            books_unix_ns=lambda: self.settled_unix_ns or self.now_unix_ns,
-        )
+        try:
+            self._collector = run_collector(
+                settings,
+                lambda: self.now_unix_ns,
+                review_s=None,
+                books_unix_ns=lambda: self.settled_unix_ns or self.now_unix_ns,
+            )
+        except BaseException:
+            witness.stop()
+            raise
         for node in self.scenario.nodes:
             sim = SimNode(self.scenario, node, self.start_unix_ns)
             state = self._directory / "agents" / node.name
@@ -197,6 +206,8 @@ class Cluster:
                 agent.stop()
         if self._collector is not None:
             self._collector.stop()
+        if self._witness is not None:  # behind the collector, whose last head it is still asked for
+            self._witness.stop()
 
     def history(self, progress: Callable[[int], None], chunk_hours: int = CHUNK_HOURS) -> None:
         """Play the whole history; `progress(readings so far)` after each chunk, when all is in the books."""

@@ -61,7 +61,7 @@ function witnessFact(witnesses) {
   if (!witnesses?.length) return fact("Witnesses", mark("warn", "◆", "none"), "nobody outside holds the log to its word");
   const bad = witnesses.filter((w) => w.error).length;
   return fact("Witnesses", bad ? mark("bad", "▲", `${count(bad)} of ${count(witnesses.length)} fail`) : mark("good", "✓", `${count(witnesses.length)} cosign`),
-    "somebody outside who remembers each head");
+    "each remembers the heads that it saw");
 }
 
 function fsckFact(fsck) {

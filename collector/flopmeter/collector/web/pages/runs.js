@@ -42,7 +42,7 @@ export async function show(root, { query, signal }) {
 function view(found, query) {
   const filtered = Boolean(query.q || query.status);
   const planned = found.planned_total > 0 && !query.after && plannedCard(found);
-  if (found.total === 0 && !filtered) return [head(found, query), found.shared.length > 0 ? sharedCard(found.shared) : !planned && nothing(), planned].filter(Boolean);
+  if (found.total === 0 && !filtered) return [head(found, query), found.shared.length > 0 ? sharedCard(found.shared) : nothing(), planned].filter(Boolean);
   return [
     head(found, query),
     filters(query),
