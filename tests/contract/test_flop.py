@@ -392,8 +392,8 @@ def test_splitting_a_group_adds_up(c: Cycles, which: Arch, cut: int, dtype: str)
     assert parts.lower <= whole.lower <= parts.lower + 1
     if Measured.TENSOR_OTHER not in c.measured:
         assert whole.upper <= parts.upper  # a part may have had room for work that the whole had not
-    elif Measured.HMMA in c.measured and Measured.SM_ACTIVE in c.measured:
-        # Noise has room in active cycles of no tensor pipe: a whole is no narrower, but that cuts are rounded down.
+    elif Measured.HMMA in c.measured or c.imma or c.dmma:
+        # Noise has room in cycles of no known tensor pipe: a whole is no narrower, but that cuts are rounded down.
         assert parts.upper <= whole.upper + 1 + 10 * max(which.rates.values())
     else:
         assert whole.upper <= parts.upper <= whole.upper + 1
