@@ -41,15 +41,21 @@ SICK_S, WELL_S = 300, 260  # GPUs that were lost are looked for ever less often
 UPTIME, LOWER = 8 * 10**15, 3 * 10**14
 
 QUIET, COUNTS, SAMPLED, CUT, OLD, LATE = range(6)
-SHARES = {QUIET: 0.45, COUNTS: 0.3, SAMPLED: 0.2, OLD: 0.6, LATE: 0.25}
+SHARES = {QUIET: 0.45, COUNTS: 0.3, SAMPLED: 0.0, OLD: 0.6, LATE: 0.25}
+#: What is metered by averages must not be steady, or an average over another time would do as well: (ms, permille).
+BEAT = ((700, 900), (1_100, 50))
 SMS = {QUIET: 132, COUNTS: 132, SAMPLED: 132, OLD: 108, LATE: 132}
 ONE, FIVE = Machine.mig_uuid(CUT, 1), Machine.mig_uuid(CUT, 5)
 #: Which reason a fault may leave, of the device that it is done to; what cycle counters bridge leaves none.
 LEAVES = {
-    "hang": {GapReason.READ_HUNG},
+    "hang": {
+        GapReason.READ_HUNG,
+        GapReason.READ_FAILED,
+    },  # and what is read beside a call that comes back late
     "lost": {GapReason.LOST, GapReason.RESET},
     "restart": {GapReason.RESET},
     "fails": {GapReason.READ_FAILED, GapReason.REFUSED, GapReason.RESET},
+    "doubt": {GapReason.REFUSED},
     # REFUSED: of another model, and gone again before its scale was known.
     "made-anew": {GapReason.RESET, GapReason.LOST, GapReason.REFUSED, GapReason.READ_FAILED},
     "reload": {GapReason.RESET, GapReason.READ_FAILED, GapReason.LOST},
@@ -80,6 +86,15 @@ class Truth:
         )
         return sum(max(0, end - at) * sms for at, end, sms in spans) * MHZ // 1000
 
+    def hmma(self) -> float:
+        """SM-cycles, from the first reading to the last."""
+        if self.share:
+            return self.elapsed(self.first, self.last) * self.share
+        (at, sms), *_ = self.sms
+        beat = [permille for ms, permille in BEAT for _ in range(ms)]
+        ms = range((self.first - at) // 1_000_000, (self.last - at) // 1_000_000)
+        return sum(beat[i % len(beat)] for i in ms) * MHZ * sms
+
     def not_listed(self) -> list[tuple[int, int]]:
         """In order, none twice."""
         joined: list[tuple[int, int]] = []
@@ -108,7 +123,8 @@ class Node:
         for i, share in SHARES.items():
             old = "name=NVIDIA_A100-SXM4-40GB cc=8.0 sms=108 gpm=0" if i == OLD else ""
             m.say(f"gpu g{i} {old} scale={self.scale} clock={MHZ} hmma={share} power=300000")
-        m.say(f"gpu g{SAMPLED} cycles=0")
+        beat = ",".join(f"{permille / 1000}:{ms / 1000}" for ms, permille in BEAT)
+        m.say(f"gpu g{SAMPLED} cycles=0 hmma={beat}")
         m.say(f"gpu g{CUT} scale={self.scale} clock={MHZ} power=300000")
         self.gi(1, 32, 0.5)
         self.gi(5, 60, 0.4)
@@ -118,7 +134,7 @@ class Node:
             self.show(i) if i != LATE else None
         now = m.boot_ns()
         self.truth = {m.uuid(i): Truth(SHARES[i], [(now, SMS[i])]) for i in SHARES}
-        self.truth |= {m.uuid(CUT): Truth(0, [(now, 0)])}
+        self.truth |= {m.uuid(CUT): Truth(1, [(now, 0)])}
         self.truth |= {ONE: Truth(0.5, [(now, 32)]), FIVE: Truth(0.4, [(now, 60)])}
 
     # ---- what is done to it ----
@@ -222,6 +238,9 @@ class Node:
             *(f"fail.{f}={code}" for f in FUNCTIONS for code in (3, 4, 999)),
         ])  # fmt: skip
         self.suffers(i, "fails")
+        if i == COUNTS:  # k is of the model: in doubt, it bridges nothing of the others either
+            self.suffers(QUIET, "doubt")
+            self.suffers(LATE, "doubt")
         self.m.say(f"gpu g{i} {what}")
         self.later((1, 20), lambda: self.m.say(f"gpu g{i} {what.partition('=')[0]}="), self.well(i))
 
@@ -379,7 +398,7 @@ def _books(state: Path) -> dict[str, list[Usage]]:
     return found
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [1, 3, 20, 52])  # that found something, once
 def test_whatever_fails_at_once_the_books_hold_all_of_it_once(tmp_path, seed, monkeypatch):
     monkeypatch.setattr(nvml_devices, "FIND_S", 0.2)
     with ExitStack() as stack:
@@ -404,12 +423,14 @@ def test_whatever_fails_at_once_the_books_hold_all_of_it_once(tmp_path, seed, mo
         hmma = sum(u.hmma_cycles for u in told if Measured.HMMA in u.measured)
         vague = sum(u.sm_elapsed_cycles for u in rows if u not in told or Measured.HMMA not in u.measured)
         vague += sum(truth.elapsed(at, end) for at, end in unlisted)
-        true = truth.elapsed(truth.first, truth.last) * truth.share
+        true = truth.hmma()
         assert hmma <= true * 1.000_001 + 1_000, entity
         assert true <= hmma * 1.000_001 + vague + 1_000, entity
         assert sum(u.energy_mj for u in rows) <= 300 * (truth.last - truth.first) / 1e6 + 1_000, entity
         reasons = {u.gap_reason for u in rows} - {GapReason.NONE}
         assert reasons <= set().union(*(LEAVES[fault] for fault in truth.suffered)), entity
     quiet = [u for u in books[m.uuid(QUIET)] if u.gap_reason]
-    assert {u.gap_reason for u in quiet} <= (LEAVES["reload"] if node.reloads else set())
-    assert sum(u.duration_ns for u in quiet) <= node.reloads * 60 * SECOND
+    assert {u.gap_reason for u in quiet} <= (
+        LEAVES["reload"] | LEAVES["doubt"] if node.reloads else LEAVES["doubt"]
+    )
+    assert sum(u.duration_ns for u in quiet) <= (node.reloads + 1) * 60 * SECOND
