@@ -396,7 +396,6 @@ class Meter:
             return []
         sealed = self._roll(t) if t >= self._window_end else []
         self._pass(t, item.t_unix_ns)
-        j.happened_ns = max(j.happened_ns, t)
         said = "reported by the source"
         if item.kind is HappeningKind.GPU_RESET:
             tracks = self._in.tracks
@@ -414,6 +413,7 @@ class Meter:
         elif item.kind is HappeningKind.AGENT_START:
             self._in.say(NoticeKind.AGENT_STARTED, "", said)
             j.hole_end_ns, j.hole_reason = t, GapReason.AGENT_DOWN
+        j.happened_ns = max(j.happened_ns, t)  # not before: what a change seals does not know of it yet
         return sealed
 
     def _happen_reboot(self, item: Happening) -> list[Sealed]:
