@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -10,6 +9,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from processes import wait_for
 from sim_node import SECOND, script
 
 from fakes import FakeClock
@@ -88,9 +88,7 @@ def source(clock: FakeClock) -> Iterator[ScriptedSource]:
 
 def asked(source: ScriptedSource, count: int) -> int:
     """How many reads have begun, once so many have: a thread that was left in a call may not have come to it yet."""
-    deadline_s = time.monotonic() + WAIT_S
-    while len(source.reads) < count and time.monotonic() < deadline_s:
-        time.sleep(0.001)
+    wait_for(f"{count} reads", lambda: len(source.reads) >= count)
     return len(source.reads)
 
 
@@ -153,10 +151,7 @@ def test_a_driver_that_answers_nobody_costs_a_round_two_deadlines_and_a_bounded_
     finally:
         source.hang = set()
         source.release.set()
-    deadline_s = time.monotonic() + WAIT_S
-    while reader.stuck and time.monotonic() < deadline_s:
-        reader.read([])
-        time.sleep(0.001)
+    wait_for("all have come back", lambda: not reader.read([]) and not reader.stuck)
     assert [r.error for r in reader.read(source.entities)] == [None] * len(source.entities)
     reader.close()
 
@@ -169,9 +164,7 @@ def test_a_stop_while_the_driver_hangs_ends_soon_with_everything_sealed(tmp_path
     thread = threading.Thread(target=loop.run)
     thread.start()
     try:
-        deadline_s = time.monotonic() + WAIT_S
-        while len(source.reads) < 3 and time.monotonic() < deadline_s:
-            time.sleep(0.001)
+        wait_for("three reads", lambda: len(source.reads) >= 3)
         clock.stop()
         thread.join(WAIT_S)
         assert not thread.is_alive()
