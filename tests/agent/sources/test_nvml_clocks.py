@@ -254,7 +254,8 @@ def test_a_poller_that_hangs_holds_up_neither_readings_nor_the_stop(machine, tmp
     hang.touch()
     m.say(f"gpu g0 hang.nvmlDeviceGetClockInfo={hang}")
     asked = m.calls("nvmlDeviceGetClockInfo")
-    wait_for(lambda: m.calls("nvmlDeviceGetClockInfo") > asked)  # the lock alone is held in any call, that ends
+    # The lock alone is held in every call, also in one that ends.
+    wait_for(lambda: m.calls("nvmlDeviceGetClockInfo") > asked)
     (entity,) = source._entities.values()
     assert entity.clocks._lock.locked()
     m.say("gpu g0 hang.nvmlDeviceGetClockInfo=")
