@@ -229,7 +229,9 @@ def huge_header(connection, over):
 def test_a_server_that_does_not_behave_is_tried_again(secret, talk, said):
     with raw_server(talk) as port:
         # Only what is to be too slow is given little time: a busy machine must not make the others so.
-        answer = send(f"http://127.0.0.1:{port}/", secret, timeout_s=0.4 if said == "no answer within" else 60)
+        answer = send(
+            f"http://127.0.0.1:{port}/", secret, timeout_s=0.4 if said == "no answer within" else 60
+        )
     assert answer.kind is Kind.FAILED
     assert re.search(said, answer.said), answer.said
 
