@@ -271,7 +271,7 @@ def test_table_is_versioned_by_its_bytes() -> None:
     raw = resources.files("flopmeter.contract").joinpath(CURRENT).read_bytes()
     assert parse_w_table(raw) == TABLE
     assert parse_w_table(raw + b"\n").digest != TABLE.digest
-    assert TABLE.id == "w-2026-11.2"
+    assert TABLE.id == "w-2026-11.3"
 
 
 @pytest.mark.parametrize(

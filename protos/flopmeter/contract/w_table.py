@@ -11,7 +11,7 @@ from typing import Any
 
 from .errors import ContractError
 
-CURRENT = "w_2026_11_2.toml"
+CURRENT = "w_2026_11_3.toml"
 
 #: Declared dtype -> rate name. What a job may say (Workload.dtype); anything else is refused, not guessed.
 DTYPE_RATE: Mapping[str, str] = {
