@@ -277,8 +277,16 @@ def test_a_gpu_that_hangs_while_clocks_are_polled_costs_the_others_none(machine,
     hang = tmp_path / "hang"
     hang.touch()
     m.say(f"gpu g0 hang.nvmlDeviceGetClockInfo={hang}")
-    wait_for(source._entities[first].clocks._lock.locked)
-    left = source._poller._thread
+    left, lock = source._poller._thread, source._entities[first].clocks._lock
+
+    def hangs():
+        if lock.acquire(timeout=0.3):  # held in every call, but not for so long
+            lock.release()
+            return False
+        return True
+
+    wait_for(hangs)
+    wait_for(lambda: m.tick(source, others[0]) and source._poller._thread is not left)
     wait_for(lambda: min(len(m.tick(source, entity).sm_clock_mhz) for entity in others) > 5)
     source.close()
     assert m.calls("nvmlShutdown") == 0
