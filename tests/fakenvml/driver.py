@@ -157,6 +157,7 @@ class Machine:
         self.lib.fakenvml_open(os.fsencode(self.script), os.fsencode(self.clock_file))
         self.lib.fakenvml_forget()
         self.lib.fakenvml_calls.restype = ctypes.c_ulong
+        self.lib.fakenvml_hangs.argtypes = (ctypes.c_long,)
         self.lib.fakenvml_ns.restype = ctypes.c_uint64
         self._before = pynvml.nvmlLib
         pynvml.nvmlLib = self.lib  # as `CDLL("libnvidia-ml.so.1")` would have found it
@@ -187,6 +188,10 @@ class Machine:
     def calls(self, function: str = "") -> int:
         """How often the driver was asked since this Machine was entered: one function, or all."""
         return self.lib.fakenvml_calls(function.encode())
+
+    def hangs(self, thread: int | None) -> bool:
+        """Whether that thread (`threading.Thread.native_id`) waits in a call that was told to hang."""
+        return bool(self.lib.fakenvml_hangs(thread or -1))
 
     # ---- another process: where it finds library, script and clock ----
 

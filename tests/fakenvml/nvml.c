@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -33,6 +34,7 @@ typedef struct { Fn *fn; uint64_t began; } Call;
 static Dev gpus[MAX_GPUS], migs[MAX_GPUS][MAX_GIS][MAX_CIS];
 static int refs, listed[MAX_GPUS], count;
 static Fn *functions;
+enum { MAX_HANGING = 64 };
 int fakenvml_timed; /* bench: time spent in here, by function */
 
 static uint64_t machine_ns(void) {
@@ -65,6 +67,15 @@ uint64_t fakenvml_ns(void) {
     for (Fn *f = functions; f; f = f->next) ns += f->ns;
     return ns;
 }
+/* Whether the thread waits in a call that was told to hang. */
+static long hanging[MAX_HANGING];
+int fakenvml_hangs(long thread) {
+    lock();
+    int found = 0;
+    for (int i = 0; i < MAX_HANGING; i++) found |= hanging[i] == thread;
+    unlock();
+    return found;
+}
 void fakenvml_forget(void) { /* as a new process would start */
     for (Fn *f = functions; f; f = f->next) { f->calls = 0; f->ns = 0; }
     refs = count = 0;
@@ -78,9 +89,13 @@ static int enter(Dev *d, const char *fn) {
     if ((s = setting(&g->hang, fn))) {
         char path[sizeof s->text];
         strcpy(path, s->text);
+        int i = 0;
+        while (i < MAX_HANGING - 1 && hanging[i]) i++;
+        hanging[i] = syscall(SYS_gettid);
         unlock();
         while (!access(path, F_OK)) usleep(1000);
         lock();
+        hanging[i] = 0;
         catch_up();
     }
     if (!refs) return UNINITIALIZED;
