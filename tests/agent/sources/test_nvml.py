@@ -130,6 +130,19 @@ def test_metrics_that_fail_are_not_read_and_the_others_are(machine, lines, cycle
     assert (reading.error, reading.power_mw, reading.utilization_gpu_pct) == (None, 655_000, 95.0)
 
 
+@pytest.mark.parametrize("function", ["nvmlGpmSampleGet", "nvmlGpmMetricsGet"])
+def test_gpm_that_worked_and_is_then_not_supported_is_asked_again(machine, function):
+    m = machine(BUSY)
+    source = m.source()
+    assert set(m.tick(source).cycles) == ALL_CYCLES
+    m.say(f"gpu g0 fail.{function}=3")
+    without = m.tick(source)
+    assert (without.error, without.cycles, without.percent) == (None, {}, {})
+    m.say(f"gpu g0 fail.{function}=")
+    m.tick(source)
+    assert set(m.tick(source).cycles) == ALL_CYCLES
+
+
 def test_a_metric_that_fails_once_comes_back_and_one_that_is_not_there_is_asked_for_once(machine):
     m = machine(BUSY, "gpu g0 err.252=999 err.253=3")
     source = m.source()

@@ -408,7 +408,7 @@ class NvmlSource:
         """A sample or its metrics failed. An instance that is gone, and a lost GPU, fail the whole reading."""
         if error.code in nvml.FATAL:
             raise error
-        if error.code in nvml.NEVER:
+        if error.code in nvml.NEVER and not (e.gpm is not None and e.gpm.worked):
             e.close()
             log.info("nvml: %s: no GPM: %s", e.device.entity, error.name)
         elif e.device.mig and error.code == nvml.NOT_FOUND:

@@ -83,6 +83,11 @@ class Gpm:
             amounts(flows, values[p:r]),
         )
 
+    @property
+    def worked(self) -> bool:
+        """It gave values before: whatever it says now, it may again."""
+        return self._probed
+
     def _probe(self) -> tuple[tuple[int, ...], tuple[float, ...]]:
         """The first time all ids are tried; those that this driver can answer are kept."""
         pair = self._pair
