@@ -138,6 +138,20 @@ def test_of_a_gap_of_part_of_the_devices_the_hatching_is_as_high_as_their_share(
     shot(page, "run-part-gap")
 
 
+def test_a_width_that_changes_while_one_looks_is_no_inline_style(visit: Desk) -> None:
+    page = visit("/runs")
+    settled(page)
+    width = page.evaluate(
+        """async () => {
+            const { h, render } = await import("/dom.js");
+            const root = document.body.appendChild(document.createElement("div"));
+            for (const width of ["10%", "20%"]) render(root, h("span", { style: { width } }));
+            return root.firstChild.style.width;
+        }"""
+    )
+    assert width == "20%"  # and the policy of the page was kept: `visit` looks
+
+
 def test_the_curve_is_drawn_in_the_unit_of_the_law_that_is_looked_at(visit: Desk, axe: str) -> None:
     page = visit(ROOT, size=(1440, 1000))
     plotted(page)

@@ -14,7 +14,8 @@ _EXAMPLE = "\b"
 
 def pages(command: click.Command, day: str, name: str = "flopmeter") -> Iterator[tuple[str, str]]:
     """(name of the page, its text) of the command and all below it. `day` is written into each: 2026-11-22."""
-    yield from _pages(command, click.Context(command, info_name=name), name.split(), day)
+    context = click.Context(command, info_name=name, **command.context_settings)
+    yield from _pages(command, context, name.split(), day)
 
 
 def _pages(
@@ -23,7 +24,8 @@ def _pages(
     children = _children(command, context)
     yield "-".join(path), page(command, context, path, [name for name, _ in children], day)
     for name, child in children:
-        yield from _pages(child, click.Context(child, info_name=name, parent=context), [*path, name], day)
+        below = click.Context(child, info_name=name, parent=context, **child.context_settings)
+        yield from _pages(child, below, [*path, name], day)
 
 
 def _children(command: click.Command, context: click.Context) -> list[tuple[str, click.Command]]:

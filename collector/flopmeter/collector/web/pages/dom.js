@@ -97,7 +97,9 @@ function morph(have, want) {
   }
   if (have.hasAttribute("data-keep") && want.hasAttribute("data-keep")) return;
   for (const { name, value } of [...want.attributes]) {
-    if (have.getAttribute(name) !== value && !theirs(have, name)) have.setAttribute(name, value);
+    if (have.getAttribute(name) === value || theirs(have, name)) continue;
+    if (name === "style") have.style.cssText = value; // see `h`
+    else have.setAttribute(name, value);
   }
   for (const { name } of [...have.attributes]) {
     if (!want.hasAttribute(name) && !theirs(have, name)) have.removeAttribute(name);
