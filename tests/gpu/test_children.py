@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from gpu.agent_path import rows_of
 from gpu.lab import UnavailableError
 from gpu.real_lab import RealLab, _AgentProcess, _run_whole, ncu_sums
 from gpu.work import Gemm
+from processes import wait_for
 
 from flopmeter.contract.usage import GapReason
 
@@ -196,10 +196,7 @@ def test_what_a_profiler_started_ends_with_it(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match="did not end within 1 s"):
         _run_whole(["sh", "-c", f"sleep 300 & echo $! >{child}; wait"], 1.0)
     stat = Path(f"/proc/{child.read_text().strip()}/stat")
-    deadline = time.monotonic() + 20
-    while stat.exists() and ") Z " not in stat.read_text() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not stat.exists() or ") Z " in stat.read_text()
+    wait_for("the child's end", lambda: not stat.exists() or ") Z " in stat.read_text())
 
 
 def test_what_ncu_prints_is_summed_over_kernels() -> None:

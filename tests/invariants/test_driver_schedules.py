@@ -9,7 +9,6 @@ what was measured and what the gaps allow, and a GPU that nothing happened to ha
 import contextlib
 import queue
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -19,6 +18,7 @@ from random import Random
 
 import pytest
 from fakenvml.driver import COMPILER, NO_COMPILER, SECOND, Machine
+from processes import wait_for
 
 from flopmeter.agent.errors import SourceError
 from flopmeter.agent.loop import Loop, LoopSettings
@@ -401,9 +401,8 @@ class Node:
         for each in [each for each in self.over if each[0] <= self.ticks]:
             self.over.remove(each)
             each[1]()
-            until = time.monotonic() + 20
-            while not self.hung.exists() and self.reader.stuck and time.monotonic() < until:
-                time.sleep(0.001)
+            if not self.hung.exists():
+                wait_for("the hung call has come back", lambda: not self.reader.stuck)
         if 25 <= self.ticks < 25 + SICK_S and self.rng.random() < 0.2:
             self.fault()
         return self.ticks >= 25 + SICK_S + WELL_S

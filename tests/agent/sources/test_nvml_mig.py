@@ -1,10 +1,10 @@
 """MIG through the nvml source: GPU instances as entities, made anew and shared; and vGPU, which is refused."""
 
-import time
 from contextlib import ExitStack
 
 import pytest
 from fakenvml.driver import COMPILER, NO_COMPILER, SECOND, Machine
+from processes import wait_for
 
 from flopmeter.agent.reader import Reader
 from flopmeter.agent.sources.base import COUNTERS_RESTARTED
@@ -281,7 +281,5 @@ def test_a_gpu_that_hangs_while_instances_are_looked_at_costs_no_instance_of_ano
     assert [r.error for r in reader.read(others)] == [None] * 3
     hang.unlink()
     m.say("gpu g0 hang.*=")
-    until = time.monotonic() + 60
-    while reader.stuck and time.monotonic() < until:
-        time.sleep(0.001)
+    wait_for("the hung call has come back", lambda: not reader.stuck)
     reader.close()

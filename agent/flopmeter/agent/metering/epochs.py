@@ -91,14 +91,10 @@ class Epochs:
                 self.j.puzzled.append(model)
                 said = f"{model}: expected 1 or {track.entity.sm_count} counts per clock, got {ratio}"
                 self.say(NoticeKind.CALIBRATION, "", f"{said}; percentages are used where they were read")
-                if (
-                    evidence.ratio_permille()
-                ):  # else the clock was not read, or the counter stood still with the SMs
-                    self.say(
-                        NoticeKind.CROSS_CHECK,
-                        track.entity.device.entity,
-                        evidence.scale_detail(track.entity),
-                    )
+                # Else the clock was not read, or the counter stood still with the SMs.
+                if evidence.ratio_permille():
+                    detail = evidence.scale_detail(track.entity)
+                    self.say(NoticeKind.CROSS_CHECK, track.entity.device.entity, detail)
             self.release(track)
 
     def release(self, track: Track) -> None:

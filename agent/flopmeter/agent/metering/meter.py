@@ -176,7 +176,7 @@ class Meter:
         return self._seal(max(j.now_ns, j.batch_start_ns + 1))
 
     def refacts(self, facts: NodeFacts) -> list[Sealed]:
-        """Devices came, went or changed, or the driver did. The boot does not change while an agent lives."""
+        """Devices, or the driver, changed within one boot. Returns a window that a device which became another closes."""
         self._meter_waiting()
         if facts.driver != self._j.driver:
             self._reload_driver(f"driver {self._j.driver} became {facts.driver}")

@@ -80,9 +80,8 @@ class Track:
         if self.owed_unix_ns < 0 and self.accounted_ns >= 0:
             self.owed_unix_ns = self.accounted_ns + offset_ns
         self.forget_base(GapReason.RESET)
-        self.born_ns = self.seen_ns = self.waits_ns = self.loaded_ns = self.accounted_ns = (
-            self.anchored_ns
-        ) = -1
+        self.born_ns = self.seen_ns = self.waits_ns = self.loaded_ns = -1
+        self.accounted_ns = self.anchored_ns = -1
         self.cadences = (0, 0)
 
 
